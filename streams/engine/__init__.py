@@ -1,0 +1,24 @@
+"""Exactly-once tasks for any Faust app; see ``examples/count.py`` and ``ARCHITECTURE.md``."""
+
+from streams.engine.calls import Again, Answered, Performer
+from streams.engine.engine import Engine, NotHere, exactly_once
+from streams.engine.indexes import Index
+from streams.engine.provision import TopicsDiffer, TopicSpec
+from streams.engine.settings import EngineSettings
+from streams.engine.task import Record, Refuse, Task
+
+__all__ = [
+    "Again",
+    "Answered",
+    "Engine",
+    "EngineSettings",
+    "Index",
+    "NotHere",
+    "Performer",
+    "Record",
+    "Refuse",
+    "Task",
+    "TopicSpec",
+    "TopicsDiffer",
+    "exactly_once",
+]

@@ -1,0 +1,83 @@
+"""What one transaction will hold, before anything of it is sent."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Final
+
+Header = tuple[str, bytes]
+Outgoing = tuple[bytes | None, bytes | None, Sequence[Header]]
+"""One record to produce: key, value (None is a tombstone), headers."""
+
+
+class _Missing(Enum):
+    MISSING = "no entry"
+
+
+MISSING: Final = _Missing.MISSING
+"""Tells 'nothing buffered for this key' from None, 'deleted'."""
+
+
+class Changes:
+    """Rows, outputs, offsets and answers of one transaction, with a log that takes back those since the last ``mark``.
+
+    A key is written once a transaction, with its last value, however often it changed.
+    """
+
+    __slots__ = ("_log", "_marked_answers", "_marked_bytes", "answers", "bytes", "counts", "offsets", "outputs", "rows")
+
+    def __init__(self, tables: Iterable[str]) -> None:
+        self.rows: dict[str, dict[bytes, bytes | None]] = {table: {} for table in tables}
+        self.outputs: defaultdict[tuple[str, int], list[Outgoing]] = defaultdict(list)
+        self.offsets: dict[str, int] = {}
+        self.answers: list[tuple[str, object]] = []
+        self.counts: Counter[str] = Counter()
+        self.bytes = 0
+        self._log: list[tuple[dict[bytes, bytes | None], bytes, bytes | None | _Missing] | list[Outgoing] | str] = []
+        self._marked_bytes = self._marked_answers = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.offsets or self.outputs or any(self.rows.values()))
+
+    def put(self, table: str, key: bytes, value: bytes | None) -> None:
+        rows = self.rows[table]
+        self._log.append((rows, key, rows.get(key, MISSING)))
+        rows[key] = value
+        self.bytes += len(key) + len(value or b"")
+
+    def emit(self, topic: str, partition: int, record: Outgoing) -> None:
+        records = self.outputs[topic, partition]
+        self._log.append(records)
+        records.append(record)
+        self.bytes += len(record[0] or b"") + len(record[1] or b"")
+
+    def answer(self, event_id: str, answer: object) -> None:
+        self.answers.append((event_id, answer))
+
+    def count(self, name: str) -> None:
+        self._log.append(name)
+        self.counts[name] += 1
+
+    def mark(self) -> None:
+        """From here on changes can be taken back; the earlier ones stay."""
+        self._log.clear()
+        self._marked_bytes, self._marked_answers = self.bytes, len(self.answers)
+
+    def undo(self) -> None:
+        """Take back every change since the last ``mark``."""
+        for entry in reversed(self._log):
+            if isinstance(entry, tuple):
+                rows, key, before = entry
+                if before is MISSING:
+                    del rows[key]
+                else:
+                    rows[key] = before
+            elif isinstance(entry, list):
+                entry.pop()
+            else:
+                self.counts[entry] -= 1
+        self._log.clear()
+        for empty in [tp for tp, records in self.outputs.items() if not records]:
+            del self.outputs[empty]
+        del self.answers[self._marked_answers :]
+        self.bytes = self._marked_bytes

@@ -1,0 +1,293 @@
+"""The engine of a Faust app: its public face, and how a task is opened on a real Kafka and a real disk."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import faust
+from aiokafka.partitioner import murmur2
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
+from faust.types import AppT, StreamT
+from faust.types.tables import TableT
+from faust.types.topics import TopicT
+
+from streams.engine import provision, store
+from streams.engine.calls import CALLS
+from streams.engine.core import Core, Handler, ResultHandler, TimerHandler
+from streams.engine.indexes import IndexFactory
+from streams.engine.provision import CHANGELOG_CONFIG, CREATED_WITHIN_S, TopicSpec
+from streams.engine.quiet import quieten
+from streams.engine.restore import restore
+from streams.engine.runtime import BatchScheduler, TaskTables, TaskTransport
+from streams.engine.settings import EngineSettings
+from streams.engine.task import TIMERS, Task
+from streams.engine.transactions import TransactionalClient
+
+log = logging.getLogger(__name__)
+
+KEYS_REMEMBERED = 200_000
+"""Whose partition is not computed again: murmur2 in Python takes 3 us."""
+
+
+class NotHere(LookupError):
+    """The partition is not open in this worker: ask its owner, see ``Engine.owners``."""
+
+
+def exactly_once(
+    *, partitions: int, instance_id: str, session_timeout_s: float = 10.0, **others: Any
+) -> dict[str, Any]:
+    """The settings of a ``faust.App`` whose tasks are exactly-once; ``others`` are passed on.
+
+    ``instance_id`` names this worker among those of the app (``group.instance.id``) and belongs to its data directory:
+    two live workers with the same one take the group away from each other. A restarted worker resumes under it at once;
+    that of a dead one is taken over after ``session_timeout_s``.
+    """
+    return {
+        "store": f"{store.SCHEME}://",
+        "TableManager": TaskTables,
+        "ConsumerScheduler": BatchScheduler,
+        "processing_guarantee": "exactly_once",
+        "topic_partitions": partitions,
+        "topic_disable_leader": True,
+        "table_standby_replicas": 0,
+        "consumer_group_instance_id": instance_id,
+        "consumer_auto_offset_reset": "earliest",
+        "consumer_max_fetch_size": 4 << 20,
+        "broker_session_timeout": session_timeout_s,
+        "broker_heartbeat_interval": session_timeout_s / 3,
+        "broker_max_poll_records": 4000,
+        "stream_wait_empty": False,
+        **others,
+    }
+
+
+class Engine(Core):
+    """Exactly-once tasks for ``app``, which was made with the settings of ``exactly_once``.
+
+    ``anchor`` is the source topic whose partition N decides who owns task N. ``dead_letters`` is the topic for records,
+    timers and results whose handler raised.
+    """
+
+    def __init__(
+        self, app: AppT, *, partitions: int, anchor: str, dead_letters: str, settings: EngineSettings | None = None
+    ) -> None:
+        super().__init__(
+            settings or EngineSettings(),
+            partitions,
+            dead_letters,
+            lru_cache(KEYS_REMEMBERED)(lambda key: (murmur2(key) & 0x7FFFFFFF) % partitions),
+            app.conf.broker_session_timeout,
+        )
+        self.app, self.anchor = app, anchor
+        self.transport = TaskTransport(app.conf.broker_consumer, app, self)
+        app.transport = self.transport
+        self._configs: dict[str, Mapping[str, str]] = {}
+        self.table(TIMERS, help="Timers to come: when (8 bytes) and id -> what for.")
+        self.table(CALLS, help="Outgoing calls not answered yet: idempotency key -> request, attempts, when next, why.")
+        quieten()
+
+    # -- declaring ----------------------------------------------------------------------------------------------------
+
+    def table(self, name: str, *, help: str) -> TableT:
+        """A table of bytes to bytes, co-partitioned with the sources, written through tasks alone."""
+        table = self.app.Table(name, key_type=bytes, value_type=bytes, partitions=self.partitions, help=help)
+        self.changelogs[name] = table.changelog_topic_name
+        return table
+
+    def source(self, name: str, *, config: Mapping[str, str] | None = None) -> TopicT:
+        """A topic of every task's. ``config``: its topic-level settings, where ``create_topics`` creates it."""
+        self.sources.append(name)
+        self.sink(name, config=config)
+        # no acks: offsets are committed by the task, and Faust would keep a list of what is not acknowledged
+        return self.app.topic(
+            name,
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer="raw",
+            acks=False,
+            partitions=self.partitions,
+        )
+
+    def sink(self, name: str, *, partitions: int | None = None, config: Mapping[str, str] | None = None) -> str:
+        """A topic that handlers may emit to. With another number of partitions than the tasks', all goes to the first."""
+        self.outputs[name] = partitions or self.partitions
+        self._configs[name] = config or {}
+        return name
+
+    def agent(self, source: TopicT) -> Callable[[Handler], Handler]:
+        """Decorate the function that applies each record of a source; it becomes a Faust agent of its own name."""
+
+        def decorate(handler: Handler) -> Handler:
+            async def consume(stream: StreamT[Any]) -> None:
+                async for event in stream.events():
+                    batch = event.message.value
+                    if batch.task is not None:
+                        await self.apply(batch.task, batch.follows, batch.records, handler)
+
+            consume.__module__, consume.__name__ = handler.__module__, handler.__name__
+            consume.__qualname__, consume.__doc__ = handler.__qualname__, handler.__doc__
+            self.app.agent(source)(consume)
+            return handler
+
+        return decorate
+
+    def on_timer(self, handler: TimerHandler) -> TimerHandler:
+        """Decorate the function that is called with (task, timer id, payload) when a timer is due."""
+        self.timer_handler = handler
+        return handler
+
+    def on_result(self, handler: ResultHandler) -> ResultHandler:
+        """Decorate the function that is called with (task, call id, request, result) when a call was answered."""
+        self.result_handler = handler
+        return handler
+
+    def index(self, table: str, factory: IndexFactory) -> None:
+        """Keep an index over a table in each task; ``task.index(table)`` gives it to handlers."""
+        if table not in self.changelogs:
+            raise LookupError(
+                f"there is no table {table!r} to index: declare it with engine.table({table!r}, help=...)"
+            )
+        self.index_factories[table] = factory
+
+    # -- topics -------------------------------------------------------------------------------------------------------
+
+    def topics(self) -> list[TopicSpec]:
+        """Every topic that has to exist: sources, sinks, dead letters, changelogs."""
+        outputs = [TopicSpec(name, count, self._configs.get(name, {})) for name, count in self.outputs.items()]
+        return outputs + [TopicSpec(name, self.partitions, CHANGELOG_CONFIG) for name in self.changelogs.values()]
+
+    async def create_topics(self, replication_factor: int, extra: Sequence[TopicSpec] = ()) -> None:
+        """Create what is missing of ``topics()`` and ``extra``; return when the brokers know it, and it is right."""
+        specs = [*self.topics(), *extra]
+        await provision.create_topics(self.client_settings, specs, replication_factor)
+        await provision.check_topics(self.client_settings, specs, wait_s=CREATED_WITHIN_S)
+
+    async def check_topics(self) -> None:
+        """Raise ``TopicsDiffer`` or ``OldBroker``, one sentence each, where the tasks could not run as they must."""
+        await provision.check_topics(self.client_settings, self.topics())
+
+    @property
+    def client_settings(self) -> dict[str, Any]:
+        """How to reach the cluster, for any aiokafka client."""
+        conf = self.app.conf
+        auth = credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context)
+        return {"bootstrap_servers": server_list(conf.broker, self.transport.default_port), **auth}
+
+    # -- looking in, from views ---------------------------------------------------------------------------------------
+
+    def read(self, table: str, partition: int, key: bytes) -> bytes | None:
+        """A committed row. ``NotHere`` if the partition is not open in this worker."""
+        return self._open(partition).read(table, key)
+
+    def find(self, table: str, key: bytes) -> bytes | None:
+        """A committed row, in whichever partition open here it is."""
+        rows = (task.read(table, key) for task in self.tasks.values())
+        return next((value for value in rows if value is not None), None)
+
+    def scan(
+        self,
+        table: str,
+        partition: int | None = None,
+        prefix: bytes = b"",
+        after: bytes = b"",
+        limit: int | None = 1000,
+    ) -> Iterator[tuple[int, bytes, bytes]]:
+        """(partition, key, value) of committed rows with this prefix whose keys come after ``after``, in key order.
+
+        Of one partition, or of all open here one after the other. At most ``limit`` rows; they are read at once.
+        """
+        tasks = [self._open(partition)] if partition is not None else [self.tasks[p] for p in sorted(self.tasks)]
+        found = ((task.partition, *row) for task in tasks for row in task.scan(table, prefix, after))
+        return iter(list(islice(found, limit)))
+
+    def _open(self, partition: int) -> Task:
+        task = self.tasks.get(partition)
+        if task is None:
+            raise NotHere(f"partition {partition} is not open in this worker")
+        return task
+
+    def open_partitions(self) -> list[int]:
+        return sorted(partition for partition, task in self.tasks.items() if task.alive)
+
+    def ready(self) -> bool:
+        """Whether every task that is this worker's is open."""
+        return self.transport.all_open()
+
+    def owners(self) -> dict[int, str]:
+        """Partition -> canonical URL of the worker that owns it, as of the last assignment; empty before the first."""
+        distribution = self.app.assignor.external_topics_metadata()
+        return {partition: url for url, topics in distribution.items() for partition in topics.get(self.anchor, ())}
+
+    # -- opening a task -----------------------------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Before anything is consumed: the topics are there, and right."""
+        if self.settings.create_topics:
+            await self.create_topics(self.settings.replication_factor)
+        else:
+            await self.check_topics()
+
+    async def open(self, partition: int) -> Task:
+        """Fence the previous owner, restore, read the committed offsets. What is half open when this fails is closed."""
+        clock = self.clock()
+        owned_since = clock.monotonic()
+        client = self._transactional_client(partition)
+        disk: store.PartitionStore | None = None
+        try:
+            self.failpoint("opening", client.cut)
+            await client.start([*self.outputs, *self.changelogs.values()])
+            ids = await client.topic_ids()
+            disk = store.PartitionStore(
+                Path(self.app.conf.datadir) / "tasks" / str(partition),
+                self.tables,
+                {table: ids[topic] for table, topic in self.changelogs.items()},
+                self.settings.progress_every_s,
+            )
+            restored = await restore(
+                self.client_settings,
+                disk,
+                partition,
+                self.changelogs,
+                self.sources,
+                lambda: self.failpoint("restoring", client.cut),
+            )
+            committed = await client.committed_offsets((topic, partition) for topic in self.sources)
+            next_offsets = {
+                topic: self._next_offset(topic, partition, offset, restored.starts[topic], restored.ends[topic])
+                for (topic, _), offset in committed.items()
+            }
+            log.info("task %d: %d changelog records restored", partition, restored.records)
+            return Task(self, partition, client, disk, next_offsets, clock, owned_since)
+        except BaseException:
+            if disk is not None:
+                disk.close()
+            await client.close()
+            raise
+
+    def _transactional_client(self, partition: int) -> TransactionalClient:
+        return TransactionalClient(
+            self.client_settings,
+            f"{self.app.conf.id}-{partition}",
+            self.app.conf.id,
+            transaction_timeout_s=self.settings.transaction_timeout_s,
+            on_end_sent=lambda client: self.failpoint("end_sent", client.cut),
+        )
+
+    @staticmethod
+    def _next_offset(topic: str, partition: int, committed: int | None, start: int, end: int) -> int:
+        """Where to read on. Nothing committed means the log's start, and so does a log that ends before: a new one."""
+        if committed is not None and committed > end:
+            log.warning(
+                "%s/%d ends at %d, before the committed offset %d: the topic has been created anew, reading from its start",
+                topic,
+                partition,
+                end,
+                committed,
+            )
+            return start
+        return start if committed is None else committed

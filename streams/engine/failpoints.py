@@ -1,0 +1,105 @@
+"""Places in the code path where a fault can be caused from outside, to prove that nothing is lost there.
+
+    DABBAWALA_FAILPOINTS="name:action:every[,name:action:every...]"
+
+At every ``every``-th passage of ``name`` the worker does ``action``. Without the variable a passage costs one call of
+an empty function. The names, in the order in which a task passes them:
+
+    opening      before the previous owner is fenced
+    restoring    after each batch of changelog records that was restored
+    before_call  before an outgoing call is made
+    after_call   when it has been answered and the answer is not applied yet
+    produced     outputs and changelog records are in the log, not committed
+    before_end   source offsets are there too
+    end_sent     EndTxn has left, its answer has not come
+    committed    the transaction is committed, RocksDB does not know yet
+    stored       RocksDB knows, calls and views do not yet
+"""
+
+import logging
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+NAMES = (
+    "opening",
+    "restoring",
+    "before_call",
+    "after_call",
+    "produced",
+    "before_end",
+    "end_sent",
+    "committed",
+    "stored",
+)
+ACTIONS = {
+    "stop": "SIGSTOP to itself",
+    "kill": "SIGKILL to itself",
+    "raise": "FailpointError",
+    "cut": "the connection to the coordinators closed",
+    "exit": "SIGTERM to itself",
+}
+VARIABLE = "DABBAWALA_FAILPOINTS"
+log = logging.getLogger(__name__)
+
+Failpoint = Callable[[str, Callable[[], None]], None]
+"""Called with a name and what cuts the task's connection."""
+
+
+class FailpointError(Exception):
+    """The fault that ``raise`` causes."""
+
+
+def no_failpoint(name: str, cut: Callable[[], None]) -> None:
+    """What is called where no failpoint is set."""
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Failpoint:
+    """The failpoints that the environment asks for. ``ValueError`` says what is wrong with it."""
+    wanted = environment.get(VARIABLE, "")
+    return Failpoints(wanted).passed if wanted else no_failpoint
+
+
+class Failpoints:
+    def __init__(self, wanted: str) -> None:
+        self._every: dict[str, list[tuple[str, int]]] = {}
+        self._passages: Counter[str] = Counter()
+        for each in wanted.split(","):
+            name, action, every = self._parse(each.strip())
+            self._every.setdefault(name, []).append((action, every))
+
+    @staticmethod
+    def _parse(each: str) -> tuple[str, str, int]:
+        parts = each.split(":")
+        if len(parts) != 3 or not parts[2].isdecimal() or int(parts[2]) < 1:
+            raise ValueError(f"{VARIABLE}: {each!r} is not name:action:every, with every a number from 1")
+        name, action, every = parts[0], parts[1], int(parts[2])
+        if name not in NAMES:
+            raise ValueError(f"{VARIABLE}: there is no failpoint {name!r}; there are {', '.join(NAMES)}")
+        if action not in ACTIONS:
+            raise ValueError(f"{VARIABLE}: there is no action {action!r}; there are {', '.join(ACTIONS)}")
+        return name, action, every
+
+    def passed(self, name: str, cut: Callable[[], None]) -> None:
+        if name not in self._every:
+            return
+        self._passages[name] += 1
+        for action, every in self._every[name]:
+            if self._passages[name] % every == 0:
+                log.warning("failpoint %s: %s", name, action)
+                self._act(name, action, cut)
+
+    @staticmethod
+    def _act(name: str, action: str, cut: Callable[[], None]) -> None:
+        match action:
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exit":
+                os.kill(os.getpid(), signal.SIGTERM)
+            case "cut":
+                cut()
+            case "raise":
+                raise FailpointError(f"failpoint {name}")

@@ -1,0 +1,352 @@
+"""How the tasks run inside a Faust worker: subclasses of Faust's consumer, transport, recovery and tables.
+
+Everything is plugged in through settings (``exactly_once``) and ``app.transport``; nothing of Faust is changed. Each name
+that is overridden or relied on here has a test that fails when a new version of Faust or aiokafka no longer has it.
+
+    fetch     Consumer._getmany -> BatchScheduler -> Consumer._to_message binds each batch to its task
+    open      Recovery._restart_recovery, after an assignment and after a task broke: one procedure for both
+    close     TransactionManager.on_partitions_revoked and on_rebalance; TableManager.on_stop when the worker ends
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import aiokafka
+from faust.app.base import App
+from faust.tables.manager import TableManager
+from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
+from faust.transport.consumer import Fetcher, TransactionManager
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP, AppT
+from faust.types.tuples import ConsumerMessage
+from mode import Service
+
+from streams.engine.provision import TopicsDiffer
+from streams.engine.task import Record, Task
+from streams.engine.transactions import OldBroker
+
+if TYPE_CHECKING:
+    from streams.engine.engine import Engine
+
+IDLE_S = 0.005
+"""Pause before looking again whether a task wants records, when none does."""
+
+
+class Batch:
+    """The records of one fetch from one partition, in the shape of one record: Faust's cost for an event, 60 us, is paid
+    once a batch. ``task`` is the incarnation it was fetched for, ``follows`` where the batch before it ended."""
+
+    __slots__ = ("follows", "offset", "partition", "records", "task", "timestamp", "topic")
+    timestamp_type = 0
+    headers = ()
+    key = checksum = None
+    serialized_key_size = serialized_value_size = 0
+
+    def __init__(self, tp: TP, records: Sequence[Record]) -> None:
+        last = records[-1]
+        self.topic, self.partition, self.offset, self.timestamp = tp.topic, tp.partition, last.offset, last.timestamp
+        self.records = records
+        self.task: Task | None = None
+        self.follows = 0
+
+    @property
+    def value(self) -> "Batch":
+        return self
+
+    def bind(self, task: Task) -> None:
+        self.task, self.follows = task, task.fetched_to[self.topic]
+        task.fetched_to[self.topic] = self.offset + 1
+        task.backlog[id(self.records)] = len(self.records)
+
+
+class BatchScheduler:
+    """Faust's ``ConsumerScheduler``: one item a partition instead of one a record."""
+
+    def iterate(self, records: Mapping[TP, Sequence[Record]]) -> Iterator[tuple[TP, Batch]]:
+        for tp, fetched in records.items():
+            yield tp, Batch(tp, fetched)
+
+
+class TaskConsumerThread(AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: Transport) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = cast(TaskTransport, transport).engine.settings.fetch_max_wait_ms
+        return consumer
+
+
+class TaskFetcher(Fetcher):
+    @Service.task
+    async def _fetcher(self) -> None:
+        """Faust's own, stopped in a rebalance, asks a supervisor it has not got to restart it, and crashes the worker."""
+        try:
+            await cast(Consumer, self.app.consumer)._drain_messages(self)
+        finally:
+            self.set_shutdown()
+
+
+class TaskConsumer(Consumer):
+    _fetch: "asyncio.Future[Any] | None" = None
+
+    @property
+    def engine(self) -> "Engine":
+        return cast(TaskTransport, self.transport).engine
+
+    def is_member(self) -> bool:
+        """False from the moment a heartbeat says that the group has expelled us until we have joined it again."""
+        return bool(self._thread._ensure_consumer()._coordinator.member_id)
+
+    async def perform_seek(self) -> None:
+        """Faust seeks by itself when records arrive while the flow is stopped; here only the recovery seeks."""
+
+    def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
+        return TaskConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        """Fetch for the tasks that are not full; the others' records stay on the broker."""
+        engine, active = self.engine, active_partitions or set()
+        hungry = {tp for tp in active if (task := engine.tasks.get(tp.partition)) and self._is_hungry(task)}
+        if not hungry:
+            await asyncio.sleep(IDLE_S)
+            return {}
+        wait_s = engine.settings.poll_s if len(hungry) == len(active) else IDLE_S
+        # a fetch left behind by a cancelled fetcher would swallow the records that follow a seek: see settle()
+        self._fetch = asyncio.ensure_future(super()._getmany(hungry, wait_s))
+        return await asyncio.shield(self._fetch)
+
+    def _is_hungry(self, task: Task) -> bool:
+        return task.alive and sum(task.backlog.values()) < self.engine.settings.backlog_records
+
+    async def settle(self) -> None:
+        """Wait for the fetch under way; only then may anybody seek."""
+        if self._fetch is not None:
+            await asyncio.wait([self._fetch])
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        task = self.engine.tasks.get(tp.partition)
+        if task is not None:
+            record.bind(task)
+        return super()._to_message(tp, record)
+
+
+class TaskTransactions(TransactionManager):
+    """Where Faust commits and closes transactions, the tasks have done so; ``send`` is for views, outside any task."""
+
+    @property
+    def tables(self) -> "TaskTables":
+        return cast(TaskTables, self.app.tables)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await self.tables.give_up()
+
+    async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP]) -> None:
+        await self.tables.give_up()
+
+    async def commit(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        return True
+
+    async def send(
+        self, topic: str, key: Any, value: Any, partition: Any, timestamp: Any, headers: Any, **_: Any
+    ) -> Any:
+        """The plain producer: acks=all, idempotent, of no transaction."""
+        return await self.producer.send(topic, key, value, partition, timestamp, headers)
+
+
+class TaskTransport(Transport):
+    Consumer = TaskConsumer
+    Fetcher = TaskFetcher
+    TransactionManager = TaskTransactions
+
+    def __init__(self, url: Any, app: AppT, engine: "Engine") -> None:
+        super().__init__(url, app)
+        self.engine = engine
+        engine.request_reset = self._request_reset
+
+    def _request_reset(self, delay_s: float) -> None:
+        asyncio.get_running_loop().call_later(delay_s, self._recovery.request_reset)
+
+    def all_open(self) -> bool:
+        recovery = self._recovery
+        return recovery.completed.is_set() and not self.app.rebalancing and recovery.owned == self._alive()
+
+    def _alive(self) -> set[int]:
+        return {partition for partition, task in self.engine.tasks.items() if task.alive}
+
+    @property
+    def _recovery(self) -> "TaskRecovery":
+        return cast(TaskTables, self.app.tables).recovery
+
+
+class TaskRecovery(Recovery):
+    """Opens tasks. Not in the rebalance callback: no heartbeats are sent there, and a restore may take longer than the
+    session."""
+
+    owned: frozenset[int] = frozenset()
+    """The partitions whose tasks are this worker's."""
+    _opening: "asyncio.Future[None] | None" = None
+    _reset_wanted = False
+    _interruptions = 0
+
+    @property
+    def engine(self) -> "Engine":
+        return cast(TaskTransport, self.app.transport).engine
+
+    @property
+    def consumer(self) -> TaskConsumer:
+        return cast(TaskConsumer, self.app.consumer)
+
+    def interrupt(self) -> None:
+        """A rebalance or the end of the worker: what is being opened is not ours any more.
+
+        Counted, because aiokafka swallows a cancellation here and there.
+        """
+        self._interruptions += 1
+        if self._opening is not None:
+            self._opening.cancel()
+
+    def request_reset(self) -> None:
+        """Open what is broken, after the opening under way: tasks that break in turn must not interrupt each other."""
+        if self._opening is not None and not self._opening.done():
+            self._reset_wanted = True
+        else:
+            self.signal_recovery_start.set()
+
+    @Service.task
+    async def _restart_recovery(self) -> None:
+        while not self.should_stop:
+            if await self.wait_for_stopped(self.signal_recovery_start):  # type: ignore[arg-type]
+                break
+            self.signal_recovery_start.clear()
+            self._opening = asyncio.ensure_future(self._open_tasks(self._generation_id))
+            try:
+                await self._wait(self._opening)
+            except ServiceStopped:
+                break
+            except (RebalanceAgain, asyncio.CancelledError):
+                self._opening.cancel()
+            except Exception as exc:
+                self.log.warning("opening tasks failed, again in a second: %r", exc)
+                asyncio.get_running_loop().call_later(1.0, self.signal_recovery_start.set)
+            finally:
+                self._opening.cancel()
+                await asyncio.wait([self._opening])
+                if self._reset_wanted:
+                    self._reset_wanted = False
+                    self.signal_recovery_start.set()
+
+    async def _open_tasks(self, generation: int) -> None:
+        """Stop the flow, open what is ours and not open, seek every task to where it stands, resume."""
+        app, consumer, engine = cast(App, self.app), self.consumer, self.engine
+        if not consumer.is_member():
+            return  # expelled: opening would fence the new owner; a rebalance follows
+        began, interruptions = time.perf_counter(), self._interruptions
+        consumer.stop_flow()
+        app.flow_control.suspend()
+        app.flow_control.clear()
+        await app._stop_fetcher()
+        await consumer.settle()
+        stopped = time.perf_counter()
+        assignment = consumer.assignment()
+        self.owned = frozenset(tp.partition for tp in assignment if tp.topic == engine.anchor)
+        await self._close_broken()
+        opened = await self._open_each(self.owned - engine.tasks.keys())
+        if app.consumer_generation_id != generation or self._interruptions != interruptions:
+            await asyncio.gather(*(task.close(commit=False) for task in opened.values()))
+            return
+        engine.tasks.update(opened)
+        await self._seek(assignment)
+        if self._interruptions != interruptions:
+            return  # whoever interrupted has closed the tasks
+        for task in opened.values():
+            task.start()
+        await self._resume()
+        self.log.info(
+            "tasks %s open, of them now %s: stopped in %.0f ms, opened in %.0f ms",
+            sorted(engine.tasks),
+            sorted(opened),
+            1e3 * (stopped - began),
+            1e3 * (time.perf_counter() - stopped),
+        )
+
+    async def _close_broken(self) -> None:
+        """Drop what is broken or not ours. Healthy tasks go on: they know themselves where to read next."""
+        tasks = self.engine.tasks
+        for partition, task in list(tasks.items()):
+            if not task.alive or partition not in self.owned:
+                del tasks[partition]
+                await task.close(commit=False)
+
+    async def _open_each(self, partitions: frozenset[int]) -> dict[int, Task]:
+        """All of them, or none: what is open when another fails is closed, for it holds the lock of its store."""
+        openings = {partition: asyncio.create_task(self.engine.open(partition)) for partition in partitions}
+        try:
+            return {partition: await opening for partition, opening in openings.items()}
+        except BaseException:
+            for opening in openings.values():
+                opening.cancel()
+            for task in await asyncio.gather(*openings.values(), return_exceptions=True):
+                if isinstance(task, Task):
+                    await task.close(commit=False)
+            raise
+
+    async def _seek(self, assignment: set[TP]) -> None:
+        """Only while the fetcher stands still: a seek under a running one loses or repeats records."""
+        engine = self.engine
+        sources = {tp for tp in assignment if tp.topic in engine.sources and tp.partition in engine.tasks}
+        self.consumer.resume_partitions(sources)
+        offsets = {}
+        for tp in sources:
+            task = engine.tasks[tp.partition]
+            task.backlog.clear()
+            offsets[tp] = task.fetched_to[tp.topic] = task.next_offsets[tp.topic]
+        if offsets:
+            await self.consumer.seek_wait(offsets)
+
+    async def _resume(self) -> None:
+        app = cast(App, self.app)
+        self.completed.set()
+        app.flow_control.resume()
+        self.consumer.resume_flow()
+        await app._fetcher.maybe_start()
+        self.tables.on_actives_ready()
+        self.tables.on_standbys_ready()
+        if app.rebalancing:
+            app.on_rebalance_end()
+
+
+class TaskTables(TableManager):
+    @property
+    def engine(self) -> "Engine":
+        return cast(TaskTransport, self.app.transport).engine
+
+    @property
+    def recovery(self) -> TaskRecovery:
+        if self._recovery is None:
+            self._recovery = TaskRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return cast(TaskRecovery, self._recovery)
+
+    async def on_start(self) -> None:
+        """The topics are made sure of here: the conductor subscribes when the tables are registered, not before."""
+        try:
+            await self.engine.prepare()
+        except (TopicsDiffer, OldBroker) as exc:
+            raise SystemExit(str(exc)) from None
+        await self._update_channels()
+        await self.recovery.start()
+
+    async def _update_channels(self) -> None:
+        """Faust would subscribe to the changelogs, fetch them and hold them in memory; the engine restores by itself."""
+        self._tables_finalized.set()
+        for table in self.values():
+            await table.maybe_start()
+        self._tables_registered.set()
+
+    async def give_up(self) -> None:
+        """The partitions are revoked, or the worker ends: commit what was applied, release everything."""
+        self.recovery.interrupt()
+        await self.engine.close_all()
+
+    async def on_stop(self) -> None:
+        await self.give_up()
+        await super().on_stop()

@@ -1,0 +1,76 @@
+"""What views wait for: the answer to an event, or a change of a row. Both come after the RocksDB write, never before."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+
+class Awaited:
+    """The answer to one event, to come."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    async def get(self, timeout_s: float) -> object:
+        """The answer that the event's handler gave. ``TimeoutError`` if it is not committed in time."""
+        return await asyncio.wait_for(asyncio.shield(self.future), timeout_s)
+
+
+class Watch:
+    def __init__(self) -> None:
+        self._answers: defaultdict[str, list[asyncio.Future[object]]] = defaultdict(list)
+        self._rows: defaultdict[str, defaultdict[bytes, list[asyncio.Future[None]]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+
+    @contextmanager
+    def answer(self, event_id: str) -> Iterator[Awaited]:
+        """Wait for an event's answer. Enter *before* the event is produced, or the answer may come unheard:
+
+        with engine.watch.answer(event_id) as answer:
+            await produce(...)
+            decision = await answer.get(timeout_s=5)
+        """
+        awaited = Awaited()
+        self._answers[event_id].append(awaited.future)
+        try:
+            yield awaited
+        finally:
+            waiting = self._answers[event_id]
+            waiting.remove(awaited.future)
+            if not waiting:
+                del self._answers[event_id]
+            awaited.future.cancel()
+
+    async def changed(self, table: str, key: bytes, timeout_s: float) -> bool:
+        """Wait until the row is written again; False if it is not in time.
+
+        No change is missed between reading the row and awaiting this, as long as nothing is awaited in between.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        watched = self._rows[table]
+        watched[key].append(future)
+        try:
+            await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            watched[key].remove(future)
+            if not watched[key]:
+                del watched[key]
+        return True
+
+    def committed(
+        self, answers: Iterable[tuple[str, object]], rows: Mapping[str, Mapping[bytes, bytes | None]]
+    ) -> None:
+        """A transaction with these answers and rows is in RocksDB."""
+        for event_id, answer in answers if self._answers else ():
+            for heard in self._answers.get(event_id, ()):
+                if not heard.done():
+                    heard.set_result(answer)
+        for table, watched in self._rows.items():
+            for key in watched.keys() & rows.get(table, {}).keys():
+                for waiting in watched[key]:
+                    if not waiting.done():
+                        waiting.set_result(None)
