@@ -6,6 +6,7 @@ KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092 python examples/count.py worker -l info
 import os
 
 import faust
+
 from streams.engine import Engine, EngineSettings, Record, Task, exactly_once
 
 PARTITIONS = 4

@@ -49,7 +49,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Nothing is decided: try again after the back-off, or after ``after_s`` where the other side has asked for that."""
+    """Nothing is decided: try again after the back-off, or after ``after_s`` where the other side asked for that."""
 
     why: str
     after_s: float | None = None
@@ -94,7 +94,7 @@ class Breaker:
         self.failures = self.failures + 1 if failed else 0
         if self.open:
             times = self.failures - self._settings.breaker_failures
-            rest_s = min(self._settings.breaker_first_s * 2 ** min(times, 30), self._settings.breaker_max_s)
+            rest_s = min(self._settings.breaker_first_s * float(1 << min(times, 30)), self._settings.breaker_max_s)
             self.tries_again_at = now + rest_s
 
 
@@ -150,8 +150,8 @@ class CallRunner:
         return Call(call.request, call.attempt + 1, due_ms, answer.why)
 
     def _backoff_s(self, call_id: bytes, attempt: int) -> float:
-        """Doubling, less a jitter of up to half that depends on call and attempt alone, so that a run can be replayed."""
-        longest = min(self._settings.retry_first_s * 2 ** min(attempt - 1, 30), self._settings.retry_max_s)
+        """Doubling, less a jitter of up to half. It depends on call and attempt alone: a run can be replayed."""
+        longest = min(self._settings.retry_first_s * float(1 << min(attempt - 1, 30)), self._settings.retry_max_s)
         digest = hashlib.blake2b(b"%d/%s" % (attempt, call_id), digest_size=4).digest()
         return longest * (1 - int.from_bytes(digest, "big") / 2**33)
 

@@ -33,7 +33,7 @@ class Changes:
         self.answers: list[tuple[str, object]] = []
         self.counts: Counter[str] = Counter()
         self.bytes = 0
-        self._log: list[tuple[dict[bytes, bytes | None], bytes, bytes | None | _Missing] | list[Outgoing] | str] = []
+        self._log: list[tuple[dict[bytes, bytes | None], bytes, bytes | _Missing | None] | list[Outgoing] | str] = []
         self._marked_bytes = self._marked_answers = 0
 
     def __bool__(self) -> bool:

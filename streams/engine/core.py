@@ -1,4 +1,4 @@
-"""What the tasks of one worker share, and the rules by which they are applied to, broken and closed. No Faust, no Kafka."""
+"""What the tasks of one worker share, and how they are applied to, broken and closed. No Faust and no Kafka here."""
 
 import asyncio
 import logging
@@ -26,19 +26,20 @@ class LostRecords(Exception):
 
 
 class Core:
-    """``partition_of`` is the partitioner of every topic and table; ``clock`` makes the clock of each task that opens."""
+    """``partitioner`` maps (key, number of partitions) to a partition, for every topic and table alike; ``clock`` makes the
+    clock of a task that opens."""
 
     def __init__(
         self,
         settings: EngineSettings,
         partitions: int,
         dead_letters: str,
-        partition_of: Callable[[bytes], int],
+        partitioner: Callable[[bytes, int], int],
         session_timeout_s: float,
         clock: Callable[[], Clock] = WallClock,
     ) -> None:
         self.settings, self.partitions, self.dead_letters = settings, partitions, dead_letters
-        self.partition_of, self.session_timeout_s, self.clock = partition_of, session_timeout_s, clock
+        self.partitioner, self.session_timeout_s, self.clock = partitioner, session_timeout_s, clock
         self.changelogs: dict[str, str] = {}
         """Table -> its changelog topic."""
         self.sources: list[str] = []
@@ -66,6 +67,10 @@ class Core:
     @property
     def tables(self) -> Sequence[str]:
         return list(self.changelogs)
+
+    def partition_of(self, key: bytes) -> int:
+        """The task that a key's rows live in."""
+        return self.partitioner(key, self.partitions)
 
     # -- records ----------------------------------------------------------------------------------------------------
 

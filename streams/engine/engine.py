@@ -1,18 +1,17 @@
 """The engine of a Faust app: its public face, and how a task is opened on a real Kafka and a real disk."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import faust
 from aiokafka.partitioner import murmur2
+from faust.assignor.partition_assignor import PartitionAssignor
+from faust.tables.table import Table
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
 from faust.types import AppT, StreamT
-from faust.types.tables import TableT
 from faust.types.topics import TopicT
 
 from streams.engine import provision, store
@@ -35,6 +34,11 @@ KEYS_REMEMBERED = 200_000
 
 class NotHere(LookupError):
     """The partition is not open in this worker: ask its owner, see ``Engine.owners``."""
+
+
+def java_partition(key: bytes, partitions: int) -> int:
+    """The partition that Kafka's Java clients and aiokafka choose for a key by default."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 def exactly_once(
@@ -79,7 +83,7 @@ class Engine(Core):
             settings or EngineSettings(),
             partitions,
             dead_letters,
-            lru_cache(KEYS_REMEMBERED)(lambda key: (murmur2(key) & 0x7FFFFFFF) % partitions),
+            lru_cache(KEYS_REMEMBERED)(java_partition),
             app.conf.broker_session_timeout,
         )
         self.app, self.anchor = app, anchor
@@ -92,9 +96,10 @@ class Engine(Core):
 
     # -- declaring ----------------------------------------------------------------------------------------------------
 
-    def table(self, name: str, *, help: str) -> TableT:
+    def table(self, name: str, *, help: str) -> Table[bytes, bytes]:
         """A table of bytes to bytes, co-partitioned with the sources, written through tasks alone."""
-        table = self.app.Table(name, key_type=bytes, value_type=bytes, partitions=self.partitions, help=help)
+        made = self.app.Table(name, key_type=bytes, value_type=bytes, partitions=self.partitions, help=help)
+        table = cast(Table[bytes, bytes], made)
         self.changelogs[name] = table.changelog_topic_name
         return table
 
@@ -114,7 +119,7 @@ class Engine(Core):
         )
 
     def sink(self, name: str, *, partitions: int | None = None, config: Mapping[str, str] | None = None) -> str:
-        """A topic that handlers may emit to. With another number of partitions than the tasks', all goes to the first."""
+        """A topic that handlers may emit to; it has as many partitions as the tasks unless told otherwise."""
         self.outputs[name] = partitions or self.partitions
         self._configs[name] = config or {}
         return name
@@ -197,7 +202,7 @@ class Engine(Core):
         after: bytes = b"",
         limit: int | None = 1000,
     ) -> Iterator[tuple[int, bytes, bytes]]:
-        """(partition, key, value) of committed rows with this prefix whose keys come after ``after``, in key order.
+        """(partition, key, value) of the committed rows with this prefix whose keys come after ``after``, in order.
 
         Of one partition, or of all open here one after the other. At most ``limit`` rows; they are read at once.
         """
@@ -220,7 +225,7 @@ class Engine(Core):
 
     def owners(self) -> dict[int, str]:
         """Partition -> canonical URL of the worker that owns it, as of the last assignment; empty before the first."""
-        distribution = self.app.assignor.external_topics_metadata()
+        distribution = cast(PartitionAssignor, self.app.assignor).external_topics_metadata()
         return {partition: url for url, topics in distribution.items() for partition in topics.get(self.anchor, ())}
 
     # -- opening a task -----------------------------------------------------------------------------------------------
@@ -283,7 +288,7 @@ class Engine(Core):
         """Where to read on. Nothing committed means the log's start, and so does a log that ends before: a new one."""
         if committed is not None and committed > end:
             log.warning(
-                "%s/%d ends at %d, before the committed offset %d: the topic has been created anew, reading from its start",
+                "%s/%d ends at %d, before the committed offset %d: it was created anew and is read from its start",
                 topic,
                 partition,
                 end,

@@ -27,7 +27,7 @@ class OncePerWhile(logging.Filter):
 
 
 def quieten() -> None:
-    """No chatter, and the filter on every logger of aiokafka. To be called once its modules are imported; again does no harm."""
+    """No chatter, and the filter, on every logger of aiokafka's. To be called once its modules are imported."""
     names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "aiokafka"]
     for logger in map(logging.getLogger, names):
         if logger.level == logging.NOTSET:

@@ -1,7 +1,7 @@
 """How the tasks run inside a Faust worker: subclasses of Faust's consumer, transport, recovery and tables.
 
-Everything is plugged in through settings (``exactly_once``) and ``app.transport``; nothing of Faust is changed. Each name
-that is overridden or relied on here has a test that fails when a new version of Faust or aiokafka no longer has it.
+Everything is plugged in through settings (``exactly_once``) and ``app.transport``; nothing of Faust is changed. Each
+name that is overridden or relied on here has a test that fails when a new version of Faust or aiokafka no longer has it.
 
     fetch     Consumer._getmany -> BatchScheduler -> Consumer._to_message binds each batch to its task
     open      Recovery._restart_recovery, after an assignment and after a task broke: one procedure for both
@@ -35,8 +35,8 @@ IDLE_S = 0.005
 
 
 class Batch:
-    """The records of one fetch from one partition, in the shape of one record: Faust's cost for an event, 60 us, is paid
-    once a batch. ``task`` is the incarnation it was fetched for, ``follows`` where the batch before it ended."""
+    """The records of one fetch from one partition, in the shape of one record: what Faust takes for an event, 60 us, is
+    paid once a batch. ``task`` is the incarnation it was fetched for, ``follows`` where the batch before it ended."""
 
     __slots__ = ("follows", "offset", "partition", "records", "task", "timestamp", "topic")
     timestamp_type = 0
@@ -79,7 +79,7 @@ class TaskConsumerThread(AIOKafkaConsumerThread):
 class TaskFetcher(Fetcher):
     @Service.task
     async def _fetcher(self) -> None:
-        """Faust's own, stopped in a rebalance, asks a supervisor it has not got to restart it, and crashes the worker."""
+        """Faust's own, stopped in a rebalance, asks a supervisor that it has not got, and crashes the worker."""
         try:
             await cast(Consumer, self.app.consumer)._drain_messages(self)
         finally:
@@ -103,7 +103,7 @@ class TaskConsumer(Consumer):
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return TaskConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         """Fetch for the tasks that are not full; the others' records stay on the broker."""
         engine, active = self.engine, active_partitions or set()
         hungry = {tp for tp in active if (task := engine.tasks.get(tp.partition)) and self._is_hungry(task)}
@@ -168,7 +168,8 @@ class TaskTransport(Transport):
 
     def all_open(self) -> bool:
         recovery = self._recovery
-        return recovery.completed.is_set() and not self.app.rebalancing and recovery.owned == self._alive()
+        settled = recovery.completed.is_set() and not self.app.rebalancing and recovery.consumer.is_member()
+        return settled and recovery.owned == self._alive()
 
     def _alive(self) -> set[int]:
         return {partition for partition, task in self.engine.tasks.items() if task.alive}
@@ -336,7 +337,7 @@ class TaskTables(TableManager):
         await self.recovery.start()
 
     async def _update_channels(self) -> None:
-        """Faust would subscribe to the changelogs, fetch them and hold them in memory; the engine restores by itself."""
+        """Faust would subscribe to the changelogs, fetch them and hold them in memory; the engine restores them."""
         self._tables_finalized.set()
         for table in self.values():
             await table.maybe_start()

@@ -11,7 +11,7 @@ class EngineSettings:
     """Pause after a commit. 0 where the broker has ``add.partitions.to.txn.retry.backoff.ms=1`` (the embedded one);
     with the broker's default of 20 a gap of 4 spares the back-off that transactions in close succession run into."""
     commit_deadline_s: float = 8.0
-    """A commit that takes longer breaks the task. Below the transaction timeout, so that the broker never decides first."""
+    """A commit that takes longer breaks the task. Below the transaction timeout: the broker must not decide first."""
     transaction_timeout_s: float = 10.0
     """When the broker aborts a transaction nobody finishes; until then it hides what comes after it from readers."""
     buffer_bytes: int = 4 << 20
@@ -45,7 +45,7 @@ class EngineSettings:
 
     close_calls_s: float = 2.0
     """On the way out, how long running calls are waited for; cut off, the next owner makes them again."""
-    close_commit_s: float = 3.0
+    close_commit_s: float = 2.0
     """On the way out, how long the last commit is waited for."""
     reopen_backoff_s: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0, 3.0)
     """Before a broken task is opened again, by how often it broke in a row."""

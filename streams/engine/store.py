@@ -46,7 +46,8 @@ _decode_progress = msgspec.json.Decoder(Progress).decode
 
 
 class PartitionStore:
-    """``topic_ids``: table -> id of its changelog. ``progress_every_s``: how often idle families note they are current."""
+    """``topic_ids``: table -> id of its changelog. ``progress_every_s``: how often idle families note that they are
+    current."""
 
     def __init__(
         self, path: Path, tables: Iterable[str], topic_ids: Mapping[str, str], progress_every_s: float = 3600.0
@@ -66,7 +67,7 @@ class PartitionStore:
         options = _options()
         # RocksDB wants to know every family that is there, also those of tables that are no more
         known = Rdict.list_cf(str(self.path), options) if (self.path / "CURRENT").exists() else []
-        families = {name: options for name in {*known, *self.tables} - {"default"}}
+        families = dict.fromkeys({*known, *self.tables} - {"default"}, options)
         self._db = Rdict(str(self.path), options=options, column_families=families)
         self._families = {table: self._db.get_column_family(table) for table in self.tables}
         self._handles = {table: self._db.get_column_family_handle(table) for table in self.tables}

@@ -99,8 +99,7 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """The wall clock as it was when this was made, carried on by the monotonic one: a clock set back fires nothing twice
-    and a clock set forward fires nothing early."""
+    """The wall clock when this was made, carried on by the monotonic one: a clock that is set fires nothing early."""
 
     def __init__(self) -> None:
         self._began = time.time() - time.monotonic()
@@ -216,7 +215,7 @@ class Task:
         self.pending.put(table, key, value)
 
     def emit(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header] = ()) -> None:
-        """Produce a record when this commits. ``ValueError`` for a topic that was not declared, or too large a record."""
+        """Produce a record with the commit. ``ValueError`` for a topic that was not declared, or too large a record."""
         partitions = self._core.outputs.get(topic)
         if partitions is None:
             raise ValueError(f"nothing is known of the topic {topic!r}: declare it with engine.sink({topic!r})")
@@ -224,18 +223,17 @@ class Task:
         if headers:
             size += sum(len(name) + len(content) for name, content in headers)
         self._refuse_oversize(f"a record for {topic}", size)
-        partition = self._core.partition_of(key or b"") if partitions == self._core.partitions else 0
-        self.pending.emit(topic, partition, (key, value, headers))
+        self.pending.emit(topic, self._core.partitioner(key or b"", partitions), (key, value, headers))
 
     def set_timer(self, due_ms: int, timer_id: bytes, payload: bytes) -> None:
-        """Have ``on_timer`` called at ``due_ms``, once; (due_ms, timer_id) names the timer, setting it again replaces it."""
+        """Have ``on_timer`` called at ``due_ms``, once. (due_ms, timer_id) names the timer: set again, it is replaced."""
         self.put(TIMERS, timer_key(due_ms, timer_id), payload)
 
     def cancel_timer(self, due_ms: int, timer_id: bytes) -> None:
         self.put(TIMERS, timer_key(due_ms, timer_id), None)
 
     def call(self, call_id: bytes, request: bytes) -> None:
-        """Have the performer make this call after the commit, until it is answered; ``call_id`` is its idempotency key."""
+        """Have the performer make this call after the commit until it is answered. ``call_id`` is its idempotency key."""
         if self._core.performer is None:
             raise ValueError("nobody performs calls: set engine.performer")
         self.put(CALLS, call_id, encode_call(Call(request, due_ms=self.now_ms)))
@@ -538,7 +536,7 @@ class Task:
         self._wake(lambda _: True, TaskBroken(f"task {self.partition} broke"))
 
     async def close(self, *, commit: bool = True) -> None:
-        """Give the task up: with ``commit``, let running calls end and commit what was applied, within the deadlines."""
+        """Give the task up. With ``commit`` running calls may end and what was applied is committed, in the time set."""
         self.closing = True
         try:
             if commit and self.alive:

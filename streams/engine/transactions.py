@@ -90,7 +90,7 @@ class TopicInfo(NamedTuple):
 TEXT, TAGS = CompactString("utf-8"), ("tags", TaggedFields)
 
 
-class _Uuid(Int64):
+class _Uuid(Int64):  # type: ignore[misc]
     @classmethod
     def encode(cls, value: Any) -> bytes:
         return bytes(value)
@@ -105,12 +105,12 @@ def _request(
 ) -> Callable[..., Any]:
     """A request class for ``AIOKafkaClient.send`` in exactly one version, so that nothing older is ever negotiated."""
 
-    class _Answer(Response):
+    class _Answer(Response):  # type: ignore[misc]
         API_KEY = key
         API_VERSION = version
         SCHEMA = Schema(*answer, TAGS)
 
-    class _Struct(RequestStruct):
+    class _Struct(RequestStruct):  # type: ignore[misc]
         API_KEY = key
         API_VERSION = version
         FLEXIBLE_VERSION = True
@@ -118,13 +118,11 @@ def _request(
         SCHEMA = Schema(*fields, TAGS)
 
         def parse_response_header(self, read_buffer: BytesIO | bytes) -> Any:
-            return (
-                ResponseHeader_v0.decode(read_buffer)  # type: ignore[arg-type]
-                if header == 0
-                else super().parse_response_header(read_buffer)
-            )
+            if header == 0:
+                return ResponseHeader_v0.decode(read_buffer)
+            return super().parse_response_header(read_buffer)
 
-    class _Versioned(Request[_Struct]):
+    class _Versioned(Request[_Struct]):  # type: ignore[misc]
         API_KEY = key
 
         def __init__(self, *values: Any) -> None:
@@ -259,7 +257,7 @@ async def refuse_old_brokers(client: AIOKafkaClient) -> None:
 
 async def describe_topics(client: AIOKafkaClient, topics: Iterable[str]) -> dict[str, TopicInfo]:
     """The topics of these that exist."""
-    names = [(bytes(16), topic, {}) for topic in topics]
+    names: list[Any] = [(bytes(16), topic, {}) for topic in topics]
     reply = await client.send(client.get_random_node(), Metadata(names, False, False))
     return {
         name: TopicInfo(topic_id.hex(), len(partitions))
@@ -367,7 +365,7 @@ class TransactionalClient:
         topics: dict[str, list[Any]] = {}
         for (topic, partition), offset in offsets.items():
             topics.setdefault(topic, []).append((partition, offset, -1, "", {}))
-        lines = [(topic, partitions, {}) for topic, partitions in topics.items()]
+        lines: list[Any] = [(topic, partitions, {}) for topic, partitions in topics.items()]
         await self._ask_coordinator(
             CoordinationType.GROUP,
             lambda: TxnOffsetCommit(
@@ -403,7 +401,7 @@ class TransactionalClient:
         topics: dict[str, list[int]] = {}
         for topic, partition in tps:
             topics.setdefault(topic, []).append(partition)
-        lines = [(topic, partitions, {}) for topic, partitions in topics.items()]
+        lines: list[Any] = [(topic, partitions, {}) for topic, partitions in topics.items()]
         reply = await self._ask_coordinator(
             CoordinationType.GROUP,
             lambda: OffsetFetch(self.group, lines, True),
@@ -458,7 +456,7 @@ class TransactionalClient:
         topics: dict[str, list[Any]] = {}
         for (topic, partition), batch in data.items():
             topics.setdefault(topic, []).append((partition, batch, {}))
-        lines = [(topic, partitions, {}) for topic, partitions in topics.items()]
+        lines: list[Any] = [(topic, partitions, {}) for topic, partitions in topics.items()]
         reply = await self._client.send(leader, Produce(self.transactional_id, -1, PRODUCE_TIMEOUT_MS, lines))
         return [((topic, line[0]), line[1], line[2]) for topic, lines, _ in reply.topics for line in lines]
 

@@ -1,4 +1,4 @@
-"""What views wait for: the answer to an event, or a change of a row. Both come after the RocksDB write, never before."""
+"""What views wait for: the answer to an event, or a change of a row. Both come after the RocksDB write."""
 
 import asyncio
 from collections import defaultdict

@@ -1,0 +1,21 @@
+"""What the toy and its judge call things. ``run`` is unique to a test: it is the app's id and prefixes every topic."""
+
+PARTITIONS = 4
+TABLES = ("counts", "journal", "seen", "fired", "called")
+OWN_TABLES = ("timers", "calls")
+
+
+def orders(run: str) -> str:
+    return f"{run}-orders"
+
+
+def pos(run: str) -> str:
+    return f"{run}-pos"
+
+
+def dead_letters(run: str) -> str:
+    return f"{run}-dead-letters"
+
+
+def changelog(run: str, table: str) -> str:
+    return f"{run}-{table}-changelog"

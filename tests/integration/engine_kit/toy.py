@@ -1,0 +1,157 @@
+"""N good records on ``orders`` must end as N in each of counts, seen, fired and called, whatever dies on the way.
+
+Each record counts its key, writes a journal row, sets a timer, asks for a call and emits a record under another key;
+the second topic, the timer and the call's result count again. Poison raises half-way, a refused one refuses, and a
+record that lies in the wrong partition is forwarded. What the engine keeps in memory is compared with what is on disk
+ten times a second; the first difference is written to the file ``differences``.
+
+    TOY_RUN=x TOY_WORKER=1 KAFKA_BOOTSTRAP_SERVERS=host:port python -m tests.integration.engine_kit.toy worker -l info
+"""
+
+import asyncio
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import faust
+from streams.engine import Answered, Engine, EngineSettings, Record, Refuse, Task, exactly_once
+from streams.engine.calls import CALLS, decode_call
+from streams.engine.task import TIMERS
+from tests.integration.engine_kit import names
+
+RUN, WORKER = os.environ["TOY_RUN"], os.environ["TOY_WORKER"]
+TIMER_MS = int(os.environ.get("TOY_TIMER_MS", "50"))
+LEDGER, DIFFERENCES, FIRST = Path("ledger"), Path("differences"), Path(f"first-{os.getpid()}")
+
+app = faust.App(
+    RUN,
+    broker=f"kafka://{os.environ['KAFKA_BOOTSTRAP_SERVERS']}",
+    datadir=f"worker-{WORKER}",
+    **exactly_once(
+        partitions=names.PARTITIONS,
+        instance_id=f"worker-{WORKER}",
+        session_timeout_s=float(os.environ.get("TOY_SESSION_S", "10")),
+        web_enabled=False,
+    ),
+)
+settings = EngineSettings(
+    create_topics=True,
+    timer_head=int(os.environ.get("TOY_TIMER_HEAD", "64")),
+    reopen_backoff_s=(0.0, 0.05, 0.1, 0.5),
+)
+engine = Engine(
+    app,
+    partitions=names.PARTITIONS,
+    anchor=names.orders(RUN),
+    dead_letters=names.dead_letters(RUN),
+    settings=settings,
+)
+for table in names.TABLES:
+    engine.table(table, help=f"The toy's {table}.")
+orders, pos = engine.source(names.orders(RUN)), engine.source(names.pos(RUN))
+
+
+class Copy:
+    """The simplest index there is: the rows."""
+
+    def __init__(self) -> None:
+        self.found: dict[bytes, bytes] = {}
+
+    def load(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        self.found = dict(rows)
+
+    def apply(self, key: bytes, value: bytes | None) -> None:
+        if value is None:
+            self.found.pop(key, None)
+        else:
+            self.found[key] = value
+
+
+engine.index("counts", Copy)
+
+
+def increment(task: Task, table: str, key: bytes) -> int:
+    count = int(task.get(table, key) or b"0") + 1
+    task.put(table, key, b"%d" % count)
+    return count
+
+
+@engine.agent(orders)
+def order(task: Task, record: Record) -> None:
+    """Count an order, and have the rest happen."""
+    key = record.key or b""
+    if not task.belongs(key):
+        task.forward(record, key)
+        return
+    count = increment(task, "counts", key)
+    event = b"%s/%d" % (key, count)
+    task.put("journal", event, b"%d" % task.now_ms)
+    task.emit(names.pos(RUN), b"pos-%d" % (record.offset % 97), record.value)
+    task.set_timer(task.now_ms + TIMER_MS, event, key)
+    task.call(event, key)
+    task.answer((record.value or b"").decode(), count)
+    if record.value == b"poison":
+        raise RuntimeError("this record is poison")
+    if record.value == b"refuse":
+        raise Refuse("not this one")
+    if not FIRST.exists():
+        FIRST.touch()
+
+
+@engine.agent(pos)
+def told(task: Task, record: Record) -> None:
+    """Count what was told."""
+    increment(task, "seen", record.key or b"")
+
+
+@engine.on_timer
+def fired(task: Task, timer_id: bytes, payload: bytes) -> None:
+    due_ms = int(task.get("journal", timer_id) or b"0") + TIMER_MS
+    if task.now_ms < due_ms:
+        raise AssertionError(f"{timer_id!r} fired {due_ms - task.now_ms} ms early")
+    increment(task, "fired", payload)
+
+
+@engine.on_result
+def called(task: Task, call_id: bytes, request: bytes, result: bytes) -> None:
+    increment(task, "called", request)
+
+
+class Ledger:
+    """The outside world: notes each call it gets, in a file that survives it."""
+
+    def host(self, request: bytes) -> str:
+        return "outside"
+
+    async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Answered:
+        line = b"%s %s\n" % (call_id, WORKER.encode())
+        ledger = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(ledger, line)
+        os.close(ledger)
+        await asyncio.sleep(0.002)
+        return Answered(b"ok")
+
+
+engine.performer = Ledger()
+
+
+@app.timer(0.1)
+async def compare() -> None:
+    """Index, timers and calls in memory must be what is committed: rebuild each from disk, between two steps."""
+    for task in [task for task in engine.tasks.values() if task.alive]:
+        index = task.index("counts")
+        assert isinstance(index, Copy)
+        stored = [key for key, _ in task.scan(TIMERS)]
+        differences = {
+            "index": index.found != dict(task.scan("counts")),
+            "timers": list(task.timers) != stored[: len(list(task.timers))],
+            "beyond the timers": task.timers.bound is None and len(list(task.timers)) != len(stored),
+            "calls": task.calls != {key: decode_call(row).due_ms for key, row in task.scan(CALLS)},
+        }
+        for what in [what for what, different in differences.items() if different]:
+            with DIFFERENCES.open("a") as file:
+                file.write(f"task {task.partition}: {what}\n")
+
+
+if __name__ == "__main__":
+    app.main()
