@@ -1,0 +1,68 @@
+"""What is said to a driver's twin: by the driver's app, and by dispatch and deliveries.
+
+| topic | key | written by | read by |
+|---|---|---|---|
+| drivers | driver id | the HTTP view; dispatch and deliveries | agent `drivers` |
+"""
+
+from typing import ClassVar
+
+from topics.dispatch import Attempt, Shift
+from topics.identity import OrderId, PartyId
+from topics.places import Position
+from topics.records import Record
+
+
+class _Driver(Record, frozen=True, kw_only=True, omit_defaults=True):
+    family: ClassVar[str] = "drivers"
+
+    driver: PartyId
+
+    @property
+    def key(self) -> str:
+        """The driver's id."""
+        return self.driver
+
+
+class SetAvailable(_Driver, frozen=True, kw_only=True, omit_defaults=True):
+    """The driver wants work in a region."""
+
+    region: PartyId
+    position: Position
+
+
+class SetUnavailable(_Driver, frozen=True, kw_only=True, omit_defaults=True):
+    """The driver wants no more work."""
+
+
+class PickedUp(_Driver, frozen=True, kw_only=True, omit_defaults=True):
+    """The driver has the food of this delivery."""
+
+    delivery: OrderId
+
+
+class Delivered(_Driver, frozen=True, kw_only=True, omit_defaults=True):
+    """The driver has handed over the food of this delivery."""
+
+    delivery: OrderId
+
+
+class Assign(_Driver, frozen=True, kw_only=True, omit_defaults=True):
+    """Dispatch gives the driver, who waits in this shift, a delivery."""
+
+    shift: Shift
+    delivery: OrderId
+    attempt: Attempt
+    restaurant: PartyId
+    pickup: Position
+    dropoff: Position
+
+
+class Unassign(_Driver, frozen=True, kw_only=True, omit_defaults=True):
+    """The delivery does not want this driver after all."""
+
+    delivery: OrderId
+    attempt: Attempt
+
+
+DriverRecord = SetAvailable | SetUnavailable | PickedUp | Delivered | Assign | Unassign

@@ -1,0 +1,26 @@
+"""Where drivers are, as their apps report it.
+
+| topic | key | written by | read by |
+|---|---|---|---|
+| locations | driver id | the driver app over Kafka, the HTTP view | agent `locations` |
+"""
+
+from typing import ClassVar
+
+from topics.identity import PartyId
+from topics.places import Position
+from topics.records import Record
+
+
+class Location(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """The driver was here ``at`` that moment (the record's Kafka time where none is given)."""
+
+    family: ClassVar[str] = "locations"
+
+    driver: PartyId
+    position: Position
+
+    @property
+    def key(self) -> str:
+        """The driver's id."""
+        return self.driver

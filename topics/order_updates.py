@@ -1,0 +1,66 @@
+"""The public feed: every change of an order, for anyone. No personal data.
+
+| topic | key | written by | read by |
+|---|---|---|---|
+| order-updates | order id | the order's task | anyone |
+
+``version`` counts an order's updates from 1 without a gap. The records also carry CloudEvents 1.0 headers in Kafka's
+binary mode (https://github.com/cloudevents/spec, kafka-protocol-binding).
+"""
+
+from enum import Enum
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from topics.identity import OrderId, PartyId
+from topics.orders import Text
+from topics.records import Instant, Record
+
+
+class OrderStatus(Enum):
+    """How far an order is."""
+
+    CREATED = "CREATED"
+    SCHEDULED = "SCHEDULED"
+    IN_PREPARATION = "IN_PREPARATION"
+    SCHEDULING_DELIVERY = "SCHEDULING_DELIVERY"
+    WAITING_FOR_DRIVER = "WAITING_FOR_DRIVER"
+    IN_DELIVERY = "IN_DELIVERY"
+    DELIVERED = "DELIVERED"
+    REJECTED = "REJECTED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        """Nothing moves an order on from here."""
+        return self in (OrderStatus.DELIVERED, OrderStatus.REJECTED, OrderStatus.CANCELLED)
+
+
+class Attention(msgspec.Struct, frozen=True, kw_only=True):
+    """A person should look: what the order waits for, and since when."""
+
+    waits_for: Text
+    since: Instant
+
+
+class OrderUpdated(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """The order is in ``status`` now."""
+
+    family: ClassVar[str] = "order-updates"
+
+    order: OrderId
+    version: Annotated[int, Meta(ge=1)]
+    status: OrderStatus
+    restaurant: PartyId
+    reason: Text = ""
+    driver: PartyId | None = None
+    eta: Instant | None = None
+    refunded: bool = False
+    attention: Attention | None = None
+
+    @property
+    def key(self) -> str:
+        """The order's id."""
+        return self.order

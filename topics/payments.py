@@ -1,0 +1,53 @@
+"""What a payment provider says about the money of an order.
+
+| topic | key | written by | read by |
+|---|---|---|---|
+| payments | order id | the provider's callback view, a producer | agent `payments` |
+
+The answer to a call of our own says the same and is applied without passing through the topic.
+"""
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from topics.identity import OrderId
+from topics.orders import Amount, Currency, Text
+from topics.records import Record
+
+ChargeId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$")]
+
+
+class _Payment(Record, frozen=True, kw_only=True, omit_defaults=True):
+    family: ClassVar[str] = "payments"
+
+    order: OrderId
+
+    @property
+    def key(self) -> str:
+        """The order's id."""
+        return self.order
+
+
+class Charged(_Payment, frozen=True, kw_only=True, omit_defaults=True):
+    """The customer was charged this amount, in minor units."""
+
+    charge_id: ChargeId
+    amount: Amount
+    currency: Currency
+
+
+class Declined(_Payment, frozen=True, kw_only=True, omit_defaults=True):
+    """The customer was not charged and will not be."""
+
+    reason: Text = ""
+
+
+class Refunded(_Payment, frozen=True, kw_only=True, omit_defaults=True):
+    """That charge was given back, whole."""
+
+    charge_id: ChargeId
+    refund_id: ChargeId = ""
+
+
+PaymentRecord = Charged | Declined | Refunded

@@ -1,0 +1,41 @@
+"""What a restaurant's point of sale says about its ticket of an order.
+
+| topic | key | written by | read by |
+|---|---|---|---|
+| pos | order id | the callback view, a POS that speaks Kafka | agent `pos` |
+"""
+
+from typing import ClassVar
+
+from topics.identity import OrderId, PartyId
+from topics.orders import Text
+from topics.records import Record
+
+
+class _Ticket(Record, frozen=True, kw_only=True, omit_defaults=True):
+    family: ClassVar[str] = "pos"
+
+    order: OrderId
+    restaurant: PartyId | None = None
+
+    @property
+    def key(self) -> str:
+        """The order's id."""
+        return self.order
+
+
+class TicketAccepted(_Ticket, frozen=True, kw_only=True, omit_defaults=True):
+    """The restaurant will cook it."""
+
+
+class TicketRejected(_Ticket, frozen=True, kw_only=True, omit_defaults=True):
+    """The restaurant will not cook it."""
+
+    reason: Text = ""
+
+
+class PreparationFinished(_Ticket, frozen=True, kw_only=True, omit_defaults=True):
+    """The food stands ready."""
+
+
+PosRecord = TicketAccepted | TicketRejected | PreparationFinished
