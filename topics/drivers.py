@@ -40,11 +40,19 @@ class PickedUp(_Driver, frozen=True, kw_only=True, omit_defaults=True):
 
     delivery: OrderId
 
+    @property
+    def cause(self) -> str:
+        return f"picked-up/{self.delivery}"
+
 
 class Delivered(_Driver, frozen=True, kw_only=True, omit_defaults=True):
     """The driver has handed over the food of this delivery."""
 
     delivery: OrderId
+
+    @property
+    def cause(self) -> str:
+        return f"delivered/{self.delivery}"
 
 
 class Assign(_Driver, frozen=True, kw_only=True, omit_defaults=True):

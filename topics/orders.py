@@ -95,6 +95,11 @@ class Placed(Record, frozen=True, kw_only=True, omit_defaults=True):
         body = msgspec.json.encode(msgspec.structs.replace(self, id="", at=None), order="deterministic")
         return sha256(body).hexdigest()[:16]
 
-    def placed_id(self) -> str:
-        """The id of the event that this order was placed."""
-        return f"{self.key}/placed/{self.body_hash()}"
+    @property
+    def cause(self) -> str:
+        return f"placed/{self.body_hash()}"
+
+    @property
+    def event_id(self) -> str:
+        """Derived from what is asked for, whatever id the sender gave: another body is another event."""
+        return f"{self.key}/{self.cause}"

@@ -36,11 +36,19 @@ class Charged(_Payment, frozen=True, kw_only=True, omit_defaults=True):
     amount: Amount
     currency: Currency
 
+    @property
+    def cause(self) -> str:
+        return f"charged/{self.charge_id}"
+
 
 class Declined(_Payment, frozen=True, kw_only=True, omit_defaults=True):
     """The customer was not charged and will not be."""
 
     reason: Text = ""
+
+    @property
+    def cause(self) -> str:
+        return "declined"
 
 
 class Refunded(_Payment, frozen=True, kw_only=True, omit_defaults=True):
@@ -48,6 +56,10 @@ class Refunded(_Payment, frozen=True, kw_only=True, omit_defaults=True):
 
     charge_id: ChargeId
     refund_id: ChargeId = ""
+
+    @property
+    def cause(self) -> str:
+        return f"refunded/{self.charge_id}"
 
 
 PaymentRecord = Charged | Declined | Refunded

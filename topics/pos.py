@@ -27,15 +27,27 @@ class _Ticket(Record, frozen=True, kw_only=True, omit_defaults=True):
 class TicketAccepted(_Ticket, frozen=True, kw_only=True, omit_defaults=True):
     """The restaurant will cook it."""
 
+    @property
+    def cause(self) -> str:
+        return "accepted"
+
 
 class TicketRejected(_Ticket, frozen=True, kw_only=True, omit_defaults=True):
     """The restaurant will not cook it."""
 
     reason: Text = ""
 
+    @property
+    def cause(self) -> str:
+        return "rejected"
+
 
 class PreparationFinished(_Ticket, frozen=True, kw_only=True, omit_defaults=True):
     """The food stands ready."""
+
+    @property
+    def cause(self) -> str:
+        return "finished"
 
 
 PosRecord = TicketAccepted | TicketRejected | PreparationFinished

@@ -32,6 +32,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
         """The Kafka key: whose record it is. It decides the partition."""
         raise NotImplementedError
 
+    @property
+    def cause(self) -> str:
+        """What the event's id is derived from where it was not given one; empty if nothing tells it from the next."""
+        return ""
+
+    @property
+    def event_id(self) -> str:
+        """The same for every copy of this event."""
+        return self.id or (f"{self.key}/{self.cause}" if self.cause else "")
+
 
 class Undecodable(ValueError):
     """These bytes are not a record of the topic. ``pointer`` is the JSON pointer (RFC 6901) of what is wrong."""
