@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+from aiokafka.client import AIOKafkaClient
 from aiokafka.partitioner import murmur2
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.tables.table import Table
@@ -28,6 +29,8 @@ from streams.engine.transactions import TransactionalClient
 
 log = logging.getLogger(__name__)
 
+METADATA_MAX_AGE_MS = 60_000
+"""How long a moved leader may go unnoticed by a task that has nothing to say."""
 KEYS_REMEMBERED = 200_000
 """Whose partition is not computed again: murmur2 in Python takes 3 us."""
 
@@ -276,7 +279,7 @@ class Engine(Core):
 
     def _transactional_client(self, partition: int) -> TransactionalClient:
         return TransactionalClient(
-            self.client_settings,
+            AIOKafkaClient(**self.client_settings, metadata_max_age_ms=METADATA_MAX_AGE_MS),
             f"{self.app.conf.id}-{partition}",
             self.app.conf.id,
             transaction_timeout_s=self.settings.transaction_timeout_s,

@@ -1,7 +1,7 @@
 """The topics that the engine needs: created, and checked, before anything is consumed."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,28 +64,21 @@ async def check_topics(client_settings: Mapping[str, Any], specs: Sequence[Topic
     try:
         await refuse_old_brokers(client)
         until = asyncio.get_running_loop().time() + wait_s
-        while wrong := _differences(specs, await _partitions(client, [spec.name for spec in specs])):
-            if asyncio.get_running_loop().time() >= until:
-                raise TopicsDiffer(wrong[0])
+        found = await describe_topics(client, [spec.name for spec in specs])
+        while len(found) < len(specs) and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(0.05)
+            found = await describe_topics(client, [spec.name for spec in specs])
     finally:
         await client.close()
-
-
-async def _partitions(client: AIOKafkaClient, names: Iterable[str]) -> dict[str, int]:
-    return {name: info.partitions for name, info in (await describe_topics(client, names)).items()}
-
-
-def _differences(specs: Sequence[TopicSpec], found: Mapping[str, int]) -> list[str]:
-    missing = [spec.name for spec in specs if spec.name not in found]
-    if missing:
-        return [f"These topics do not exist, create them before the worker starts: {', '.join(missing)}."]
-    return [
-        f"The topic {spec.name} has {found[spec.name]} partitions where {spec.partitions} are needed: all topics and "
-        f"tables of the tasks must have the same number, so create it anew or change the number of partitions."
-        for spec in specs
-        if found[spec.name] != spec.partitions
-    ]
+    if missing := [spec.name for spec in specs if spec.name not in found]:
+        raise TopicsDiffer(f"These topics do not exist, create them before the worker starts: {', '.join(missing)}.")
+    for spec in specs:
+        if found[spec.name].partitions != spec.partitions:
+            raise TopicsDiffer(
+                f"The topic {spec.name} has {found[spec.name].partitions} partitions where {spec.partitions} are "
+                f"needed: all topics and tables of the tasks must have the same number, so create it anew or change "
+                f"the number of partitions."
+            )
 
 
 def _config(spec: TopicSpec, replication_factor: int) -> dict[str, str]:

@@ -282,13 +282,13 @@ def _check(code: int, what: str) -> bool:
 class TransactionalClient:
     """The transactions of one transactional id. Not for concurrent use: one request at a time, in order.
 
-    ``client_settings`` are those of ``AIOKafkaClient`` (``bootstrap_servers`` and security).
+    ``client`` is this one's alone, and not bootstrapped yet.
     ``on_end_sent`` is called between sending EndTxn and reading its answer (for failpoints).
     """
 
     def __init__(
         self,
-        client_settings: Mapping[str, Any],
+        client: AIOKafkaClient,
         transactional_id: str,
         group: str,
         *,
@@ -297,7 +297,7 @@ class TransactionalClient:
     ) -> None:
         self.transactional_id, self.group = transactional_id, group
         self.producer_id, self.epoch = -1, -1
-        self._client = AIOKafkaClient(**{"metadata_max_age_ms": 60_000, **client_settings})
+        self._client = client
         self._timeout_ms = int(transaction_timeout_s * 1000)
         self._on_end_sent = on_end_sent
         self._topics: list[str] = []

@@ -27,7 +27,7 @@ class Worker:
     """One process of the toy. Its log is kept beside its data."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str], number: int) -> None:
-        self.log = directory / f"log-{number}"
+        self.log = directory / f"log-{number}-{len(list(directory.glob('log-*')))}"
         self.started_at = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -161,8 +161,14 @@ class Run:
         self.workers.append(worker)
         return worker
 
+    async def at_work(self, worker: Worker) -> Worker:
+        """Once this worker applies records; sends it one."""
+        await self.send(1)
+        await self.wait(worker.first_record.exists, why="its first record")
+        return worker
+
     async def send(self, count: int, *, ids: int = 0, rate: float = 0.0) -> None:
-        """Good records, with ``ids`` different keys (default: half as many), at ``rate`` a second (default: at once)."""
+        """Good records, of ``ids`` different keys (default: half as many), at ``rate`` a second (default: at once)."""
         began, futures = time.monotonic(), []
         for n in range(count):
             key = b"order-%d" % ((self.sent + n) % (ids or max(1, count // 2)))

@@ -1,4 +1,7 @@
-"""``kill -9`` at seeded moments while records come in; afterwards everything must be exact. ``python -m ... [N] [SEED]``."""
+"""``kill -9`` at seeded moments while records come in; afterwards everything must be exact.
+
+python -m tests.integration.engine_kit.kills [KILLS] [SEED]
+"""
 
 import asyncio
 import os

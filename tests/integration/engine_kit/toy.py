@@ -148,9 +148,9 @@ async def compare() -> None:
             "beyond the timers": task.timers.bound is None and len(list(task.timers)) != len(stored),
             "calls": task.calls != {key: decode_call(row).due_ms for key, row in task.scan(CALLS)},
         }
-        for what in [what for what, different in differences.items() if different]:
-            with DIFFERENCES.open("a") as file:
-                file.write(f"task {task.partition}: {what}\n")
+        wrong = [f"task {task.partition}: {what}" for what, different in differences.items() if different]
+        if wrong:
+            DIFFERENCES.write_text("\n".join(wrong))
 
 
 if __name__ == "__main__":

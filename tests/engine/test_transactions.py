@@ -1,0 +1,315 @@
+"""The transaction client against a cluster that answers as a test says."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable
+from io import BytesIO
+from itertools import accumulate
+from types import SimpleNamespace
+from typing import Any
+
+import aiokafka.errors as errors
+import pytest
+from aiokafka.protocol.types import CompactArray, CompactString, Int16, TaggedFields
+from aiokafka.record.default_records import DefaultRecordBatch
+
+from streams.engine import transactions
+from streams.engine.transactions import (
+    BATCH_BYTES,
+    ApiVersions,
+    EndTxn,
+    Fenced,
+    InitProducerId,
+    Metadata,
+    OffsetFetch,
+    OldBroker,
+    OutcomeUnknown,
+    Produce,
+    TransactionalClient,
+    TransactionError,
+    TxnOffsetCommit,
+)
+
+pytestmark = pytest.mark.asyncio
+Answer = Callable[[Any], Any] | BaseException | SimpleNamespace
+
+
+def features(level: int | None) -> SimpleNamespace:
+    """An ApiVersions answer with transaction.version finalized at this level."""
+    array = CompactArray(("name", CompactString()), ("max", Int16), ("min", Int16), ("tags", TaggedFields))
+    found = [("group.version", 1, 0, {})] + ([("transaction.version", level, 0, {})] if level is not None else [])
+    return SimpleNamespace(tags={2: array.encode(found)})
+
+
+class Cluster:
+    """In place of ``AIOKafkaClient``. What is queued for a kind of request is answered first, then it succeeds."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, Any]] = []
+        self.queued: defaultdict[Any, deque[Answer]] = defaultdict(deque)
+        self.leaders: defaultdict[tuple[str, int], int] = defaultdict(lambda: 1)
+        self.lookups = self.metadata_updates = 0
+        self.ends: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self.cluster = SimpleNamespace(leader_for_partition=lambda tp: self.leaders[tp.topic, tp.partition])
+        self.hosts = [("kafka", 9092, None)]
+
+    def requests(self, kind: Any) -> list[Any]:
+        return [request for _, request in self.sent if isinstance(request, kind)]
+
+    def batches(self) -> list[DefaultRecordBatch]:
+        """Every batch produced, in the order sent."""
+        return [
+            DefaultRecordBatch(records)
+            for request in self.requests(Produce)
+            for _, partitions, _ in request.values[3]
+            for _, records, _ in partitions
+        ]
+
+    async def send(self, node: int, request: Any, *, group: Any = None) -> Any:
+        self.sent.append((node, request))
+        await asyncio.sleep(0)
+        queue = self.queued[type(request)]
+        answer = queue.popleft() if queue else self._success
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer if isinstance(answer, SimpleNamespace) else answer(request)
+
+    def _success(self, request: Any) -> Any:
+        if isinstance(request, ApiVersions):
+            return features(2)
+        if isinstance(request, InitProducerId):
+            return SimpleNamespace(error_code=0, producer_id=7, producer_epoch=0)
+        if isinstance(request, EndTxn):
+            return SimpleNamespace(error_code=0, producer_id=request.values[1], producer_epoch=request.values[2] + 1)
+        if isinstance(request, Produce):
+            return self.produced(request)
+        if isinstance(request, TxnOffsetCommit):
+            return SimpleNamespace(topics=[(t, [(p[0], 0, {}) for p in ps], {}) for t, ps, _ in request.values[7]])
+        if isinstance(request, Metadata):
+            return SimpleNamespace(topics=[])
+        raise AssertionError(f"unexpected {request}")
+
+    def produced(self, request: Any, failing: dict[tuple[str, int], int] | None = None) -> SimpleNamespace:
+        """Append, except to the partitions that fail with a code."""
+        topics = []
+        for topic, partitions, _ in request.values[3]:
+            lines = []
+            for partition, records, _ in partitions:
+                code = (failing or {}).get((topic, partition), 0)
+                lines.append((partition, code, self.ends[topic, partition], -1, 0, [], None, {}))
+                if not code:
+                    self.ends[topic, partition] += len(list(DefaultRecordBatch(records)))
+            topics.append((topic, lines, {}))
+        return SimpleNamespace(topics=topics)
+
+    async def coordinator_lookup(self, kind: Any, key: str) -> int:
+        self.lookups += 1
+        return 1
+
+    def get_random_node(self) -> int:
+        return 1
+
+    async def bootstrap(self) -> None: ...
+
+    async def set_topics(self, topics: list[str]) -> None: ...
+
+    async def force_metadata_update(self) -> None:
+        self.metadata_updates += 1
+        self.leaders.clear()
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+async def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> TransactionalClient:
+    client = TransactionalClient(cluster, "app-0", "app")
+    await client.start(["out"])
+    return client
+
+
+async def test_an_unanswered_end_is_never_sent_again(cluster: Cluster, client: TransactionalClient) -> None:
+    cluster.queued[EndTxn].append(errors.KafkaConnectionError())
+    await client.produce({("out", 0): [(b"k", b"v", ())]})
+    with pytest.raises(OutcomeUnknown):
+        await client.end()
+    assert len(cluster.requests(EndTxn)) == 1
+
+
+@pytest.mark.parametrize("code", sorted(transactions.RETRIABLE))
+async def test_no_answer_to_an_end_makes_it_be_sent_again(
+    cluster: Cluster, client: TransactionalClient, code: int
+) -> None:
+    cluster.queued[EndTxn].append(SimpleNamespace(error_code=code, producer_id=7, producer_epoch=1))
+    with pytest.raises(TransactionError):
+        await client.end()
+    assert len(cluster.requests(EndTxn)) == 1
+
+
+async def test_a_failpoint_after_the_end_was_sent_leaves_it_sent_once(cluster: Cluster) -> None:
+    def cut(client: TransactionalClient) -> None:
+        assert len(cluster.requests(EndTxn)) == 1
+        raise RuntimeError("cut")
+
+    client = TransactionalClient(cluster, "app-0", "app", on_end_sent=cut)
+    await client.start(["out"])
+    with pytest.raises(RuntimeError, match="cut"):
+        await client.end()
+    assert len(cluster.requests(EndTxn)) == 1
+
+
+async def test_a_retried_produce_carries_the_same_bytes(cluster: Cluster, client: TransactionalClient) -> None:
+    cluster.queued[Produce].append(lambda request: cluster.produced(request, {("out", 0): 19}))
+    offsets = await client.produce({("out", 0): [(b"k", b"v", [("trace", b"1")])]})
+    first, second = cluster.requests(Produce)
+    assert first.values[3] == second.values[3]
+    assert offsets == {("out", 0): 1}
+
+
+async def test_only_the_partition_that_failed_is_produced_to_again(
+    cluster: Cluster, client: TransactionalClient
+) -> None:
+    cluster.queued[Produce].append(lambda request: cluster.produced(request, {("out", 1): 51}))
+    offsets = await client.produce({("out", p): [(b"k", b"v", ())] * (p + 1) for p in range(3)})
+    assert [p for _, partitions, _ in cluster.requests(Produce)[1].values[3] for p, _, _ in partitions] == [1]
+    assert offsets == {("out", 0): 1, ("out", 1): 2, ("out", 2): 3}
+
+
+async def test_each_leader_gets_one_request_with_its_partitions(cluster: Cluster, client: TransactionalClient) -> None:
+    cluster.leaders.update({("out", 0): 1, ("out", 1): 2, ("log", 0): 2})
+    await client.produce({tp: [(b"k", b"v", ())] for tp in [("out", 0), ("out", 1), ("log", 0)]})
+    produced = [
+        (node, {(t, p) for t, ps, _ in request.values[3] for p, _, _ in ps})
+        for node, request in cluster.sent
+        if isinstance(request, Produce)
+    ]
+    assert sorted(produced) == [(1, {("out", 0)}), (2, {("out", 1), ("log", 0)})]
+
+
+@pytest.mark.parametrize("code", [5, 6])
+async def test_a_moved_leader_is_looked_up_and_produced_to(
+    cluster: Cluster, client: TransactionalClient, code: int
+) -> None:
+    cluster.leaders["out", 0] = 2
+    cluster.queued[Produce].append(lambda request: cluster.produced(request, {("out", 0): code}))
+    await client.produce({("out", 0): [(b"k", b"v", ())]})
+    assert [node for node, request in cluster.sent if isinstance(request, Produce)] == [2, 1]
+
+
+async def test_a_partition_without_a_leader_is_waited_for(cluster: Cluster, client: TransactionalClient) -> None:
+    cluster.leaders["out", 0] = -1
+    await client.produce({("out", 0): [(b"k", b"v", ())]})
+    assert (cluster.metadata_updates, len(cluster.requests(Produce))) == (1, 1)
+
+
+async def test_more_than_a_batch_goes_in_several_with_rising_sequences(
+    cluster: Cluster, client: TransactionalClient
+) -> None:
+    records = [(b"%d" % n, bytes(100_000), ()) for n in range(25)]
+    offsets = await client.produce({("out", 0): records})
+    sizes = [len(list(batch)) for batch in cluster.batches()]
+    assert sum(sizes) == 25
+    assert len(sizes) > 2
+    assert [batch.base_sequence for batch in cluster.batches()] == [0, *accumulate(sizes[:-1])]
+    assert [record.key for batch in cluster.batches() for record in batch] == [key for key, _, _ in records]
+    assert offsets == {("out", 0): 25}
+
+
+async def test_one_record_above_the_batch_size_goes_alone(cluster: Cluster, client: TransactionalClient) -> None:
+    await client.produce({("out", 0): [(b"a", b"1", ()), (b"b", bytes(BATCH_BYTES + 50_000), ()), (b"c", b"3", ())]})
+    assert [[record.key for record in batch] for batch in cluster.batches()] == [[b"a"], [b"b"], [b"c"]]
+
+
+async def test_headers_and_tombstones_are_produced(cluster: Cluster, client: TransactionalClient) -> None:
+    await client.produce({("out", 0): [(b"k", None, (("a", b"1"), ("b", b"2")))]})
+    (record,) = cluster.batches()[0]
+    assert (record.key, record.value, record.headers) == (b"k", None, [("a", b"1"), ("b", b"2")])
+
+
+async def test_sequences_go_on_within_a_transaction_and_start_again_after_it(
+    cluster: Cluster, client: TransactionalClient
+) -> None:
+    one = {("out", 0): [(b"k", b"v", ()), (b"k", b"w", ())]}
+    await client.produce(one)
+    await client.produce(one)
+    await client.end()
+    await client.produce(one)
+    assert [(batch.producer_epoch, batch.base_sequence) for batch in cluster.batches()] == [(0, 0), (0, 2), (1, 0)]
+
+
+async def test_after_the_last_epoch_the_new_producer_id_is_used(cluster: Cluster, client: TransactionalClient) -> None:
+    client.epoch = 32_766
+    cluster.queued[EndTxn].append(SimpleNamespace(error_code=0, producer_id=8, producer_epoch=0))
+    await client.produce({("out", 0): [(b"k", b"v", ())]})
+    await client.end()
+    await client.produce({("out", 0): [(b"k", b"v", ())]})
+    await client.commit_offsets({("in", 0): 1})
+    await client.end()
+    batches = [(batch.producer_id, batch.producer_epoch, batch.base_sequence) for batch in cluster.batches()]
+    assert batches == [(7, 32_766, 0), (8, 0, 0)]
+    assert cluster.requests(TxnOffsetCommit)[0].values[2:4] == (8, 0)
+    assert cluster.requests(EndTxn)[1].values[1:3] == (8, 0)
+
+
+@pytest.mark.parametrize("code", sorted(transactions.FENCED))
+async def test_a_fenced_producer_is_told_so(cluster: Cluster, client: TransactionalClient, code: int) -> None:
+    cluster.queued[Produce].append(lambda request: cluster.produced(request, {("out", 0): code}))
+    with pytest.raises(Fenced, match=r"produce to out/0"):
+        await client.produce({("out", 0): [(b"k", b"v", ())]})
+    cluster.queued[EndTxn].append(SimpleNamespace(error_code=code, producer_id=7, producer_epoch=1))
+    with pytest.raises(Fenced):
+        await client.end()
+
+
+async def test_any_other_error_ends_the_transaction(cluster: Cluster, client: TransactionalClient) -> None:
+    cluster.queued[Produce].append(lambda request: cluster.produced(request, {("out", 0): 10}))
+    with pytest.raises(TransactionError, match="MessageSizeTooLarge"):
+        await client.produce({("out", 0): [(b"k", b"v", ())]})
+
+
+async def test_a_moved_coordinator_is_looked_up_and_asked_again(cluster: Cluster, client: TransactionalClient) -> None:
+    before = cluster.lookups
+    cluster.queued[TxnOffsetCommit].append(SimpleNamespace(topics=[("in", [(0, 16, {})], {})]))
+    await client.commit_offsets({("in", 0): 5})
+    first, second = cluster.requests(TxnOffsetCommit)
+    assert first.values == second.values
+    assert cluster.lookups > before
+
+
+async def test_offsets_are_fetched_once_they_are_stable(cluster: Cluster, client: TransactionalClient) -> None:
+    answers = [(88, -1), (0, 41)]
+    for code, offset in answers:
+        lines = [(0, offset, -1, "", code, {}), (1, -1, -1, "", 0, {})]
+        cluster.queued[OffsetFetch].append(SimpleNamespace(error_code=0, topics=[("in", lines, {})]))
+    assert await client.committed_offsets([("in", 0), ("in", 1)]) == {("in", 0): 41, ("in", 1): None}
+    assert all(request.values[2] is True for request in cluster.requests(OffsetFetch))
+
+
+@pytest.mark.parametrize("level", [None, 0, 1])
+async def test_an_old_broker_is_refused_in_a_sentence(cluster: Cluster, level: int | None) -> None:
+    cluster.queued[ApiVersions].append(features(level))
+    with pytest.raises(OldBroker, match=r"kafka:9092 offers transaction.version \d.*Kafka 4\.0 or later"):
+        await TransactionalClient(cluster, "app-0", "app").start(["out"])
+    assert not cluster.requests(InitProducerId)
+
+
+async def test_a_broker_without_features_is_refused(cluster: Cluster) -> None:
+    cluster.queued[ApiVersions].append(SimpleNamespace(tags={}))
+    with pytest.raises(OldBroker):
+        await TransactionalClient(cluster, "app-0", "app").start(["out"])
+
+
+def test_requests_are_sent_in_exactly_the_version_that_is_safe() -> None:
+    versions = {0: (0, 99), 22: (0, 99), 26: (0, 99), 28: (0, 99), 9: (0, 99)}
+    for request, version in ((Produce, 12), (InitProducerId, 5), (EndTxn, 5), (TxnOffsetCommit, 5), (OffsetFetch, 7)):
+        assert request().prepare.__self__._CLASSES[0].API_VERSION == version
+    with pytest.raises(NotImplementedError):
+        EndTxn("app-0", 7, 0, True).prepare({**versions, 26: (0, 4)})
+
+
+def test_a_topic_id_survives_encoding() -> None:
+    assert transactions._Uuid.decode(BytesIO(transactions._Uuid.encode(bytes(range(16))))) == bytes(range(16))

@@ -1,0 +1,238 @@
+"""The transaction client on a real Kafka: what it relies on is so."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+
+from streams.engine.provision import TopicSpec, TopicsDiffer, check_topics, create_topics
+from streams.engine.transactions import (
+    EndTxn,
+    Fenced,
+    InitProducerId,
+    OutcomeUnknown,
+    TransactionalClient,
+    TransactionError,
+)
+
+pytestmark = pytest.mark.asyncio
+LAST_EPOCH = 32_767
+"""The epoch is a signed 16-bit number."""
+
+
+class Stage:
+    """Two topics, and clients of one transactional id."""
+
+    def __init__(self, kafka: str, unique: str) -> None:
+        self.kafka, self.id, self.out, self.source = kafka, unique, f"{unique}-out", f"{unique}-in"
+        self.clients: list[TransactionalClient] = []
+
+    async def owner(self) -> TransactionalClient:
+        """Whoever had the transactional id before has it no more."""
+        client = TransactionalClient(AIOKafkaClient(bootstrap_servers=self.kafka), self.id, self.id)
+        self.clients.append(client)
+        await client.start([self.out])
+        return client
+
+    async def produce(self, client: TransactionalClient, value: bytes, partition: int = 0) -> int:
+        """Returns the offset after it."""
+        offsets = await client.produce({(self.out, partition): [(b"k", value, ())]})
+        return offsets[self.out, partition]
+
+    async def committed(self, partition: int = 0) -> list[ConsumerRecord]:
+        """What a read_committed consumer sees, to the last stable offset."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.kafka, isolation_level="read_committed", enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            tp = TopicPartition(self.out, partition)
+            consumer.assign([tp])
+            await consumer.seek_to_beginning(tp)
+            end, found = (await consumer.end_offsets([tp]))[tp], []
+            while await consumer.position(tp) < end:
+                found += (await consumer.getmany(tp, timeout_ms=50)).get(tp, [])
+            return found
+        finally:
+            await consumer.stop()
+
+    async def values(self, partition: int = 0) -> list[bytes]:
+        return [record.value for record in await self.committed(partition)]
+
+    async def close(self) -> None:
+        for client in self.clients:
+            await client.close()
+
+
+@pytest.fixture
+async def stage(kafka: str, unique: str) -> AsyncIterator[Stage]:
+    stage = Stage(kafka, unique)
+    specs = [TopicSpec(stage.out, 2), TopicSpec(stage.source, 2)]
+    await create_topics({"bootstrap_servers": kafka}, specs, 1)
+    await check_topics({"bootstrap_servers": kafka}, specs, wait_s=10)
+    yield stage
+    await stage.close()
+
+
+async def test_a_transaction_is_visible_as_a_whole_and_only_when_committed(stage: Stage) -> None:
+    owner = await stage.owner()
+    await owner.produce({(stage.out, p): [(b"k", b"1", [("h", b"x")]), (b"k", None, ())] for p in (0, 1)})
+    assert await stage.values(0) == await stage.values(1) == []
+    await owner.commit_offsets({(stage.source, 0): 5})
+    await owner.end()
+    first, second = await stage.committed(1)
+    assert (first.value, first.headers, second.value) == (b"1", (("h", b"x"),), None)
+    assert await owner.committed_offsets([(stage.source, 0), (stage.source, 1)]) == {
+        (stage.source, 0): 5,
+        (stage.source, 1): None,
+    }
+
+
+async def test_an_aborted_transaction_leaves_nothing(stage: Stage) -> None:
+    owner = await stage.owner()
+    await stage.produce(owner, b"no")
+    await owner.commit_offsets({(stage.source, 0): 5})
+    await owner.end(commit=False)
+    assert await stage.values() == []
+    assert await owner.committed_offsets([(stage.source, 0)]) == {(stage.source, 0): None}
+
+
+async def test_a_late_end_of_the_transaction_before_does_not_commit_half_of_this_one(stage: Stage) -> None:
+    owner = await stage.owner()
+    await stage.produce(owner, b"one")
+    late = EndTxn(owner.transactional_id, owner.producer_id, owner.epoch, True)
+    await owner.end()
+    await stage.produce(owner, b"two")
+    coordinator = owner._coordinators[CoordinationType.TRANSACTION]
+    reply = await owner._client.send(coordinator, late, group=ConnectionGroup.COORDINATION)
+    assert reply.error_code == 90
+    assert await stage.values() == [b"one"]
+    await owner.end()
+    assert await stage.values() == [b"one", b"two"]
+
+
+async def test_a_zombie_is_refused_at_each_of_its_requests(stage: Stage) -> None:
+    zombie = await stage.owner()
+    await stage.produce(zombie, b"before")
+    await zombie.end()
+    await stage.owner()
+    with pytest.raises(Fenced):
+        await stage.produce(zombie, b"zombie")
+    with pytest.raises(Fenced):
+        await zombie.commit_offsets({(stage.source, 0): 99})
+    with pytest.raises(Fenced):
+        await zombie.end()
+    assert await stage.values() == [b"before"]
+
+
+async def test_taking_over_undoes_what_the_owner_had_not_committed(stage: Stage) -> None:
+    owner = await stage.owner()
+    await stage.produce(owner, b"open")
+    await owner.commit_offsets({(stage.source, 0): 7})
+    successor = await stage.owner()
+    assert await successor.committed_offsets([(stage.source, 0)]) == {(stage.source, 0): None}
+    await stage.produce(successor, b"mine")
+    await successor.end()
+    with pytest.raises(TransactionError):  # fenced, or the successor's own end is still being written
+        await owner.end()
+    assert await stage.values() == [b"mine"]
+
+
+async def test_after_a_cut_at_the_end_the_successor_finds_all_or_nothing(stage: Stage) -> None:
+    expected = []
+    for n in range(10):
+        client = TransactionalClient(
+            AIOKafkaClient(bootstrap_servers=stage.kafka), stage.id, stage.id, on_end_sent=TransactionalClient.cut
+        )
+        stage.clients.append(client)
+        await client.start([stage.out])
+        await stage.produce(client, b"%d" % n)
+        await client.commit_offsets({(stage.source, 0): n})
+        with pytest.raises(OutcomeUnknown):
+            await client.end()
+        offsets = await (await stage.owner()).committed_offsets([(stage.source, 0)])
+        if offsets[stage.source, 0] == n:
+            expected.append(b"%d" % n)
+        assert await stage.values() == expected
+
+
+async def test_offsets_are_there_as_soon_as_the_end_is_answered(stage: Stage) -> None:
+    owner = await stage.owner()
+    for offset in range(1, 101):
+        await stage.produce(owner, b"v")
+        await owner.commit_offsets({(stage.source, 0): offset})
+        await owner.end()
+        assert await owner.committed_offsets([(stage.source, 0)]) == {(stage.source, 0): offset}
+
+
+async def test_several_batches_in_one_transaction_keep_their_order(stage: Stage) -> None:
+    owner = await stage.owner()
+    records = [(b"%d" % n, bytes(200_000), ()) for n in range(20)]
+    offsets = await owner.produce({(stage.out, 0): records, (stage.out, 1): records[:1]})
+    await owner.end()
+    found = await stage.committed()
+    assert [record.key for record in found] == [key for key, _, _ in records]
+    assert offsets == {(stage.out, 0): found[-1].offset + 1, (stage.out, 1): 1}
+
+
+async def test_every_commit_raises_the_epoch(stage: Stage) -> None:
+    owner = await stage.owner()
+    first = owner.epoch
+    for n in range(1, 4):
+        await stage.produce(owner, b"v")
+        await owner.end()
+        assert owner.epoch == first + n
+
+
+async def test_when_the_epochs_are_used_up_the_transactions_go_on_under_a_new_producer_id(stage: Stage) -> None:
+    owner = await stage.owner()
+    first_id = owner.producer_id
+    await use_up_epochs(owner, leave=20)
+    owner = await stage.owner()
+    assert owner.producer_id == first_id
+    ids = set()
+    for n in range(40):
+        await stage.produce(owner, b"%d" % n)
+        await owner.commit_offsets({(stage.source, 0): n})
+        await owner.end()
+        ids.add(owner.producer_id)
+    assert len(ids) == 2
+    assert await stage.values() == [b"%d" % n for n in range(40)]
+    assert await owner.committed_offsets([(stage.source, 0)]) == {(stage.source, 0): 39}
+
+
+async def use_up_epochs(owner: TransactionalClient, *, leave: int) -> None:
+    """Each InitProducerId takes one, and many may be under way at once: 32,000 transactions would take minutes."""
+    request = InitProducerId(owner.transactional_id, 10_000, -1, -1)
+    coordinator, epoch = owner._coordinators[CoordinationType.TRANSACTION], owner.epoch
+    while (left := LAST_EPOCH - leave - epoch) > 0:
+        sending = (
+            owner._client.send(coordinator, request, group=ConnectionGroup.COORDINATION) for _ in range(min(left, 64))
+        )
+        epoch = max(reply.producer_epoch for reply in await asyncio.gather(*sending))
+
+
+async def test_a_record_too_large_for_the_broker_ends_the_transaction(stage: Stage) -> None:
+    owner = await stage.owner()
+    with pytest.raises(TransactionError, match="MessageSizeTooLarge"):
+        await stage.produce(owner, bytes(1_100_000))
+
+
+async def test_topics_that_are_missing_or_split_otherwise_are_named(stage: Stage, kafka: str, unique: str) -> None:
+    settings = {"bootstrap_servers": kafka}
+    with pytest.raises(TopicsDiffer, match=f"These topics do not exist.*: {unique}-no, {unique}-none"):
+        await check_topics(
+            settings, [TopicSpec(f"{unique}-no", 2), TopicSpec(stage.out, 2), TopicSpec(f"{unique}-none", 2)]
+        )
+    with pytest.raises(TopicsDiffer, match=f"The topic {stage.out} has 2 partitions where 3 are needed"):
+        await check_topics(settings, [TopicSpec(stage.out, 3)])
+
+
+async def test_creating_topics_leaves_those_that_exist_as_they_are(stage: Stage, kafka: str, unique: str) -> None:
+    settings, new = {"bootstrap_servers": kafka}, f"{unique}-new"
+    assert await create_topics(settings, [TopicSpec(stage.out, 5), TopicSpec(new, 1)], 1) == [new]
+    await check_topics(settings, [TopicSpec(stage.out, 2), TopicSpec(new, 1)], wait_s=10)
+    with pytest.raises(TopicsDiffer, match=f"The topic {unique}-many could not be created: .*replication"):
+        await create_topics(settings, [TopicSpec(f"{unique}-many", 1)], 30)
