@@ -3,9 +3,10 @@
 from streams.engine.calls import Again, Answered, Performer
 from streams.engine.engine import Engine, NotHere, exactly_once
 from streams.engine.indexes import Index
-from streams.engine.provision import TopicsDiffer, TopicSpec
+from streams.engine.provision import NoBroker, TopicsDiffer, TopicSpec
 from streams.engine.settings import EngineSettings
 from streams.engine.task import Record, Refuse, Task
+from streams.engine.transactions import OldBroker
 
 __all__ = [
     "Again",
@@ -13,7 +14,9 @@ __all__ = [
     "Engine",
     "EngineSettings",
     "Index",
+    "NoBroker",
     "NotHere",
+    "OldBroker",
     "Performer",
     "Record",
     "Refuse",

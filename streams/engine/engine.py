@@ -22,7 +22,7 @@ from streams.engine.indexes import IndexFactory
 from streams.engine.provision import CHANGELOG_CONFIG, CREATED_WITHIN_S, TopicSpec
 from streams.engine.quiet import quieten
 from streams.engine.restore import restore
-from streams.engine.runtime import BatchScheduler, TaskTables, TaskTransport
+from streams.engine.runtime import BatchScheduler, TaskTables, TaskTransport, TaskWorker
 from streams.engine.settings import EngineSettings
 from streams.engine.task import TIMERS, Task
 from streams.engine.transactions import TransactionalClient
@@ -55,6 +55,7 @@ def exactly_once(
     """
     return {
         "store": f"{store.SCHEME}://",
+        "Worker": TaskWorker,
         "TableManager": TaskTables,
         "ConsumerScheduler": BatchScheduler,
         "processing_guarantee": "exactly_once",
@@ -92,6 +93,7 @@ class Engine(Core):
         self.app, self.anchor = app, anchor
         self.transport = TaskTransport(app.conf.broker_consumer, app, self)
         app.transport = self.transport
+        self._prepared = False
         self._configs: dict[str, Mapping[str, str]] = {}
         self.table(TIMERS, help="Timers to come: when (8 bytes) and id -> what for.")
         self.table(CALLS, help="Outgoing calls not answered yet: idempotency key -> request, attempts, when next, why.")
@@ -234,11 +236,14 @@ class Engine(Core):
     # -- opening a task -----------------------------------------------------------------------------------------------
 
     async def prepare(self) -> None:
-        """Before anything is consumed: the topics are there, and right."""
+        """Before anything is consumed, once: the topics are there, and right."""
+        if self._prepared:
+            return
         if self.settings.create_topics:
             await self.create_topics(self.settings.replication_factor)
         else:
             await self.check_topics()
+        self._prepared = True
 
     async def open(self, partition: int) -> Task:
         """Fence the previous owner, restore, read the committed offsets. What is half open when this fails is closed."""

@@ -1,7 +1,8 @@
 """The topics that the engine needs: created, and checked, before anything is consumed."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,10 @@ class TopicsDiffer(Exception):
     """A topic is missing or has the wrong number of partitions. The message is one sentence that says what to do."""
 
 
+class NoBroker(Exception):
+    """Nobody answers where Kafka should be. The message is one sentence that says what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
     """A topic that has to exist. ``config`` are its topic-level settings."""
@@ -34,7 +39,8 @@ async def create_topics(
 ) -> list[str]:
     """Create those that do not exist; returns their names. Existing ones are left as they are."""
     admin = AIOKafkaAdminClient(**client_settings)
-    await admin.start()
+    async with _reaching(client_settings):
+        await admin.start()
     try:
         wanted = [
             NewTopic(spec.name, spec.partitions, replication_factor, topic_configs=_config(spec, replication_factor))
@@ -60,7 +66,8 @@ async def check_topics(client_settings: Mapping[str, Any], specs: Sequence[Topic
     ``wait_s``: how long freshly created topics may take to become known to the broker that is asked.
     """
     client = AIOKafkaClient(**client_settings)
-    await client.bootstrap()
+    async with _reaching(client_settings):
+        await client.bootstrap()
     try:
         await refuse_old_brokers(client)
         until = asyncio.get_running_loop().time() + wait_s
@@ -79,6 +86,16 @@ async def check_topics(client_settings: Mapping[str, Any], specs: Sequence[Topic
                 f"needed: all topics and tables of the tasks must have the same number, so create it anew or change "
                 f"the number of partitions."
             )
+
+
+@asynccontextmanager
+async def _reaching(client_settings: Mapping[str, Any]) -> AsyncIterator[None]:
+    try:
+        yield
+    except errors.KafkaConnectionError:
+        servers = client_settings["bootstrap_servers"]
+        where = servers if isinstance(servers, str) else ", ".join(servers)
+        raise NoBroker(f"No Kafka broker answers at {where}: start it, or say where it is.") from None
 
 
 def _config(spec: TopicSpec, replication_factor: int) -> dict[str, str]:

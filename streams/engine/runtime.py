@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
+import faust
 from faust.app.base import App
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
@@ -23,7 +24,7 @@ from faust.types import TP, AppT
 from faust.types.tuples import ConsumerMessage
 from mode import Service
 
-from streams.engine.provision import TopicsDiffer
+from streams.engine.provision import NoBroker, TopicsDiffer
 from streams.engine.task import Record, Task
 from streams.engine.transactions import OldBroker
 
@@ -67,6 +68,16 @@ class BatchScheduler:
     def iterate(self, records: Mapping[TP, Sequence[Record]]) -> Iterator[tuple[TP, Batch]]:
         for tp, fetched in records.items():
             yield tp, Batch(tp, fetched)
+
+
+class TaskWorker(faust.Worker):
+    async def on_first_start(self) -> None:
+        """Refuse to start in one sentence, before there is anything to stop."""
+        await super().on_first_start()
+        try:
+            await cast(TaskTransport, self.app.transport).engine.prepare()
+        except (NoBroker, OldBroker, TopicsDiffer) as exc:
+            raise SystemExit(str(exc)) from None
 
 
 class TaskConsumerThread(AIOKafkaConsumerThread):
@@ -328,11 +339,8 @@ class TaskTables(TableManager):
         return cast(TaskRecovery, self._recovery)
 
     async def on_start(self) -> None:
-        """The topics are made sure of here: the conductor subscribes when the tables are registered, not before."""
-        try:
-            await self.engine.prepare()
-        except (TopicsDiffer, OldBroker) as exc:
-            raise SystemExit(str(exc)) from None
+        """The topics are there before the conductor subscribes to them: it waits for the tables to be registered."""
+        await self.engine.prepare()
         await self._update_channels()
         await self.recovery.start()
 

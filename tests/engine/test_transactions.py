@@ -30,7 +30,6 @@ from streams.engine.transactions import (
     TxnOffsetCommit,
 )
 
-pytestmark = pytest.mark.asyncio
 Answer = Callable[[Any], Any] | BaseException | SimpleNamespace
 
 
@@ -306,7 +305,7 @@ async def test_a_broker_without_features_is_refused(cluster: Cluster) -> None:
 def test_requests_are_sent_in_exactly_the_version_that_is_safe() -> None:
     versions = {0: (0, 99), 22: (0, 99), 26: (0, 99), 28: (0, 99), 9: (0, 99)}
     for request, version in ((Produce, 12), (InitProducerId, 5), (EndTxn, 5), (TxnOffsetCommit, 5), (OffsetFetch, 7)):
-        assert request().prepare.__self__._CLASSES[0].API_VERSION == version
+        assert version == request().prepare.__self__._CLASSES[0].API_VERSION
     with pytest.raises(NotImplementedError):
         EndTxn("app-0", 7, 0, True).prepare({**versions, 26: (0, 4)})
 

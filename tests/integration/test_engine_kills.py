@@ -9,7 +9,7 @@ import pytest
 from tests.integration.engine_kit.harness import Run
 from tests.integration.engine_kit.kills import kill_loop
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.timeout(150)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -12,7 +12,7 @@ from streams.engine.provision import check_topics, create_topics
 from tests.integration.engine_kit import names
 from tests.integration.engine_kit.harness import Run, Worker
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.timeout(90)
 
 
 async def stopped_after(toy: Run, worker: Worker, records: int) -> None:
@@ -162,4 +162,12 @@ async def test_a_worker_refuses_to_start_where_topics_differ_and_says_so_in_a_se
         assert worker.process.wait(20) == 1
         sentence = f"The topic {names.pos(unique)} has 3 partitions where 4 are needed"
         assert worker.logged(sentence) == 1, worker.tail()
+        assert not worker.logged("Traceback")
+
+
+async def test_a_worker_without_a_broker_says_so_in_a_sentence(kafka: str, unique: str, tmp_path: Path) -> None:
+    async with Run(kafka, unique, tmp_path) as toy:
+        worker = toy.start(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+        assert worker.process.wait(20) == 1
+        assert worker.logged("No Kafka broker answers at 127.0.0.1:1: start it, or say where it is.") == 1
         assert not worker.logged("Traceback")

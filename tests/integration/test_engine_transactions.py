@@ -7,7 +7,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 
-from streams.engine.provision import TopicSpec, TopicsDiffer, check_topics, create_topics
+from streams.engine.provision import TopicsDiffer, TopicSpec, check_topics, create_topics
 from streams.engine.transactions import (
     EndTxn,
     Fenced,
@@ -17,7 +17,6 @@ from streams.engine.transactions import (
     TransactionError,
 )
 
-pytestmark = pytest.mark.asyncio
 LAST_EPOCH = 32_767
 """The epoch is a signed 16-bit number."""
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import faust
+
 from streams.engine import Answered, Engine, EngineSettings, Record, Refuse, Task, exactly_once
 from streams.engine.calls import CALLS, decode_call
 from streams.engine.task import TIMERS
