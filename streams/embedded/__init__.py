@@ -1,0 +1,1 @@
+"""What makes a bare machine enough: a real Kafka fetched and started here, worker directories, child processes."""

@@ -1,0 +1,46 @@
+"""What every test may ask for: a real Kafka (`kafka`) and a name that nobody else has (`unique`)."""
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.embedded.kafka import EmbeddedKafka
+from streams.embedded.lock import FileLock
+
+HOME = Path(__file__).parent.parent / ".dabbawala"
+LIB = HOME / "kafka" / "lib"
+"""Kafka's jars are fetched once, for whatever starts a broker in this checkout."""
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Bootstrap servers (`host:port`) of a real Kafka: `KAFKA_BOOTSTRAP_SERVERS`, or an embedded one.
+
+    Every pytest process of this checkout uses the same broker and holds a shared lock while it does; the last one to
+    leave gets the lock for itself and ends the broker, with all that it held. A process that was killed holds nothing.
+    """
+    if bootstrap := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield bootstrap
+        return
+    users = FileLock(HOME / "tests" / "users")
+    users.wait(shared=True)
+    broker = EmbeddedKafka(HOME / "tests", lib=LIB)
+    yield broker.start()
+    users.release()
+    last = FileLock.taken(HOME / "tests" / "users")
+    if last:
+        broker.kill()
+        shutil.rmtree(broker.directory)
+        last.release()
+
+
+@pytest.fixture
+def unique(request: pytest.FixtureRequest) -> str:
+    """A name for topics, groups and apps, that tells whose it is: `test-orders-are-kept-3f9a1c`."""
+    test = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+    return f"{test[:40]}-{uuid.uuid4().hex[:6]}"
