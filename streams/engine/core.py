@@ -26,8 +26,8 @@ class LostRecords(Exception):
 
 
 class Core:
-    """``partitioner`` maps (key, number of partitions) to a partition, for every topic and table alike; ``clock`` makes the
-    clock of a task that opens."""
+    """``partitioner`` maps (key, number of partitions) to a partition, for every topic and table alike; ``clock`` makes
+    the clock of a task that opens."""
 
     def __init__(
         self,

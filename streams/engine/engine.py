@@ -246,7 +246,7 @@ class Engine(Core):
         self._prepared = True
 
     async def open(self, partition: int) -> Task:
-        """Fence the previous owner, restore, read the committed offsets. What is half open when this fails is closed."""
+        """Fence the previous owner, restore, read the committed offsets. What is half open when it fails is closed."""
         clock = self.clock()
         owned_since = clock.monotonic()
         client = self._transactional_client(partition)

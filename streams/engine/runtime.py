@@ -1,7 +1,7 @@
 """How the tasks run inside a Faust worker: subclasses of Faust's consumer, transport, recovery and tables.
 
 Everything is plugged in through settings (``exactly_once``) and ``app.transport``; nothing of Faust is changed. Each
-name that is overridden or relied on here has a test that fails when a new version of Faust or aiokafka no longer has it.
+name that is overridden or relied on here has a test that fails when a new version of Faust or aiokafka has it no more.
 
     fetch     Consumer._getmany -> BatchScheduler -> Consumer._to_message binds each batch to its task
     open      Recovery._restart_recovery, after an assignment and after a task broke: one procedure for both

@@ -226,14 +226,14 @@ class Task:
         self.pending.emit(topic, self._core.partitioner(key or b"", partitions), (key, value, headers))
 
     def set_timer(self, due_ms: int, timer_id: bytes, payload: bytes) -> None:
-        """Have ``on_timer`` called at ``due_ms``, once. (due_ms, timer_id) names the timer: set again, it is replaced."""
+        """Have ``on_timer`` called at ``due_ms``, once. (due_ms, timer_id) names it: a timer set again is replaced."""
         self.put(TIMERS, timer_key(due_ms, timer_id), payload)
 
     def cancel_timer(self, due_ms: int, timer_id: bytes) -> None:
         self.put(TIMERS, timer_key(due_ms, timer_id), None)
 
     def call(self, call_id: bytes, request: bytes) -> None:
-        """Have the performer make this call after the commit until it is answered. ``call_id`` is its idempotency key."""
+        """Have the performer make this call after the commit, until answered. ``call_id`` is its idempotency key."""
         if self._core.performer is None:
             raise ValueError("nobody performs calls: set engine.performer")
         self.put(CALLS, call_id, encode_call(Call(request, due_ms=self.now_ms)))
@@ -536,7 +536,7 @@ class Task:
         self._wake(lambda _: True, TaskBroken(f"task {self.partition} broke"))
 
     async def close(self, *, commit: bool = True) -> None:
-        """Give the task up. With ``commit`` running calls may end and what was applied is committed, in the time set."""
+        """Give the task up. With ``commit`` running calls may end, and what was applied is committed, in time."""
         self.closing = True
         try:
             if commit and self.alive:

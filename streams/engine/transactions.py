@@ -102,7 +102,7 @@ class _Uuid(Int64):  # type: ignore[misc]
 
 def _request(
     key: int, version: int, fields: Sequence[tuple[str, Any]], answer: Sequence[tuple[str, Any]], *, header: int = 1
-) -> Callable[..., Any]:
+) -> type[Any]:
     """A request class for ``AIOKafkaClient.send`` in exactly one version, so that nothing older is ever negotiated."""
 
     class _Answer(Response):  # type: ignore[misc]

@@ -1,0 +1,199 @@
+"""A Kafka, a disk and a clock for one task, in memory; what fails, and when, is up to the test."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from streams.engine.calls import CALLS, Again, Answered
+from streams.engine.changes import Header, Outgoing
+from streams.engine.core import Core
+from streams.engine.settings import EngineSettings
+from streams.engine.task import TIMERS, Task
+
+TABLES = ("counts", TIMERS, CALLS)
+
+
+@dataclass
+class FakeRecord:
+    offset: int = 0
+    key: bytes | None = b"k"
+    value: bytes | None = b"v"
+    topic: str = "in"
+    partition: int = 0
+    timestamp: int = 0
+    headers: Sequence[Header] = ()
+
+
+class FakeClock:
+    """Stands still until it is told; ``now_ms`` and ``monotonic`` move together."""
+
+    def __init__(self, now_ms: int = 1_000_000) -> None:
+        self.ms = now_ms
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic(self) -> float:
+        return self.ms / 1000
+
+
+class MemoryStore:
+    def __init__(self, log: list[str]) -> None:
+        self.tables: dict[str, dict[bytes, bytes]] = {table: {} for table in TABLES}
+        self.next_offsets: dict[str, int] = {}
+        self.closed = False
+        self.fails: BaseException | None = None
+        self._log = log
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        if self.fails:
+            raise self.fails
+        return self.tables[table].get(key)
+
+    def rows(self, table: str, from_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        return iter([(key, value) for key, value in sorted(self.tables[table].items()) if key >= from_key])
+
+    def write(self, rows: Mapping[str, Mapping[bytes, bytes | None]], next_offsets: Mapping[str, int]) -> None:
+        if self.fails:
+            raise self.fails
+        self._log.append("write")
+        for table, changed in rows.items():
+            for key, value in changed.items():
+                if value is None:
+                    self.tables[table].pop(key, None)
+                else:
+                    self.tables[table][key] = value
+        self.next_offsets.update(next_offsets)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeTransactions:
+    """Keeps what is committed. ``before[step]`` is called before a step and may raise; ``hold`` stops a produce."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.committed: dict[tuple[str, int], list[Outgoing]] = {}
+        self.offsets: dict[tuple[str, int], int] = {}
+        self.before: dict[str, Callable[[], object]] = {}
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.closed = False
+        self._log = log
+        self._open: dict[tuple[str, int], list[Outgoing]] = {}
+        self._open_offsets: dict[tuple[str, int], int] = {}
+
+    async def _step(self, name: str) -> None:
+        self.before.get(name, lambda: None)()
+        self._log.append(name)
+        await asyncio.sleep(0)
+
+    async def produce(self, outputs: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
+        await self._step("produce")
+        await self.hold.wait()
+        for tp, records in outputs.items():
+            self._open.setdefault(tp, []).extend(records)
+        return {tp: len(self.committed.get(tp, [])) + len(self._open[tp]) for tp in outputs}
+
+    async def commit_offsets(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        await self._step("offsets")
+        self._open_offsets.update(offsets)
+
+    async def end(self) -> None:
+        await self._step("end")
+        for tp, records in self._open.items():
+            self.committed.setdefault(tp, []).extend(records)
+        self.offsets.update(self._open_offsets)
+        self._open, self._open_offsets = {}, {}
+        self.before.get("ended", lambda: None)()
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def cut(self) -> None: ...
+
+    def values(self, topic: str) -> list[bytes | None]:
+        """What is committed on a topic, a partition after the other."""
+        return [value for tp in sorted(self.committed) if tp[0] == topic for _, value, _ in self.committed[tp]]
+
+
+class FakePerformer:
+    """Answers each call as ``answers`` says, or with ``ok``; ``gate`` holds the calls back."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[bytes, bytes, int]] = []
+        self.answers: dict[bytes, list[Answered | Again | Exception]] = {}
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.running = self.most = 0
+
+    def host(self, request: bytes) -> str:
+        return request.split(b"/")[0].decode()
+
+    async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Answered | Again:
+        self.calls.append((call_id, request, attempt))
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await self.gate.wait()
+        finally:
+            self.running -= 1
+        queue = self.answers.get(call_id)
+        answer = queue.pop(0) if queue else Answered(b"ok")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@dataclass
+class Stage:
+    """One task of two, opened over and over on the same Kafka and disk."""
+
+    settings: EngineSettings = field(default_factory=EngineSettings)
+
+    def __post_init__(self) -> None:
+        self.log: list[str] = []
+        self.clock = FakeClock()
+        self.store = MemoryStore(self.log)
+        self.resets: list[float] = []
+        self.performer = FakePerformer()
+        self.core = Core(
+            self.settings, 2, "dead", lambda key, count: (key[0] if key else 0) % count, 10.0, lambda: self.clock
+        )
+        self.core.changelogs = {table: f"{table}-changelog" for table in TABLES}
+        self.core.sources = ["in", "also"]
+        self.core.outputs |= {"in": 2, "out": 2, "one": 1}
+        self.core.performer = self.performer
+        self.core.request_reset = self.resets.append
+        self.transactions = FakeTransactions(self.log)
+        self.task = self.opened()
+
+    def opened(self, **next_offsets: int) -> Task:
+        """A new incarnation of the task; ``start`` it to have it commit."""
+        self.transactions = FakeTransactions(self.log)
+        self.task = Task(
+            self.core,
+            0,
+            self.transactions,
+            self.store,
+            {"in": 0, "also": 0, **next_offsets},
+            self.clock,
+            self.clock.monotonic(),
+        )
+        self.core.tasks[0] = self.task
+        return self.task
+
+    async def apply(self, *records: FakeRecord, handler: Callable[[Task, FakeRecord], None], follows: int = 0) -> None:
+        await self.core.apply(self.task, follows, records, handler)  # type: ignore[arg-type]
+
+    async def settle(self) -> None:
+        """Until nothing is left to do without the clock."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object], within_s: float = 5.0) -> None:
+    """Wait for a condition, or fail."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - anything may change it
+            await asyncio.sleep(0)

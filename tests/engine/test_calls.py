@@ -1,0 +1,343 @@
+"""Outgoing calls: made after the commit, again until answered, no more at once than allowed, and not by a zombie."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.engine.calls import CALLS, Again, Answered, Breaker, Call, decode_call, encode_call
+from streams.engine.failpoints import FailpointError
+from streams.engine.settings import EngineSettings
+from streams.engine.task import Task
+from tests.engine.fakes import Stage, until
+
+SETTINGS = EngineSettings(
+    calls_at_once=4, calls_per_host=2, call_timeout_s=0.05, retry_first_s=10, breaker_failures=100, close_calls_s=0.05
+)
+
+
+class Calling(Stage):
+    """Keeps what results came in."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.results: list[tuple[bytes, bytes, bytes]] = []
+        self.core.result_handler = self.result
+
+    def result(self, task: Task, call_id: bytes, request: bytes, result: bytes) -> None:
+        self.results.append((call_id, request, result))
+        task.put("counts", call_id, result)
+
+    def row(self, call_id: bytes) -> Call | None:
+        row = self.store.tables[CALLS].get(call_id)
+        return decode_call(row) if row else None
+
+    async def pass_time(self, seconds: float) -> None:
+        """The clock goes on, and whoever waits for it looks at it."""
+        self.clock.ms += int(seconds * 1000)
+        self.core.calls._start_due()
+        await self.settle()
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Calling]:
+    stage = Calling(SETTINGS)
+    stage.task.start()
+    yield stage
+    stage.performer.gate.set()
+    await stage.core.close_all(commit=False)
+
+
+async def test_a_call_is_made_after_its_commit_and_its_result_deletes_the_row(stage: Calling) -> None:
+    stage.transactions.hold.clear()
+    stage.task.call(b"id", b"host/charge")
+    stage.task.touch()
+    await stage.settle()
+    assert stage.performer.calls == []
+    stage.transactions.hold.set()
+    await until(lambda: stage.results and not stage.store.tables[CALLS])
+    assert stage.performer.calls == [(b"id", b"host/charge", 1)]
+    assert stage.results == [(b"id", b"host/charge", b"ok")]
+    assert stage.store.tables["counts"] == {b"id": b"ok"}
+    assert stage.task.calls == {}
+    assert stage.core.counters["calls"] == 1
+
+
+async def test_a_call_is_made_again_under_its_key_after_a_back_off_that_is_on_disk(stage: Calling) -> None:
+    stage.performer.answers[b"id"] = [Again("503"), ConnectionError("cut"), Again("busy", after_s=3)]
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: (row := stage.row(b"id")) and row.attempt == 2)
+    second = stage.row(b"id")
+    assert second is not None
+    assert second.why == "503"
+    assert 5_000 <= second.due_ms - stage.clock.ms <= 10_000, "the first back-off, less a jitter of up to half"
+    await stage.pass_time(1)
+    assert len(stage.performer.calls) == 1
+    await stage.pass_time(9)
+    await until(lambda: (row := stage.row(b"id")) and row.attempt == 3)
+    assert (row := stage.row(b"id")) is not None
+    assert row.why == "ConnectionError: cut"
+    await stage.pass_time(20)
+    await until(lambda: (row := stage.row(b"id")) and row.attempt == 4)
+    assert (row := stage.row(b"id")) is not None
+    assert row.due_ms - stage.clock.ms == 3_000, "as long as the other side asked for"
+    await stage.pass_time(3)
+    await until(lambda: stage.results)
+    assert [attempt for _, _, attempt in stage.performer.calls] == [1, 2, 3, 4]
+    assert stage.core.counters["calls_again"] == 3
+
+
+async def test_a_call_without_an_answer_in_time_is_made_again(stage: Calling) -> None:
+    stage.performer.gate.clear()
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: (row := stage.row(b"id")) and row.attempt == 2)
+    assert (row := stage.row(b"id")) is not None
+    assert row.why == "no answer within 0.05 s"
+
+
+async def test_back_off_and_attempts_survive_a_reopening(stage: Calling) -> None:
+    stage.performer.answers[b"id"] = [Again("503")]
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: (row := stage.row(b"id")) and row.attempt == 2)
+    await stage.task.close()
+    stage.opened().start()
+    await stage.settle()
+    assert len(stage.performer.calls) == 1, "its time has not come"
+    await stage.pass_time(10)
+    await until(lambda: stage.results)
+    assert stage.performer.calls[-1] == (b"id", b"host/x", 2)
+
+
+async def test_calls_that_were_not_answered_are_made_again_when_the_task_opens(stage: Calling) -> None:
+    await stage.task.close()
+    stage.store.tables[CALLS] = {b"%d" % n: encode_call(Call(b"host/x")) for n in range(10)}
+    stage.opened().start()
+    await until(lambda: len(stage.results) == 10)
+
+
+async def test_no_more_run_at_once_than_allowed_and_no_host_takes_every_runner(stage: Calling) -> None:
+    stage.performer.gate.clear()
+    for n in range(12):
+        stage.task.call(b"slow-%d" % n, b"slow/x")
+        stage.task.call(b"a-%d" % n, b"a/x")
+        stage.task.call(b"b-%d" % n, b"b/x")
+    await stage.task.committed()
+    await stage.settle()
+    hosts = [request for _, request, _ in stage.performer.calls]
+    assert len(hosts) == 4
+    assert max(map(hosts.count, hosts)) == 2
+    stage.performer.gate.set()
+    await until(lambda: len(stage.results) == 36)
+    assert stage.performer.most == 4
+    assert len(stage.performer.calls) == 36
+
+
+async def test_a_cancelled_call_is_not_made(stage: Calling) -> None:
+    stage.task.call(b"id", b"host/x")
+    stage.task.cancel_call(b"id")
+    await stage.task.committed()
+    await stage.settle()
+    assert stage.performer.calls == []
+
+
+async def test_the_answer_to_a_call_that_was_cancelled_or_replaced_meanwhile_is_ignored(stage: Calling) -> None:
+    stage.performer.gate.clear()
+    stage.task.call(b"gone", b"host/gone")
+    stage.task.call(b"new", b"host/old")
+    await stage.task.committed()
+    await until(lambda: stage.performer.running == 2)
+    stage.clock.ms += 1
+    stage.task.cancel_call(b"gone")
+    stage.task.call(b"new", b"host/new")
+    await stage.task.committed()
+    stage.performer.gate.set()
+    await until(lambda: not stage.store.tables[CALLS])
+    assert stage.results == [(b"new", b"host/new", b"ok")]
+
+
+async def test_a_result_whose_transaction_broke_comes_again_after_the_reopening(stage: Calling) -> None:
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+
+    def fault() -> None:
+        raise ConnectionError
+
+    stage.transactions.before["end"] = fault
+    await until(lambda: not stage.task.alive)
+    await stage.task.close()
+    assert stage.row(b"id") is not None
+    stage.opened().start()
+    await until(lambda: not stage.store.tables[CALLS])
+    assert len(stage.performer.calls) == 2
+
+
+async def test_a_raising_result_handler_is_undone_and_the_result_set_aside(stage: Calling) -> None:
+    def handler(task: Task, call_id: bytes, request: bytes, result: bytes) -> None:
+        task.put("counts", b"k", b"1")
+        raise RuntimeError("poison")
+
+    stage.core.result_handler = handler
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: not stage.store.tables[CALLS])
+    letters = [letter for (topic, _), found in stage.transactions.committed.items() if topic == "dead" for letter in found]
+    ((key, value, headers),) = letters
+    assert (key, value, dict(headers)["origin.call"]) == (b"id", b"ok", b"id")
+    assert stage.store.tables["counts"] == {}
+
+
+async def test_a_worker_that_was_frozen_commits_before_it_calls(stage: Calling) -> None:
+    stage.task.call(b"id", b"host/x")
+    stage.transactions.hold.clear()
+    stage.task.touch()
+    await stage.settle()
+    stage.clock.ms += 6_000                             # more than half of the session of 10 s
+    stage.transactions.hold.set()
+    await until(lambda: stage.results)
+    assert stage.log.count("end") >= 2, "one for the call, one to prove that nobody had taken over"
+    assert len(stage.performer.calls) == 1
+
+
+async def test_a_zombie_makes_no_call(stage: Calling) -> None:
+    """Frozen after a commit, resumed when somebody else owns the partition: the proof fails, and nothing is called."""
+
+    def fenced() -> None:
+        raise ConnectionError("fenced")
+
+    def frozen() -> None:
+        stage.clock.ms += 6_000
+        stage.transactions.before["produce"] = fenced
+
+    stage.transactions.before["ended"] = frozen
+    stage.task.call(b"id", b"host/x")
+    stage.task.touch()
+    await until(lambda: not stage.task.alive)
+    await stage.settle()
+    assert stage.performer.calls == []
+
+
+async def test_closing_waits_for_running_calls_and_starts_no_more(stage: Calling) -> None:
+    stage.performer.gate.clear()
+    for n in range(6):
+        stage.task.call(b"%d" % n, b"host/x")
+    await stage.task.committed()
+    await until(lambda: stage.performer.running == 2)
+    closing = asyncio.create_task(stage.task.close())
+    await stage.settle()
+    stage.performer.gate.set()
+    await closing
+    assert len(stage.results) == 2
+    assert len(stage.store.tables[CALLS]) == 4, "the others are the next owner's"
+
+
+async def test_closing_cuts_off_a_call_that_takes_too_long(stage: Calling) -> None:
+    stage.performer.gate.clear()
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: stage.performer.running)
+    await stage.task.close()
+    assert stage.performer.running == 0
+    assert stage.row(b"id") is not None
+
+
+@pytest.mark.parametrize("name", ["before_call", "after_call"])
+async def test_a_fault_around_a_call_breaks_the_task_and_the_call_is_made_again(stage: Calling, name: str) -> None:
+    faults = [FailpointError(name)]
+
+    def failpoint(passed: str, cut: object) -> None:
+        if passed == name and faults:
+            raise faults.pop()
+
+    stage.core.failpoint = failpoint
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: not stage.task.alive)
+    await stage.task.close()
+    stage.opened().start()
+    await until(lambda: stage.results)
+    assert len(stage.performer.calls) == (1 if name == "before_call" else 2)
+
+
+async def test_a_request_whose_host_cannot_be_told_does_not_stop_the_others(stage: Calling) -> None:
+    def host(request: bytes) -> str:
+        return {b"good/x": "good"}[request]
+
+    stage.performer.host = host  # type: ignore[method-assign]
+    stage.performer.answers[b"bad"] = [ValueError("no host")]
+    stage.task.call(b"bad", b"bad/x")
+    stage.task.call(b"good", b"good/x")
+    await stage.task.committed()
+    await until(lambda: stage.results and (row := stage.row(b"bad")) and row.attempt == 2)
+    assert stage.results == [(b"good", b"good/x", b"ok")]
+
+
+async def test_without_a_performer_a_call_is_refused() -> None:
+    stage = Calling(SETTINGS)
+    stage.core.performer = None
+    with pytest.raises(ValueError, match=r"set engine\.performer"):
+        stage.task.call(b"id", b"host/x")
+
+
+async def test_a_host_that_fails_is_left_alone_then_tried_with_one_call() -> None:
+    stage = Calling(
+        EngineSettings(breaker_failures=2, breaker_first_s=5, retry_first_s=0.001, retry_max_s=0.001, calls_per_host=1)
+    )
+    stage.task.start()
+    stage.performer.answers = {b"%d" % n: [Again("down")] * 50 for n in range(4)}
+    for n in range(4):
+        stage.task.call(b"%d" % n, b"down/x")
+    stage.task.call(b"fine", b"up/x")
+    await stage.task.committed()
+    await until(lambda: stage.results)
+    await stage.pass_time(1)
+    assert len(stage.performer.calls) == 2 + 1, "two failures, and the other host's"
+    await stage.pass_time(5)
+    assert len(stage.performer.calls) == 3 + 1, "one tries"
+    await stage.pass_time(6)
+    assert len(stage.performer.calls) == 3 + 1, "and it is left alone for twice as long"
+    stage.performer.answers = {}
+    await stage.pass_time(5)
+    await until(lambda: len(stage.results) == 5)
+    await stage.core.close_all()
+
+
+def test_a_breaker_lets_one_through_at_a_time_until_it_succeeds() -> None:
+    breaker = Breaker(EngineSettings(breaker_failures=1, breaker_first_s=2, breaker_max_s=3))
+    assert breaker.lets_through(0)
+    assert not breaker.began()
+    breaker.ended(failed=True, now=0)
+    assert not breaker.lets_through(1.9)
+    assert breaker.lets_through(2)
+    assert breaker.began()
+    assert not breaker.lets_through(2)
+    breaker.ended(failed=True, now=2)
+    breaker.tried()
+    assert not breaker.lets_through(4.9)
+    assert breaker.lets_through(5), "not twice as long: that is above the maximum"
+    breaker.began()
+    breaker.ended(failed=False, now=5)
+    breaker.tried()
+    assert breaker.lets_through(5)
+
+
+@given(call_id=st.binary(min_size=1), attempt=st.integers(1, 100))
+def test_back_off_doubles_to_its_maximum_and_is_the_same_in_every_run(call_id: bytes, attempt: int) -> None:
+    def next_due(stage: Stage) -> int:
+        return stage.core.calls.next_attempt(call_id, Call(b"", attempt), Again(""), 0).due_ms
+
+    async def both() -> tuple[int, int]:
+        return next_due(Stage(SETTINGS)), next_due(Stage(SETTINGS))
+
+    first, second = asyncio.run(both())
+    longest = min(10_000 * 2 ** (attempt - 1), 60_000)
+    assert first == second
+    assert longest // 2 <= first <= longest
+
+
+def test_a_row_reads_as_json() -> None:
+    assert encode_call(Call(b"request", 2, 1_000, "503")) == b'{"request":"cmVxdWVzdA==","attempt":2,"due_ms":1000,"why":"503"}'

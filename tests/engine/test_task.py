@@ -1,0 +1,497 @@
+"""One task, on a Kafka and a disk that do as the test says."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+import pytest
+
+from streams.engine.changes import Outgoing
+from streams.engine.settings import EngineSettings
+from streams.engine.task import MAX_RECORD_BYTES, TIMERS, Refuse, StoreError, Task, TaskBroken
+from streams.engine.timers import timer_key
+from tests.engine.fakes import FakeRecord, Stage, until
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    stage = Stage()
+    stage.task.start()
+    yield stage
+    await stage.core.close_all(commit=False)
+
+
+def count(task: Task, record: FakeRecord) -> None:
+    """Counts the key, and says so."""
+    total = int(task.get("counts", record.key or b"") or b"0") + 1
+    task.put("counts", record.key or b"", b"%d" % total)
+    task.emit("out", record.key, b"%d" % total)
+
+
+async def test_a_commit_is_produce_then_offsets_then_end_then_disk_then_everybody_else(stage: Stage) -> None:
+    with stage.core.watch.answer("event") as answer:
+
+        def handler(task: Task, record: FakeRecord) -> None:
+            count(task, record)
+            task.answer("event", "done")
+
+        answer.future.add_done_callback(lambda _: stage.log.append("answer"))
+        await stage.apply(FakeRecord(0), FakeRecord(1), handler=handler)
+        assert await answer.get(1) == "done"
+    assert stage.log == ["produce", "offsets", "end", "write", "answer"]
+    assert stage.transactions.values("out") == [b"1", b"2"]
+    assert stage.transactions.values("counts-changelog") == [b"2"], "one changelog record a changed row"
+    assert stage.transactions.offsets == {("in", 0): 2}
+    assert stage.store.tables["counts"] == {b"k": b"2"}
+    assert stage.store.next_offsets == {"counts": 1}
+
+
+async def test_rows_are_read_from_the_buffer_then_from_what_is_in_flight_then_from_disk(stage: Stage) -> None:
+    task = stage.task
+    stage.store.tables["counts"] |= {b"a": b"disk", b"b": b"disk", b"c": b"disk", b"x": b"disk"}
+    stage.transactions.hold.clear()
+    for key in (b"b", b"c"):
+        task.put("counts", key, b"flight")
+    task.put("counts", b"x", None)
+    task.touch()
+    await until(lambda: task.committing)
+    task.put("counts", b"c", b"buffer")
+    task.put("counts", b"d", b"buffer")
+    assert [task.get("counts", key) for key in (b"a", b"b", b"c", b"d", b"x")] == [
+        b"disk",
+        b"flight",
+        b"buffer",
+        b"buffer",
+        None,
+    ]
+    expected = [(b"a", b"disk"), (b"b", b"flight"), (b"c", b"buffer"), (b"d", b"buffer")]
+    assert list(task.rows("counts")) == expected
+    assert list(task.rows("counts", b"c")) == expected[2:3]
+    assert task.uncommitted("counts") == {b"b": b"flight", b"c": b"buffer", b"x": None, b"d": b"buffer"}
+    assert dict(task.scan("counts"))[b"x"] == b"disk", "views see what is committed"
+    assert list(task.scan("counts", after=b"b")) == [(b"c", b"disk"), (b"x", b"disk")]
+
+
+async def test_what_comes_in_during_a_commit_is_one_next_commit(stage: Stage) -> None:
+    stage.transactions.hold.clear()
+    await stage.apply(FakeRecord(0), handler=count)
+    await until(lambda: stage.task.committing)
+    for offset in range(1, 6):
+        await stage.apply(FakeRecord(offset), handler=count)
+    stage.transactions.hold.set()
+    await stage.task.committed()
+    assert stage.task.commits == 2
+    assert stage.transactions.offsets == {("in", 0): 6}
+
+
+async def test_a_raising_handler_is_undone_and_its_record_set_aside_while_the_others_go_on(stage: Stage) -> None:
+    def handler(task: Task, record: FakeRecord) -> None:
+        count(task, record)
+        task.set_timer(2_000_000, b"t", b"")
+        task.answer("event", record.offset)
+        if record.offset == 1:
+            raise RuntimeError("poison")
+
+    with stage.core.watch.answer("event") as answer:
+        records = [FakeRecord(offset, headers=[("trace", b"1")], value=b"%d" % offset) for offset in range(3)]
+        await stage.apply(*records, handler=handler)
+        assert await answer.get(1) == 0
+    assert stage.store.tables["counts"] == {b"k": b"2"}
+    assert stage.transactions.values("out") == [b"1", b"2"]
+    assert stage.transactions.offsets == {("in", 0): 3}
+    ((key, value, headers),) = letters(stage)
+    notes = dict(headers)
+    assert (key, value, notes["trace"]) == (b"k", b"1", b"1")
+    assert (notes["origin.topic"], notes["origin.partition"], notes["origin.offset"]) == (b"in", b"0", b"1")
+    assert notes["dead-letter.reason"] == b"RuntimeError: poison"
+    assert notes["exception.class"] == b"builtins.RuntimeError"
+    assert notes["exception.message"] == b"poison"
+    assert b"in handler" in notes["exception.stack"]
+    assert stage.core.counters["dead_letters"] == 1
+    assert stage.task.alive
+
+
+def letters(stage: Stage) -> list[Outgoing]:
+    return [letter for partition in (0, 1) for letter in stage.transactions.committed.get(("dead", partition), [])]
+
+
+async def test_a_refusal_has_a_reason_and_no_stack(stage: Stage) -> None:
+    def handler(task: Task, record: FakeRecord) -> None:
+        count(task, record)
+        raise Refuse("no such restaurant")
+
+    await stage.apply(FakeRecord(0), handler=handler)
+    await stage.task.committed()
+    ((_, _, headers),) = letters(stage)
+    assert dict(headers)["dead-letter.reason"] == b"no such restaurant"
+    assert not any(name.startswith("exception") for name, _ in headers)
+    assert stage.store.tables["counts"] == {}
+
+
+async def test_a_dead_letter_fits_whatever_it_holds(stage: Stage) -> None:
+    def handler(task: Task, record: FakeRecord) -> None:
+        raise RuntimeError("x" * 2_000_000)
+
+    records = [
+        FakeRecord(0, value=bytes(MAX_RECORD_BYTES)),
+        FakeRecord(1, key=bytes(MAX_RECORD_BYTES)),
+        FakeRecord(2, headers=[("h", bytes(MAX_RECORD_BYTES))]),
+        FakeRecord(3, key=None, value=None),
+    ]
+    await stage.apply(*records, handler=handler)
+    await stage.task.committed()
+    found = letters(stage)
+    assert len(found) == 4
+    for key, value, headers in found:
+        size = sum(len(name) + len(note) for name, note in headers) + len(key or b"") + len(value or b"")
+        assert size <= MAX_RECORD_BYTES
+    cut = [dict(headers)["dead-letter.cut"] for _, _, headers in found if "dead-letter.cut" in dict(headers)]
+    assert cut == [str(MAX_RECORD_BYTES).encode()]
+
+
+@pytest.mark.parametrize("step", ["produce", "offsets", "end", "ended"])
+async def test_a_fault_at_any_step_breaks_the_task_and_leaves_the_disk_alone(stage: Stage, step: str) -> None:
+    def fault() -> None:
+        raise ConnectionError(step)
+
+    stage.transactions.before[step] = fault
+    with stage.core.watch.answer("event") as answer:
+
+        def handler(task: Task, record: FakeRecord) -> None:
+            count(task, record)
+            task.call(b"id", b"host/x")
+            task.answer("event", 1)
+
+        await stage.apply(FakeRecord(0), handler=handler)
+        await until(lambda: not stage.task.alive)
+        await stage.settle()
+        assert not answer.future.done()
+    assert stage.resets == [0.0]
+    assert stage.store.tables["counts"] == {}
+    assert not stage.performer.calls
+    assert (stage.transactions.offsets == {("in", 0): 1}) == (step == "ended"), "it may have been committed"
+    with pytest.raises(TaskBroken):
+        await stage.task.committed()
+
+
+async def test_a_disk_that_fails_breaks_the_task_and_sets_no_record_aside(stage: Stage) -> None:
+    stage.store.fails = StoreError("no space left on device")
+    await stage.apply(FakeRecord(0), handler=count)
+    assert not stage.task.alive
+    await stage.settle()
+    assert stage.log == []
+
+
+async def test_a_broken_task_applies_nothing_more(stage: Stage) -> None:
+    def handler(task: Task, record: FakeRecord) -> None:
+        count(task, record)
+        stage.core.break_task(task, RuntimeError("broken meanwhile"))
+
+    await stage.apply(FakeRecord(0), FakeRecord(1), handler=handler)
+    await stage.settle()
+    assert stage.task.next_offsets["in"] == 1
+    assert stage.log == []
+
+
+async def test_a_task_that_breaks_while_it_commits_does_not_end_the_transaction(stage: Stage) -> None:
+    stage.transactions.before["offsets"] = lambda: stage.core.break_task(stage.task, RuntimeError("elsewhere"))
+    await stage.apply(FakeRecord(0), handler=count)
+    await until(lambda: not stage.task.alive)
+    await stage.settle()
+    assert stage.log == ["produce", "offsets"]
+    assert stage.store.tables["counts"] == {}
+
+
+async def test_a_commit_past_its_deadline_breaks_the_task() -> None:
+    stage = Stage(EngineSettings(commit_deadline_s=0.01))
+    stage.task.start()
+    stage.transactions.hold.clear()
+    await stage.apply(FakeRecord(0), handler=count)
+    await until(lambda: not stage.task.alive)
+    await stage.task.close()
+
+
+async def test_records_applied_before_a_seek_are_skipped(stage: Stage) -> None:
+    await stage.apply(FakeRecord(0), FakeRecord(1), handler=count)
+    await stage.apply(FakeRecord(0), FakeRecord(1), FakeRecord(2), handler=count)
+    await stage.task.committed()
+    assert stage.store.tables["counts"] == {b"k": b"3"}
+
+
+async def test_a_batch_that_does_not_follow_on_what_was_applied_breaks_the_task(stage: Stage) -> None:
+    await stage.apply(FakeRecord(0), handler=count)
+    await stage.apply(FakeRecord(9), handler=count, follows=5)
+    assert not stage.task.alive
+    assert stage.task.next_offsets["in"] == 1
+
+
+async def test_offsets_may_have_gaps_where_markers_are(stage: Stage) -> None:
+    await stage.apply(FakeRecord(0), handler=count, follows=0)
+    await stage.apply(FakeRecord(7), handler=count, follows=1)
+    await stage.task.committed()
+    assert stage.transactions.offsets == {("in", 0): 8}
+
+
+async def test_a_full_transaction_makes_records_wait_for_the_next() -> None:
+    stage = Stage(EngineSettings(buffer_bytes=1000))
+    stage.task.start()
+    stage.transactions.hold.clear()
+
+    def handler(task: Task, record: FakeRecord) -> None:
+        task.put("counts", b"%d" % record.offset, bytes(300))
+
+    applying = asyncio.create_task(stage.apply(*map(FakeRecord, range(40)), handler=handler))
+    await stage.settle()
+    assert stage.task.pending.bytes < 2000
+    assert stage.task.next_offsets["in"] < 40
+    stage.transactions.hold.set()
+    await applying
+    await stage.task.committed()
+    assert len(stage.store.tables["counts"]) == 40
+    await stage.core.close_all()
+
+
+async def test_a_full_task_that_breaks_lets_its_records_go() -> None:
+    stage = Stage(EngineSettings(buffer_bytes=10))
+    stage.task.start()
+    stage.transactions.hold.clear()
+    applying = asyncio.create_task(stage.apply(*map(FakeRecord, range(9)), handler=count))
+    await stage.settle()
+    assert not applying.done()
+    stage.core.break_task(stage.task, RuntimeError("broken"))
+    await applying
+    await stage.task.close()
+
+
+async def test_a_record_or_row_that_no_broker_would_take_is_set_aside(stage: Stage) -> None:
+    attempts = [
+        lambda task: task.emit("out", b"k", bytes(MAX_RECORD_BYTES)),
+        lambda task: task.emit("out", b"k", b"", [("h", bytes(MAX_RECORD_BYTES))]),
+        lambda task: task.put("counts", b"k", bytes(MAX_RECORD_BYTES)),
+        lambda task: task.put("counts", b"\xff\xffprogress", b""),
+        lambda task: task.emit("unheard", b"k", b"v"),
+        lambda task: task.set_timer(-1, b"t", b""),
+        lambda task: task.forward(FakeRecord(0), b"\x00"),
+    ]
+    await stage.apply(*map(FakeRecord, range(len(attempts))), handler=lambda task, r: attempts[r.offset](task))
+    await stage.task.committed()
+    reasons = [dict(headers)["dead-letter.reason"].decode() for _, _, headers in letters(stage)]
+    assert len(reasons) == len(attempts)
+    assert any("declare it with engine.sink('unheard')" in reason for reason in reasons)
+    assert stage.task.alive
+
+
+async def test_a_misplaced_record_goes_where_its_key_belongs(stage: Stage) -> None:
+    def handler(task: Task, record: FakeRecord) -> None:
+        if task.belongs(record.key or b""):
+            count(task, record)
+        else:
+            task.forward(record, record.key or b"")
+
+    headers = [("trace", b"1")]
+    await stage.apply(FakeRecord(0, key=b"\x01", value=b"v", headers=headers), FakeRecord(1, b"\x02"), handler=handler)
+    await stage.task.committed()
+    assert stage.transactions.committed["in", 1] == [(b"\x01", b"v", headers)]
+    assert stage.store.tables["counts"] == {b"\x02": b"1"}
+    assert stage.core.counters["forwarded"] == 1
+
+
+async def test_a_sink_with_other_partitions_is_partitioned_by_its_own_number(stage: Stage) -> None:
+    stage.task.emit("one", b"\x01", b"v")
+    await stage.task.committed()
+    assert list(stage.transactions.committed) == [("one", 0)]
+
+
+class Copy:
+    def __init__(self) -> None:
+        self.found: dict[bytes, bytes | None] = {}
+
+    def load(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        self.found = dict(rows)
+
+    def apply(self, key: bytes, value: bytes | None) -> None:
+        self.found[key] = value
+
+
+async def test_an_index_is_built_from_disk_and_sees_only_what_is_committed(stage: Stage) -> None:
+    stage.store.tables["counts"][b"a"] = b"1"
+    stage.core.index_factories["counts"] = Copy
+    await stage.task.close()
+    task = stage.opened()
+    task.start()
+    index = task.index("counts")
+    assert isinstance(index, Copy)
+    stage.transactions.hold.clear()
+    task.put("counts", b"b", b"2")
+    task.put("counts", b"a", None)
+    task.touch()
+    await until(lambda: task.committing)
+    task.put("counts", b"c", b"3")
+    assert index.found == {b"a": b"1"}
+    stage.transactions.hold.set()
+    await task.committed()
+    assert index.found == {b"a": None, b"b": b"2", b"c": b"3"}
+
+
+async def test_a_view_hears_of_a_row_when_it_is_on_disk(stage: Stage) -> None:
+    waiting = asyncio.create_task(stage.core.watch.changed("counts", b"k", 5))
+    other = asyncio.create_task(stage.core.watch.changed("counts", b"other", 0.05))
+    await stage.settle()
+    await stage.apply(FakeRecord(0), handler=count)
+    assert not waiting.done()
+    assert await waiting is True
+    assert stage.store.tables["counts"] == {b"k": b"1"}
+    assert await other is False
+
+
+async def test_closing_commits_what_was_applied_and_releases_everything(stage: Stage) -> None:
+    task = stage.task
+    await stage.apply(FakeRecord(0), handler=count)
+    await task.close()
+    assert stage.transactions.offsets == {("in", 0): 1}
+    assert stage.store.closed
+    assert stage.transactions.closed
+    assert stage.resets == []
+
+
+async def test_closing_gives_up_after_its_deadline() -> None:
+    stage = Stage(EngineSettings(close_commit_s=0.01))
+    stage.task.start()
+    stage.transactions.hold.clear()
+    await stage.apply(FakeRecord(0), handler=count)
+    await stage.task.close()
+    assert stage.store.closed
+    assert stage.transactions.offsets == {}
+
+
+async def test_an_idle_task_commits_its_offsets_now_and_then() -> None:
+    stage = Stage(EngineSettings(progress_every_s=0.01))
+    stage.opened(**{"in": 5}).start()
+    await until(lambda: stage.task.commits >= 2)
+    assert stage.transactions.offsets == {("in", 0): 5, ("also", 0): 0}
+    await stage.core.close_all()
+
+
+async def test_back_off_grows_with_breaks_in_a_row_and_is_forgotten_after_steady_commits() -> None:
+    stage = Stage(EngineSettings(reopen_backoff_s=(0, 1, 2), steady_commits=3))
+    for _ in range(4):
+        stage.core.break_task(stage.task, RuntimeError("broken"))
+        stage.opened()
+    assert stage.resets == [0, 1, 2, 2]
+    stage.task.start()
+    for offset in range(3):
+        await stage.apply(FakeRecord(offset), handler=count)
+        await stage.task.committed()
+    stage.core.break_task(stage.task, RuntimeError("broken"))
+    assert stage.resets[-1] == 0
+    await stage.task.close()
+
+
+# -- timers -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_timer_fires_when_it_is_due_once_and_in_the_transaction_that_deletes_it(stage: Stage) -> None:
+    fired: list[tuple[bytes, bytes]] = []
+    stage.core.timer_handler = lambda task, timer_id, payload: fired.append((timer_id, payload))
+    due_ms = stage.clock.ms + 20
+    stage.task.set_timer(due_ms, b"t", b"p")
+    await stage.task.committed()
+    assert stage.store.tables[TIMERS] == {timer_key(due_ms, b"t"): b"p"}
+    assert fired == []
+    stage.clock.ms = due_ms
+    await until(lambda: not stage.store.tables[TIMERS])
+    await stage.settle()
+    assert fired == [(b"t", b"p")]
+    assert stage.core.counters["timers_fired"] == 1
+
+
+async def test_timers_fire_in_order_of_time_and_those_not_due_wait(stage: Stage) -> None:
+    fired: list[bytes] = []
+    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    now = stage.clock.ms
+    for due_ms, timer_id in ((now - 1, b"b"), (now - 5, b"a"), (now, b"c"), (now + 10_000, b"later")):
+        stage.task.set_timer(due_ms, timer_id, b"")
+    await stage.task.committed()
+    await until(lambda: len(stage.store.tables[TIMERS]) == 1)
+    assert fired == [b"a", b"b", b"c"]
+
+
+async def test_a_cancelled_timer_does_not_fire_even_before_its_cancelling_is_committed(stage: Stage) -> None:
+    fired: list[bytes] = []
+    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    due_ms = stage.clock.ms + 10
+    stage.task.set_timer(due_ms, b"t", b"")
+    stage.task.set_timer(due_ms, b"u", b"")
+    await stage.task.committed()
+    stage.transactions.hold.clear()
+    stage.task.cancel_timer(due_ms, b"t")
+    stage.clock.ms = due_ms
+    await until(lambda: fired)
+    stage.transactions.hold.set()
+    await stage.task.committed()
+    assert fired == [b"u"]
+    assert not stage.store.tables[TIMERS]
+
+
+async def test_a_raising_timer_is_deleted_and_set_aside(stage: Stage) -> None:
+    def handler(task: Task, timer_id: bytes, payload: bytes) -> None:
+        task.put("counts", b"k", b"1")
+        raise RuntimeError("poison")
+
+    stage.core.timer_handler = handler
+    stage.task.set_timer(stage.clock.ms, b"t", b"p")
+    await stage.task.committed()
+    await until(lambda: letters(stage))
+    ((key, value, headers),) = letters(stage)
+    assert (key, value, dict(headers)["origin.timer"]) == (b"t", b"p", b"t")
+    assert stage.store.tables == {"counts": {}, TIMERS: {}, "calls": {}}
+
+
+async def test_a_timer_whose_transaction_broke_fires_again_after_the_reopening(stage: Stage) -> None:
+    fired: list[bytes] = []
+    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    stage.task.set_timer(stage.clock.ms + 10, b"t", b"")
+    await stage.task.committed()
+
+    def fault() -> None:
+        raise ConnectionError
+
+    stage.transactions.before["end"] = fault
+    stage.clock.ms += 10
+    await until(lambda: not stage.task.alive)
+    await stage.task.close()
+    stage.opened().start()
+    await until(lambda: not stage.store.tables[TIMERS])
+    assert fired == [b"t", b"t"]
+
+
+async def test_a_burst_of_timers_is_fired_in_slices_through_a_small_head() -> None:
+    stage = Stage(EngineSettings(timer_head=8))
+    fired: list[bytes] = []
+    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    stage.store.tables[TIMERS] = {timer_key(n, b"%d" % n): b"" for n in range(500)}
+    stage.opened().start()
+    await until(lambda: not stage.store.tables[TIMERS])
+    assert fired == [b"%d" % n for n in range(500)]
+    await stage.core.close_all()
+
+
+async def test_a_burst_of_timers_waits_while_the_transaction_is_full() -> None:
+    stage = Stage(EngineSettings(buffer_bytes=100))
+    stage.core.timer_handler = lambda task, timer_id, payload: task.put("counts", timer_id, bytes(40))
+    stage.store.tables[TIMERS] = {timer_key(n, b"%d" % n): b"" for n in range(50)}
+    stage.opened()
+    stage.transactions.hold.clear()
+    stage.task.start()
+    await until(lambda: stage.task.committing)
+    await stage.settle()
+    assert stage.task.pending.bytes < 300
+    stage.transactions.hold.set()
+    await until(lambda: len(stage.store.tables["counts"]) == 50)
+    await stage.core.close_all()
+
+
+async def test_a_timer_nobody_handles_is_set_aside_with_what_to_do(stage: Stage) -> None:
+    stage.task.set_timer(stage.clock.ms, b"t", b"p")
+    await stage.task.committed()
+    await until(lambda: letters(stage))
+    assert b"engine.on_timer" in dict(letters(stage)[0][2])["dead-letter.reason"]
