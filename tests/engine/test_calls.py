@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.calls import CALLS, Again, Answered, Breaker, Call, decode_call, encode_call
+from streams.engine.calls import CALLS, Again, Breaker, Call, decode_call, encode_call
 from streams.engine.failpoints import FailpointError
 from streams.engine.settings import EngineSettings
 from streams.engine.task import Task
@@ -185,7 +185,9 @@ async def test_a_raising_result_handler_is_undone_and_the_result_set_aside(stage
     stage.task.call(b"id", b"host/x")
     await stage.task.committed()
     await until(lambda: not stage.store.tables[CALLS])
-    letters = [letter for (topic, _), found in stage.transactions.committed.items() if topic == "dead" for letter in found]
+    letters = [
+        letter for (topic, _), found in stage.transactions.committed.items() if topic == "dead" for letter in found
+    ]
     ((key, value, headers),) = letters
     assert (key, value, dict(headers)["origin.call"]) == (b"id", b"ok", b"id")
     assert stage.store.tables["counts"] == {}
@@ -196,7 +198,7 @@ async def test_a_worker_that_was_frozen_commits_before_it_calls(stage: Calling) 
     stage.transactions.hold.clear()
     stage.task.touch()
     await stage.settle()
-    stage.clock.ms += 6_000                             # more than half of the session of 10 s
+    stage.clock.ms += 6_000  # more than half of the session of 10 s
     stage.transactions.hold.set()
     await until(lambda: stage.results)
     assert stage.log.count("end") >= 2, "one for the call, one to prove that nobody had taken over"
@@ -340,4 +342,7 @@ def test_back_off_doubles_to_its_maximum_and_is_the_same_in_every_run(call_id: b
 
 
 def test_a_row_reads_as_json() -> None:
-    assert encode_call(Call(b"request", 2, 1_000, "503")) == b'{"request":"cmVxdWVzdA==","attempt":2,"due_ms":1000,"why":"503"}'
+    assert (
+        encode_call(Call(b"request", 2, 1_000, "503"))
+        == b'{"request":"cmVxdWVzdA==","attempt":2,"due_ms":1000,"why":"503"}'
+    )

@@ -1,0 +1,279 @@
+"""What the engine overrides in Faust and aiokafka, or relies on there, is there, and behaves as it is taken to.
+
+Versions are pinned; when one is raised, this says what has to be looked at again.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from importlib.metadata import version
+from types import SimpleNamespace
+from typing import Any
+
+import aiokafka
+import faust
+import faust.stores
+import pytest
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.consumer.fetcher import Fetcher as AIOKafkaFetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from faust.app.base import App
+from faust.assignor.partition_assignor import PartitionAssignor
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
+from faust.transport.conductor import Conductor
+from faust.transport.consumer import ConsumerThread, Fetcher, ThreadDelegateConsumer, TransactionManager
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP
+from faust.worker import Worker
+from mode import Service
+
+from streams.engine import Engine, EngineSettings, Record, Task, exactly_once, runtime
+from streams.engine.engine import java_partition
+from streams.engine.store import TaskStore
+
+OVERRIDDEN: list[tuple[type, type, str]] = [
+    (Worker, runtime.TaskWorker, "on_first_start"),
+    (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "_create_worker_consumer"),
+    (Fetcher, runtime.TaskFetcher, "_fetcher"),
+    (Consumer, runtime.TaskConsumer, "perform_seek"),
+    (Consumer, runtime.TaskConsumer, "_new_consumer_thread"),
+    (Consumer, runtime.TaskConsumer, "_getmany"),
+    (Consumer, runtime.TaskConsumer, "_to_message"),
+    (TransactionManager, runtime.TaskTransactions, "on_partitions_revoked"),
+    (TransactionManager, runtime.TaskTransactions, "on_rebalance"),
+    (TransactionManager, runtime.TaskTransactions, "commit"),
+    (TransactionManager, runtime.TaskTransactions, "send"),
+    (Transport, runtime.TaskTransport, "Consumer"),
+    (Transport, runtime.TaskTransport, "Fetcher"),
+    (Transport, runtime.TaskTransport, "TransactionManager"),
+    (Recovery, runtime.TaskRecovery, "_restart_recovery"),
+    (TableManager, runtime.TaskTables, "recovery"),
+    (TableManager, runtime.TaskTables, "on_start"),
+    (TableManager, runtime.TaskTables, "on_stop"),
+    (TableManager, runtime.TaskTables, "_update_channels"),
+]
+
+
+@pytest.mark.parametrize(("base", "ours", "name"), OVERRIDDEN, ids=lambda value: getattr(value, "__name__", value))
+def test_what_is_overridden_exists(base: type, ours: type, name: str) -> None:
+    assert issubclass(ours, base)
+    assert name in ours.__dict__, f"{ours.__name__} overrides it no more: take it off the list"
+    theirs = inspect.getattr_static(base, name)
+    assert theirs is not inspect.getattr_static(ours, name)
+    if inspect.isfunction(theirs):
+        assert inspect.iscoroutinefunction(theirs) == inspect.iscoroutinefunction(getattr(ours, name))
+
+
+def test_every_override_is_on_the_list() -> None:
+    ours = [cls for cls in vars(runtime).values() if isinstance(cls, type) and cls.__module__ == runtime.__name__]
+    overriding = {
+        (cls.__name__, name)
+        for cls in ours
+        for name in cls.__dict__
+        if not name.startswith("__") and any(name in base.__dict__ for base in cls.__mro__[1:] if base is not object)
+    }
+    noise = {"_abc_impl", "abstract", "logger", "_Service__tasks_fully_registered", "_tasks"}
+    listed = {(ours.__name__, name) for _, ours, name in OVERRIDDEN}
+    assert {(cls, name) for cls, name in overriding if name not in noise} == listed
+
+
+RELIED_ON: list[tuple[object, str]] = [
+    (App, "_stop_fetcher"),
+    (App, "_fetcher"),
+    (App, "flow_control"),
+    (App, "consumer_generation_id"),
+    (App, "on_rebalance_end"),
+    (App, "assignor"),
+    (App, "transport"),
+    (Consumer, "stop_flow"),
+    (Consumer, "resume_flow"),
+    (Consumer, "seek_wait"),
+    (Consumer, "resume_partitions"),
+    (Consumer, "_drain_messages"),
+    (ThreadDelegateConsumer, "assignment"),
+    (AIOKafkaConsumerThread, "_ensure_consumer"),
+    (ConsumerThread, "getmany"),
+    (Recovery, "signal_recovery_start"),
+    (Recovery, "_wait"),
+    (Recovery, "on_rebalance"),
+    (Service, "wait_for_stopped"),
+    (Service, "set_shutdown"),
+    (Service, "service_reset"),
+    (TableManager, "on_actives_ready"),
+    (TableManager, "on_standbys_ready"),
+    (Conductor, "acks_enabled_for"),
+    (PartitionAssignor, "external_topics_metadata"),
+    (AIOKafkaClient, "bootstrap"),
+    (AIOKafkaClient, "coordinator_lookup"),
+    (AIOKafkaClient, "force_metadata_update"),
+    (AIOKafkaClient, "get_random_node"),
+    (AIOKafkaClient, "set_topics"),
+    (AIOKafkaFetcher, "fetched_records"),
+    (GroupCoordinator, "reset_generation"),
+    (ConnectionGroup, "COORDINATION"),
+    (CoordinationType, "TRANSACTION"),
+    (TaskStore, "persisted_offset"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), RELIED_ON, ids=lambda value: getattr(value, "__name__", value))
+def test_what_is_relied_on_exists(owner: object, name: str) -> None:
+    assert hasattr(owner, name)
+
+
+@pytest.mark.parametrize(
+    ("package", "pinned"), [("faust-streaming", "0.15.3"), ("mode-streaming", "0.7.1"), ("aiokafka", "0.14.0")]
+)
+def test_the_versions_are_those_that_were_read(package: str, pinned: str) -> None:
+    assert version(package) == pinned
+
+
+def test_the_overridden_signatures_are_called_as_before() -> None:
+    names: Callable[[Any], list[str]] = lambda function: list(inspect.signature(function).parameters)  # noqa: E731
+    assert names(Consumer._getmany) == ["self", "active_partitions", "timeout"]
+    assert names(Consumer._to_message) == ["self", "tp", "record"]
+    assert names(TransactionManager.on_rebalance) == ["self", "assigned", "revoked", "newly_assigned"]
+    assert names(TransactionManager.commit) == ["self", "offsets", "start_new_transaction"]
+    assert names(TransactionManager.send)[:7] == ["self", "topic", "key", "value", "partition", "timestamp", "headers"]
+    assert names(AIOKafkaConsumerThread._create_worker_consumer) == ["self", "transport"]
+    assert names(Transport.__init__) == ["self", "args", "kwargs"]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    app = faust.App("app", broker="kafka://broker:1", **exactly_once(partitions=4, instance_id="worker-1"))
+    return Engine(app, partitions=4, anchor="in", dead_letters="dead", settings=EngineSettings(fetch_max_wait_ms=77))
+
+
+def test_the_settings_of_an_app_choose_our_classes(engine: Engine) -> None:
+    conf = engine.app.conf
+    assert conf.TableManager is runtime.TaskTables
+    assert conf.ConsumerScheduler is runtime.BatchScheduler
+    assert conf.Worker is runtime.TaskWorker
+    assert conf.consumer_group_instance_id == "worker-1"
+    assert faust.stores.by_url(conf.store) is TaskStore
+    assert engine.app.transport is engine.transport
+
+
+def test_a_fetch_is_handed_on_as_one_item_a_partition_and_bound_to_its_task(engine: Engine) -> None:
+    records: list[Any] = [SimpleNamespace(offset=offset, timestamp=5) for offset in (3, 4, 7)]
+    tp = TP("in", 0)
+    ((found, batch),) = runtime.BatchScheduler().iterate({tp: records})
+    task: Any = SimpleNamespace(fetched_to={"in": 3}, backlog={})
+    batch.bind(task)
+    assert (found, batch.offset, batch.follows, batch.task, batch.value) == (tp, 7, 3, task, batch)
+    assert task.fetched_to == {"in": 8}
+    assert list(task.backlog.values()) == [3]
+
+
+async def test_a_batch_can_be_made_a_faust_message(engine: Engine) -> None:
+    task: Any = SimpleNamespace(fetched_to={"in": 0}, backlog={})
+    engine.tasks[0] = task
+    consumer = runtime.TaskConsumer.__new__(runtime.TaskConsumer)
+    consumer.transport, consumer.app = engine.transport, engine.app
+    batch = runtime.Batch(TP("in", 0), [SimpleNamespace(offset=3, timestamp=5)])  # type: ignore[list-item]
+    message = consumer._to_message(TP("in", 0), batch)
+    assert (message.value, message.offset, message.topic, batch.task) == (batch, 3, "in", task)
+
+
+async def test_the_worker_consumer_waits_as_short_for_a_fetch_as_the_settings_say(engine: Engine) -> None:
+    consumer: Any = SimpleNamespace(app=engine.app, in_transaction=True, transport=engine.transport)
+    thread = runtime.TaskConsumerThread.__new__(runtime.TaskConsumerThread)
+    thread.app, thread.consumer = engine.app, consumer
+    made = thread._create_worker_consumer(engine.transport)
+    assert isinstance(made, aiokafka.AIOKafkaConsumer)
+    assert made._fetch_max_wait_ms == 77
+    assert made._isolation_level == "read_committed"
+    assert made._group_instance_id == "worker-1"
+    assert hasattr(made, "_coordinator"), "its member_id says whether the group has expelled us"
+
+
+async def test_a_coordinator_that_was_expelled_has_no_member_id() -> None:
+    coordinator: Any = SimpleNamespace(request_rejoin=lambda: None)
+    coordinator.member_id = "worker-1-uuid"
+    GroupCoordinator.reset_generation(coordinator)
+    assert not coordinator.member_id
+
+
+async def test_a_reset_waits_for_the_opening_under_way_and_a_rebalance_interrupts_it(engine: Engine) -> None:
+    tables = runtime.TaskTables(engine.app)
+    recovery = tables.recovery
+    recovery._opening = asyncio.ensure_future(asyncio.sleep(60))
+    recovery.request_reset()
+    assert not recovery.signal_recovery_start.is_set()
+    assert recovery._reset_wanted
+    recovery.interrupt()
+    await asyncio.wait([recovery._opening])
+    assert recovery._opening.cancelled()
+    recovery.request_reset()
+    assert recovery.signal_recovery_start.is_set()
+
+
+def test_a_decorated_handler_is_an_agent_of_its_name_with_its_docstring(engine: Engine) -> None:
+    @engine.agent(engine.source("in"))
+    def count(task: Task, record: Record) -> None:
+        """Count things."""
+
+    (agent,) = engine.app.agents.values()
+    assert agent.name.endswith("test_runtime.count")
+    assert agent.help == "Count things."
+    assert list(agent.channel.topics) == ["in"]
+    assert agent.channel.acks is False
+    assert count.__name__ == "count"
+
+
+def test_tables_have_a_changelog_of_bytes_and_a_help(engine: Engine) -> None:
+    table = engine.table("counts", help="Word -> count.")
+    assert table.help == "Word -> count."
+    assert engine.changelogs["counts"] == "app-counts-changelog"
+    assert {"timers", "calls"} <= set(engine.app.tables)
+    with pytest.raises(TypeError, match=r"task\.put"):
+        table.data[b"k"] = b"v"
+
+
+def test_topics_are_all_that_has_to_exist_each_with_its_partitions(engine: Engine) -> None:
+    engine.source("in")
+    engine.sink("out", partitions=1, config={"retention.ms": "1000"})
+    specs = {spec.name: spec for spec in engine.topics()}
+    assert {name: spec.partitions for name, spec in specs.items()} == {
+        "dead": 4,
+        "in": 4,
+        "out": 1,
+        "app-timers-changelog": 4,
+        "app-calls-changelog": 4,
+    }
+    assert specs["app-calls-changelog"].config == {"cleanup.policy": "compact", "segment.bytes": "67108864"}
+    assert specs["out"].config == {"retention.ms": "1000"}
+
+
+def test_an_index_over_no_table_is_refused(engine: Engine) -> None:
+    with pytest.raises(LookupError, match="there is no table 'drivers' to index"):
+        engine.index("drivers", lambda: None)  # type: ignore[arg-type,return-value]
+
+
+def test_owners_are_read_from_the_last_assignment(engine: Engine) -> None:
+    assert engine.owners() == {}
+    engine.app.assignor.external_topic_distribution = {  # type: ignore[attr-defined]
+        "http://one:6066": {"in": [0, 2], "else": [1]},
+        "http://two:6067": {"in": [1, 3]},
+    }
+    assert engine.owners() == {0: "http://one:6066", 2: "http://one:6066", 1: "http://two:6067", 3: "http://two:6067"}
+
+
+@pytest.mark.parametrize(
+    ("key", "hashed"), [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536)]
+)
+def test_keys_are_partitioned_as_java_does(engine: Engine, key: bytes, hashed: int) -> None:
+    """The hashes are those of Kafka's own test of its murmur2."""
+    assert engine.partition_of(key) == java_partition(key, 4) == (hashed & 0x7FFFFFFF) % 4
+
+
+@pytest.mark.parametrize(
+    ("committed", "start", "end", "expected"),
+    [(None, 5, 9, 5), (7, 5, 9, 7), (9, 5, 9, 9), (3, 5, 9, 3), (10, 0, 9, 0)],
+)
+def test_a_task_reads_on_where_it_committed_and_from_the_start_of_a_new_log(
+    committed: int | None, start: int, end: int, expected: int
+) -> None:
+    assert Engine._next_offset("in", 0, committed, start, end) == expected
