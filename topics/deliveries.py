@@ -12,7 +12,7 @@ from msgspec import Meta
 from topics.dispatch import Attempt
 from topics.identity import OrderId, PartyId
 from topics.orders import Text
-from topics.records import Record
+from topics.records import Reader, Record
 
 Seconds = Annotated[int, Meta(ge=0)]
 
@@ -59,3 +59,4 @@ class EtaChanged(_Delivery, frozen=True, kw_only=True, omit_defaults=True):
 
 
 DeliveryRecord = DriverAssigned | DriverRefused | PickedUp | Delivered | EtaChanged
+READER: Reader[DeliveryRecord] = Reader(DeliveryRecord)

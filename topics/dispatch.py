@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from topics.identity import OrderId, PartyId
 from topics.places import Position
-from topics.records import Record
+from topics.records import Reader, Record
 
 Attempt = Annotated[int, Meta(ge=1)]
 Shift = Annotated[int, Meta(ge=1)]
@@ -64,3 +64,4 @@ class DriverGone(_Dispatch, frozen=True, kw_only=True, omit_defaults=True):
 
 
 DispatchRecord = DriverRequested | DriverAvailable | DriverMoved | DriverGone
+READER: Reader[DispatchRecord] = Reader(DispatchRecord)

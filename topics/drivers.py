@@ -10,7 +10,7 @@ from typing import ClassVar
 from topics.dispatch import Attempt, Shift
 from topics.identity import OrderId, PartyId
 from topics.places import Position
-from topics.records import Record
+from topics.records import Reader, Record
 
 
 class _Driver(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,3 +74,4 @@ class Unassign(_Driver, frozen=True, kw_only=True, omit_defaults=True):
 
 
 DriverRecord = SetAvailable | SetUnavailable | PickedUp | Delivered | Assign | Unassign
+READER: Reader[DriverRecord] = Reader(DriverRecord)

@@ -6,9 +6,19 @@ All have the same number of partitions, so that partition N of every one of them
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from topics import dead_letters, deliveries, dispatch, drivers, locations, order_updates, orders, payments, pos
-from topics import restaurants as restaurant_records
-from topics.records import Reader, Record
+from topics import (
+    dead_letters,
+    deliveries,
+    dispatch,
+    drivers,
+    locations,
+    order_updates,
+    orders,
+    payments,
+    pos,
+    restaurants,
+)
+from topics.records import Reader
 
 WEEK_MS = 7 * 24 * 3600 * 1000
 
@@ -21,19 +31,19 @@ class Family(NamedTuple):
     config: Mapping[str, str]
 
 
-def _kept_for_a_week(name: str, records: Any) -> Family:
-    return Family(name, Reader[Record](records), {"retention.ms": str(WEEK_MS)})
+def _kept_for_a_week(name: str, reader: Reader[Any]) -> Family:
+    return Family(name, reader, {"retention.ms": str(WEEK_MS)})
 
 
-ORDERS = _kept_for_a_week("orders", orders.Placed)
-PAYMENTS = _kept_for_a_week("payments", payments.PaymentRecord)
-POS = _kept_for_a_week("pos", pos.PosRecord)
-DISPATCH = _kept_for_a_week("dispatch", dispatch.DispatchRecord)
-DRIVERS = _kept_for_a_week("drivers", drivers.DriverRecord)
-LOCATIONS = _kept_for_a_week("locations", locations.Location)
-DELIVERIES = _kept_for_a_week("deliveries", deliveries.DeliveryRecord)
-ORDER_UPDATES = _kept_for_a_week("order-updates", order_updates.OrderUpdated)
-RESTAURANTS = Family("restaurants", Reader[Record](restaurant_records.Restaurant), {"cleanup.policy": "compact"})
+ORDERS = _kept_for_a_week("orders", orders.READER)
+PAYMENTS = _kept_for_a_week("payments", payments.READER)
+POS = _kept_for_a_week("pos", pos.READER)
+DISPATCH = _kept_for_a_week("dispatch", dispatch.READER)
+DRIVERS = _kept_for_a_week("drivers", drivers.READER)
+LOCATIONS = _kept_for_a_week("locations", locations.READER)
+DELIVERIES = _kept_for_a_week("deliveries", deliveries.READER)
+ORDER_UPDATES = _kept_for_a_week("order-updates", order_updates.READER)
+RESTAURANTS = Family("restaurants", restaurants.READER, {"cleanup.policy": "compact"})
 DEAD_LETTERS = Family(dead_letters.FAMILY, None, {"retention.ms": str(4 * WEEK_MS)})
 
 SOURCES = (ORDERS, PAYMENTS, POS, DELIVERIES, DISPATCH, DRIVERS, LOCATIONS)

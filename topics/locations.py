@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from topics.identity import PartyId
 from topics.places import Position
-from topics.records import Record
+from topics.records import Reader, Record
 
 
 class Location(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,3 +24,6 @@ class Location(Record, frozen=True, kw_only=True, omit_defaults=True):
     def key(self) -> str:
         """The driver's id."""
         return self.driver
+
+
+READER: Reader[Location] = Reader(Location)

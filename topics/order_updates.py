@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from topics.identity import OrderId, PartyId
 from topics.orders import Text
-from topics.records import Instant, Record
+from topics.records import Instant, Reader, Record
 
 
 class OrderStatus(Enum):
@@ -64,3 +64,6 @@ class OrderUpdated(Record, frozen=True, kw_only=True, omit_defaults=True):
     def key(self) -> str:
         """The order's id."""
         return self.order
+
+
+READER: Reader[OrderUpdated] = Reader(OrderUpdated)

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from topics.identity import ExternalId, PartyId, ProviderId, order_id
 from topics.places import Position
-from topics.records import Instant, Record
+from topics.records import Instant, Reader, Record
 
 Text = Annotated[str, Meta(max_length=200)]
 Amount = Annotated[int, Meta(ge=0, le=100_000_000)]
@@ -103,3 +103,6 @@ class Placed(Record, frozen=True, kw_only=True, omit_defaults=True):
     def event_id(self) -> str:
         """Derived from what is asked for, whatever id the sender gave: another body is another event."""
         return f"{self.key}/{self.cause}"
+
+
+READER: Reader[Placed] = Reader(Placed)

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from topics.identity import OrderId
 from topics.orders import Amount, Currency, Text
-from topics.records import Record
+from topics.records import Reader, Record
 
 ChargeId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$")]
 
@@ -63,3 +63,4 @@ class Refunded(_Payment, frozen=True, kw_only=True, omit_defaults=True):
 
 
 PaymentRecord = Charged | Declined | Refunded
+READER: Reader[PaymentRecord] = Reader(PaymentRecord)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from topics.identity import OrderId, PartyId
 from topics.orders import Text
-from topics.records import Record
+from topics.records import Reader, Record
 
 
 class _Ticket(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,3 +51,4 @@ class PreparationFinished(_Ticket, frozen=True, kw_only=True, omit_defaults=True
 
 
 PosRecord = TicketAccepted | TicketRejected | PreparationFinished
+READER: Reader[PosRecord] = Reader(PosRecord)

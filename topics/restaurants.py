@@ -12,7 +12,7 @@ from msgspec import Meta
 from topics.identity import PartyId
 from topics.orders import Text
 from topics.places import Position
-from topics.records import Record
+from topics.records import Reader, Record
 
 
 class Restaurant(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,3 +31,6 @@ class Restaurant(Record, frozen=True, kw_only=True, omit_defaults=True):
     def key(self) -> str:
         """The restaurant's id."""
         return self.restaurant
+
+
+READER: Reader[Restaurant] = Reader(Restaurant)

@@ -1,0 +1,38 @@
+"""The `orders` topic: orders as their providers placed them. See `processors.order` for what becomes of them."""
+
+import msgspec
+
+from processors import intake
+from streams import workflow
+from streams.agents.intake import decoded, from_here
+from streams.app import engine, restaurants
+from streams.app import orders as topic
+from streams.engine import Record, Refuse, Task
+from topics.identity import external_id_of
+from topics.orders import READER, Placed
+from topics.records import epoch_ms, instant
+
+IDEMPOTENCY_KEY = "idempotency-key"
+
+
+@engine.agent(topic)
+def orders(task: Task, record: Record) -> None:
+    """Take orders: check them at the door, have them paid."""
+    placed = _complete(decoded(READER, record), record)
+    if not from_here(task, record, placed.key):
+        return
+    at_ms = epoch_ms(placed.at) if placed.at else record.timestamp
+    restaurant = restaurants.get(placed.restaurant)
+    if problems := intake.check(placed, restaurant, at_ms):
+        raise Refuse("; ".join(f"{problem.pointer}: {problem.detail}" for problem in problems))
+    workflow.apply(task, placed.key, placed, record, restaurant)
+
+
+def _complete(placed: Placed, record: Record) -> Placed:
+    """An order without an external id is called after its `idempotency-key` header; without `at`, Kafka's time is it."""
+    if placed.external_id is None:
+        keys = [value for name, value in record.headers if name.lower() == IDEMPOTENCY_KEY]
+        if not keys:
+            raise Refuse("/external_id: give the order an external_id, or the record an idempotency-key header")
+        placed = msgspec.structs.replace(placed, external_id=external_id_of(keys[0].decode(errors="replace")))
+    return placed if placed.at else msgspec.structs.replace(placed, at=instant(record.timestamp))

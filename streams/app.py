@@ -1,0 +1,79 @@
+"""The Faust app: what runs, wired together. `faust -A streams.app worker` starts a worker of it.
+
+Read on in `streams/agents/` (what is consumed), `streams/tables.py` (what is kept), `streams/views/` (what is served),
+`processors/` (what is decided) and `streams/engine/` (why nothing is lost).
+"""
+
+from typing import Any
+
+import faust
+
+from processors.parameters import Parameters
+from streams.calls.performer import HttpPerformer
+from streams.engine import Engine, EngineSettings, exactly_once
+from streams.restaurants import Restaurants
+from streams.settings import Settings
+from streams.views.problems import problem_middleware
+from topics import families
+from topics.families import Family, topic_name
+
+DEFAULT_BROKER = "127.0.0.1:9092"
+"""Where nobody has said anything else; a worker finds out before it starts."""
+AGENTS = 7
+
+
+class OrderEngine(Engine):
+    """The engine, with what this app needs before it consumes anything: the restaurants."""
+
+    async def prepare(self) -> None:
+        """Create or check the topics, then read the restaurants."""
+        await super().prepare()
+        await restaurants.start(self.client_settings)
+
+
+def topic_of(family: Family) -> str:
+    """The Kafka topic of a family, in this installation."""
+    return topic_name(family.name, settings.topic_prefix)
+
+
+def _source(family: Family) -> Any:
+    return engine.source(topic_of(family), config=family.config)
+
+
+settings = Settings.from_environment()
+parameters = Parameters(speed_up=settings.speed_up)
+bootstrap = settings.bootstrap_servers or settings.embedded_address() or DEFAULT_BROKER
+app = faust.App(
+    settings.application,
+    broker=[f"kafka://{server}" for server in bootstrap.split(",")],
+    origin="streams",
+    web_tables_enabled=False,  # Faust's own hashes a row's whole key and cannot list
+    web_router_enabled=False,
+    web_application_options={"middlewares": [problem_middleware], "client_max_size": 1 << 20},
+    **exactly_once(partitions=settings.partitions, instance_id="worker-1"),
+)
+engine = OrderEngine(
+    app,
+    partitions=settings.partitions,
+    anchor=topic_of(families.ORDERS),
+    dead_letters=topic_of(families.DEAD_LETTERS),
+    settings=EngineSettings(
+        commit_gap_ms=settings.commit_gap_ms, create_topics=True, replication_factor=settings.replication_factor
+    ),
+)
+orders, payments, pos, deliveries = map(
+    _source, (families.ORDERS, families.PAYMENTS, families.POS, families.DELIVERIES)
+)
+dispatch, drivers, locations = map(_source, (families.DISPATCH, families.DRIVERS, families.LOCATIONS))
+order_updates = engine.sink(topic_of(families.ORDER_UPDATES), config=families.ORDER_UPDATES.config)
+engine.sink(topic_of(families.RESTAURANTS), config=families.RESTAURANTS.config)
+restaurants = Restaurants(topic_of(families.RESTAURANTS), settings.partitions, settings.restaurants)
+engine.performer = HttpPerformer()
+
+# each of these registers what it declares with the app above
+import streams.agents  # noqa: E402
+import streams.cli  # noqa: E402
+import streams.views  # noqa: E402,F401
+
+if len(app.agents) != AGENTS:
+    raise ImportError(f"{AGENTS} agents should consume the topics, but {len(app.agents)} are registered")

@@ -1,0 +1,42 @@
+"""The base of our commands: what goes wrong is one sentence and exit code 2, never a traceback."""
+
+import sys
+from typing import Any, ClassVar
+
+from faust.cli.base import AppCommand
+
+from streams.embedded.errors import SetUpError
+from streams.restaurants import WrongRestaurants
+
+USAGE = 2
+
+
+class CommandError(Exception):
+    """The command cannot do what it was asked to; the message says why and what would help."""
+
+
+SENTENCES = (CommandError, SetUpError, WrongRestaurants)
+"""Errors whose message is meant for the person at the keyboard."""
+
+
+class Command(AppCommand):
+    """A command of ours. Subclasses write `perform`."""
+
+    abstract: ClassVar[bool] = True
+
+    def perform(self) -> None:
+        """Do it; print with `self.say`."""
+        raise NotImplementedError
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Perform it, and say what went wrong."""
+        try:
+            self.perform(*self.args, **self.kwargs)
+        except SENTENCES as error:
+            fail(error)
+
+
+def fail(error: Exception) -> None:
+    """Say what is wrong and exit."""
+    print(error, file=sys.stderr)
+    sys.exit(USAGE)

@@ -1,0 +1,103 @@
+"""What a worker can be told from its environment: ``DABBAWALA_*`` and ``KAFKA_BOOTSTRAP_SERVERS``.
+
+A value that cannot be stops the start with a sentence that names it.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class WrongSetting(ValueError):
+    """A setting has a value that cannot be used; the message says which, and what would do."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The typed settings. See the README for what each is good for."""
+
+    bootstrap_servers: str | None
+    """Kafka as ``host:port[,host:port]``; None: the embedded one."""
+    directory: Path
+    """Where everything of this installation lives: embedded Kafka, RocksDB, ledgers, logs."""
+    application: str
+    """Consumer group, prefix of transactional ids and of changelog topics."""
+    topic_prefix: str
+    partitions: int
+    """Of every topic. More partitions, more tasks that work beside each other; never changed afterwards."""
+    replication_factor: int
+    commit_gap_ms: int
+    """Pause after a commit, for clusters with the default ``add.partitions.to.txn.retry.backoff.ms``."""
+    payment_provider: str
+    payment_url: str
+    public_url: str | None
+    """Where payment providers and restaurants reach the web views; None: the worker's own address."""
+    restaurants: Path
+    speed_up: float
+    """How much faster than the real world the simulated one is; divides waits and travel times. 0: no time at all."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Read the settings; :class:`WrongSetting` for one that cannot be."""
+        variables = os.environ if environment is None else environment
+        embedded = not variables.get("KAFKA_BOOTSTRAP_SERVERS")
+        prefix = _word(variables, "DABBAWALA_TOPIC_PREFIX", "dabbawala")
+        return cls(
+            bootstrap_servers=variables.get("KAFKA_BOOTSTRAP_SERVERS") or None,
+            directory=Path(variables.get("DABBAWALA_DIR", ".dabbawala")),
+            application=_word(variables, "DABBAWALA_APPLICATION", prefix),
+            topic_prefix=prefix,
+            partitions=_number(variables, "DABBAWALA_PARTITIONS", 4, 1, 1000, int),
+            replication_factor=_number(variables, "DABBAWALA_REPLICATION_FACTOR", 1 if embedded else 3, 1, 16, int),
+            commit_gap_ms=_number(variables, "DABBAWALA_COMMIT_GAP_MS", 0 if embedded else 4, 0, 1000, int),
+            payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
+            payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
+            public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),
+            restaurants=Path(variables.get("DABBAWALA_RESTAURANTS", "restaurants.json")),
+            speed_up=_number(variables, "DABBAWALA_SPEED_UP", 1.0, 0.0, 1e6, float),
+        )
+
+    def embedded_address(self) -> str | None:
+        """The bootstrap servers of the embedded Kafka, as written down by whoever started it."""
+        file = self.directory / "kafka" / "address"
+        return file.read_text().strip() if file.exists() else None
+
+
+Number = TypeVar("Number", int, float)
+U = TypeVar("U", str, None)
+
+
+def _number(
+    variables: Mapping[str, str], name: str, default: Number, low: float, high: float, read: Callable[[str], Number]
+) -> Number:
+    text = variables.get(name)
+    if text is None:
+        return default
+    try:
+        value = read(text)
+    except ValueError:
+        value = None
+    if value is None or not low <= value <= high:
+        kind = "a whole number" if read is int else "a number"
+        raise WrongSetting(f"{name}={text!r}: it must be {kind} from {low:g} to {high:g}")
+    return value
+
+
+def _word(variables: Mapping[str, str], name: str, default: str) -> str:
+    value = variables.get(name, default)
+    if not value or not all(letter.isalnum() or letter in "._-" for letter in value):
+        raise WrongSetting(f"{name}={value!r}: it must be letters, digits, dots, dashes and underscores")
+    return value
+
+
+def _url(variables: Mapping[str, str], name: str, default: U) -> str | U:
+    value = variables.get(name)
+    if value is None:
+        return default
+    if not value.startswith(("http://", "https://")):
+        raise WrongSetting(f"{name}={value!r}: it must be a URL that starts with http:// or https://")
+    return value.rstrip("/")

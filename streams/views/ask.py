@@ -1,0 +1,173 @@
+"""How a view asks a task to decide: on the right worker, by a record on a topic, answered when that is committed.
+
+arrive   the body is read and the key it is about is known
+route    the request is sent on to the worker that owns the key's partition, unless that is this one
+produce  the record is on its topic, acknowledged by the broker; from here it is not lost
+answer   what the task decided, once committed; if that takes too long, 202 and where to look
+"""
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+from aiohttp import web
+from faust.web import View
+from httpx_aiohttp import AiohttpTransport
+
+from processors.decision import Outcome
+from streams.app import app, engine, settings
+from streams.tracing import traceparent
+from streams.views.problems import FieldError, Problem
+from streams.workflow import Told
+from topics.families import Family, topic_name
+from topics.identity import owner_of
+from topics.records import Reader, Record, Undecodable, write
+
+log = logging.getLogger(__name__)
+
+DECISION_S = 5.0
+"""How long a sender is kept waiting for the decision; then 202, and the event is applied when it is."""
+PROXY_S = 40.0
+"""Above the longest long poll."""
+SENT_ON = "X-Dabbawala-Sent-On"
+"""Marks a request that a worker sent on: it is not sent on again, or two workers could play ball with it."""
+STATUS = {Outcome.APPLIED: 200, Outcome.ABSORBED: 200, Outcome.REFUSED: 409, Outcome.UNKNOWN: 404}
+
+T = TypeVar("T")
+
+
+class ApiView(View):
+    """What the views share. Handlers get the path's variables by name."""
+
+    client: httpx.AsyncClient | None = None
+
+    async def dispatch(self, request: Any) -> Any:
+        """Call the handler of the method; errors are the middleware's."""
+        method = self.methods[request.method.lower()]
+        if request.method not in self.get_methods():
+            raise web.HTTPMethodNotAllowed(request.method, sorted(self.get_methods()))
+        return await method(request, **request.match_info)
+
+
+def respond(status: int, body: Any, **headers: str) -> web.Response:
+    """A JSON answer."""
+    return web.Response(
+        status=status, body=msgspec.json.encode(body), content_type="application/json", headers=headers or None
+    )
+
+
+async def read_body(request: web.Request, reader: Reader[T]) -> T:
+    """The body as the reader's type, or a problem naming the field."""
+    try:
+        return reader.read(await request.read() or b"{}")
+    except Undecodable as wrong:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "invalid",
+            f"the body cannot be used: {wrong}",
+            [FieldError(wrong.pointer, wrong.reason)],
+        ) from None
+
+
+def named(value: str, kind: Any, what: str) -> str:
+    """A path's variable, if it can be the id of what it stands for; else there is none."""
+    try:
+        return str(msgspec.convert(value, kind))
+    except msgspec.ValidationError:
+        raise Problem(404, "unknown", f"{value!r} cannot be the id of {what}") from None
+
+
+async def elsewhere(request: web.Request, key: str) -> web.Response | None:
+    """The answer of the worker that owns the key; None if that is this one."""
+    partition = engine.partition_of(key.encode())
+    if partition in engine.open_partitions():
+        return None
+    owner = engine.owners().get(partition)
+    if owner is None or owner.rstrip("/") == str(app.conf.canonical_url).rstrip("/") or SENT_ON in request.headers:
+        raise Problem(503, "not-ready", f"partition {partition} is being opened; try again", Retry_After="1")
+    return await send_on(request, owner)
+
+
+async def everywhere(request: web.Request, own: list[Any], member: str) -> list[Any]:
+    """What this worker found, and what the others find when they are asked the same; `member` of their answers."""
+    here = str(app.conf.canonical_url).rstrip("/")
+    others = {owner.rstrip("/") for owner in engine.owners().values()} - {here}
+    if SENT_ON in request.headers or not others:
+        return own
+    answers = await asyncio.gather(*(send_on(request, owner) for owner in sorted(others)))
+    for answer in answers:
+        if answer.status != HTTPStatus.OK:
+            raise Problem(503, "owner-unreachable", "another worker cannot answer now; try again", Retry_After="1")
+    return own + [row for answer in answers for row in msgspec.json.decode(answer.body)[member]]
+
+
+async def send_on(request: web.Request, owner: str) -> web.Response:
+    """The same request, asked of another worker."""
+    headers = {name: value for name, value in request.headers.items() if name.lower() in _PASSED_ON}
+    try:
+        answer = await _client().request(
+            request.method,
+            owner.rstrip("/") + request.path_qs,
+            content=await request.read(),
+            headers={**headers, SENT_ON: "1"},
+        )
+    except httpx.HTTPError as error:
+        raise Problem(
+            503,
+            "owner-unreachable",
+            f"{owner} owns it and does not answer ({type(error).__name__}); try again",
+            Retry_After="1",
+        ) from None
+    kept = {name: value for name, value in answer.headers.items() if name.lower() in _PASSED_BACK}
+    return web.Response(status=answer.status_code, body=answer.content, headers=kept)
+
+
+async def decide(family: Family, record: Record) -> Told | None:
+    """Put the record on its topic and wait for the committed decision; None if that takes too long."""
+    with engine.watch.answer(record.event_id) as decision:
+        await produce(family, record)
+        try:
+            told = await decision.get(DECISION_S)
+        except TimeoutError:
+            return None
+    assert isinstance(told, Told)
+    return told
+
+
+async def produce(family: Family, record: Record) -> None:
+    """Put the record on its topic; returns when the broker has acknowledged it."""
+    headers = {"traceparent": traceparent(owner_of(record.event_id) or record.key, record.event_id).encode()}
+    topic = app.topic(
+        topic_name(family.name, settings.topic_prefix),
+        key_serializer="raw",
+        value_serializer="raw",
+        key_type=bytes,
+        value_type=bytes,
+    )
+    sent = await topic.send(key=record.key.encode(), value=write(record), headers=headers)
+    try:
+        await asyncio.wait_for(asyncio.ensure_future(sent), DECISION_S * 2)
+    except TimeoutError:
+        raise Problem(
+            503, "broker-silent", "Kafka has not acknowledged this; send it again with the same key", Retry_After="2"
+        ) from None
+
+
+def refusal(told: Told, key: str) -> Problem:
+    """The problem that says why something was refused."""
+    if told.outcome is Outcome.UNKNOWN:
+        return Problem(404, "unknown", f"there is no {key} here")
+    return Problem(told.status or STATUS[told.outcome], "refused", told.reason, [FieldError(*e) for e in told.errors])
+
+
+def _client() -> httpx.AsyncClient:
+    if ApiView.client is None:
+        ApiView.client = httpx.AsyncClient(transport=AiohttpTransport(), timeout=PROXY_S)
+    return ApiView.client
+
+
+_PASSED_ON = {"content-type", "idempotency-key", "traceparent", "accept"}
+_PASSED_BACK = {"content-type", "location", "retry-after"}

@@ -1,0 +1,190 @@
+"""What a driver's app calls: work wanted and not wanted, the delivery assigned, picked up, delivered, where I am."""
+
+import asyncio
+import time
+from uuid import uuid4
+
+import msgspec
+from aiohttp import web
+from processors.driver import Driver
+
+from processors.decision import Outcome
+from streams import tables
+from streams.app import app, engine
+from streams.views.ask import ApiView, decide, elsewhere, named, produce, read_body, refusal, respond
+from streams.views.problems import Problem
+from topics.drivers import Delivered, DriverRecord, PickedUp, SetAvailable, SetUnavailable
+from topics.families import DRIVERS, LOCATIONS
+from topics.identity import OrderId, PartyId
+from topics.locations import Location
+from topics.places import Position
+from topics.records import Instant, Reader, instant
+
+LONGEST_WAIT_S = 30.0
+"""Of a long poll; an app polls again."""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `available`."""
+
+    region: PartyId
+    position: Position
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `pickup` and `delivered`."""
+
+    delivery: OrderId
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `location`."""
+
+    position: Position
+    at: Instant | None = None
+
+
+_wanted: Reader[Wanted] = Reader(Wanted)
+_done: Reader[Done] = Reader(Done)
+_where: Reader[Where] = Reader(Where)
+
+
+@app.page("/v1/drivers/{driver}")
+class DriverState(ApiView):
+    """How a driver stands."""
+
+    async def get(self, request: web.Request, driver: str) -> web.Response:
+        """Status, shift, place, delivery."""
+        named(driver, PartyId, "a driver")
+        return await elsewhere(request, driver) or respond(200, _shown(_known(driver)))
+
+
+@app.page("/v1/drivers/{driver}/available")
+class Available(ApiView):
+    """The driver wants work."""
+
+    async def post(self, request: web.Request, driver: str) -> web.Response:
+        """In a region, from a position on."""
+        named(driver, PartyId, "a driver")
+        wanted = await read_body(request, _wanted)
+        event = SetAvailable(
+            id=_request_id(request, driver, "available"), driver=driver, region=wanted.region, position=wanted.position
+        )
+        return await _tell(request, driver, event)
+
+
+@app.page("/v1/drivers/{driver}/unavailable")
+class Unavailable(ApiView):
+    """The driver wants no more work."""
+
+    async def post(self, request: web.Request, driver: str) -> web.Response:
+        """Refused while a delivery is under way."""
+        named(driver, PartyId, "a driver")
+        return await _tell(
+            request, driver, SetUnavailable(id=_request_id(request, driver, "unavailable"), driver=driver)
+        )
+
+
+@app.page("/v1/drivers/{driver}/pickup")
+class Pickup(ApiView):
+    """The driver has the food."""
+
+    async def post(self, request: web.Request, driver: str) -> web.Response:
+        """Of this delivery."""
+        named(driver, PartyId, "a driver")
+        done = await read_body(request, _done)
+        return await _tell(request, driver, PickedUp(driver=driver, delivery=done.delivery))
+
+
+@app.page("/v1/drivers/{driver}/delivered")
+class HandedOver(ApiView):
+    """The customer has the food."""
+
+    async def post(self, request: web.Request, driver: str) -> web.Response:
+        """Of this delivery."""
+        named(driver, PartyId, "a driver")
+        done = await read_body(request, _done)
+        return await _tell(request, driver, Delivered(driver=driver, delivery=done.delivery))
+
+
+@app.page("/v1/drivers/{driver}/location")
+class DriverLocation(ApiView):
+    """Where the driver is."""
+
+    async def post(self, request: web.Request, driver: str) -> web.Response:
+        """Taken when Kafka has it; nobody waits for what follows from it."""
+        named(driver, PartyId, "a driver")
+        where = await read_body(request, _where)
+        if (answer := await elsewhere(request, driver)) is not None:
+            return answer
+        _known(driver)
+        at = where.at or instant(time.time_ns() // 1_000_000)
+        event_id = f"{driver}/at/{at.isoformat()}"
+        await produce(LOCATIONS, Location(id=event_id, driver=driver, position=where.position, at=at))
+        return respond(202, {"driver": driver})
+
+
+@app.page("/v1/drivers/{driver}/delivery")
+class AssignedDelivery(ApiView):
+    """The delivery the driver has, as a long poll."""
+
+    async def get(self, request: web.Request, driver: str) -> web.Response:
+        """With `?wait=SECONDS`, wait so long for one; 204 if there is none by then."""
+        named(driver, PartyId, "a driver")
+        deadline = asyncio.get_running_loop().time() + _wait(request)
+        if (answer := await elsewhere(request, driver)) is not None:
+            return answer
+        while (row := _known(driver)).assignment is None:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or not await engine.watch.changed(tables.drivers.name, driver.encode(), left):
+                return web.Response(status=204)
+            if engine.partition_of(driver.encode()) not in engine.open_partitions():
+                raise Problem(503, "not-ready", "the driver's partition moves to another worker", Retry_After="1")
+        return respond(200, row.assignment)
+
+
+async def _tell(request: web.Request, driver: str, event: DriverRecord) -> web.Response:
+    if (answer := await elsewhere(request, driver)) is not None:
+        return answer
+    told = await decide(DRIVERS, event)
+    if told is None:
+        return respond(202, {"driver": driver}, Location=f"/v1/drivers/{driver}")
+    if told.outcome in (Outcome.REFUSED, Outcome.UNKNOWN):
+        raise refusal(told, f"driver {driver}")
+    return respond(200, _shown(_known(driver)))
+
+
+def _known(driver: str) -> Driver:
+    row = tables.drivers.read(driver, driver)
+    if row is None:
+        raise Problem(404, "unknown", f"driver {driver} has never been available")
+    return row
+
+
+def _shown(row: Driver) -> dict[str, object]:
+    return {
+        "driver": row.id,
+        "status": row.status.value,
+        "shift": row.shift,
+        "region": row.region,
+        "position": row.position,
+        "delivery": row.assignment.delivery if row.assignment else None,
+        "picked_up": bool(row.assignment and row.assignment.picked_up),
+    }
+
+
+def _request_id(request: web.Request, driver: str, what: str) -> str:
+    """A request that is sent again with its `Idempotency-Key` is the same event; without one each is its own."""
+    key = request.headers.get("Idempotency-Key", "").strip('"') or uuid4().hex
+    return f"{driver}/{what}/{key[:128]}"
+
+
+def _wait(request: web.Request) -> float:
+    text = request.query.get("wait", "0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_WAIT_S:
+        raise Problem(422, "invalid", f"wait={text}: it must be a number of seconds from 0 to {LONGEST_WAIT_S:g}")
+    return seconds

@@ -1,0 +1,154 @@
+"""Placing an order, and looking at one."""
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import msgspec
+from aiohttp import web
+from processors.order import Order
+
+from processors import intake
+from processors.decision import Outcome
+from streams import tables
+from streams.app import app, restaurants
+from streams.views.ask import ApiView, decide, elsewhere, everywhere, named, read_body, refusal, respond
+from streams.views.problems import FieldError, Problem
+from topics.families import ORDERS
+from topics.identity import OrderId, external_id_of
+from topics.order_updates import OrderStatus
+from topics.orders import READER, Placed
+from topics.records import instant
+
+LIST_LIMIT = 100
+LONGEST_LIST = 1000
+LONGEST_KEY = 255
+
+
+@app.page("/v1/orders")
+class Orders(ApiView):
+    """Place one, list them."""
+
+    async def post(self, request: web.Request) -> web.Response:
+        """201 for a new order, 200 with the same body for the same one again."""
+        placed = _identified(await read_body(request, READER), request.headers.get("Idempotency-Key"))
+        placed = msgspec.structs.replace(placed, at=instant(_now_ms()))
+        if (answer := await elsewhere(request, placed.key)) is not None:
+            return answer
+        if problems := intake.check(placed, restaurants.get(placed.restaurant), _now_ms()):
+            errors = [FieldError(problem.pointer, problem.detail) for problem in problems]
+            raise Problem(422, "invalid", "the order cannot be taken: " + errors[0].detail, errors)
+        told = await decide(ORDERS, placed)
+        location = f"/v1/orders/{placed.key}"
+        row = tables.orders.read(placed.key, placed.key)
+        if told is None or row is None:
+            return respond(202, {"id": placed.key}, Location=location)
+        if told.outcome is Outcome.REFUSED:
+            raise refusal(told, f"order {placed.key}")
+        body = {
+            "id": placed.key,
+            "provider": placed.provider,
+            "external_id": placed.external_id,
+            "placed_at": instant(row.placed_at),
+        }
+        return respond(201 if told.outcome is Outcome.APPLIED else 200, body, Location=location)
+
+    async def get(self, request: web.Request) -> web.Response:
+        """Of every worker, in the order of their ids within each; `?status=` and `?limit=` narrow it down."""
+        status, limit = _status(request), _limit(request)
+        own = [_shown(row) for row in islice(_orders(status), limit)]
+        found = await everywhere(request, own, "orders")
+        return respond(200, {"orders": found[:limit]})
+
+
+@app.page("/v1/orders/{order}")
+class OneOrder(ApiView):
+    """How an order stands."""
+
+    async def get(self, request: web.Request, order: str) -> web.Response:
+        """Status, ETA, and where its payment, ticket and delivery are."""
+        named(order, OrderId, "an order")
+        return await elsewhere(request, order) or respond(200, _shown(_known(order)))
+
+
+@app.page("/v1/orders/{order}/journal")
+class OrderJournal(ApiView):
+    """Everything that happened to an order."""
+
+    async def get(self, request: web.Request, order: str) -> web.Response:
+        """One entry an event: when, which, what it led to."""
+        named(order, OrderId, "an order")
+        if (answer := await elsewhere(request, order)) is not None:
+            return answer
+        _known(order)
+        entries = [entry for _, entry in tables.journal.scan(order, f"{order}/")]
+        return respond(200, {"order": order, "entries": entries})
+
+
+def _identified(placed: Placed, idempotency_key: str | None) -> Placed:
+    """An order without an external id is called after its `Idempotency-Key`."""
+    if placed.external_id is not None:
+        return placed
+    key = (idempotency_key or "").strip('"')
+    if not key or len(key) > LONGEST_KEY:
+        advice = "give the order an external_id, or the request an Idempotency-Key of up to 255 characters"
+        raise Problem(422, "invalid", advice, [FieldError("/external_id", advice)])
+    return msgspec.structs.replace(placed, external_id=external_id_of(key))
+
+
+def _known(order: str) -> Order:
+    row = tables.orders.read(order, order)
+    if row is None:
+        raise Problem(404, "unknown", f"there is no order {order} here")
+    return row
+
+
+def _orders(status: OrderStatus | None) -> Iterator[Order]:
+    return (row for _, row in tables.orders.scan_all() if status is None or row.status is status)
+
+
+def _shown(row: Order) -> dict[str, object]:
+    payment = tables.payments.read(row.id, row.id)
+    ticket = tables.tickets.read(row.id, row.id)
+    delivery = tables.deliveries.read(row.id, row.id)
+    return {
+        "id": row.id,
+        "display_number": row.display_number,
+        "status": row.status.value,
+        "version": row.version,
+        "restaurant": row.restaurant,
+        "reason": row.reason,
+        "driver": row.driver,
+        "eta": instant(row.eta_ms) if row.eta_ms is not None else None,
+        "eta_s": max(0, round((row.eta_ms - _now_ms()) / 1000)) if row.eta_ms is not None else None,
+        "attention": row.attention,
+        "placed_at": instant(row.placed_at),
+        "updated_at": instant(row.updated_at),
+        "total": row.total,
+        "currency": row.currency,
+        "payment": {"status": payment.status.value} if payment else None,
+        "ticket": {"status": ticket.status.value} if ticket else None,
+        "delivery": {"status": delivery.status.value, "attempt": delivery.attempt} if delivery else None,
+    }
+
+
+def _status(request: web.Request) -> OrderStatus | None:
+    text = request.query.get("status")
+    if text is None:
+        return None
+    try:
+        return OrderStatus(text)
+    except ValueError:
+        names = ", ".join(status.value for status in OrderStatus)
+        raise Problem(422, "invalid", f"status={text}: it must be one of {names}") from None
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit", str(LIST_LIMIT))
+    if not text.isdigit() or not 1 <= int(text) <= LONGEST_LIST:
+        raise Problem(422, "invalid", f"limit={text}: it must be a whole number from 1 to {LONGEST_LIST}")
+    return int(text)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,116 @@
+"""The tables, decoded, as the workers have them committed: JSON, or a page for a browser."""
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from streams import tables
+from streams.app import app, engine
+from streams.views.ask import ApiView, elsewhere, everywhere, respond
+from streams.views.problems import Problem
+
+LIMIT = 100
+LONGEST = 10_000
+
+
+@app.page("/table/")
+class Tables(ApiView):
+    """Which tables there are."""
+
+    async def get(self, request: web.Request) -> web.Response:
+        """Name and help of each."""
+        found = [{"name": table.name, "help": table.help} for table in app.tables.values()]
+        if _wants_page(request):
+            rows = (
+                [f'<a href="/table/{escape(t["name"])}/">{escape(t["name"])}</a>', escape(t["help"])] for t in found
+            )
+            return _page("tables", ["name", "what is in it"], rows)
+        return respond(200, {"tables": found})
+
+
+@app.page("/table/{name}/")
+class TableRows(ApiView):
+    """The rows of a table, of every worker."""
+
+    async def get(self, request: web.Request, name: str) -> web.Response:
+        """At most `?limit=` of each worker."""
+        limit = _checked(request, name)
+        rows = await everywhere(request, _rows(name, limit), "rows")
+        return _answer(request, name, rows)
+
+
+@app.page("/table/{name}/{key}")
+class OwnersRows(ApiView):
+    """The rows of one order, driver or region."""
+
+    async def get(self, request: web.Request, name: str, key: str) -> web.Response:
+        """Every row whose key is it or begins with it and a slash."""
+        limit = _checked(request, name)
+        owner = tables.owner(name, key)
+        if (answer := await elsewhere(request, owner)) is not None:
+            return answer
+        return _answer(request, name, _rows(name, limit, key))
+
+
+def _rows(name: str, limit: int, key: str | None = None) -> list[dict[str, Any]]:
+    if key is None:
+        found = engine.scan(name, limit=limit)
+    else:
+        partition = engine.partition_of(tables.owner(name, key).encode())
+        found = engine.scan(name, partition, limit=None if name == "timers" else limit, prefix=_prefix(name, key))
+    rows = []
+    for partition, row_key, value in found:
+        shown_key, row = tables.shown(name, row_key, value)
+        if key is None or shown_key == key or shown_key.startswith(f"{key}/"):
+            rows.append({"partition": partition, "key": shown_key, "row": row})
+    return rows[:limit]
+
+
+def _prefix(name: str, key: str) -> bytes:
+    return b"" if name == "timers" else key.encode()  # timers are kept in the order they are due
+
+
+def _checked(request: web.Request, name: str) -> int:
+    if name not in app.tables:
+        raise Problem(404, "unknown", f"there is no table {name}; there are: {', '.join(sorted(app.tables))}")
+    text = request.query.get("limit", str(LIMIT))
+    if not text.isdigit() or not 1 <= int(text) <= LONGEST:
+        raise Problem(422, "invalid", f"limit={text}: it must be a whole number from 1 to {LONGEST}")
+    return int(text)
+
+
+def _answer(request: web.Request, name: str, rows: list[dict[str, Any]]) -> web.Response:
+    if not _wants_page(request):
+        return respond(200, {"table": name, "rows": rows})
+    cells = (
+        [str(row["partition"]), escape(row["key"]), f"<code>{escape(msgspec.json.encode(row['row']).decode())}</code>"]
+        for row in rows
+    )
+    return _page(name, ["partition", "key", "row"], cells)
+
+
+def _wants_page(request: web.Request) -> bool:
+    return "text/html" in request.headers.get("Accept", "")
+
+
+def _page(title: str, heads: list[str], rows: Iterable[list[str]]) -> web.Response:
+    """A page with one table. The cells are HTML, escaped by whoever made them."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    text = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)} · Dabbawala</title>'
+        f"<style>{_STYLE}</style><h1>{escape(title)}</h1>"
+        f'<p><a href="/table/">all tables</a></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></html>'
+    )
+    return web.Response(text=text, content_type="text/html")
+
+
+_STYLE = (
+    "body{font:15px system-ui;margin:2rem;color:#222;background:#fff}table{border-collapse:collapse;width:100%}"
+    "th,td{text-align:left;padding:.35rem .8rem;border-bottom:1px solid #ddd;vertical-align:top}"
+    "code{font-size:12px;word-break:break-all}a{color:#0645ad}"
+    "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,td{border-color:#333}a{color:#8ab4f8}}"
+)
