@@ -72,9 +72,9 @@ lock-kafka: .venv/installed-dev ## resolve streams/embedded/pom.xml anew into ka
 	@$(BIN)/python -m streams.embedded.download
 
 clean: ## stop what runs from .dabbawala and remove it, and what the tools left; .venv stays
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m streams.embedded clean; else rm -rf "$$DABBAWALA_DIR"; fi
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m streams.embedded clean; else rm -rf .dabbawala; fi
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
-	@find $(TYPED) -name __pycache__ -prune -exec rm -rf {} +
+	@$(if $(TYPED),find $(TYPED) -name __pycache__ -prune -exec rm -rf {} +)
 
 .venv/installed-embedded: requirements/embedded.txt requirements/uv.txt requirements/install.py
 	@$(INSTALL) embedded

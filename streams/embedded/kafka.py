@@ -31,13 +31,13 @@ from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_co
 from streams.embedded import download
 from streams.embedded.errors import SetUpError
 from streams.embedded.lock import locked
+from streams.embedded.ports import LOOPBACK, is_free
 
-HOST = "127.0.0.1"
 FIRST_PORT = 9092
 """Kafka's own; where it is taken the broker moves up by two: the second port is the controller's."""
 
 READY_S = 60
-"""From process start to an acknowledged record: 1 s with Java's cache, 3 s without, many times that on a busy machine."""
+"""From process start to an acknowledged record: 1 s with Java's cache, 3 s without, far more on a busy machine."""
 
 STOP_S = 30
 """From SIGTERM to the end: 0.3 s, and 4 s more the one time it writes Java's cache."""
@@ -206,8 +206,8 @@ class EmbeddedKafka:
             self._format(class_path)
             if self._launch(class_path, port):
                 self.started = True
-                self._progress(f"Kafka is ready on {HOST}:{port}")
-                return f"{HOST}:{port}"
+                self._progress(f"Kafka is ready on {LOOPBACK}:{port}")
+                return f"{LOOPBACK}:{port}"
         raise AssertionError("the ports are without end")
 
     def _ports(self) -> "itertools.chain[int]":
@@ -219,7 +219,7 @@ class EmbeddedKafka:
         return self._properties.read_text() if self._properties.exists() else ""
 
     def _write_properties(self, port: int) -> None:
-        text = PROPERTIES.format(host=HOST, port=port, controller_port=port + 1, data=self._data)
+        text = PROPERTIES.format(host=LOOPBACK, port=port, controller_port=port + 1, data=self._data)
         self._properties.write_text(text)
 
     def _format(self, class_path: list[Path]) -> None:
@@ -236,7 +236,7 @@ class EmbeddedKafka:
 
     def _launch(self, class_path: list[Path], port: int) -> bool:
         """Start the process and wait until it takes a record; False if the port was taken. Raises `SetUpError`."""
-        if not (_free(port) and _free(port + 1)):
+        if not (is_free(port) and is_free(port + 1)):
             return False
         with self._log.open("ab") as log:
             said = log.tell()
@@ -342,22 +342,12 @@ def _new_cluster_id() -> str:
     return found if not found.startswith("-") else _new_cluster_id()
 
 
-def _free(port: int) -> bool:
-    with socket.socket() as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
 def _takes_a_record(port: int) -> bool:
     """Try for a moment to have a record acknowledged."""
     time.sleep(0.02)
     try:
-        socket.create_connection((HOST, port), timeout=1).close()
-        asyncio.run(asyncio.wait_for(_produce(f"{HOST}:{port}"), timeout=5))
+        socket.create_connection((LOOPBACK, port), timeout=1).close()
+        asyncio.run(asyncio.wait_for(_produce(f"{LOOPBACK}:{port}"), timeout=5))
     except (OSError, KafkaError, TimeoutError):
         return False
     return True

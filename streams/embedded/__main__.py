@@ -1,0 +1,64 @@
+"""`python -m streams.embedded start|stop|address|clean`: the embedded Kafka by hand, and the end of everything."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+
+from streams.embedded import kafka
+from streams.embedded.errors import SetUpError
+from streams.embedded.slots import living_workers
+
+GRACE_S = 10.0
+OURS = ("kafka", "worker-*", "ledgers", "logs", "tests")
+
+
+def clean(directory: Path) -> None:
+    """End the workers and the brokers that live in `directory`, then remove all that is ours from it."""
+    for home in living_workers(directory):
+        _end_worker(home)
+    for used in directory.glob("**/kafka/server.properties"):
+        kafka.EmbeddedKafka(used.parent.parent).kill()
+    for ours in itertools.chain.from_iterable(map(directory.glob, OURS)):
+        shutil.rmtree(ours)
+    (directory / "workers.lock").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody else's files are in it
+        directory.rmdir()
+
+
+def _end_worker(home: Path) -> None:
+    """The pid is good: its process holds the lock of `home`, and wrote it when it took it."""
+    worker = psutil.Process(int((home / "pid").read_text()))
+    worker.terminate()
+    _, alive = psutil.wait_procs([worker], timeout=GRACE_S)
+    for left in alive:
+        left.kill()
+
+
+def main(command: str) -> None:
+    directory = Path(os.environ.get("DABBAWALA_DIR", ".dabbawala"))
+    match command:
+        case "start":
+            kafka.ensure(directory, print)
+        case "stop":
+            kafka.stop(directory)
+        case "address":
+            print(kafka.address(directory))
+        case "clean":
+            clean(directory)
+        case _:
+            raise SetUpError("python -m streams.embedded start|stop|address|clean")
+
+
+if __name__ == "__main__":
+    try:
+        main(" ".join(sys.argv[1:]))
+    except SetUpError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
