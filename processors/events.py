@@ -1,0 +1,186 @@
+"""What reaches a machine besides the records of the topics: timers, answers to calls, and what its neighbours say.
+
+The machines of one order have the same key and are moved in one transaction, so what they tell each other needs no
+topic. Each event says which ``machine`` it is for.
+"""
+
+from typing import ClassVar
+
+import msgspec
+
+from processors.decision import CallKind
+from topics.orders import Placed
+from topics.places import Position
+
+
+class TimerDue(msgspec.Struct, frozen=True):
+    """The timer of this name has fired."""
+
+    name: str
+
+
+class CallAnswered(msgspec.Struct, frozen=True):
+    """A call was answered: the idempotency key it was made under, the HTTP status and the body's text."""
+
+    key: str
+    kind: CallKind
+    status: int
+    body: str
+
+
+class _ForOrder(msgspec.Struct, frozen=True):
+    machine: ClassVar[str] = "order"
+
+
+class _ForPayment(msgspec.Struct, frozen=True):
+    machine: ClassVar[str] = "payment"
+
+
+class _ForTicket(msgspec.Struct, frozen=True):
+    machine: ClassVar[str] = "ticket"
+
+
+class _ForDelivery(msgspec.Struct, frozen=True):
+    machine: ClassVar[str] = "delivery"
+
+
+# -- time and people -------------------------------------------------------------------------------------------------
+
+
+class StartDue(_ForOrder, frozen=True):
+    """It is time to ask the restaurant."""
+
+
+class WaitedTooLong(_ForOrder, frozen=True):
+    """What the order waits for has not come."""
+
+
+class AttentionNeeded(_ForOrder, frozen=True):
+    """A person should look. ``wait`` names what must end for that to be over; "" is the order's present wait."""
+
+    waits_for: str
+    wait: str = ""
+
+
+class AttentionOver(_ForOrder, frozen=True):
+    """What a person should have looked at has come right."""
+
+    wait: str
+
+
+# -- payment ---------------------------------------------------------------------------------------------------------
+
+
+class PaymentDue(_ForPayment, frozen=True):
+    """Charge the customer."""
+
+    order: str
+    amount: int
+    currency: str
+
+
+class RefundDue(_ForPayment, frozen=True):
+    """Give the customer's money back."""
+
+
+class ChargeFailed(_ForPayment, frozen=True):
+    """The payment provider will not talk about the charge; asking again does not help."""
+
+    reason: str
+
+
+class RefundFailed(_ForPayment, frozen=True):
+    """The payment provider will not talk about the refund of this charge; asking again does not help."""
+
+    charge_id: str
+    reason: str
+
+
+class PaymentCharged(_ForOrder, frozen=True):
+    """The customer has paid."""
+
+
+class PaymentDeclined(_ForOrder, frozen=True):
+    """The customer cannot pay."""
+
+    reason: str
+
+
+class PaymentMismatched(_ForOrder, frozen=True):
+    """The customer was charged something else than the order's total; that charge is being refunded."""
+
+    reason: str
+
+
+class PaymentRefunded(_ForOrder, frozen=True):
+    """The customer has the money back."""
+
+
+# -- restaurant ------------------------------------------------------------------------------------------------------
+
+
+class TicketAsked(_ForTicket, frozen=True):
+    """Ask the restaurant to cook the order. The order's body is a row of its own: the workflow adds it."""
+
+    pos_url: str
+    placed: Placed | None = None
+
+
+class TicketReceived(_ForTicket, frozen=True):
+    """The restaurant has the ticket and will say later whether it cooks it."""
+
+
+class PrepareFailed(_ForTicket, frozen=True):
+    """The restaurant's point of sale will not talk about the ticket; asking again does not help."""
+
+    reason: str
+
+
+class RestaurantAccepted(_ForOrder, frozen=True):
+    """The restaurant cooks."""
+
+
+class RestaurantRefused(_ForOrder, frozen=True):
+    """The restaurant does not cook."""
+
+    reason: str
+
+
+class RestaurantFinished(_ForOrder, frozen=True):
+    """The food stands ready."""
+
+
+# -- delivery --------------------------------------------------------------------------------------------------------
+
+
+class DeliveryStarted(_ForDelivery, frozen=True):
+    """Find a driver and have the food brought from here to there."""
+
+    order: str
+    region: str
+    restaurant: str
+    pickup: Position
+    dropoff: Position
+
+
+class DeliveryAssigned(_ForOrder, frozen=True):
+    """A driver comes; at the customer's at ``eta_ms`` (milliseconds since 1970)."""
+
+    driver: str
+    eta_ms: int
+
+
+class DeliveryPickedUp(_ForOrder, frozen=True):
+    """The driver has the food."""
+
+    eta_ms: int
+
+
+class DeliveryEtaChanged(_ForOrder, frozen=True):
+    """The driver will be there at another time."""
+
+    eta_ms: int
+
+
+class DeliveryDone(_ForOrder, frozen=True):
+    """The customer has the food."""
