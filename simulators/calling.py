@@ -1,0 +1,150 @@
+"""How the simulators call: the same request under the same key, again and again, until there is a final answer."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from hashlib import blake2b
+from random import Random
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
+
+import httpx
+import msgspec
+from httpx_aiohttp import HttpxAiohttpClient
+
+from simulators.command import Failure, Teller
+
+T = TypeVar("T")
+
+TIMEOUT_S = 15.0
+"""Above the 5 s that a worker may take to decide."""
+RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
+PASSING = frozenset({408, 425, 429})
+"""The client errors that pass (RFC 9110, RFC 8470, RFC 6585)."""
+
+
+class Answer(NamedTuple):
+    """What a call was answered; `status` 0: not at all."""
+
+    status: int
+    body: bytes = b""
+    why: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Asking again would not change it."""
+        return 200 <= self.status < 500 and self.status not in PASSING
+
+    @property
+    def detail(self) -> str:
+        """What a problem+json body says, or nothing."""
+        try:
+            return str(msgspec.json.decode(self.body).get("detail", ""))
+        except (msgspec.DecodeError, AttributeError):
+            return ""
+
+    def read(self, kind: type[T]) -> T:
+        """The body as a type; `Failure` if it is something else."""
+        try:
+            return msgspec.json.decode(self.body, type=kind)
+        except msgspec.DecodeError as error:
+            raise Failure(f"{self.why} was answered with something else than {kind.__name__}: {error}") from None
+
+
+class Caller(AbstractAsyncContextManager["Caller"]):
+    """An HTTP client that insists. What it waits between attempts doubles, with a jitter from a seed."""
+
+    def __init__(self, teller: Teller, seed: str) -> None:
+        self._teller, self._random = teller, Random(f"calls/{seed}")
+        # Connections to one's own machine must not go through a proxy, whatever the environment says.
+        self._client: httpx.AsyncClient = HttpxAiohttpClient(timeout=TIMEOUT_S, trust_env=False)
+        self._away = False
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.__aexit__(kind, error, trace)
+
+    async def once(
+        self, method: str, url: str, body: Any = None, key: str = "", timeout_s: float = TIMEOUT_S
+    ) -> Answer:
+        """One attempt. `key` is the `Idempotency-Key`, `<whose>/<what>`; whose it is decides the trace."""
+        headers = {"Idempotency-Key": key, "traceparent": traceparent(key)} if key else {}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        content = None if body is None else msgspec.json.encode(body)
+        try:
+            response = await self._client.request(method, url, content=content, headers=headers, timeout=timeout_s)
+        except httpx.HTTPError as error:
+            return Answer(0, why=f"{method} {url} ({type(error).__name__})")
+        return Answer(response.status_code, response.content, f"{method} {url}")
+
+    async def insist(
+        self,
+        method: str,
+        url: Callable[[], str],
+        body: Any = None,
+        key: str = "",
+        *,
+        undecided: bool = False,
+        patience_s: float | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Answer:
+        """Call until the answer is final; with `undecided`, 202 is not.
+
+        `url` is asked before each attempt, for it may have changed. `Failure` after `patience_s` without an answer.
+        """
+        began = time.monotonic()
+        for pause in self._pauses():
+            answer = await self.once(method, url(), body, key, timeout_s)
+            self._notice(answer)
+            if answer.final and not (undecided and answer.status == 202):
+                return answer
+            if patience_s is not None and time.monotonic() - began > patience_s:
+                last = f"HTTP {answer.status}" if answer.status else "no answer"
+                raise Failure(
+                    f"{answer.why} had no final answer for {patience_s:g} s (the last one: {last}): giving up"
+                )
+            await asyncio.sleep(pause)
+        raise AssertionError("there is always another pause")
+
+    async def wait_for_worker(self, worker: str, patience_s: float) -> None:
+        """Wait until a worker is ready; `Failure` if none is in time."""
+        deadline, told = time.monotonic() + patience_s, False
+        while (await self.once("GET", f"{worker}/readyz", timeout_s=5)).status != 200:
+            if time.monotonic() > deadline:
+                raise Failure(
+                    f"no worker is ready at {worker} after {patience_s:g} s: start one (`make worker`), "
+                    "or name its address with --worker or DABBAWALA_URL"
+                )
+            if not told:
+                self._teller.notice(f"waiting for a worker at {worker}")
+                told = True
+            await asyncio.sleep(0.25)
+
+    def _pauses(self) -> Iterator[float]:
+        pause = RETRY_FIRST_S
+        while True:
+            yield pause * self._random.uniform(0.5, 1)
+            pause = min(2 * pause, RETRY_MOST_S)
+
+    def _notice(self, answer: Answer) -> None:
+        """Say once that nobody answers, and once that somebody does again."""
+        away = answer.status == 0
+        if away and not self._away:
+            self._teller.notice(f"no answer from {answer.why}: trying again until there is one")
+        if self._away and not away:
+            self._teller.notice("answered again")
+        self._away = away
+
+
+def traceparent(key: str) -> str:
+    """The trace of whoever a key begins with (W3C Trace Context, https://www.w3.org/TR/trace-context/)."""
+    trace = blake2b(key.partition("/")[0].encode(), digest_size=16).hexdigest()
+    span = blake2b(key.encode(), digest_size=8).hexdigest()
+    return f"00-{trace}-{span}-01"
