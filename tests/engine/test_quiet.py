@@ -9,7 +9,7 @@ from streams.engine import quiet
 
 def test_a_message_repeated_is_kept_back_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(quiet.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("streams.engine.quiet.time.monotonic", lambda: now[0])
     said = quiet.OncePerWhile()
 
     def record(template: str, level: int = logging.ERROR) -> logging.LogRecord:

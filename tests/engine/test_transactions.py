@@ -36,7 +36,9 @@ Answer = Callable[[Any], Any] | BaseException | SimpleNamespace
 def features(level: int | None) -> SimpleNamespace:
     """An ApiVersions answer with transaction.version finalized at this level."""
     array = CompactArray(("name", CompactString()), ("max", Int16), ("min", Int16), ("tags", TaggedFields))
-    found = [("group.version", 1, 0, {})] + ([("transaction.version", level, 0, {})] if level is not None else [])
+    found: list[tuple[Any, ...]] = [("group.version", 1, 0, {})] + (
+        [("transaction.version", level, 0, {})] if level is not None else []
+    )
     return SimpleNamespace(tags={2: array.encode(found)})
 
 
@@ -90,9 +92,9 @@ class Cluster:
 
     def produced(self, request: Any, failing: dict[tuple[str, int], int] | None = None) -> SimpleNamespace:
         """Append, except to the partitions that fail with a code."""
-        topics = []
+        topics: list[tuple[Any, ...]] = []
         for topic, partitions, _ in request.values[3]:
-            lines = []
+            lines: list[tuple[Any, ...]] = []
             for partition, records, _ in partitions:
                 code = (failing or {}).get((topic, partition), 0)
                 lines.append((partition, code, self.ends[topic, partition], -1, 0, [], None, {}))
@@ -282,7 +284,7 @@ async def test_a_moved_coordinator_is_looked_up_and_asked_again(cluster: Cluster
 async def test_offsets_are_fetched_once_they_are_stable(cluster: Cluster, client: TransactionalClient) -> None:
     answers = [(88, -1), (0, 41)]
     for code, offset in answers:
-        lines = [(0, offset, -1, "", code, {}), (1, -1, -1, "", 0, {})]
+        lines: list[tuple[Any, ...]] = [(0, offset, -1, "", code, {}), (1, -1, -1, "", 0, {})]
         cluster.queued[OffsetFetch].append(SimpleNamespace(error_code=0, topics=[("in", lines, {})]))
     assert await client.committed_offsets([("in", 0), ("in", 1)]) == {("in", 0): 41, ("in", 1): None}
     assert all(request.values[2] is True for request in cluster.requests(OffsetFetch))

@@ -22,9 +22,9 @@ async def stopped_after(toy: Run, worker: Worker, records: int) -> None:
     assert worker.terminate()[0] == 0, worker.tail()
 
 
-async def opened_and_stopped(toy: Run, **environment: str) -> Worker:
+async def opened_and_stopped(toy: Run, failpoints: str = "") -> Worker:
     """A worker that opened its tasks, with nothing to do, and ended."""
-    worker = toy.start(**environment)
+    worker = toy.start(DABBAWALA_FAILPOINTS=failpoints)
     await toy.wait(lambda: worker.logged("tasks [0, 1, 2, 3] open"), why="open")
     assert worker.terminate()[0] == 0, worker.tail()
     return worker
@@ -60,7 +60,7 @@ async def test_a_restore_that_fails_begins_again(kafka: str, unique: str, tmp_pa
         await stopped_after(toy, toy.start(), 1000)
         before = toy.stored()
         shutil.rmtree(tmp_path / "worker-1")
-        assert (await opened_and_stopped(toy, DABBAWALA_FAILPOINTS=failpoint)).logged("failpoint restoring")
+        assert (await opened_and_stopped(toy, failpoint)).logged("failpoint restoring")
         assert toy.stored() == before
 
 

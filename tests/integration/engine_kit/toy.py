@@ -136,7 +136,12 @@ class Ledger:
 engine.performer = Ledger()
 
 
-@app.timer(0.1)
+def note(differences: Iterable[str]) -> None:
+    if lines := "\n".join(differences):
+        DIFFERENCES.write_text(lines)
+
+
+@app.timer(0.1)  # type: ignore[untyped-decorator]
 async def compare() -> None:
     """Index, timers and calls in memory must be what is committed: rebuild each from disk, between two steps."""
     for task in [task for task in engine.tasks.values() if task.alive]:
@@ -149,9 +154,7 @@ async def compare() -> None:
             "beyond the timers": task.timers.bound is None and len(list(task.timers)) != len(stored),
             "calls": task.calls != {key: decode_call(row).due_ms for key, row in task.scan(CALLS)},
         }
-        wrong = [f"task {task.partition}: {what}" for what, different in differences.items() if different]
-        if wrong:
-            DIFFERENCES.write_text("\n".join(wrong))
+        note(f"task {task.partition}: {what}" for what, different in differences.items() if different)
 
 
 if __name__ == "__main__":
