@@ -1,6 +1,8 @@
 """The broker dies and comes back; the worker stays, and nothing is lost or doubled."""
 
 import asyncio
+import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +15,17 @@ from tests.integration.engine_kit.harness import Run
 pytestmark = pytest.mark.timeout(180)
 
 
+class OwnPort(EmbeddedKafka):
+    """While it is down no other broker of the tests may take its port."""
+
+    def _ports(self) -> "itertools.chain[int]":
+        return itertools.chain(itertools.count(20_000 + os.getpid() % 5_000 * 2, 2))
+
+
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[EmbeddedKafka]:
     """One that nobody else uses, so that it may be killed."""
-    broker = EmbeddedKafka(tmp_path / "kafka", lib=LIB)
+    broker = OwnPort(tmp_path / "kafka", lib=LIB)
     yield broker
     broker.kill()
 
