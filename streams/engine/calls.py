@@ -110,7 +110,7 @@ class CallRunner:
         clock: "Clock",
         performer: Callable[[], Performer | None],
         failpoint: Callable[["Task", str], None],
-        broken: Callable[["Task", Exception], None],
+        broken: Callable[["Task", BaseException], None],
     ) -> None:
         self._settings, self._clock, self._performer = settings, clock, performer
         self._failpoint, self._broken = failpoint, broken

@@ -89,6 +89,9 @@ class Core:
             await self._apply(task, topic, records, handler)
         except Exception as exc:
             self.break_task(task, exc)
+        except asyncio.CancelledError:
+            self.break_task(task, LostRecords(f"{topic}: the agent was stopped within a batch"))
+            raise
         finally:
             task.backlog.pop(id(records), None)
 
@@ -110,7 +113,7 @@ class Core:
 
     # -- breaking, opening again, closing ---------------------------------------------------------------------------
 
-    def break_task(self, task: Task, exc: Exception) -> None:
+    def break_task(self, task: Task, exc: BaseException) -> None:
         """Give up everything the task holds in memory and have it opened again from what is committed."""
         if not task.alive:
             return

@@ -221,7 +221,7 @@ class Task:
             raise ValueError(f"nothing is known of the topic {topic!r}: declare it with engine.sink({topic!r})")
         size = len(key or b"") + len(value or b"")
         if headers:
-            size += sum(len(name) + len(content) for name, content in headers)
+            size += sum(len(name) + len(content or b"") for name, content in headers)
         self._refuse_oversize(f"a record for {topic}", size)
         self.pending.emit(topic, self._core.partitioner(key or b"", partitions), (key, value, headers))
 
@@ -439,6 +439,9 @@ class Task:
                 self.touch()
         except Exception as exc:
             self._core.break_task(self, exc)
+        except asyncio.CancelledError as exc:  # by whomever: a task that is alive must not be without this loop
+            self._core.break_task(self, exc)
+            raise
 
     async def _commit(self) -> None:
         core, transactions, failpoint = self._core, self._transactions, self._core.failpoint
@@ -550,9 +553,11 @@ class Task:
             running = [task for task in (self._loop_task, *self.running_calls.values()) if task is not None]
             for each in running:
                 each.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            self._store.close()
-            await self._transactions.close()
+            self._store.close()  # before anything is awaited: it holds a lock that the next opening needs
+            try:
+                await asyncio.gather(*running, return_exceptions=True)
+            finally:
+                await self._transactions.close()
 
 
 def _reason(exc: Exception) -> str:

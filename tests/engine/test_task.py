@@ -495,3 +495,36 @@ async def test_a_timer_nobody_handles_is_set_aside_with_what_to_do(stage: Stage)
     await stage.task.committed()
     await until(lambda: letters(stage))
     assert b"engine.on_timer" in dict(letters(stage)[0][2])["dead-letter.reason"]
+
+
+async def test_an_agent_stopped_within_a_batch_breaks_the_task_or_the_rest_would_never_be_read(stage: Stage) -> None:
+    stage.transactions.hold.clear()
+    stage.core.settings = EngineSettings(buffer_bytes=1)
+    applying = asyncio.create_task(stage.apply(*map(FakeRecord, range(9)), handler=count))
+    await stage.settle()
+    applying.cancel()
+    await asyncio.gather(applying, return_exceptions=True)
+    assert applying.cancelled()
+    assert not stage.task.alive
+    assert stage.resets == [0.0]
+
+
+async def test_a_commit_loop_that_is_cancelled_from_elsewhere_breaks_the_task(stage: Stage) -> None:
+    def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    stage.transactions.before["offsets"] = cancelled
+    await stage.apply(FakeRecord(0), handler=count)
+    await until(lambda: not stage.task.alive)
+    assert stage.resets == [0.0]
+
+
+async def test_a_close_that_is_cancelled_still_releases_the_disk(stage: Stage) -> None:
+    stage.transactions.hold.clear()
+    await stage.apply(FakeRecord(0), handler=count)
+    closing = asyncio.create_task(stage.task.close())
+    await stage.settle()
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    assert stage.store.closed
+    assert stage.transactions.closed

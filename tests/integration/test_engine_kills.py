@@ -116,3 +116,19 @@ async def test_a_frozen_owner_that_resumes_in_its_commit_changes_nothing(
         await toy.wait(lambda: toy.judge.sums()["counts"] == toy.sent, why="done without the frozen one")
         frozen.process.send_signal(signal.SIGCONT)
         await toy.done()
+
+
+async def test_a_second_worker_takes_its_share_and_when_the_first_is_killed_the_rest(
+    kafka: str, unique: str, tmp_path: Path
+) -> None:
+    async with Run(kafka, unique, tmp_path, TOY_SESSION_S="6") as toy:
+        first = await toy.at_work(toy.start(1))
+        load = asyncio.create_task(toy.send(1500, rate=250))
+        second = toy.start(2)
+        await toy.wait(lambda: second.logged("open, of them now"), why="a share of the tasks")
+        assert not second.logged("tasks [0, 1, 2, 3] open")
+        first.kill()
+        await toy.wait(lambda: second.logged("tasks [0, 1, 2, 3] open"), why="taken over")
+        await load
+        await toy.done()
+        assert not second.logged("broken")
