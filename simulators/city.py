@@ -21,7 +21,7 @@ from topics.restaurants import Restaurant
 
 CURRENCY = "INR"
 PROVIDER = "tiffin-express"
-DRIVING_MPS = 6.0
+DRIVING_MPS = 5.0
 """A scooter in the city's traffic, metres a second."""
 BLOCK_M = 120.0
 """From one street to the next."""

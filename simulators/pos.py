@@ -4,8 +4,8 @@
         200 {status: accepted} | 409 {reason} | with --receive 202 {status: received}, decided later
     then they call {callback_url}/accepted or /rejected (after a 202) and {callback_url}/finished
 
-The same key with the same request is the same ticket and answered the same; with another request it is 400. Everything a
-ticket goes through is written down before anybody is told of it. After a crash, unfinished preparations go on until the
+The same key with the same request is the same ticket and answered the same; with another request it is 400. What
+happens to a ticket is written down before anybody is told of it. After a crash, unfinished preparations go on until the
 moment they would have been ready, and a callback that had no final answer is made again.
 """
 
@@ -176,7 +176,7 @@ class PointsOfSale:
         return ticket
 
     def _decided(self, entry: TicketEntry) -> TicketEntry:
-        """The line that decides a ticket: rejected where there is a reason to, else accepted and ready some time later."""
+        """The line that decides a ticket: rejected where there is a reason to, else accepted."""
         at = now()
         if entry.reason:
             return msgspec.structs.replace(entry, at=at, event="rejected")
