@@ -489,10 +489,8 @@ class Task:
         if row is None:
             self.calls.pop(call_id, None)
             return
-        due_ms = decode_call(row).due_ms
-        if self.calls.get(call_id) != due_ms:  # rewritten as it was only to prove ownership: nothing new
-            self.calls[call_id] = due_ms
-            self._core.calls.add(self, call_id)
+        self.calls[call_id] = decode_call(row).due_ms
+        self._core.calls.add(self, call_id)
 
     def _wake(self, whom: Callable[[int], bool], exc: Exception | None = None) -> None:
         for number, done in self._waiting:

@@ -237,6 +237,19 @@ async def test_closing_waits_for_running_calls_and_starts_no_more(stage: Calling
     assert len(stage.store.tables[CALLS]) == 4, "the others are the next owner's"
 
 
+async def test_a_call_whose_proof_comes_when_the_task_closes_is_left_to_the_next_owner(stage: Calling) -> None:
+    stage.transactions.hold.clear()
+    stage.task.call(b"id", b"host/x")
+    stage.task.touch()
+    await stage.settle()
+    stage.clock.ms += 6_000
+    stage.transactions.hold.set()
+    await until(lambda: stage.task.running_calls)
+    await stage.task.close()
+    assert stage.performer.calls == []
+    assert stage.row(b"id") is not None
+
+
 async def test_closing_cuts_off_a_call_that_takes_too_long(stage: Calling) -> None:
     stage.performer.gate.clear()
     stage.task.call(b"id", b"host/x")
