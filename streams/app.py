@@ -36,6 +36,11 @@ def topic_of(family: Family) -> str:
     return topic_name(family.name, settings.topic_prefix)
 
 
+def public_url() -> str:
+    """Where parties outside reach our web views: as told, else this worker."""
+    return settings.public_url or str(app.conf.canonical_url).rstrip("/")
+
+
 def _source(family: Family) -> Any:
     return engine.source(topic_of(family), config=family.config)
 
@@ -61,14 +66,15 @@ engine = OrderEngine(
         commit_gap_ms=settings.commit_gap_ms, create_topics=True, replication_factor=settings.replication_factor
     ),
 )
-orders, payments, pos, deliveries = map(
-    _source, (families.ORDERS, families.PAYMENTS, families.POS, families.DELIVERIES)
-)
-dispatch, drivers, locations = map(_source, (families.DISPATCH, families.DRIVERS, families.LOCATIONS))
+orders, payments, pos, deliveries, dispatch, drivers, locations = map(_source, families.SOURCES)
 order_updates = engine.sink(topic_of(families.ORDER_UPDATES), config=families.ORDER_UPDATES.config)
 engine.sink(topic_of(families.RESTAURANTS), config=families.RESTAURANTS.config)
 restaurants = Restaurants(topic_of(families.RESTAURANTS), settings.partitions, settings.restaurants)
-engine.performer = HttpPerformer()
+engine.performer = HttpPerformer(
+    settings.payment_url,
+    settings.payment_provider,
+    lambda: settings.public_url or str(app.conf.canonical_url).rstrip("/"),
+)
 
 # each of these registers what it declares with the app above
 import streams.agents  # noqa: E402

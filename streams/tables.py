@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
+
+from processors import dispatch as dispatch_rows
 from processors.delivery import Delivery
-from processors.dispatch import decode_row
 from processors.driver import Driver
 from processors.order import Order
 from processors.payment import Payment
 from processors.restaurant import Ticket
-from processors.workflow import JournalEntry
-
+from processors.workflow import JournalLine
 from streams.app import engine
 from streams.engine import Task
-from topics.identity import owner_of
+from topics.orders import Placed
 from topics.records import instant
 
 T = TypeVar("T")
@@ -68,15 +68,25 @@ orders: Rows[Order] = Rows("orders", _struct(Order), "Order id -> how far the or
 payments: Rows[Payment] = Rows("payments", _struct(Payment), "Order id -> where its money is.")
 tickets: Rows[Ticket] = Rows("tickets", _struct(Ticket), "Order id -> what the restaurant said of it.")
 deliveries: Rows[Delivery] = Rows("deliveries", _struct(Delivery), "Order id -> who brings it.")
-journal: Rows[JournalEntry] = Rows(
-    "journal", _struct(JournalEntry), "Order id/number -> one event that was applied to the order, and what it led to."
+bodies: Rows[Placed] = Rows("bodies", _struct(Placed), "Order id -> what was ordered, as it was placed.")
+journal: Rows[JournalLine] = Rows(
+    "journal", _struct(JournalLine), "Order id/number -> one event that was applied to the order, and what it led to."
 )
 drivers: Rows[Driver] = Rows("drivers", _struct(Driver), "Driver id -> what the driver does, and where.")
-dispatch: Rows[Any] = Rows(
+dispatch: Rows[dispatch_rows.Row] = Rows(
     "dispatch",
-    decode_row,
-    "Region/driver|pending|asked/id -> a waiting driver, a delivery without one, a request seen.",
+    dispatch_rows.decode_row,
+    "Region/what/id -> a driver who waits, a delivery that does, a request already seen.",
 )
+
+OF_AN_ORDER: dict[str, Rows[Any]] = {
+    "order": orders,
+    "placed": bodies,
+    "payment": payments,
+    "ticket": tickets,
+    "delivery": deliveries,
+}
+"""The tables of what moves together, by the names it has in `processors.workflow.Workflow`."""
 
 
 def shown(table: str, key: bytes, value: bytes) -> tuple[str, Any]:
@@ -85,11 +95,6 @@ def shown(table: str, key: bytes, value: bytes) -> tuple[str, Any]:
         due, timer = int.from_bytes(key[:DUE_BYTES], "big"), key[DUE_BYTES:]
         return timer.decode(errors="replace"), {"due": instant(due), "payload": _text(value)}
     return key.decode(errors="replace"), msgspec.json.decode(value)
-
-
-def owner(table: str, key: str) -> str:
-    """Whose row a key of a table is."""
-    return owner_of(key)
 
 
 def _text(value: bytes) -> Any:

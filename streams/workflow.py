@@ -3,3 +3,76 @@
 `processors.workflow` decides, without knowing where rows and records come from; here it is given the order's rows, and
 what it decides becomes rows, records, timers and calls of the task's transaction.
 """
+
+from typing import Any
+
+import msgspec
+
+from processors import workflow
+from processors.decision import Outcome
+from processors.events import CallAnswered, TimerDue
+from processors.workflow import Step, Workflow, journal_key
+from streams import tables
+from streams.app import engine, parameters, settings
+from streams.calls.performer import ANSWERS, ROWS, row_of
+from streams.engine import Record, Task
+from streams.outbox import emit, set_timers
+from topics.identity import owner_of
+from topics.restaurants import Restaurant
+
+TIMER = b"order"
+"""Marks the timers of orders among those of the task."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What the sender of an event is told of its decision. ``problems`` are (JSON pointer, what is wrong)."""
+
+    outcome: Outcome
+    reason: str = ""
+    problems: tuple[tuple[str, str], ...] = ()
+
+
+def apply(task: Task, order: str, event: Any, record: Record, restaurant: Restaurant | None = None) -> None:
+    """Apply an event that came as a record; its sender is told, and what is refused unheard is a dead letter."""
+    step = _move(task, order, event, restaurant)
+    tell(task, record, event.event_id, Told(step.outcome, step.reason, _pairs(step)), f"order {order}")
+
+
+def tell(task: Task, record: Record, event_id: str, told: Told, whom: str) -> None:
+    """Tell whoever waits for the decision on an event. A refusal that nobody waits for is a dead letter."""
+    refused = told.outcome in (Outcome.REFUSED, Outcome.UNKNOWN)
+    if refused and not engine.watch.waited_for(event_id):
+        task.dead_letter(record, told.reason or f"there is no {whom}")
+    task.answer(event_id, told)
+
+
+def timer_due(task: Task, name: str) -> None:
+    """Apply the end of a wait."""
+    _move(task, owner_of(name), TimerDue(name))
+
+
+def call_answered(task: Task, key: str, request: bytes, result: bytes) -> None:
+    """Apply the answer to a call, in the transaction that deletes the call."""
+    answer = ANSWERS.decode(result)
+    _move(task, owner_of(key), CallAnswered(key, ROWS.decode(request).kind, answer.status, answer.body))
+
+
+def _move(task: Task, order: str, event: Any, restaurant: Restaurant | None = None) -> Step:
+    rows = {name: table.get(task, order) for name, table in tables.OF_AN_ORDER.items()}
+    step = workflow.apply(Workflow(**rows), event, task.now_ms, parameters, restaurant)
+    for name, row in step.changed.items():
+        tables.OF_AN_ORDER[name].put(task, order, row)
+    for line in step.journal:
+        tables.journal.put(task, journal_key(order, line.seq), line)
+    for said in step.emit:
+        emit(task, said, settings.topic_prefix)
+    set_timers(task, step.timers, TIMER)
+    for call in step.calls:
+        task.call(call.key.encode(), row_of(call))
+    for key in step.cancel_calls:
+        task.cancel_call(key.encode())
+    return step
+
+
+def _pairs(step: Step) -> tuple[tuple[str, str], ...]:
+    return tuple((problem.pointer, problem.detail) for problem in step.problems)

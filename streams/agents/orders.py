@@ -29,7 +29,7 @@ def orders(task: Task, record: Record) -> None:
 
 
 def _complete(placed: Placed, record: Record) -> Placed:
-    """An order without an external id is called after its `idempotency-key` header; without `at`, Kafka's time is it."""
+    """The order's id from its `idempotency-key` header and its time from Kafka, where the body has none."""
     if placed.external_id is None:
         keys = [value for name, value in record.headers if name.lower() == IDEMPOTENCY_KEY]
         if not keys:

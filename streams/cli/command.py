@@ -1,7 +1,8 @@
 """The base of our commands: what goes wrong is one sentence and exit code 2, never a traceback."""
 
 import sys
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn
 
 from faust.cli.base import AppCommand
 
@@ -24,19 +25,19 @@ class Command(AppCommand):
 
     abstract: ClassVar[bool] = True
 
-    def perform(self) -> None:
-        """Do it; print with `self.say`."""
-        raise NotImplementedError
+    perform: Callable[..., None]
+    """Do it, with the command line's arguments and options by name; print what came of it."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Perform it, and say what went wrong."""
         try:
             self.perform(*self.args, **self.kwargs)
         except SENTENCES as error:
             fail(error)
+        sys.exit(0)
 
 
-def fail(error: Exception) -> None:
+def fail(error: Exception) -> NoReturn:
     """Say what is wrong and exit."""
     print(error, file=sys.stderr)
     sys.exit(USAGE)

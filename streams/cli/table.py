@@ -21,7 +21,7 @@ TIMEOUT_S = 10.0
 
 
 class table(Command):
-    """Print the decoded rows of a table of the running workers; with KEY, of one owner (an order, a driver, a region)."""
+    """Print the decoded rows of a table; with KEY, those of one order, driver or region."""
 
     options = [  # noqa: RUF012  (Faust's way to declare them)
         argument("name"),

@@ -43,6 +43,10 @@ class Watch:
                 del self._answers[event_id]
             awaited.future.cancel()
 
+    def waited_for(self, event_id: str) -> bool:
+        """Whether somebody here waits for this event's answer."""
+        return event_id in self._answers
+
     async def changed(self, table: str, key: bytes, timeout_s: float) -> bool:
         """Wait until the row is written again; False if it is not in time.
 

@@ -8,6 +8,7 @@ answer   what the task decided, once committed; if that takes too long, 202 and 
 
 import asyncio
 import logging
+from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -18,11 +19,11 @@ from faust.web import View
 from httpx_aiohttp import AiohttpTransport
 
 from processors.decision import Outcome
-from streams.app import app, engine, settings
+from streams.app import app, engine, topic_of
 from streams.tracing import traceparent
 from streams.views.problems import FieldError, Problem
 from streams.workflow import Told
-from topics.families import Family, topic_name
+from topics.families import Family
 from topics.identity import owner_of
 from topics.records import Reader, Record, Undecodable, write
 
@@ -34,15 +35,12 @@ PROXY_S = 40.0
 """Above the longest long poll."""
 SENT_ON = "X-Dabbawala-Sent-On"
 """Marks a request that a worker sent on: it is not sent on again, or two workers could play ball with it."""
-STATUS = {Outcome.APPLIED: 200, Outcome.ABSORBED: 200, Outcome.REFUSED: 409, Outcome.UNKNOWN: 404}
 
 T = TypeVar("T")
 
 
 class ApiView(View):
     """What the views share. Handlers get the path's variables by name."""
-
-    client: httpx.AsyncClient | None = None
 
     async def dispatch(self, request: Any) -> Any:
         """Call the handler of the method; errors are the middleware's."""
@@ -87,7 +85,9 @@ async def elsewhere(request: web.Request, key: str) -> web.Response | None:
         return None
     owner = engine.owners().get(partition)
     if owner is None or owner.rstrip("/") == str(app.conf.canonical_url).rstrip("/") or SENT_ON in request.headers:
-        raise Problem(503, "not-ready", f"partition {partition} is being opened; try again", Retry_After="1")
+        raise Problem(
+            503, "not-ready", f"partition {partition} is being opened; try again", headers={"Retry-After": "1"}
+        )
     return await send_on(request, owner)
 
 
@@ -100,8 +100,10 @@ async def everywhere(request: web.Request, own: list[Any], member: str) -> list[
     answers = await asyncio.gather(*(send_on(request, owner) for owner in sorted(others)))
     for answer in answers:
         if answer.status != HTTPStatus.OK:
-            raise Problem(503, "owner-unreachable", "another worker cannot answer now; try again", Retry_After="1")
-    return own + [row for answer in answers for row in msgspec.json.decode(answer.body)[member]]
+            raise Problem(
+                503, "owner-unreachable", "another worker cannot answer now; try again", headers={"Retry-After": "1"}
+            )
+    return own + [row for answer in answers for row in msgspec.json.decode(answer.text or "")[member]]
 
 
 async def send_on(request: web.Request, owner: str) -> web.Response:
@@ -119,7 +121,7 @@ async def send_on(request: web.Request, owner: str) -> web.Response:
             503,
             "owner-unreachable",
             f"{owner} owns it and does not answer ({type(error).__name__}); try again",
-            Retry_After="1",
+            headers={"Retry-After": "1"},
         ) from None
     kept = {name: value for name, value in answer.headers.items() if name.lower() in _PASSED_BACK}
     return web.Response(status=answer.status_code, body=answer.content, headers=kept)
@@ -141,7 +143,7 @@ async def produce(family: Family, record: Record) -> None:
     """Put the record on its topic; returns when the broker has acknowledged it."""
     headers = {"traceparent": traceparent(owner_of(record.event_id) or record.key, record.event_id).encode()}
     topic = app.topic(
-        topic_name(family.name, settings.topic_prefix),
+        topic_of(family),
         key_serializer="raw",
         value_serializer="raw",
         key_type=bytes,
@@ -152,7 +154,10 @@ async def produce(family: Family, record: Record) -> None:
         await asyncio.wait_for(asyncio.ensure_future(sent), DECISION_S * 2)
     except TimeoutError:
         raise Problem(
-            503, "broker-silent", "Kafka has not acknowledged this; send it again with the same key", Retry_After="2"
+            503,
+            "broker-silent",
+            "Kafka has not acknowledged this; send it again with the same key",
+            headers={"Retry-After": "2"},
         ) from None
 
 
@@ -160,13 +165,13 @@ def refusal(told: Told, key: str) -> Problem:
     """The problem that says why something was refused."""
     if told.outcome is Outcome.UNKNOWN:
         return Problem(404, "unknown", f"there is no {key} here")
-    return Problem(told.status or STATUS[told.outcome], "refused", told.reason, [FieldError(*e) for e in told.errors])
+    errors = [FieldError(pointer, detail) for pointer, detail in told.problems]
+    return Problem(422 if errors else 409, "refused", told.reason, errors)
 
 
+@cache
 def _client() -> httpx.AsyncClient:
-    if ApiView.client is None:
-        ApiView.client = httpx.AsyncClient(transport=AiohttpTransport(), timeout=PROXY_S)
-    return ApiView.client
+    return httpx.AsyncClient(transport=AiohttpTransport(), timeout=PROXY_S)
 
 
 _PASSED_ON = {"content-type", "idempotency-key", "traceparent", "accept"}

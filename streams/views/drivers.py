@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import msgspec
 from aiohttp import web
-from processors.driver import Driver
 
 from processors.decision import Outcome
+from processors.driver import Driver
 from streams import tables
 from streams.app import app, engine
 from streams.views.ask import ApiView, decide, elsewhere, named, produce, read_body, refusal, respond
@@ -139,8 +139,10 @@ class AssignedDelivery(ApiView):
             if left <= 0 or not await engine.watch.changed(tables.drivers.name, driver.encode(), left):
                 return web.Response(status=204)
             if engine.partition_of(driver.encode()) not in engine.open_partitions():
-                raise Problem(503, "not-ready", "the driver's partition moves to another worker", Retry_After="1")
-        return respond(200, row.assignment)
+                raise Problem(
+                    503, "not-ready", "the driver's partition moves to another worker", headers={"Retry-After": "1"}
+                )
+        return respond(200, {**msgspec.to_builtins(row.assignment), "picked_up": row.picked_up})
 
 
 async def _tell(request: web.Request, driver: str, event: DriverRecord) -> web.Response:
@@ -164,12 +166,12 @@ def _known(driver: str) -> Driver:
 def _shown(row: Driver) -> dict[str, object]:
     return {
         "driver": row.id,
-        "status": row.status.value,
+        "status": row.status,
         "shift": row.shift,
         "region": row.region,
         "position": row.position,
         "delivery": row.assignment.delivery if row.assignment else None,
-        "picked_up": bool(row.assignment and row.assignment.picked_up),
+        "picked_up": row.picked_up,
     }
 
 

@@ -23,5 +23,5 @@ class Ready(ApiView):
     async def get(self, request: web.Request) -> web.Response:
         """Ready, or 503."""
         if not engine.ready():
-            raise Problem(503, "not-ready", "not every task of this worker is restored", Retry_After="1")
+            raise Problem(503, "not-ready", "not every task of this worker is restored", headers={"Retry-After": "1"})
         return respond(200, {"status": "ready", "partitions": engine.open_partitions()})

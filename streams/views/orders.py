@@ -6,10 +6,11 @@ from itertools import islice
 
 import msgspec
 from aiohttp import web
-from processors.order import Order
 
 from processors import intake
 from processors.decision import Outcome
+from processors.order import Order
+from processors.workflow import JournalLine
 from streams import tables
 from streams.app import app, restaurants
 from streams.views.ask import ApiView, decide, elsewhere, everywhere, named, read_body, refusal, respond
@@ -49,7 +50,7 @@ class Orders(ApiView):
             "id": placed.key,
             "provider": placed.provider,
             "external_id": placed.external_id,
-            "placed_at": instant(row.placed_at),
+            "placed_at": instant(row.placed_ms),
         }
         return respond(201 if told.outcome is Outcome.APPLIED else 200, body, Location=location)
 
@@ -81,8 +82,8 @@ class OrderJournal(ApiView):
         if (answer := await elsewhere(request, order)) is not None:
             return answer
         _known(order)
-        entries = [entry for _, entry in tables.journal.scan(order, f"{order}/")]
-        return respond(200, {"order": order, "entries": entries})
+        lines = [_line(line) for _, line in tables.journal.scan(order, f"{order}/")]
+        return respond(200, {"order": order, "entries": lines})
 
 
 def _identified(placed: Placed, idempotency_key: str | None) -> Placed:
@@ -94,6 +95,12 @@ def _identified(placed: Placed, idempotency_key: str | None) -> Placed:
         advice = "give the order an external_id, or the request an Idempotency-Key of up to 255 characters"
         raise Problem(422, "invalid", advice, [FieldError("/external_id", advice)])
     return msgspec.structs.replace(placed, external_id=external_id_of(key))
+
+
+def _line(line: JournalLine) -> dict[str, object]:
+    shown: dict[str, object] = msgspec.to_builtins(line)
+    del shown["at_ms"]
+    return {"seq": shown.pop("seq"), "at": instant(line.at_ms), **shown}
 
 
 def _known(order: str) -> Order:
@@ -108,27 +115,31 @@ def _orders(status: OrderStatus | None) -> Iterator[Order]:
 
 
 def _shown(row: Order) -> dict[str, object]:
+    body = tables.bodies.read(row.id, row.id)
     payment = tables.payments.read(row.id, row.id)
     ticket = tables.tickets.read(row.id, row.id)
     delivery = tables.deliveries.read(row.id, row.id)
+    concern = row.concerns[0] if row.concerns else None
+    eta_ms = None if row.status.ended else row.eta_ms
     return {
         "id": row.id,
-        "display_number": row.display_number,
+        "display_number": body.display_number if body else "",
         "status": row.status.value,
         "version": row.version,
         "restaurant": row.restaurant,
         "reason": row.reason,
+        "refunded": row.refunded,
         "driver": row.driver,
-        "eta": instant(row.eta_ms) if row.eta_ms is not None else None,
-        "eta_s": max(0, round((row.eta_ms - _now_ms()) / 1000)) if row.eta_ms is not None else None,
-        "attention": row.attention,
-        "placed_at": instant(row.placed_at),
-        "updated_at": instant(row.updated_at),
-        "total": row.total,
-        "currency": row.currency,
-        "payment": {"status": payment.status.value} if payment else None,
-        "ticket": {"status": ticket.status.value} if ticket else None,
-        "delivery": {"status": delivery.status.value, "attempt": delivery.attempt} if delivery else None,
+        "eta": instant(eta_ms) if eta_ms is not None else None,
+        "eta_s": max(0, round((eta_ms - _now_ms()) / 1000)) if eta_ms is not None else None,
+        "attention": {"waits_for": concern.waits_for, "since": instant(concern.since_ms)} if concern else None,
+        "placed_at": instant(row.placed_ms),
+        "updated_at": instant(row.updated_ms),
+        "total": body.total if body else None,
+        "currency": body.currency if body else None,
+        "payment": {"status": payment.stage.value} if payment else None,
+        "ticket": {"status": ticket.stage.value} if ticket else None,
+        "delivery": {"status": delivery.stage.value, "attempt": delivery.attempt} if delivery else None,
     }
 
 

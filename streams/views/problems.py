@@ -1,7 +1,7 @@
 """Errors over HTTP: `application/problem+json` (RFC 9457), whatever went wrong where."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -23,10 +23,18 @@ class FieldError(msgspec.Struct, frozen=True):
 class Problem(Exception):
     """Raised by a view; becomes the answer."""
 
-    def __init__(self, status: int, kind: str, detail: str, errors: Sequence[FieldError] = (), **headers: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        errors: Sequence[FieldError] = (),
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status, self.kind, self.detail, self.errors = status, kind, detail, errors
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.headers = headers
 
     def response(self) -> web.Response:
         """The answer that says it."""
@@ -60,7 +68,7 @@ async def problem_middleware(
             raise
         kind, detail = _HTTP_ERRORS.get(error.status, ("refused", error.reason))
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return Problem(error.status, kind, detail.format(request=request), **allow).response()
+        return Problem(error.status, kind, detail.format(request=request), headers=allow).response()
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
         return Problem(500, "internal", "this is a fault of ours; the worker's log has it").response()

@@ -11,6 +11,7 @@ from streams import tables
 from streams.app import app, engine
 from streams.views.ask import ApiView, elsewhere, everywhere, respond
 from streams.views.problems import Problem
+from topics.identity import owner_of
 
 LIMIT = 100
 LONGEST = 10_000
@@ -49,7 +50,7 @@ class OwnersRows(ApiView):
     async def get(self, request: web.Request, name: str, key: str) -> web.Response:
         """Every row whose key is it or begins with it and a slash."""
         limit = _checked(request, name)
-        owner = tables.owner(name, key)
+        owner = owner_of(key)
         if (answer := await elsewhere(request, owner)) is not None:
             return answer
         return _answer(request, name, _rows(name, limit, key))
@@ -59,7 +60,7 @@ def _rows(name: str, limit: int, key: str | None = None) -> list[dict[str, Any]]
     if key is None:
         found = engine.scan(name, limit=limit)
     else:
-        partition = engine.partition_of(tables.owner(name, key).encode())
+        partition = engine.partition_of(owner_of(key).encode())
         found = engine.scan(name, partition, limit=None if name == "timers" else limit, prefix=_prefix(name, key))
     rows = []
     for partition, row_key, value in found:
@@ -103,7 +104,8 @@ def _page(title: str, heads: list[str], rows: Iterable[list[str]]) -> web.Respon
     text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)} · Dabbawala</title>'
         f"<style>{_STYLE}</style><h1>{escape(title)}</h1>"
-        f'<p><a href="/table/">all tables</a></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></html>'
+        '<p><a href="/table/">all tables</a></p>'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></html>"
     )
     return web.Response(text=text, content_type="text/html")
 
