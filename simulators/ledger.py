@@ -57,7 +57,6 @@ minor units. The files, one object a line:
 """
 
 import fcntl
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,7 +150,7 @@ class Ledger(Generic[E]):
         self._encoder = msgspec.json.Encoder()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = path.open("ab", buffering=0)  # unbuffered: one `write` a call
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Failure(
@@ -162,7 +161,7 @@ class Ledger(Generic[E]):
         self._lines = path.read_bytes().split(b"\n")
         torn = len(self._lines.pop())
         if torn:
-            os.ftruncate(self._file, path.stat().st_size - torn)
+            self._file.truncate(path.stat().st_size - torn)
 
     def written_before(self) -> Iterator[E]:
         """The entries found when it was opened, oldest first, once; `Failure` names the line that is none."""
@@ -177,8 +176,12 @@ class Ledger(Generic[E]):
         """Write an entry; once this returns, no kill of this process undoes it."""
         line = self._encoder.encode(entry) + b"\n"
         try:
-            written = os.write(self._file, line)
+            written = self._file.write(line)
         except OSError as error:
             raise Failure(f"the ledger {self.path} cannot be written: {error.strerror}") from None
         if written != len(line):
             raise Failure(f"the ledger {self.path} cannot be written: the disk is full")
+
+    def close(self) -> None:
+        """Leave it to others."""
+        self._file.close()

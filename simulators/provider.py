@@ -226,10 +226,8 @@ async def provide(arguments: argparse.Namespace) -> int:
 
 def run_name(text: str) -> str:
     """The name of a run: the beginning of its orders' external ids."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,55}", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not up to 56 letters, digits, dots, dashes, tildes or underscores"
-        )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,55}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of 1 to 56 letters, digits, dots or dashes")
     return text
 
 

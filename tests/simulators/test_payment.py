@@ -1,0 +1,127 @@
+"""The payment provider does each request once, whatever is sent again and whenever it is killed."""
+
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.simulators.conftest import Starts
+from tests.simulators.fake_worker import FakeWorker
+from tests.simulators.process import Simulator
+from tests.simulators.waiting import until
+
+ORDER = "shop:1"
+
+
+def charge(**fields: Any) -> dict[str, Any]:
+    return {"order": ORDER, "amount": 530_00, "currency": "INR", "callback_url": "http://127.0.0.1:9/none", **fields}
+
+
+def post(url: str, path: str, body: Any, key: str = f"{ORDER}/charge") -> httpx.Response:
+    return httpx.post(f"{url}/v1/{path}", json=body, headers={"Idempotency-Key": key} if key else {}, trust_env=False)
+
+
+def done(payment: Simulator) -> Counter[str]:
+    """What had an effect."""
+    return Counter(entry["outcome"] for entry in payment.entries() if not entry["replay"])
+
+
+async def test_a_charge_sent_again_is_answered_the_same_and_made_once_even_after_a_kill(simulator: Starts) -> None:
+    payment = simulator("payment", "--speed", "0")
+    url = await payment.serving()
+    first = post(url, "charges", charge())
+    again = post(url, "charges", charge(callback_url="http://127.0.0.1:9/moved"), key=f'"{ORDER}/charge"')
+    payment.kill()
+    with payment.ledger.open("ab") as torn:
+        torn.write(b'{"at":"2026-')
+    await payment.serving("--decline", "always")
+    after = post(url, "charges", charge())
+
+    assert first.status_code == 200
+    assert first.json() == {"charge_id": first.json()["charge_id"], "amount": 530_00, "currency": "INR"}
+    assert first.json() == again.json() == after.json()
+    assert done(payment) == {"charged": 1}
+    assert [entry["replay"] for entry in payment.entries()] == [False, True, True]
+
+
+async def test_a_key_used_for_another_request_is_refused_and_nothing_is_done(simulator: Starts) -> None:
+    payment = simulator("payment", "--speed", "0")
+    url = await payment.serving()
+    post(url, "charges", charge())
+    other = post(url, "charges", charge(amount=1))
+    assert other.status_code == 422
+    assert "used for another request" in other.json()["detail"]
+    assert done(payment) == {"charged": 1, "refused": 1}
+
+
+@pytest.mark.parametrize(
+    ("rule", "amount", "status"),
+    [("always", 100, 402), ("ending:13", 713, 402), ("ending:13", 131, 200), ("share:0", 5, 200), ("share:1", 5, 402)],
+)
+async def test_charges_are_declined_by_rule(simulator: Starts, rule: str, amount: int, status: int) -> None:
+    url = await simulator("payment", "--speed", "0", "--decline", rule).serving()
+    answer = post(url, "charges", charge(amount=amount))
+    assert answer.status_code == status
+    assert bool(answer.json().get("reason")) == (status == 402)
+
+
+async def test_a_charge_is_given_back_once_and_only_as_it_was_made(simulator: Starts) -> None:
+    payment = simulator("payment", "--speed", "0")
+    url = await payment.serving()
+    charge_id = post(url, "charges", charge()).json()["charge_id"]
+    body, key = charge(charge_id=charge_id), f"{ORDER}/refund/{charge_id}"
+
+    unknown = post(url, "refunds", charge(charge_id="ch-none"), key)
+    part = post(url, "refunds", charge(charge_id=charge_id, amount=1), key)
+    given = post(url, "refunds", body, key)
+    payment.kill()
+    await payment.serving()
+    again = post(url, "refunds", body, key)
+    twice = post(url, "refunds", body, key + "/2")
+
+    assert [unknown.status_code, part.status_code, twice.status_code] == [422, 422, 409]
+    assert given.status_code == 200
+    assert given.json() == again.json() == {"refund_id": given.json()["refund_id"], "charge_id": charge_id}
+    assert done(payment) == {"charged": 1, "refunded": 1, "refused": 3}
+
+
+async def test_a_callback_is_made_until_it_is_answered_and_again_after_a_kill(
+    simulator: Starts, worker: FakeWorker
+) -> None:
+    payment, path = simulator("payment", "--speed", "0", "--callback"), "/v1/payments/cards/events"
+    url = await payment.serving()
+    worker.first[path].extend([500] * 1000)
+    asked = post(url, "charges", charge(callback_url=worker.url + path))
+    await until(lambda: len(worker.calls(path)) >= 2, "the callback is tried again")
+    payment.kill()
+    worker.first[path].clear()
+    await payment.serving()
+    await until(lambda: payment.entries()[-1]["kind"] == "callback", "the callback has its answer")
+
+    assert (asked.status_code, asked.json()) == (202, {})
+    told = worker.calls(path)[-1]
+    assert (told.status, told.body["type"], told.body["order"], told.body["amount"]) == (200, "Charged", ORDER, 530_00)
+    assert done(payment) == {"charged": 1, "answered": 1}
+
+
+async def test_a_request_sent_again_has_its_callback_sent_again(simulator: Starts, worker: FakeWorker) -> None:
+    payment, path = simulator("payment", "--speed", "0", "--callback", "--decline", "always"), "/v1/payments/p/events"
+    url = await payment.serving()
+    post(url, "charges", charge(callback_url=worker.url + path))
+    await until(lambda: done(payment)["answered"] == 1, "the callback is answered")
+    post(url, "charges", charge(callback_url=worker.url + path))
+    await until(lambda: done(payment)["answered"] == 2, "the callback is answered again")
+    assert [call.body["type"] for call in worker.calls(path)] == ["Declined", "Declined"]
+    assert done(payment)["declined"] == 1
+
+
+async def test_a_request_that_cannot_be_used_is_told_why(simulator: Starts) -> None:
+    url = await simulator("payment").serving()
+    wrong = post(url, "charges", charge(amount=-1))
+    assert wrong.status_code == 400
+    assert wrong.headers["content-type"].startswith("application/problem+json")
+    assert wrong.json()["errors"][0]["pointer"] == "/amount"
+    keyless = post(url, "charges", charge(), key="")
+    assert keyless.status_code == 400
+    assert "Idempotency-Key" in keyless.json()["detail"]

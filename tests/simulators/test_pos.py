@@ -1,0 +1,139 @@
+"""Points of sale cook each ticket once and say so until somebody hears it, whenever they are killed."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.simulators.conftest import Starts
+from tests.simulators.fake_worker import FakeWorker
+from tests.simulators.process import Simulator
+from tests.simulators.waiting import until
+
+ORDER, RESTAURANT, KEY = "shop:1", "hindmata-chaat", "shop:1/prepare"
+TICKETS = f"/v1/pos/{RESTAURANT}/tickets/{ORDER}"
+FINISHED = f"{TICKETS}/finished"
+PREPARATION_S = 300
+
+
+def prepare(url: str, worker: str, restaurant: str = RESTAURANT, **fields: Any) -> httpx.Response:
+    body = {
+        "order": ORDER,
+        "restaurant": restaurant,
+        "display_number": "001",
+        "items": [{"id": "1", "pos_code": "HC-02", "name": "Pav bhaji", "quantity": 2, "modifiers": [], "note": ""}],
+        "note": "",
+        "callback_url": worker + TICKETS,
+        **fields,
+    }
+    headers = {"Idempotency-Key": KEY}
+    return httpx.post(f"{url}/restaurants/{restaurant}/prepare", json=body, headers=headers, trust_env=False)
+
+
+def events(pos: Simulator) -> list[str]:
+    """What happened to the ticket, in order."""
+    return [(entry["told"] and f"told {entry['told']}") or entry["event"] for entry in pos.entries()]
+
+
+async def test_a_preparation_goes_on_after_a_kill_and_ends_when_it_would_have(
+    simulator: Starts, worker: FakeWorker
+) -> None:
+    pos = simulator("pos", "--speed", "100")
+    url = await pos.serving()
+    asked = datetime.now(UTC)
+    assert prepare(url, worker.url).json() == {"status": "accepted"}
+    pos.kill()
+    assert events(pos) == ["accepted"]
+    await pos.serving()
+    await until(lambda: worker.calls(FINISHED), "the food stands ready")
+    took = (datetime.now(UTC) - asked).total_seconds()
+
+    assert took >= PREPARATION_S / 100
+    await until(lambda: len(events(pos)) == 3, "the answer is written down")
+    assert events(pos) == ["accepted", "finished", "told finished"]
+    finished = datetime.fromisoformat(pos.entries()[1]["at"])
+    assert finished >= datetime.fromisoformat(pos.entries()[0]["ready_at"])
+
+
+async def test_finished_is_told_until_it_is_heard_and_again_after_a_kill(simulator: Starts, worker: FakeWorker) -> None:
+    pos = simulator("pos", "--speed", "0")
+    url = await pos.serving()
+    worker.first[FINISHED].extend([500] * 1000)
+    prepare(url, worker.url)
+    await until(lambda: len(worker.calls(FINISHED)) >= 3, "the callback is tried again")
+    pos.kill()
+    worker.first[FINISHED].clear()
+    await pos.serving()
+    await until(lambda: "told finished" in events(pos), "the callback has its answer")
+    pos.kill()
+    await pos.serving()
+    assert prepare(url, worker.url).json() == {"status": "accepted"}
+
+    assert events(pos) == ["accepted", "finished", "told finished", "replay"]
+    assert [call.status for call in worker.calls(FINISHED)].count(200) == 1
+    assert {call.key for call in worker.calls(FINISHED)} == {f"{ORDER}/finished"}
+
+
+async def test_a_ticket_sent_again_is_the_same_ticket_and_told_where_it_was_asked_last(
+    simulator: Starts, worker: FakeWorker
+) -> None:
+    pos = simulator("pos", "--speed", "0")
+    url = await pos.serving()
+    prepare(url, "http://127.0.0.1:9")
+    again = prepare(url, worker.url)
+    await until(lambda: "told finished" in events(pos), "the callback has its answer")
+    assert (again.status_code, again.json()) == (200, {"status": "accepted"})
+    assert sorted(events(pos)) == ["accepted", "finished", "replay", "told finished"]
+
+
+async def test_a_key_used_for_another_ticket_is_refused(simulator: Starts, worker: FakeWorker) -> None:
+    pos = simulator("pos")
+    url = await pos.serving()
+    prepare(url, worker.url)
+    other = prepare(url, worker.url, note="without onions")
+    assert other.status_code == 400
+    assert events(pos) == ["accepted", "refused"]
+
+
+@pytest.mark.parametrize("rule", ["always", f"restaurant:{RESTAURANT}", "product:HC-02", "share:1"])
+async def test_a_ticket_is_rejected_by_rule_and_stays_so(simulator: Starts, worker: FakeWorker, rule: str) -> None:
+    pos = simulator("pos", "--reject", rule)
+    url = await pos.serving()
+    rejected = prepare(url, worker.url)
+    pos.kill()
+    await pos.serving()
+    again = prepare(url, worker.url)
+    assert rejected.status_code == again.status_code == 409
+    assert rejected.json()["reason"] == again.json()["reason"] != ""
+    assert events(pos) == ["rejected", "replay"]
+
+
+async def test_a_ticket_received_is_decided_and_told_later_in_order(simulator: Starts, worker: FakeWorker) -> None:
+    pos = simulator("pos", "--speed", "0", "--receive")
+    url = await pos.serving()
+    worker.first[f"{TICKETS}/accepted"].extend([500, 202])
+    received = prepare(url, worker.url)
+    await until(lambda: "told finished" in events(pos), "the ticket is finished")
+    assert (received.status_code, received.json()) == (202, {"status": "received"})
+    assert events(pos) == ["received", "accepted", "told accepted", "finished", "told finished"]
+    assert [call.path.rpartition("/")[2] for call in worker.heard] == ["accepted", "accepted", "finished"]
+
+
+async def test_a_ticket_received_and_rejected_is_told_after_a_kill(simulator: Starts, worker: FakeWorker) -> None:
+    pos = simulator("pos", "--speed", "10", "--receive", "--reject", "always")
+    url = await pos.serving()
+    prepare(url, worker.url)
+    pos.kill()
+    assert events(pos) == ["received"]
+    await pos.serving("--speed", "0")
+    await until(lambda: "told rejected" in events(pos), "the rejection is told")
+    assert events(pos) == ["received", "rejected", "told rejected"]
+    assert worker.calls(f"{TICKETS}/rejected")[0].body == {"reason": "the kitchen is too busy"}
+
+
+async def test_a_restaurant_that_is_not_here_is_not_found(simulator: Starts, worker: FakeWorker) -> None:
+    url = await simulator("pos").serving()
+    answer = prepare(url, worker.url, restaurant="nowhere")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("application/problem+json")

@@ -1,0 +1,133 @@
+"""An ordering provider places each order until it is answered, and always the same one."""
+
+import re
+from pathlib import Path
+
+import pytest
+from aiokafka.partitioner import DefaultPartitioner
+
+from tests.simulators.conftest import Starts
+from tests.simulators.fake_worker import LOST, FakeWorker
+from tests.simulators.process import Simulator
+from tests.simulators.reading import PARTITIONS, keyed_records
+from tests.simulators.waiting import until
+from topics.families import ORDERS
+
+PLACE = "/v1/orders"
+
+
+def outcomes(provider: Simulator, event: str = "answer") -> dict[str, str]:
+    """Order -> what came of it; fails if that is written down twice."""
+    entries = [entry for entry in provider.entries() if entry["event"] == event]
+    found = {entry["order"]: entry["outcome"] for entry in entries}
+    assert len(found) == len(entries)
+    return found
+
+
+async def test_orders_are_placed_again_the_same_until_each_is_answered(simulator: Starts, worker: FakeWorker) -> None:
+    worker.first[PLACE].extend([500, LOST, 503, 429, LOST])
+    provider = simulator("provider", "--worker", worker.url, "--orders", "5", "--speed", "0", "--run", "r")
+    provider.start()
+    assert await provider.ended() == 0, provider.output
+
+    assert outcomes(provider) == {f"tiffin-express:r-{number:06d}": "accepted" for number in range(1, 6)}
+    assert len(worker.calls(PLACE)) == 10
+    bodies = {call.key: [other.body for other in worker.calls(PLACE) if other.key == call.key] for call in worker.heard}
+    assert len(bodies) == 5
+    assert all(same == [same[0]] * len(same) for same in bodies.values())
+    assert "5 orders: 5 accepted" in provider.output
+
+
+async def test_a_refused_order_is_the_end_of_that_order_and_status_1(simulator: Starts, worker: FakeWorker) -> None:
+    worker.first[PLACE].append(422)
+    provider = simulator("provider", "--worker", worker.url, "--orders", "3", "--speed", "0")
+    provider.start()
+    assert await provider.ended() == 1
+    assert sorted(outcomes(provider).values()) == ["accepted", "accepted", "refused"]
+
+
+async def test_a_run_that_was_killed_goes_on_with_the_same_orders(simulator: Starts, worker: FakeWorker) -> None:
+    worker.first[PLACE].extend([201, 201, 201] + [LOST] * 10_000)
+    provider = simulator(
+        "provider", "--worker", worker.url, "--orders", "8", "--speed", "0", "--run", "r", "--later", "1"
+    )
+    provider.start()
+    await until(lambda: len(worker.orders) == 8 and len(outcomes(provider)) == 3, "every order is under way")
+    provider.kill()
+    worker.first.clear()
+    provider.start()
+    assert await provider.ended() == 0, provider.output
+    assert set(outcomes(provider)) == set(worker.orders)
+    assert set(outcomes(provider).values()) == {"accepted"}
+
+
+async def test_a_seed_replays_the_same_orders(simulator: Starts, worker: FakeWorker, tmp_path: Path) -> None:
+    placed = []
+    for directory in ("one", "two"):
+        worker.orders.clear()
+        provider = simulator("provider", "--worker", worker.url, "--orders", "4", "--speed", "0", "--run", directory)
+        provider.start("--seed", "77")
+        assert await provider.ended() == 0
+        placed.append([{**body, "at": "", "external_id": ""} for _, body in sorted(worker.orders.items())])
+    assert placed[0] == placed[1]
+
+
+async def test_orders_over_kafka_lie_where_their_key_belongs(
+    simulator: Starts, worker: FakeWorker, kafka: str, topics: str
+) -> None:
+    provider = simulator(
+        "provider", "--worker", worker.url, "--orders", "20", "--speed", "0", "--kafka", "0.5", "--run", "r",
+        "--bootstrap-servers", kafka, "--topic-prefix", topics,
+    )  # fmt: skip
+    provider.start()
+    assert await provider.ended() == 0, provider.output
+    found = await keyed_records(kafka, topics, ORDERS)
+
+    by_topic = {placed.key for _, placed in found}
+    assert by_topic.isdisjoint(worker.orders)
+    assert by_topic | set(worker.orders) == set(outcomes(provider))
+    assert by_topic
+    assert worker.orders
+    for record, placed in found:
+        assert record.key == placed.key.encode()
+        assert record.partition == DefaultPartitioner()(record.key, list(range(PARTITIONS)), list(range(PARTITIONS)))
+        assert placed.id == placed.event_id
+
+
+async def test_orders_are_followed_to_their_ends(simulator: Starts, worker: FakeWorker) -> None:
+    provider = simulator("provider", "--worker", worker.url, "--orders", "3", "--speed", "0", "--follow")
+    provider.start()
+    await until(lambda: len(worker.calls(f"{PLACE}/{max(worker.statuses, default='')}")) > 1, "orders are looked at")
+    assert not provider.dead
+    worker.statuses.update(zip(worker.statuses, ("DELIVERED", "DELIVERED", "REJECTED"), strict=True))
+    assert await provider.ended() == 0, provider.output
+    assert outcomes(provider, "ended") == worker.statuses
+    assert re.search(r"3 orders: 3 accepted, 2 DELIVERED, 1 REJECTED", provider.output)
+
+
+async def test_an_order_that_stays_as_it_is_for_too_long_is_named(simulator: Starts, worker: FakeWorker) -> None:
+    provider = simulator(
+        "provider", "--worker", worker.url, "--orders", "1", "--speed", "0", "--follow", "--patience", "1"
+    )
+    provider.start()
+    assert await provider.ended() == 1
+    assert re.search(r"order tiffin-express:\S+ has been CREATED for 1 s: giving up", provider.output)
+
+
+async def test_an_order_that_is_not_answered_in_time_ends_the_run(simulator: Starts, worker: FakeWorker) -> None:
+    worker.first[PLACE].extend([500] * 1000)
+    provider = simulator("provider", "--worker", worker.url, "--orders", "1", "--speed", "0", "--patience", "1")
+    provider.start()
+    assert await provider.ended() == 1
+    assert re.search(r"had no final answer for 1 s \(the last one: HTTP 500\): giving up", provider.output)
+
+
+@pytest.mark.parametrize("name", ["provider", "drivers"])
+async def test_a_worker_that_is_not_there_is_waited_for_and_then_given_up(simulator: Starts, name: str) -> None:
+    waiting = simulator(name, "--worker", "http://127.0.0.1:9", "--patience", "0.5")
+    waiting.start()
+    assert await waiting.ended() == 1
+    said = waiting.output.splitlines()
+    assert said[0] == f"{name}: waiting for a worker at http://127.0.0.1:9"
+    assert re.search(r"^no worker is ready at http://127.0.0.1:9 after 0.5 s: start one", said[1])
+    assert len(said) == 2

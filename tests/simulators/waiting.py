@@ -1,0 +1,16 @@
+"""Waits for conditions, with a deadline that fails loudly."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+WITHIN_S = 20.0
+POLL_S = 0.02
+
+
+async def until(condition: Callable[[], object], what: str, within_s: float = WITHIN_S) -> None:
+    """Return as soon as the condition holds; fail if it does not in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"after {within_s:g} s, still not so: {what}"
+        await asyncio.sleep(POLL_S)
