@@ -70,11 +70,7 @@ orders, payments, pos, deliveries, dispatch, drivers, locations = map(_source, f
 order_updates = engine.sink(topic_of(families.ORDER_UPDATES), config=families.ORDER_UPDATES.config)
 engine.sink(topic_of(families.RESTAURANTS), config=families.RESTAURANTS.config)
 restaurants = Restaurants(topic_of(families.RESTAURANTS), settings.partitions, settings.restaurants)
-engine.performer = HttpPerformer(
-    settings.payment_url,
-    settings.payment_provider,
-    lambda: settings.public_url or str(app.conf.canonical_url).rstrip("/"),
-)
+engine.performer = HttpPerformer(settings.payment_url, settings.payment_provider, public_url)
 
 # each of these registers what it declares with the app above
 import streams.agents  # noqa: E402

@@ -21,7 +21,7 @@ from httpx_aiohttp import AiohttpTransport
 from processors.decision import Outcome
 from streams.app import app, engine, topic_of
 from streams.tracing import traceparent
-from streams.views.problems import FieldError, Problem
+from streams.views.problems import SOON, FieldError, Problem
 from streams.workflow import Told
 from topics.families import Family
 from topics.identity import owner_of
@@ -85,9 +85,7 @@ async def elsewhere(request: web.Request, key: str) -> web.Response | None:
         return None
     owner = engine.owners().get(partition)
     if owner is None or owner.rstrip("/") == str(app.conf.canonical_url).rstrip("/") or SENT_ON in request.headers:
-        raise Problem(
-            503, "not-ready", f"partition {partition} is being opened; try again", headers={"Retry-After": "1"}
-        )
+        raise Problem(503, "not-ready", f"partition {partition} is being opened; try again", headers=SOON)
     return await send_on(request, owner)
 
 
@@ -100,9 +98,7 @@ async def everywhere(request: web.Request, own: list[Any], member: str) -> list[
     answers = await asyncio.gather(*(send_on(request, owner) for owner in sorted(others)))
     for answer in answers:
         if answer.status != HTTPStatus.OK:
-            raise Problem(
-                503, "owner-unreachable", "another worker cannot answer now; try again", headers={"Retry-After": "1"}
-            )
+            raise Problem(503, "owner-unreachable", "another worker cannot answer now; try again", headers=SOON)
     return own + [row for answer in answers for row in msgspec.json.decode(answer.text or "")[member]]
 
 
@@ -121,7 +117,7 @@ async def send_on(request: web.Request, owner: str) -> web.Response:
             503,
             "owner-unreachable",
             f"{owner} owns it and does not answer ({type(error).__name__}); try again",
-            headers={"Retry-After": "1"},
+            headers=SOON,
         ) from None
     kept = {name: value for name, value in answer.headers.items() if name.lower() in _PASSED_BACK}
     return web.Response(status=answer.status_code, body=answer.content, headers=kept)
@@ -157,7 +153,7 @@ async def produce(family: Family, record: Record) -> None:
             503,
             "broker-silent",
             "Kafka has not acknowledged this; send it again with the same key",
-            headers={"Retry-After": "2"},
+            headers=SOON,
         ) from None
 
 

@@ -12,7 +12,7 @@ from processors.driver import Driver
 from streams import tables
 from streams.app import app, engine
 from streams.views.ask import ApiView, decide, elsewhere, named, produce, read_body, refusal, respond
-from streams.views.problems import Problem
+from streams.views.problems import SOON, Problem
 from topics.drivers import Delivered, DriverRecord, PickedUp, SetAvailable, SetUnavailable
 from topics.families import DRIVERS, LOCATIONS
 from topics.identity import OrderId, PartyId
@@ -139,9 +139,7 @@ class AssignedDelivery(ApiView):
             if left <= 0 or not await engine.watch.changed(tables.drivers.name, driver.encode(), left):
                 return web.Response(status=204)
             if engine.partition_of(driver.encode()) not in engine.open_partitions():
-                raise Problem(
-                    503, "not-ready", "the driver's partition moves to another worker", headers={"Retry-After": "1"}
-                )
+                raise Problem(503, "not-ready", "the driver's partition moves to another worker", headers=SOON)
         return respond(200, {**msgspec.to_builtins(row.assignment), "picked_up": row.picked_up})
 
 

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from streams.app import app, engine
 from streams.views.ask import ApiView, respond
-from streams.views.problems import Problem
+from streams.views.problems import SOON, Problem
 
 
 @app.page("/livez")
@@ -23,5 +23,5 @@ class Ready(ApiView):
     async def get(self, request: web.Request) -> web.Response:
         """Ready, or 503."""
         if not engine.ready():
-            raise Problem(503, "not-ready", "not every task of this worker is restored", headers={"Retry-After": "1"})
+            raise Problem(503, "not-ready", "not every task of this worker is restored", headers=SOON)
         return respond(200, {"status": "ready", "partitions": engine.open_partitions()})

@@ -13,6 +13,10 @@ TYPES = "https://dabbawala.invalid/problems/"
 """Problem types are names, not addresses; `.invalid` (RFC 2606) says so."""
 
 
+SOON = {"Retry-After": "1"}
+"""With what will be right in a moment: ask again in a second."""
+
+
 class FieldError(msgspec.Struct, frozen=True):
     """One field that is wrong: its JSON pointer (RFC 6901) and what to do."""
 
