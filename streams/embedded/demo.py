@@ -29,7 +29,7 @@ from topics.order_updates import READER, OrderStatus
 from topics.records import Undecodable
 from topics.restaurants import Restaurant
 
-SPEED = 20.0
+SPEED = 30.0
 RATE = 1.0
 """Orders a second."""
 STUCK_S = 180.0
