@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.engine_kit.harness import Run
-from tests.integration.engine_kit.kills import kill_loop
+from tests.integration.kills import kill_loop
 
 pytestmark = pytest.mark.timeout(150)
 

@@ -1,6 +1,8 @@
 """``kill -9`` at seeded moments while records come in; afterwards everything must be exact.
 
-python -m tests.integration.engine_kit.kills [KILLS] [SEED]
+    python -m tests.integration.kills [KILLS] [SEED]
+
+Uses the broker of ``KAFKA_BOOTSTRAP_SERVERS``, or an embedded one of its own.
 """
 
 import asyncio
@@ -12,6 +14,8 @@ import time
 import uuid
 from pathlib import Path
 
+from streams.embedded.kafka import EmbeddedKafka
+from tests.conftest import LIB
 from tests.integration.engine_kit.harness import Run
 
 RECORDS_A_KILL = 300
@@ -37,11 +41,17 @@ async def kill_loop(kafka: str, run: str, directory: Path, kills: int, seed: int
 
 
 def main(kills: int = 100, seed: int = 1) -> None:
-    kafka = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
     with tempfile.TemporaryDirectory() as directory:
-        toy = asyncio.run(kill_loop(kafka, f"kills-{uuid.uuid4().hex[:8]}", Path(directory), kills, seed))
-        repeated = sum(times - 1 for times in toy.calls().values())
-        print(f"{kills} kills, seed {seed}: {toy.judge.sums()} all exact; {repeated} calls made again, same key")
+        broker = EmbeddedKafka(Path(directory), lib=LIB, progress=print)
+        toy_directory = Path(directory) / "toy"
+        toy_directory.mkdir()
+        try:
+            kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or broker.start()
+            toy = asyncio.run(kill_loop(kafka, f"kills-{uuid.uuid4().hex[:8]}", toy_directory, kills, seed))
+        finally:
+            broker.kill()
+    repeated = sum(times - 1 for times in toy.calls().values())
+    print(f"{kills} kills, seed {seed}: {toy.judge.sums()}: exact; {repeated} calls made again under the same key")
 
 
 if __name__ == "__main__":
