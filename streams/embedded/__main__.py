@@ -6,13 +6,12 @@ import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
-
-import psutil
 
 from streams.embedded import kafka
 from streams.embedded.errors import SetUpError
-from streams.embedded.slots import living_workers
+from streams.embedded.slots import is_held, living_workers
 
 GRACE_S = 10.0
 OURS = ("kafka", "worker-*", "ledgers", "logs", "tests")
@@ -33,20 +32,22 @@ def clean(directory: Path) -> None:
 
 def _end_worker(home: Path) -> None:
     """The pid is good: its process holds the lock of `home`, and wrote it when it took it."""
-    worker = psutil.Process(int((home / "pid").read_text()))
-    worker.terminate()
-    _, alive = psutil.wait_procs([worker], timeout=GRACE_S)
-    for left in alive:
-        left.kill()
+    pid = int((home / "pid").read_text())
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + GRACE_S
+        while is_held(home) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 def main(command: str) -> None:
     directory = Path(os.environ.get("DABBAWALA_DIR", ".dabbawala"))
     match command:
         case "start":
-            kafka.ensure(directory, print)
+            print(f"Kafka's address is {kafka.ensure(directory, print)}")
         case "stop":
-            kafka.stop(directory)
+            kafka.EmbeddedKafka(directory, print).stop()
         case "address":
             print(kafka.address(directory))
         case "clean":

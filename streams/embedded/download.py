@@ -24,6 +24,8 @@ LOCK = Path(__file__).with_name("kafka.lock")
 POM = Path(__file__).with_name("pom.xml")
 
 CONNECTIONS = 8
+TOLD_EVERY = 9
+"""Jars: five lines of progress for all of them."""
 ATTEMPTS = 3
 """Of one jar: a cut connection is tried again, a wrong hash is not."""
 
@@ -91,6 +93,8 @@ def _download(jars: list[Jar], directory: Path, progress: Callable[[str], None])
         try:
             for finished in as_completed(fetches):
                 done, size = done + 1, size + finished.result()
+                if done % TOLD_EVERY and done < len(jars):
+                    continue
                 progress(f"Fetching Kafka: {done} of {len(jars)} jars, {size / 1e6:.0f} MB")
         except httpx.HTTPError as error:
             raise SetUpError(

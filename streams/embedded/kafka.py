@@ -201,7 +201,7 @@ class EmbeddedKafka:
             self._write_properties(port)
             self._format(runtime)
             if self._launch(runtime, port):
-                self._progress(f"Kafka is ready on {LOOPBACK}:{port}")
+                self._progress("Kafka is ready")
                 return f"{LOOPBACK}:{port}"
         raise SetUpError(f"No two free ports in a row from {self._first_port} on: Kafka needs two.")
 

@@ -66,7 +66,7 @@ def worker_urls(directory: Path) -> list[str]:
 def living_workers(directory: Path) -> list[Path]:
     """The directories under `directory` that a living worker holds, by number."""
     homes = sorted(directory.glob("worker-*"), key=lambda home: (len(home.name), home.name))
-    return [home for home in homes if (home / "url").exists() and _is_held(home)]
+    return [home for home in homes if (home / "url").exists() and is_held(home)]
 
 
 def _first_free(directory: Path) -> tuple[int, FileLock]:
@@ -77,7 +77,8 @@ def _first_free(directory: Path) -> tuple[int, FileLock]:
     raise AssertionError("the numbers are without end")
 
 
-def _is_held(home: Path) -> bool:
+def is_held(home: Path) -> bool:
+    """Whether a living worker has this directory."""
     lock = FileLock.taken(home / "lock")
     if lock:
         lock.release()
