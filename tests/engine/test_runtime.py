@@ -28,9 +28,10 @@ from faust.types import TP
 from faust.worker import Worker
 from mode import Service
 
-from streams.engine import Engine, EngineSettings, Record, Task, exactly_once, runtime
+from streams.engine import Engine, EngineSettings, NotHere, Record, Task, exactly_once, runtime
 from streams.engine.engine import java_partition
 from streams.engine.store import TaskStore
+from tests.engine.fakes import Stage
 
 OVERRIDDEN: list[tuple[type, type, str]] = [
     (Worker, runtime.TaskWorker, "on_first_start"),
@@ -253,6 +254,22 @@ def test_topics_are_all_that_has_to_exist_each_with_its_partitions(engine: Engin
 def test_an_index_over_no_table_is_refused(engine: Engine) -> None:
     with pytest.raises(LookupError, match="there is no table 'drivers' to index"):
         engine.index("drivers", lambda: None)  # type: ignore[arg-type,return-value]
+
+
+async def test_views_read_committed_rows_of_the_tasks_open_here(engine: Engine) -> None:
+    stage = Stage()
+    stage.store.tables["counts"] = {b"a/%d" % n: b"%d" % n for n in range(3)} | {b"b": b"x"}
+    engine.tasks[0] = stage.task
+    stage.task.put("counts", b"a/0", b"uncommitted")
+    assert engine.read("counts", 0, b"a/0") == engine.find("counts", b"a/0") == b"0"
+    assert engine.read("counts", 0, b"none") is None
+    assert list(engine.scan("counts", 0, prefix=b"a/", after=b"a/0")) == [(0, b"a/1", b"1"), (0, b"a/2", b"2")]
+    assert list(engine.scan("counts", limit=1)) == [(0, b"a/0", b"0")]
+    assert engine.open_partitions() == [0]
+    with pytest.raises(NotHere, match="partition 1 is not open in this worker"):
+        engine.read("counts", 1, b"a/0")
+    stage.core.break_task(stage.task, RuntimeError("broken"))
+    assert engine.open_partitions() == []
 
 
 def test_owners_are_read_from_the_last_assignment(engine: Engine) -> None:
