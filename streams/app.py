@@ -11,9 +11,9 @@ import faust
 from processors.parameters import Parameters
 from streams.calls.performer import HttpPerformer
 from streams.engine import Engine, EngineSettings, exactly_once
+from streams.problems import problem_middleware
 from streams.restaurants import Restaurants
 from streams.settings import Settings
-from streams.views.problems import problem_middleware
 from topics import families
 from topics.families import Family, topic_name
 

@@ -2,7 +2,6 @@
 
 import msgspec
 
-from processors import intake
 from streams import workflow
 from streams.agents.intake import decoded, from_here
 from streams.app import engine, restaurants
@@ -10,7 +9,7 @@ from streams.app import orders as topic
 from streams.engine import Record, Refuse, Task
 from topics.identity import external_id_of
 from topics.orders import READER, Placed
-from topics.records import epoch_ms, instant
+from topics.records import instant
 
 IDEMPOTENCY_KEY = "idempotency-key"
 
@@ -21,11 +20,7 @@ def orders(task: Task, record: Record) -> None:
     placed = _complete(decoded(READER, record), record)
     if not from_here(task, record, placed.key):
         return
-    at_ms = epoch_ms(placed.at) if placed.at else record.timestamp
-    restaurant = restaurants.get(placed.restaurant)
-    if problems := intake.check(placed, restaurant, at_ms):
-        raise Refuse("; ".join(f"{problem.pointer}: {problem.detail}" for problem in problems))
-    workflow.apply(task, placed.key, placed, record, restaurant)
+    workflow.apply(task, placed.key, placed, record, restaurants.get(placed.restaurant))
 
 
 def _complete(placed: Placed, record: Record) -> Placed:

@@ -20,8 +20,8 @@ from httpx_aiohttp import AiohttpTransport
 
 from processors.decision import Outcome
 from streams.app import app, engine, topic_of
+from streams.problems import SOON, FieldError, Problem
 from streams.tracing import traceparent
-from streams.views.problems import SOON, FieldError, Problem
 from streams.workflow import Told
 from topics.families import Family
 from topics.identity import owner_of

@@ -11,8 +11,8 @@ from processors.decision import Outcome
 from processors.driver import Driver
 from streams import tables
 from streams.app import app, engine
+from streams.problems import SOON, Problem
 from streams.views.ask import ApiView, decide, elsewhere, named, produce, read_body, refusal, respond
-from streams.views.problems import SOON, Problem
 from topics.drivers import Delivered, DriverRecord, PickedUp, SetAvailable, SetUnavailable
 from topics.families import DRIVERS, LOCATIONS
 from topics.identity import OrderId, PartyId

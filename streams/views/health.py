@@ -3,8 +3,8 @@
 from aiohttp import web
 
 from streams.app import app, engine
+from streams.problems import SOON, Problem
 from streams.views.ask import ApiView, respond
-from streams.views.problems import SOON, Problem
 
 
 @app.page("/livez")
@@ -25,3 +25,22 @@ class Ready(ApiView):
         if not engine.ready():
             raise Problem(503, "not-ready", "not every task of this worker is restored", headers=SOON)
         return respond(200, {"status": "ready", "partitions": engine.open_partitions()})
+
+
+@app.page("/tasks")
+class Tasks(ApiView):
+    """What the tasks of this worker are at."""
+
+    async def get(self, request: web.Request) -> web.Response:
+        """One entry a task: commits since it opened, records read up to, timers and calls waiting; and the counters."""
+        tasks = [
+            {
+                "partition": task.partition,
+                "commits": task.commits,
+                "next_offsets": task.next_offsets,
+                "calls": len(task.calls),
+                "backlog": sum(task.backlog.values()),
+            }
+            for task in engine.tasks.values()
+        ]
+        return respond(200, {"counters": dict(engine.counters), "tasks": tasks})

@@ -13,8 +13,8 @@ from processors.order import Order
 from processors.workflow import JournalLine
 from streams import tables
 from streams.app import app, restaurants
+from streams.problems import FieldError, Problem
 from streams.views.ask import ApiView, decide, elsewhere, everywhere, named, read_body, refusal, respond
-from streams.views.problems import FieldError, Problem
 from topics.families import ORDERS
 from topics.identity import OrderId, external_id_of
 from topics.order_updates import OrderStatus

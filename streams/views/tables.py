@@ -9,8 +9,8 @@ from aiohttp import web
 
 from streams import tables
 from streams.app import app, engine
+from streams.problems import Problem
 from streams.views.ask import ApiView, elsewhere, everywhere, respond
-from streams.views.problems import Problem
 from topics.identity import owner_of
 
 LIMIT = 100

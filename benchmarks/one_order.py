@@ -1,0 +1,144 @@
+"""How long one order takes, alone: from POST to DELIVERED, hop by hop, and how many transactions it took.
+
+    python -m benchmarks.one_order [ORDERS]
+
+A worker, a payment provider, restaurants and one driver as processes of their own on the embedded Kafka, without any
+simulated delay. A reader of the committed topics notes when each record of an order becomes visible; the hops are the
+times from one to the next. Prints a table; nothing is asserted.
+"""
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import httpx
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from simulators.city import order
+from streams.embedded.kafka import EmbeddedKafka
+from tests.stack import Stack, running
+from topics.families import DELIVERIES, DISPATCH, DRIVERS, ORDER_UPDATES, ORDERS, Family, topic_name
+from topics.orders import Placed
+from topics.records import Record, instant, write
+
+ORDERS_MEASURED = 200
+WARM_UP = 20
+PARTITIONS = 4
+FOLLOWED = (ORDERS, DISPATCH, DRIVERS, DELIVERIES, ORDER_UPDATES)
+LONGEST_S = 20.0
+
+
+def main() -> None:
+    """Measure and print."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else ORDERS_MEASURED
+    lib = Path(".dabbawala/kafka/lib")
+    with tempfile.TemporaryDirectory() as home:
+        broker = EmbeddedKafka(Path(home), lib=lib)
+        try:
+            with running(broker.start(), "one-order", Path(home) / "stack", speed=0, drivers=1) as stack:
+                asyncio.run(_measure(stack, count))
+        finally:
+            broker.kill()
+
+
+async def _measure(stack: Stack, count: int) -> None:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=stack.kafka,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=100,
+    )
+    await consumer.start()
+    partitions = [
+        TopicPartition(topic_name(family.name, stack.name), number)
+        for family in FOLLOWED
+        for number in range(PARTITIONS)
+    ]
+    consumer.assign(partitions)
+    await consumer.seek_to_end(*partitions)
+    took, commits, hops = [], [], defaultdict(list)
+    async with httpx.AsyncClient(base_url=stack.url, timeout=10) as client:
+        for number in range(WARM_UP + count):
+            await _until_a_driver_waits(client)
+            before = await _commits(client)
+            placed = order("1", "alone", number, instant(time.time_ns() // 1_000_000))
+            began = time.perf_counter()
+            posting = asyncio.create_task(client.post("/v1/orders", content=write(placed)))
+            seen = await _follow(consumer, stack.name, placed, began)
+            answer = await posting
+            assert answer.status_code == 201, answer.text
+            if number >= WARM_UP:
+                took.append(seen[-1][1])
+                await _until_a_driver_waits(client)
+                commits.append(await _commits(client) - before)
+                for (_, earlier), (name, at) in zip([("", 0.0), *seen], seen, strict=False):
+                    hops[name].append(at - earlier)
+    await consumer.stop()
+    _print(took, commits, hops)
+
+
+async def _follow(consumer: AIOKafkaConsumer, prefix: str, placed: Placed, began: float) -> list[tuple[str, float]]:
+    """(what became visible, milliseconds after the start), in order, until the order is delivered."""
+    families = {topic_name(family.name, prefix): family for family in FOLLOWED}
+    seen: list[tuple[str, float]] = []
+    while not seen or seen[-1][0] != "order-updates DELIVERED":
+        if time.perf_counter() - began > LONGEST_S:
+            raise SystemExit(f"{placed.key} was not delivered within {LONGEST_S:.0f} s; the last seen: {seen[-1:]}")
+        for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+            at_ms = 1000 * (time.perf_counter() - began)
+            for record in records:
+                read = _read(families[tp.topic], record.value)
+                if placed.key in (getattr(read, "order", None), getattr(read, "delivery", None), read.key):
+                    seen.append((_named(families[tp.topic], read), at_ms))
+    return seen
+
+
+def _read(family: Family, value: bytes) -> Record:
+    assert family.reader is not None
+    record: Record = family.reader.read(value)
+    return record
+
+
+def _named(family: Family, record: Record) -> str:
+    return f"{family.name} {record.status.value if hasattr(record, 'status') else type(record).__name__}"
+
+
+async def _commits(client: httpx.AsyncClient) -> int:
+    return int((await client.get("/tasks")).json()["counters"].get("commits", 0))
+
+
+async def _until_a_driver_waits(client: httpx.AsyncClient) -> None:
+    deadline = time.perf_counter() + LONGEST_S
+    while time.perf_counter() < deadline:
+        rows = (await client.get("/table/dispatch/")).json()["rows"]
+        if any("/driver/" in row["key"] for row in rows):
+            return
+        await asyncio.sleep(0.005)
+    raise SystemExit("no driver waits for work")
+
+
+def _print(took: list[float], commits: list[int], hops: dict[str, list[float]]) -> None:
+    cut = statistics.quantiles(took, n=100)
+    console = Console()
+    console.print(
+        f"{len(took)} orders alone, POST to DELIVERED visible: p50 {statistics.median(took):.1f} ms, "
+        f"p90 {cut[89]:.1f}, p99 {cut[98]:.1f}, max {max(took):.1f}; "
+        f"transactions an order: {statistics.median(commits):.0f} (from {min(commits)} to {max(commits)})"
+    )
+    table = Table("visible", "after the one before, p50 ms", "p90 ms", "seen")
+    for name, times in hops.items():
+        ordered = sorted(times)
+        table.add_row(
+            name, f"{statistics.median(times):.1f}", f"{ordered[int(len(ordered) * 0.9)]:.1f}", str(len(times))
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
