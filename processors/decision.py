@@ -31,7 +31,7 @@ class Outcome(Enum):
 
 
 class SetTimer(msgspec.Struct, frozen=True):
-    """Wake the machine at ``due_ms`` (milliseconds since 1970) with ``TimerDue(name)``. The name begins with the key."""
+    """Come back at ``due_ms`` (milliseconds since 1970) with ``TimerDue(name)``; the name begins with the key."""
 
     name: str
     due_ms: int
@@ -81,8 +81,8 @@ class Moment(NamedTuple):
 
 Guard = Callable[[Any, Any, Moment], bool]
 """(state, event, moment) -> whether the row applies."""
-Effect = Callable[[Any, Any, Moment], Decision[Any]]
-"""(state, event, moment) -> what happens, besides the change of stage."""
+Effect = Callable[[Any, Any, Moment], Any]
+"""(state, event, moment) -> the decision: what happens, besides the change of stage."""
 
 
 class Transition(NamedTuple):
@@ -128,7 +128,7 @@ class Table(Generic[S]):
         decision: Decision[S] = row.does(state, event, moment)
         after = decision.state or state
         if row.to is not None and after is not None and after.stage is not row.to:  # type: ignore[attr-defined]
-            after = msgspec.structs.replace(after, stage=row.to)  # type: ignore[type-var]
+            after = msgspec.structs.replace(after, stage=row.to)
         changed = after if after is not state else None
         if changed is decision.state and row.again is decision.again:
             return decision

@@ -11,6 +11,7 @@ import msgspec
 from processors.decision import CallKind
 from topics.orders import Placed
 from topics.places import Position
+from topics.restaurants import Restaurant
 
 
 class TimerDue(msgspec.Struct, frozen=True):
@@ -44,7 +45,14 @@ class _ForDelivery(msgspec.Struct, frozen=True):
     machine: ClassVar[str] = "delivery"
 
 
-# -- time and people -------------------------------------------------------------------------------------------------
+# -- intake, time and people -----------------------------------------------------------------------------------------
+
+
+class OrderPlaced(_ForOrder, frozen=True):
+    """An order that was checked; ``restaurant`` is the one it names (None where the order is known already)."""
+
+    placed: Placed
+    restaurant: Restaurant | None
 
 
 class StartDue(_ForOrder, frozen=True):
@@ -113,7 +121,9 @@ class PaymentMismatched(_ForOrder, frozen=True):
 
 
 class PaymentRefunded(_ForOrder, frozen=True):
-    """The customer has the money back."""
+    """The customer has the money back. Settles the ``wait`` for it, where a person was to look."""
+
+    wait: str
 
 
 # -- restaurant ------------------------------------------------------------------------------------------------------

@@ -2,8 +2,11 @@
 
 import msgspec
 
-from topics.orders import Placed
+from topics.orders import Item, Placed
+from topics.records import epoch_ms
 from topics.restaurants import Restaurant
+
+HOUR_MS = 3_600_000
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -15,4 +18,34 @@ class Problem(msgspec.Struct, frozen=True):
 
 def check(placed: Placed, restaurant: Restaurant | None, at_ms: int) -> list[Problem]:
     """Everything wrong with the order; ``at_ms`` is the record's own time, in milliseconds since 1970."""
-    raise NotImplementedError
+    problems: list[Problem] = []
+    if placed.external_id is None:
+        problems.append(Problem("/external_id", "the order has no id: give an external_id"))
+    if restaurant is None:
+        problems.append(Problem("/restaurant", f"there is no restaurant {placed.restaurant!r}"))
+    if placed.total != (expected := _total(placed)):
+        problems.append(Problem("/total", f"the total is {placed.total}, but {_sum(placed)} = {expected}"))
+    if placed.deliver_at is not None and epoch_ms(placed.deliver_at) < at_ms - HOUR_MS:
+        problems.append(Problem("/deliver_at", "the wished time is more than an hour before the order"))
+    return problems
+
+
+def _line_total(item: Item) -> int:
+    return item.quantity * (item.unit_price + sum(modifier.price for modifier in item.modifiers))
+
+
+def _total(placed: Placed) -> int:
+    """In minor units."""
+    fees = sum(fee.amount for fee in placed.fees)
+    return sum(_line_total(item) for item in placed.items) + fees + placed.tip + placed.tax
+
+
+def _sum(placed: Placed) -> str:
+    """How the total comes about, line by line."""
+    lines = [
+        f"/items/{index} {item.quantity} x {item.unit_price + sum(modifier.price for modifier in item.modifiers)}"
+        for index, item in enumerate(placed.items)
+    ]
+    lines += [f"/fees/{index} {fee.amount}" for index, fee in enumerate(placed.fees)]
+    lines += [f"/{name} {amount}" for name, amount in (("tip", placed.tip), ("tax", placed.tax)) if amount]
+    return " + ".join(lines)

@@ -1,18 +1,53 @@
-"""An order's life, from the moment a provider places it until the customer has the food or the money.
+"""An order's life, from the moment a provider places it until the customer has the food, or the money back.
 
-The order moves when its neighbours (payment, restaurant, delivery) have got somewhere, and tells them when it is their
-turn. It never waits without a timer: when a wait takes too long, a person is asked to look, and the order still goes
-on when what it waited for comes after all.
+Rules:
+1. The order moves when its neighbours (payment, ticket, delivery) have got somewhere, and tells them when it is their
+   turn. ``TABLE``, below, is the whole of it.
+2. It never waits without a timer (``WAITS``). A timer is deleted with its wait, so at most one is running. When a wait
+   takes too long a person is asked to look, and what was waited for still counts when it comes after all.
+3. A step is taken once: an event that comes again is absorbed. No step is skipped: a restaurant that has finished
+   before it accepted has accepted.
+4. Where it ended it stays: DELIVERED or REJECTED.
+5. Every change the world may know of is one record on `order-updates`, numbered without a gap.
 """
 
+from collections.abc import Callable
 from enum import Enum
+from typing import NamedTuple
 
 import msgspec
 
-from processors.decision import Decision
+from processors.decision import CancelTimer, Decision, Moment, SetTimer, Table, Transition, absorb, refused
+from processors.events import (
+    AttentionNeeded,
+    AttentionOver,
+    DeliveryAssigned,
+    DeliveryDone,
+    DeliveryEtaChanged,
+    DeliveryPickedUp,
+    DeliveryStarted,
+    OrderPlaced,
+    PaymentCharged,
+    PaymentDeclined,
+    PaymentDue,
+    PaymentMismatched,
+    PaymentRefunded,
+    RefundDue,
+    RestaurantAccepted,
+    RestaurantFinished,
+    RestaurantRefused,
+    StartDue,
+    TicketAsked,
+    WaitedTooLong,
+)
+from processors.geography import travel_ms
 from processors.parameters import Parameters
-from topics.order_updates import OrderStatus
+from topics.order_updates import Attention, OrderStatus, OrderUpdated
 from topics.places import Position
+from topics.records import epoch_ms, instant
+
+LONGEST_TEXT = 200
+"""Of ``topics.orders.Text``."""
 
 
 class Stage(Enum):
@@ -28,6 +63,9 @@ class Stage(Enum):
     DELIVERED = "DELIVERED"
     REFUND_DUE = "REJECTED, refund due"
     REJECTED = "REJECTED"
+
+
+STATUS = {stage: OrderStatus(stage.value.partition(",")[0]) for stage in Stage}
 
 
 class Timer(msgspec.Struct, frozen=True):
@@ -50,8 +88,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     stage: Stage
-    version: int
-    """Of the last record on `order-updates`; they count up from 1 without a gap."""
+    version: int = 0
+    """Of the last record on `order-updates`."""
     journal: int = 0
     """How many lines the journal has."""
     body_hash: str
@@ -86,13 +124,290 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return STATUS[self.stage]
 
 
-STATUS = {
-    **{stage: OrderStatus(stage.value) for stage in Stage if stage not in (Stage.ASKED, Stage.REFUND_DUE)},
-    Stage.ASKED: OrderStatus.SCHEDULED,
-    Stage.REFUND_DUE: OrderStatus.REJECTED,
+# -- waits -----------------------------------------------------------------------------------------------------------
+
+
+class Wait(NamedTuple):
+    """What an order in some stage waits for, and how long it may, in milliseconds."""
+
+    name: str
+    waits_for: str
+    longest_ms: Callable[[Order, Parameters], int]
+
+
+WAITS = {
+    Stage.CREATED: Wait("charge", "the payment", lambda _, p: p.wait_ms(p.charge_wait_s)),
+    Stage.ASKED: Wait("acceptance", "the restaurant's answer", lambda _, p: p.wait_ms(p.acceptance_wait_s)),
+    Stage.IN_PREPARATION: Wait(
+        "preparation", "the food", lambda order, p: order.preparation_ms + p.wait_ms(p.preparation_grace_s)
+    ),
+    Stage.SCHEDULING_DELIVERY: Wait("driver", "a driver", lambda _, p: p.wait_ms(p.driver_wait_s)),
+    Stage.WAITING_FOR_DRIVER: Wait("pickup", "the driver to pick up", lambda _, p: p.wait_ms(p.pickup_wait_s)),
+    Stage.IN_DELIVERY: Wait("delivery", "the driver to deliver", lambda _, p: p.wait_ms(p.delivery_wait_s)),
+    Stage.REFUND_DUE: Wait("refund", "the refund", lambda _, p: p.wait_ms(p.refund_wait_s)),
 }
+"""The stages that something from outside has to end. SCHEDULED waits for nobody: its timer is the start itself."""
+
+
+# -- guards ----------------------------------------------------------------------------------------------------------
+
+
+def same_body(order: Order, event: OrderPlaced, _: Moment) -> bool:
+    """the same body"""
+    return event.placed.body_hash() == order.body_hash
+
+
+def starts_later(order: Order, _event: PaymentCharged, moment: Moment) -> bool:
+    """its time has not come"""
+    return order.start_ms > moment.now_ms
+
+
+def is_news(order: Order, event: AttentionNeeded, _: Moment) -> bool:
+    """not known, and not of a wait that an ended order is not in"""
+    wait = event.wait or _wait_name(order)
+    known = any((concern.wait, concern.waits_for) == (wait, event.waits_for) for concern in order.concerns)
+    return bool(wait) and not known
+
+
+def concerned(order: Order, event: AttentionOver, _: Moment) -> bool:
+    """a person was asked to look at it"""
+    return any(concern.wait == event.wait for concern in order.concerns)
+
+
+# -- effects ---------------------------------------------------------------------------------------------------------
+
+
+def create(_: None, event: OrderPlaced, moment: Moment) -> Decision[Order]:
+    """payment: due"""
+    placed, restaurant, (now_ms, parameters) = event.placed, event.restaurant, moment
+    assert restaurant is not None
+    placed_ms = now_ms if placed.at is None else epoch_ms(placed.at)
+    preparation = parameters.duration_ms(restaurant.preparation_s)
+    travel = travel_ms(restaurant.position, placed.customer.position, parameters)
+    wished_ms = placed_ms if placed.deliver_at is None else epoch_ms(placed.deliver_at)
+    start_ms = placed_ms if placed.deliver_at is None else wished_ms - preparation - travel
+    order = Order(
+        id=placed.key,
+        stage=Stage.CREATED,
+        body_hash=placed.body_hash(),
+        placed_ms=placed_ms,
+        updated_ms=now_ms,
+        restaurant=restaurant.restaurant,
+        region=restaurant.region,
+        pos_url=restaurant.pos_url,
+        pickup=restaurant.position,
+        dropoff=placed.customer.position,
+        preparation_ms=preparation,
+        travel_ms=travel,
+        start_ms=start_ms,
+        eta_ms=max(start_ms, now_ms) + preparation + travel,
+    )
+    return Decision(state=order, tell=(PaymentDue(order.id, placed.total, placed.currency),))
+
+
+def refuse_other_body(order: Order, _event: OrderPlaced, __: Moment) -> Decision[Order]:
+    """refused"""
+    return refused(f"the order {order.id} exists with another body; a new order needs an id of its own")
+
+
+def reject_unpaid(order: Order, event: PaymentDeclined | PaymentMismatched, _: Moment) -> Decision[Order]:
+    """the order ends: not paid"""
+    return Decision(state=_rejected(order, f"payment: {event.reason}"))
+
+
+def reject_uncooked(order: Order, event: RestaurantRefused, _: Moment) -> Decision[Order]:
+    """the order ends: not cooked; payment: refund"""
+    return Decision(state=_rejected(order, f"restaurant: {event.reason}"), tell=(RefundDue(),))
+
+
+def note_refund(order: Order, event: PaymentRefunded, _: Moment) -> Decision[Order]:
+    """refunded"""
+    return Decision(state=msgspec.structs.replace(order, refunded=True, concerns=_without(order, event.wait)))
+
+
+def schedule(_order: Order, _event: PaymentCharged, __: Moment) -> Decision[Order]:
+    """timer: start"""
+    return Decision()
+
+
+def ask_restaurant(order: Order, _event: PaymentCharged | StartDue, moment: Moment) -> Decision[Order]:
+    """restaurant: ask"""
+    eta_ms = moment.now_ms + order.preparation_ms + order.travel_ms
+    return Decision(state=msgspec.structs.replace(order, eta_ms=eta_ms), tell=(TicketAsked(order.pos_url),))
+
+
+def cook(order: Order, _event: RestaurantAccepted | RestaurantFinished, moment: Moment) -> Decision[Order]:
+    """the restaurant cooks"""
+    return Decision(state=msgspec.structs.replace(order, eta_ms=moment.now_ms + order.preparation_ms + order.travel_ms))
+
+
+def start_delivery(order: Order, _event: RestaurantFinished, moment: Moment) -> Decision[Order]:
+    """delivery: start"""
+    start = DeliveryStarted(order.id, order.region, order.restaurant, order.pickup, order.dropoff)
+    return Decision(state=msgspec.structs.replace(order, eta_ms=moment.now_ms + order.travel_ms), tell=(start,))
+
+
+def expect_driver(order: Order, event: DeliveryAssigned, _: Moment) -> Decision[Order]:
+    """a driver comes"""
+    return Decision(state=msgspec.structs.replace(order, driver=event.driver, eta_ms=event.eta_ms))
+
+
+def expect_food(order: Order, event: DeliveryPickedUp | DeliveryEtaChanged, _: Moment) -> Decision[Order]:
+    """ETA"""
+    return Decision(state=msgspec.structs.replace(order, eta_ms=event.eta_ms))
+
+
+def finish(order: Order, _event: DeliveryDone, __: Moment) -> Decision[Order]:
+    """the order ends: delivered"""
+    return Decision(state=msgspec.structs.replace(order, eta_ms=None))
+
+
+def complain(order: Order, _event: WaitedTooLong, __: Moment) -> Decision[Order]:
+    """attention: what it waits for and since when"""
+    wait = WAITS[order.stage]
+    concerned = _concerned(order, Concern(wait.name, wait.waits_for, order.waits_since_ms))
+    return Decision(state=msgspec.structs.replace(concerned, timer=None))
+
+
+def take_notice(order: Order, event: AttentionNeeded, moment: Moment) -> Decision[Order]:
+    """attention"""
+    wait = event.wait or _wait_name(order)
+    return Decision(state=_concerned(order, Concern(wait, event.waits_for[:LONGEST_TEXT], moment.now_ms)))
+
+
+def be_at_ease(order: Order, event: AttentionOver, _: Moment) -> Decision[Order]:
+    """attention cleared"""
+    return Decision(state=msgspec.structs.replace(order, concerns=_without(order, event.wait)))
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+CREATED, SCHEDULED, ASKED = Stage.CREATED, Stage.SCHEDULED, Stage.ASKED
+IN_PREPARATION, SCHEDULING_DELIVERY = Stage.IN_PREPARATION, Stage.SCHEDULING_DELIVERY
+WAITING_FOR_DRIVER, IN_DELIVERY, DELIVERED = Stage.WAITING_FOR_DRIVER, Stage.IN_DELIVERY, Stage.DELIVERED
+REFUND_DUE, REJECTED = Stage.REFUND_DUE, Stage.REJECTED
+ANY = tuple(Stage)
+COOKED = (SCHEDULING_DELIVERY, WAITING_FOR_DRIVER, IN_DELIVERY, DELIVERED)
+
+TABLE: Table[Order] = Table(
+    "the order",
+    (
+        Transition((None,), OrderPlaced, CREATED, create, update=True),
+        Transition((CREATED,), PaymentDeclined, REJECTED, reject_unpaid, update=True),
+        Transition((CREATED,), PaymentMismatched, REFUND_DUE, reject_unpaid, update=True),
+        Transition((CREATED,), PaymentCharged, SCHEDULED, schedule, when=starts_later, update=True),
+        Transition((CREATED,), PaymentCharged, ASKED, ask_restaurant, update=True),
+        Transition((SCHEDULED,), StartDue, ASKED, ask_restaurant),
+        Transition((ASKED,), RestaurantAccepted, IN_PREPARATION, cook, update=True),
+        Transition((ASKED,), RestaurantFinished, IN_PREPARATION, cook, update=True, again=True),
+        Transition((ASKED,), RestaurantRefused, REFUND_DUE, reject_uncooked, update=True),
+        Transition((IN_PREPARATION,), RestaurantFinished, SCHEDULING_DELIVERY, start_delivery, update=True),
+        Transition((SCHEDULING_DELIVERY,), DeliveryAssigned, WAITING_FOR_DRIVER, expect_driver, update=True),
+        Transition((WAITING_FOR_DRIVER,), DeliveryPickedUp, IN_DELIVERY, expect_food, update=True),
+        Transition((WAITING_FOR_DRIVER, IN_DELIVERY), DeliveryEtaChanged, None, expect_food, update=True),
+        Transition((IN_DELIVERY,), DeliveryDone, DELIVERED, finish, update=True),
+        Transition((REFUND_DUE,), PaymentRefunded, REJECTED, note_refund, update=True),
+        Transition((REJECTED,), PaymentRefunded, None, note_refund, update=True),
+        # what takes too long, or cannot be right
+        Transition(tuple(WAITS), WaitedTooLong, None, complain, update=True),
+        Transition(ANY, AttentionNeeded, None, take_notice, when=is_news, update=True),
+        Transition(ANY, AttentionNeeded, None, absorb),
+        Transition(ANY, AttentionOver, None, be_at_ease, when=concerned, update=True),
+        Transition(ANY, AttentionOver, None, absorb),
+        # what has been before
+        Transition(ANY, OrderPlaced, None, absorb, when=same_body),
+        Transition(ANY, OrderPlaced, None, refuse_other_body),
+        Transition((SCHEDULED, ASKED, IN_PREPARATION, *COOKED), PaymentCharged, None, absorb),
+        Transition((IN_PREPARATION, *COOKED), RestaurantAccepted, None, absorb),
+        Transition(COOKED, RestaurantFinished, None, absorb),
+        Transition((WAITING_FOR_DRIVER, IN_DELIVERY, DELIVERED), DeliveryAssigned, None, absorb),
+        Transition((IN_DELIVERY, DELIVERED), DeliveryPickedUp, None, absorb),
+        Transition((DELIVERED,), DeliveryEtaChanged, None, absorb),
+        Transition((DELIVERED,), DeliveryDone, None, absorb),
+        Transition((REFUND_DUE, REJECTED), PaymentDeclined, None, absorb),
+        Transition((REFUND_DUE, REJECTED), RestaurantRefused, None, absorb),
+    ),
+)
 
 
 def decide(order: Order | None, event: object, now_ms: int, parameters: Parameters) -> Decision[Order]:
-    """What an event does to an order. Events: ``Placed`` (with what intake found out) and the order's in ``events``."""
-    raise NotImplementedError
+    """What an event does to an order. Events: the order's in ``events``."""
+    moment = Moment(now_ms, parameters)
+    row = TABLE.find(order, event, moment)
+    if row is None:
+        return TABLE.refuse(order, event)
+    decision = TABLE.apply(row, order, event, moment)
+    after = decision.state
+    if after is None:
+        return decision
+    timers: tuple[SetTimer | CancelTimer, ...] = ()
+    if order is None or after.stage is not order.stage:
+        after, timers = _enter(order, after, isinstance(event, StartDue), moment)
+    if not row.update:
+        return msgspec.structs.replace(decision, state=after, timers=timers)
+    after = msgspec.structs.replace(after, version=after.version + 1, updated_ms=now_ms)
+    return msgspec.structs.replace(decision, state=after, timers=timers, emit=(_update(after, now_ms),))
+
+
+def _enter(
+    before: Order | None, after: Order, fired: bool, moment: Moment
+) -> tuple[Order, tuple[SetTimer | CancelTimer, ...]]:
+    """The wait of the stage left ends, with its timer and what a person was to look at; the next one begins."""
+    timers: list[SetTimer | CancelTimer] = []
+    if before is not None and before.timer is not None and not fired:
+        timers.append(CancelTimer(before.timer.name, before.timer.due_ms))
+    timer = _timer(after, moment)
+    if timer is not None:
+        timers.append(SetTimer(timer.name, timer.due_ms))
+    concerns = after.concerns if before is None else _without(after, _wait_name(before))
+    entered = msgspec.structs.replace(after, timer=timer, concerns=concerns, waits_since_ms=moment.now_ms)
+    return entered, tuple(timers)
+
+
+def _timer(order: Order, moment: Moment) -> Timer | None:
+    if order.stage is Stage.SCHEDULED:
+        return Timer(f"{order.id}/start", order.start_ms)
+    wait = WAITS.get(order.stage)
+    if wait is None:
+        return None
+    return Timer(f"{order.id}/{wait.name}-wait", moment.now_ms + wait.longest_ms(order, moment.parameters))
+
+
+def _wait_name(order: Order) -> str:
+    wait = WAITS.get(order.stage)
+    return wait.name if wait else ""
+
+
+def _rejected(order: Order, reason: str) -> Order:
+    return msgspec.structs.replace(order, reason=reason[:LONGEST_TEXT], eta_ms=None)
+
+
+def _concerned(order: Order, concern: Concern) -> Order:
+    """With this concern; one of the same wait keeps its place and its time."""
+    known = next((index for index, other in enumerate(order.concerns) if other.wait == concern.wait), None)
+    if known is None:
+        return msgspec.structs.replace(order, concerns=(*order.concerns, concern))
+    concerns = list(order.concerns)
+    concerns[known] = msgspec.structs.replace(concern, since_ms=concerns[known].since_ms)
+    return msgspec.structs.replace(order, concerns=tuple(concerns))
+
+
+def _without(order: Order, wait: str) -> tuple[Concern, ...]:
+    return tuple(concern for concern in order.concerns if concern.wait != wait)
+
+
+def _update(order: Order, now_ms: int) -> OrderUpdated:
+    concern = order.concerns[0] if order.concerns else None
+    return OrderUpdated(
+        id=f"{order.id}/update/{order.version}",
+        at=instant(now_ms),
+        order=order.id,
+        version=order.version,
+        status=order.status,
+        restaurant=order.restaurant,
+        reason=order.reason,
+        driver=order.driver,
+        eta=None if order.eta_ms is None else instant(order.eta_ms),
+        refunded=order.refunded,
+        attention=None if concern is None else Attention(waits_for=concern.waits_for, since=instant(concern.since_ms)),
+    )

@@ -1,11 +1,36 @@
-"""The money of one order."""
+"""The money of one order.
+
+Rules:
+1. The customer is charged once, under one idempotency key. The provider may still charge twice, or charge after it
+   declined, or charge something else: every charge but the right one is given back, under a key of its own, and a
+   person is told.
+2. No charge is ever forgotten: an order that is rejected gets its money back before its payment is at rest.
+3. What the provider says against what it said before is refused, and a person is told.
+"""
 
 from enum import Enum
 
 import msgspec
 
-from processors.decision import Decision
+from processors.decision import Call, Decision, Moment, Table, Transition, absorb, refused
+from processors.events import (
+    AttentionNeeded,
+    AttentionOver,
+    ChargeFailed,
+    PaymentCharged,
+    PaymentDeclined,
+    PaymentDue,
+    PaymentMismatched,
+    PaymentRefunded,
+    RefundDue,
+    RefundFailed,
+)
 from processors.parameters import Parameters
+from processors.requests import ChargeRequest, RefundRequest
+from topics.payments import Charged, Declined, Refunded
+
+OPERATOR = "operator"
+"""The wait of what no event settles: a person has to."""
 
 
 class Stage(Enum):
@@ -18,6 +43,15 @@ class Stage(Enum):
     REFUNDED = "REFUNDED"
 
 
+class Refund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A charge that is given back."""
+
+    charge_id: str
+    amount: int
+    currency: str
+    done: bool = False
+
+
 class Payment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the customer owes, and the charges that were made for it."""
 
@@ -27,14 +61,192 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     currency: str
     charge_id: str = ""
     """Of the charge that counts."""
+    refunds: tuple[Refund, ...] = ()
+    """Every charge that is or was given back; that of ``charge_id`` too, if it is."""
     declined: bool = False
-    """The provider had declined before it charged."""
-    surplus: tuple[str, ...] = ()
-    """Further charges, each to be refunded."""
-    returned: tuple[str, ...] = ()
-    """Further charges that have been refunded."""
+    """The provider declined."""
+
+
+# -- guards ----------------------------------------------------------------------------------------------------------
+
+
+def as_owed(payment: Payment, event: Charged, _: Moment) -> bool:
+    """amount and currency are the order's"""
+    return (event.amount, event.currency) == (payment.amount, payment.currency)
+
+
+def known_charge(payment: Payment, event: Charged, _: Moment) -> bool:
+    """a charge that is known"""
+    return event.charge_id == payment.charge_id or _refund(payment, event.charge_id) is not None
+
+
+def had_declined(payment: Payment, _event: Declined, _: Moment) -> bool:
+    """it had declined before it charged"""
+    return payment.declined
+
+
+def refund_of_the_charge(payment: Payment, event: Refunded | RefundFailed, _: Moment) -> bool:
+    """the charge that counts, its refund due"""
+    return event.charge_id == payment.charge_id and _is_due(payment, event.charge_id)
+
+
+def refund_of_another(payment: Payment, event: Refunded | RefundFailed, _: Moment) -> bool:
+    """another charge, its refund due"""
+    return event.charge_id != payment.charge_id and _is_due(payment, event.charge_id)
+
+
+def refunded_already(payment: Payment, event: Refunded | RefundFailed, _: Moment) -> bool:
+    """given back already"""
+    refund = _refund(payment, event.charge_id)
+    return refund is not None and refund.done
+
+
+# -- effects ---------------------------------------------------------------------------------------------------------
+
+
+def charge(_: None, event: PaymentDue, __: Moment) -> Decision[Payment]:
+    """call: charge"""
+    payment = Payment(order=event.order, stage=Stage.DUE, amount=event.amount, currency=event.currency)
+    request = ChargeRequest(order=event.order, amount=event.amount, currency=event.currency)
+    return Decision(state=payment, calls=(Call(f"{event.order}/charge", "charge", request),))
+
+
+def take(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
+    """order: paid"""
+    return Decision(state=msgspec.structs.replace(payment, charge_id=event.charge_id), tell=(PaymentCharged(),))
+
+
+def give_back_wrong_charge(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
+    """call: refund; order: not paid, attention"""
+    wrong = f"charged {event.amount} {event.currency}, the order's total is {payment.amount} {payment.currency}"
+    charged = msgspec.structs.replace(payment, charge_id=event.charge_id)
+    attention = AttentionNeeded(f"the refund of {event.charge_id}: {wrong}", _wait(event))
+    return _refunding(charged, event.charge_id, event.amount, event.currency, PaymentMismatched(wrong), attention)
+
+
+def decline(payment: Payment, event: Declined, _: Moment) -> Decision[Payment]:
+    """order: not paid"""
+    reason = event.reason or "the payment was declined"
+    return Decision(state=msgspec.structs.replace(payment, declined=True), tell=(PaymentDeclined(reason),))
+
+
+def give_back_late_charge(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
+    """call: refund; attention"""
+    charged = msgspec.structs.replace(payment, charge_id=event.charge_id)
+    attention = AttentionNeeded(f"the refund of {event.charge_id}: charged after it was declined", _wait(event))
+    return _refunding(charged, event.charge_id, event.amount, event.currency, attention)
+
+
+def give_back_surplus(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
+    """call: refund of that charge; attention"""
+    attention = AttentionNeeded(f"the refund of {event.charge_id}: a second charge", _wait(event))
+    return _refunding(payment, event.charge_id, event.amount, event.currency, attention)
+
+
+def give_back(payment: Payment, _event: RefundDue, __: Moment) -> Decision[Payment]:
+    """call: refund"""
+    return _refunding(payment, payment.charge_id, payment.amount, payment.currency)
+
+
+def note_return(payment: Payment, event: Refunded, _: Moment) -> Decision[Payment]:
+    """order: refunded"""
+    return Decision(state=_returned(payment, event), tell=(PaymentRefunded(_wait(event)),))
+
+
+def note_other_return(payment: Payment, event: Refunded, _: Moment) -> Decision[Payment]:
+    """that attention is over"""
+    return Decision(state=_returned(payment, event), tell=(AttentionOver(_wait(event)),))
+
+
+def refuse_decline(_payment: Payment, event: Declined, _: Moment) -> Decision[Payment]:
+    """refused; attention"""
+    contradiction = "the payment provider declines what it has charged"
+    return refused(contradiction, AttentionNeeded(f"an operator: {contradiction} ({event.reason})", OPERATOR))
+
+
+def refuse_refund(_payment: Payment, event: Refunded, _: Moment) -> Decision[Payment]:
+    """refused; attention"""
+    contradiction = f"no refund of {event.charge_id} is due"
+    return refused(contradiction, AttentionNeeded(f"an operator: refunded, but {contradiction}", OPERATOR))
+
+
+def report_charge(_payment: Payment, event: ChargeFailed, _: Moment) -> Decision[Payment]:
+    """attention"""
+    return Decision(tell=(AttentionNeeded(f"the charge: {event.reason}"),))
+
+
+def report_refund(payment: Payment, event: RefundFailed, _: Moment) -> Decision[Payment]:
+    """attention"""
+    needed = AttentionNeeded(f"the refund of {event.charge_id}: {event.reason}", _wait(event))
+    return Decision(tell=(needed,))
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+DUE, CHARGED, DECLINED = Stage.DUE, Stage.CHARGED, Stage.DECLINED
+REFUND_DUE, REFUNDED = Stage.REFUND_DUE, Stage.REFUNDED
+ANY = (DUE, CHARGED, DECLINED, REFUND_DUE, REFUNDED)
+HAS_CHARGE = (CHARGED, REFUND_DUE, REFUNDED)
+
+TABLE: Table[Payment] = Table(
+    "the payment",
+    (
+        Transition((None,), PaymentDue, DUE, charge),
+        Transition((DUE,), Charged, CHARGED, take, when=as_owed),
+        Transition((DUE,), Charged, REFUND_DUE, give_back_wrong_charge),
+        Transition((DUE,), Declined, DECLINED, decline),
+        Transition((DUE,), ChargeFailed, None, report_charge),
+        Transition((DECLINED,), Charged, REFUND_DUE, give_back_late_charge),
+        Transition((DECLINED,), Declined, None, absorb),
+        Transition(HAS_CHARGE, Charged, None, absorb, when=known_charge),
+        Transition(HAS_CHARGE, Charged, None, give_back_surplus),
+        Transition(HAS_CHARGE, Declined, None, absorb, when=had_declined),
+        Transition(HAS_CHARGE, Declined, None, refuse_decline),
+        Transition((CHARGED,), RefundDue, REFUND_DUE, give_back),
+        Transition((REFUND_DUE,), Refunded, REFUNDED, note_return, when=refund_of_the_charge),
+        Transition(HAS_CHARGE, Refunded, None, note_other_return, when=refund_of_another),
+        Transition(HAS_CHARGE, Refunded, None, absorb, when=refunded_already),
+        Transition(ANY, Refunded, None, refuse_refund),
+        Transition((REFUND_DUE,), RefundFailed, None, report_refund, when=refund_of_the_charge),
+        Transition(HAS_CHARGE, RefundFailed, None, report_refund, when=refund_of_another),
+        Transition(HAS_CHARGE, RefundFailed, None, absorb, when=refunded_already),
+        Transition((CHARGED, DECLINED, REFUND_DUE, REFUNDED), ChargeFailed, None, absorb),
+    ),
+)
 
 
 def decide(payment: Payment | None, event: object, now_ms: int, parameters: Parameters) -> Decision[Payment]:
     """What an event does to a payment: records of topics.payments and the payment's in ``events``."""
-    raise NotImplementedError
+    return TABLE.decide(payment, event, now_ms, parameters)
+
+
+def _wait(event: Charged | Refunded | RefundFailed) -> str:
+    """The name of the wait for a refund."""
+    return f"refund of {event.charge_id}"
+
+
+def _refund(payment: Payment, charge_id: str) -> Refund | None:
+    return next((refund for refund in payment.refunds if refund.charge_id == charge_id), None)
+
+
+def _is_due(payment: Payment, charge_id: str) -> bool:
+    refund = _refund(payment, charge_id)
+    return refund is not None and not refund.done
+
+
+def _refunding(payment: Payment, charge_id: str, amount: int, currency: str, *tell: object) -> Decision[Payment]:
+    refund = Refund(charge_id=charge_id, amount=amount, currency=currency)
+    request = RefundRequest(order=payment.order, charge_id=charge_id, amount=amount, currency=currency)
+    return Decision(
+        state=msgspec.structs.replace(payment, refunds=(*payment.refunds, refund)),
+        tell=tell,
+        calls=(Call(f"{payment.order}/refund/{charge_id}", "refund", request),),
+    )
+
+
+def _returned(payment: Payment, event: Refunded) -> Payment:
+    refunds = tuple(
+        msgspec.structs.replace(refund, done=True) if refund.charge_id == event.charge_id else refund
+        for refund in payment.refunds
+    )
+    return msgspec.structs.replace(payment, refunds=refunds)

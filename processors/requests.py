@@ -3,7 +3,6 @@
 import msgspec
 
 
-
 class ChargeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Charge the customer ``amount`` minor units."""
 

@@ -4,19 +4,23 @@ An event from outside goes to the machine it is for; what that machine tells its
 until nobody has anything left to tell. The whole of it is one ``Step``, to be committed as one.
 """
 
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from processors.decision import Call, CancelTimer, Outcome, SetTimer
+from processors import answers, delivery, order, payment, restaurant
+from processors.decision import Call, CancelTimer, Decision, Outcome, SetTimer
 from processors.delivery import Delivery
-from processors.intake import Problem
+from processors.events import CallAnswered, OrderPlaced, StartDue, TicketAsked, TimerDue, WaitedTooLong
+from processors.intake import Problem, check
 from processors.order import Order
 from processors.parameters import Parameters
 from processors.payment import Payment
 from processors.restaurant import Ticket
 from topics.orders import Placed
-from topics.records import Record
+from topics.records import Record, epoch_ms
 from topics.restaurants import Restaurant
 
 
@@ -31,20 +35,26 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True):
     delivery: Delivery | None = None
 
 
-ROW_TYPES: dict[str, type[msgspec.Struct]] = {
-    "order": Order, "placed": Placed, "payment": Payment, "ticket": Ticket, "delivery": Delivery,
+ROW_TYPES: Mapping[str, type[msgspec.Struct]] = {
+    "order": Order,
+    "placed": Placed,
+    "payment": Payment,
+    "ticket": Ticket,
+    "delivery": Delivery,
 }
-"""The machine's name in a ``Workflow`` -> the type of its row, JSON by msgspec. Every row's key is the order's id."""
+"""The name in a ``Workflow`` -> the type of its row, JSON by msgspec. Every row's key is the order's id."""
 
 
 class JournalLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One event that was applied to one machine, or refused by it."""
+    """One event that was applied to one machine, or refused by it; absorbed ones leave no line."""
 
     seq: int
+    """From 1, without a gap."""
     at_ms: int
     machine: str
     event: str
     event_id: str
+    """Of the event from outside that led to this one."""
     before: str = ""
     after: str = ""
     outcome: Outcome = Outcome.APPLIED
@@ -86,4 +96,121 @@ def apply(
     needs the ``restaurant`` it names (None: there is no such restaurant) and its time in ``at`` (the record's Kafka
     time where the sender gave none), for a wished time is judged against it.
     """
-    raise NotImplementedError
+    match event:
+        case Placed():
+            return _place(workflow, event, now_ms, parameters, restaurant)
+        case _ if workflow.order is None:
+            return Step(outcome=Outcome.UNKNOWN, reason="there is no such order", workflow=workflow)
+        case TimerDue():
+            return _fire(workflow, event, now_ms, parameters)
+        case CallAnswered():
+            meant = answers.meaning(event)
+            if meant is None:
+                return Step(outcome=Outcome.APPLIED, reason="the answer will follow", workflow=workflow)
+            return _Moving(workflow, event.key, now_ms, parameters).run(meant)
+        case _:
+            return _Moving(workflow, event.event_id, now_ms, parameters).run(event)
+
+
+def _place(
+    workflow: Workflow, placed: Placed, now_ms: int, parameters: Parameters, restaurant: Restaurant | None
+) -> Step:
+    if workflow.order is None:
+        at_ms = now_ms if placed.at is None else epoch_ms(placed.at)
+        if problems := check(placed, restaurant, at_ms):
+            reason = "; ".join(f"{problem.pointer}: {problem.detail}" for problem in problems)
+            return Step(outcome=Outcome.REFUSED, reason=reason, problems=tuple(problems), workflow=workflow)
+        workflow = msgspec.structs.replace(workflow, placed=placed)
+    return _Moving(workflow, placed.event_id, now_ms, parameters).run(OrderPlaced(placed, restaurant))
+
+
+def _fire(workflow: Workflow, due: TimerDue, now_ms: int, parameters: Parameters) -> Step:
+    """A timer is deleted with the wait it belongs to, so only the one that is running can fire."""
+    assert workflow.order is not None
+    timer = workflow.order.timer
+    if timer is None or timer.name != due.name:
+        return Step(outcome=Outcome.REFUSED, reason=f"no timer {due.name} is running", workflow=workflow)
+    event = StartDue() if workflow.order.stage is order.Stage.SCHEDULED else WaitedTooLong()
+    return _Moving(workflow, due.name, now_ms, parameters).run(event)
+
+
+MACHINES: Mapping[str, Callable[[Any, Any, int, Parameters], Decision[Any]]] = {
+    "order": order.decide,
+    "payment": payment.decide,
+    "ticket": restaurant.decide,
+    "delivery": delivery.decide,
+}
+MACHINE_OF_FAMILY: Mapping[str, str] = {"payments": "payment", "pos": "ticket", "deliveries": "delivery"}
+"""Which machine the records of a topic are for. Events of our own say it themselves."""
+
+
+class _Moving:
+    """The machines of one order while one event moves them."""
+
+    def __init__(self, workflow: Workflow, event_id: str, now_ms: int, parameters: Parameters) -> None:
+        self._before, self._event_id, self._now_ms, self._parameters = workflow, event_id, now_ms, parameters
+        self._states: dict[str, Any] = {machine: getattr(workflow, machine) for machine in MACHINES}
+        self._changed: dict[str, msgspec.Struct] = {}
+        self._lines = 0 if workflow.order is None else workflow.order.journal
+        self._journal: list[JournalLine] = []
+        self._decisions: list[Decision[Any]] = []
+
+    def run(self, event: Any) -> Step:
+        """Move until nobody has anything left to tell."""
+        waiting = deque([event])
+        while waiting:
+            event = waiting.popleft()
+            decision = self._move(event)
+            waiting.extend(decision.tell)
+            if decision.again:
+                waiting.appendleft(event)
+        return self._step()
+
+    def _move(self, event: Any) -> Decision[Any]:
+        machine = MACHINE_OF_FAMILY[event.family] if isinstance(event, Record) else event.machine
+        if isinstance(event, TicketAsked):
+            event = msgspec.structs.replace(event, placed=self._before.placed)
+        before = self._states[machine]
+        decision = MACHINES[machine](before, event, self._now_ms, self._parameters)
+        if decision.state is not None:
+            self._states[machine] = self._changed[machine] = decision.state
+        if decision.outcome is not Outcome.ABSORBED:
+            self._note(machine, event, before, decision)
+        self._decisions.append(decision)
+        return decision
+
+    def _note(self, machine: str, event: Any, before: Any, decision: Decision[Any]) -> None:
+        self._lines += 1
+        after = decision.state or before
+        line = JournalLine(
+            seq=self._lines,
+            at_ms=self._now_ms,
+            machine=machine,
+            event=type(event).__name__,
+            event_id=self._event_id,
+            before="" if before is None else before.stage.value,
+            after="" if after is None else after.stage.value,
+            outcome=decision.outcome,
+            reason=decision.reason,
+            emitted=(*(record.id for record in decision.emit), *(call.key for call in decision.calls)),
+        )
+        self._journal.append(line)
+
+    def _step(self) -> Step:
+        if self._journal:
+            counted = msgspec.structs.replace(self._states["order"], journal=self._lines)
+            self._states["order"] = self._changed["order"] = counted
+        if self._before.order is None and self._before.placed is not None:
+            self._changed["placed"] = self._before.placed
+        decisions, first = self._decisions, self._decisions[0]
+        return Step(
+            outcome=first.outcome,
+            reason=first.reason,
+            workflow=Workflow(placed=self._before.placed, **self._states),
+            changed=self._changed,
+            journal=tuple(self._journal),
+            emit=tuple(record for decision in decisions for record in decision.emit),
+            timers=tuple(timer for decision in decisions for timer in decision.timers),
+            calls=tuple(call for decision in decisions for call in decision.calls),
+            cancel_calls=tuple(key for decision in decisions for key in decision.cancel_calls),
+        )

@@ -2,8 +2,9 @@
 
 from processors import dispatch as machine
 from processors.decision import Outcome
-from processors.dispatch import DispatchDecision, DispatchIndex, Overlay
+from processors.dispatch import DispatchDecision
 from processors.events import TimerDue
+from processors.waiting import DispatchIndex, Overlay
 from streams import tables
 from streams.agents.intake import decoded, from_here
 from streams.app import dispatch as topic
