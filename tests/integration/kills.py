@@ -48,9 +48,9 @@ def main(kills: int = 100, seed: int = 1) -> None:
         try:
             kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or broker.start()
             toy = asyncio.run(kill_loop(kafka, f"kills-{uuid.uuid4().hex[:8]}", toy_directory, kills, seed))
+            repeated = sum(times - 1 for times in toy.calls().values())
         finally:
             broker.kill()
-    repeated = sum(times - 1 for times in toy.calls().values())
     print(f"{kills} kills, seed {seed}: {toy.judge.sums()}: exact; {repeated} calls made again under the same key")
 
 

@@ -212,9 +212,7 @@ class Run:
 
     def calls(self) -> Counter[str]:
         """Idempotency key -> how often it was called."""
-        ledger = self.directory / "ledger"
-        lines = ledger.read_text().splitlines() if ledger.exists() else []
-        return Counter(line.split()[0] for line in lines)
+        return Counter(line.split()[0] for line in (self.directory / "ledger").read_text().splitlines())
 
     def stored(self, number: int = 1) -> dict[tuple[str, int, bytes], bytes]:
         """Everything in a stopped worker's stores."""
