@@ -49,7 +49,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dropoff: Position
     driver: str | None = None
     heard_ms: int = 0
-    """Of when the driver's last ETA is."""
+    """Of when the last ``EtaChanged`` is, by the clock of the driver's app: older ones are absorbed."""
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------
@@ -100,23 +100,19 @@ def request_another(delivery: Delivery, event: DriverRefused, moment: Moment) ->
 
 def assign(delivery: Delivery, event: DriverAssigned | PickedUp, moment: Moment) -> Decision[Delivery]:
     """order: a driver comes"""
-    heard_ms = _said_ms(event, moment)
-    assigned = msgspec.structs.replace(delivery, driver=event.driver, heard_ms=heard_ms)
-    return Decision(state=assigned, tell=(DeliveryAssigned(event.driver, heard_ms + event.eta_s * 1000),))
+    assigned = msgspec.structs.replace(delivery, driver=event.driver, heard_ms=0)
+    return Decision(state=assigned, tell=(DeliveryAssigned(event.driver, _eta_ms(event, moment)),))
 
 
-def pick_up(delivery: Delivery, event: PickedUp, moment: Moment) -> Decision[Delivery]:
+def pick_up(_delivery: Delivery, event: PickedUp, moment: Moment) -> Decision[Delivery]:
     """order: picked up"""
-    heard_ms = _said_ms(event, moment)
-    heard = msgspec.structs.replace(delivery, heard_ms=heard_ms)
-    return Decision(state=heard, tell=(DeliveryPickedUp(heard_ms + event.eta_s * 1000),))
+    return Decision(tell=(DeliveryPickedUp(_eta_ms(event, moment)),))
 
 
 def estimate(delivery: Delivery, event: EtaChanged, moment: Moment) -> Decision[Delivery]:
     """order: ETA"""
-    heard_ms = _said_ms(event, moment)
-    heard = msgspec.structs.replace(delivery, heard_ms=heard_ms)
-    return Decision(state=heard, tell=(DeliveryEtaChanged(heard_ms + event.eta_s * 1000),))
+    heard = msgspec.structs.replace(delivery, heard_ms=_said_ms(event, moment))
+    return Decision(state=heard, tell=(DeliveryEtaChanged(_eta_ms(event, moment)),))
 
 
 def deliver(_delivery: Delivery, _event: Delivered, __: Moment) -> Decision[Delivery]:
@@ -188,3 +184,7 @@ def _wanted(delivery: Delivery, moment: Moment) -> DriverRequested:
 def _said_ms(event: DriverAssigned | PickedUp | EtaChanged, moment: Moment) -> int:
     """When the driver's ETA was true."""
     return moment.now_ms if event.at is None else epoch_ms(event.at)
+
+
+def _eta_ms(event: DriverAssigned | PickedUp | EtaChanged, moment: Moment) -> int:
+    return _said_ms(event, moment) + event.eta_s * 1000

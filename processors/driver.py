@@ -52,7 +52,7 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     region: str
     position: Position
     located_ms: int
-    """When the driver was at ``position``."""
+    """Of when the last ``Location`` is, by the clock of the driver's app: older ones are absorbed."""
     cell: str
     """The H3 cell of ``position``; that which dispatch knows the driver in, while waiting."""
     available_id: str = ""
@@ -143,7 +143,7 @@ def sign_on(driver: Driver | None, event: SetAvailable, moment: Moment) -> Decis
         located_ms=0,
         cell="",
     )
-    on = _new_shift(_at(known, event.position, _said_ms(event, moment), moment))
+    on = _new_shift(_at(known, event.position, known.located_ms, moment))
     on = msgspec.structs.replace(on, region=event.region, available_id=event.id)
     return Decision(state=on, emit=(_available(on, moment),))
 
@@ -191,7 +191,6 @@ def decline(driver: Driver | None, event: Assign, moment: Moment) -> Decision[Dr
 def let_go(driver: Driver, _event: Unassign, moment: Moment) -> Decision[Driver]:
     """a new shift; dispatch: DriverAvailable"""
     free = _new_shift(msgspec.structs.replace(driver, assignment=None, eta_ms=None))
-    free = _at(free, free.position, free.located_ms, moment)
     return Decision(state=free, emit=(_available(free, moment),))
 
 
@@ -335,14 +334,14 @@ def decide(driver: Driver | None, event: object, now_ms: int, parameters: Parame
     return TABLE.decide(driver, event, now_ms, parameters)
 
 
-def _said_ms(event: Record, moment: Moment) -> int:
-    return moment.now_ms if event.at is None else epoch_ms(event.at)
+def _said_ms(event: Location, moment: Moment) -> int:
+    """When the driver was there. A clock that is ahead counts as ours: or all that follows would be out of date."""
+    return moment.now_ms if event.at is None else min(epoch_ms(event.at), moment.now_ms)
 
 
 def _at(driver: Driver, position: Position, at_ms: int, moment: Moment) -> Driver:
-    """The driver there; an earlier time does not take the driver back."""
     where = cell(position, moment.parameters.dispatch_resolution)
-    return msgspec.structs.replace(driver, position=position, located_ms=max(at_ms, driver.located_ms), cell=where)
+    return msgspec.structs.replace(driver, position=position, located_ms=at_ms, cell=where)
 
 
 def _new_shift(driver: Driver) -> Driver:

@@ -163,7 +163,7 @@ def starts_later(order: Order, _event: PaymentCharged, moment: Moment) -> bool:
 
 
 def is_news(order: Order, event: AttentionNeeded, _: Moment) -> bool:
-    """not known, and not of a wait that an ended order is not in"""
+    """news; to an ended order, of its own wait"""
     wait = event.wait or _wait_name(order)
     known = any((concern.wait, concern.waits_for) == (wait, event.waits_for) for concern in order.concerns)
     return bool(wait) and not known
