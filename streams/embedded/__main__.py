@@ -14,7 +14,7 @@ from streams.embedded.errors import SetUpError
 from streams.embedded.slots import is_held, living_workers
 
 GRACE_S = 10.0
-OURS = ("kafka", "worker-*", "ledgers", "logs", "tests")
+OURS = ("kafka", "worker-*", "ledgers", "logs", "tests", "restaurants.json")
 
 
 def clean(directory: Path) -> None:
@@ -24,7 +24,7 @@ def clean(directory: Path) -> None:
     for used in directory.glob("**/kafka/server.properties"):
         kafka.EmbeddedKafka(used.parent.parent).kill()
     for ours in itertools.chain.from_iterable(map(directory.glob, OURS)):
-        shutil.rmtree(ours)
+        shutil.rmtree(ours) if ours.is_dir() else ours.unlink()
     (directory / "workers.lock").unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody else's files are in it
         directory.rmdir()

@@ -112,8 +112,8 @@ class Demo:
                     update = READER.read(record.value)  # type: ignore[attr-defined]
                 except Undecodable:
                     continue
+                self._moved_at = time.monotonic()
                 if self._orders.take(update):
-                    self._moved_at = time.monotonic()
                     self._screen.tell(self._orders.seen[update.order])
 
     def _own(self) -> list[str]:

@@ -44,13 +44,13 @@ class Orders:
         self.seen: dict[str, Seen] = {}
 
     def take(self, update: OrderUpdated) -> bool:
-        """Note an update; False for one that is older than what is known."""
+        """Note an update; whether it is more than a new ETA."""
         known = self.seen.get(update.order)
-        if known is not None and known.update.version >= update.version:
-            return False
-        at_ms = epoch_ms(update.at) if update.at else _now_ms()
-        self.seen[update.order] = Seen(update, known.since_ms if known else at_ms)
-        return True
+        if known is None:
+            self.seen[update.order] = Seen(update, epoch_ms(update.at) if update.at else _now_ms())
+            return True
+        before, known.update = known.update, update
+        return (before.status, before.attention) != (update.status, update.attention)
 
     def count(self, status: OrderStatus, among: Iterable[str] | None = None) -> int:
         """How many are in this status, of all or of some."""
