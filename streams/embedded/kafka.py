@@ -12,13 +12,15 @@ keeps its port when it is started again, so clients find it where it was.
 
 import asyncio
 import base64
-import itertools
+import logging
+import os
 import re
 import socket
 import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -46,6 +48,9 @@ LAST_LINES = 4
 
 GIVEN_UP = "Exiting Kafka due to fatal exception"
 """It says so at once; its process may take seconds more to end."""
+
+LET_GO_S = 2
+"""From the end of a process to its ports being free."""
 
 POLL_S = 0.02
 
@@ -166,7 +171,7 @@ class EmbeddedKafka:
                 recorded = java.recorded_by(process.cmdline())
                 self._progress("Stopping Kafka" + (", which notes how to start faster next time" if recorded else ""))
                 process.terminate()
-                if self._gone_within(STOP_S) and recorded:
+                if _gone_within(STOP_S, process) and recorded:
                     java.keep(recorded)
             self._kill()
 
@@ -197,7 +202,7 @@ class EmbeddedKafka:
         self._progress("Starting Kafka")
         for directory in (self._data, runtime.scratch):
             directory.mkdir(parents=True, exist_ok=True)
-        for port in filter(_is_free_with_the_next, self._ports()):
+        for port in self._free_ports():
             self._write_properties(port)
             self._format(runtime)
             if self._launch(runtime, port):
@@ -205,11 +210,15 @@ class EmbeddedKafka:
                 return f"{LOOPBACK}:{port}"
         raise SetUpError(f"No two free ports in a row from {self._first_port} on: Kafka needs two.")
 
-    def _ports(self) -> Iterator[int]:
-        """The port of the last time first."""
+    def _free_ports(self) -> Iterator[int]:
+        """The port of the last time first, which a process just killed may hold a moment longer."""
         before = self._properties.read_text() if self._properties.exists() else ""
-        last = re.search(r"^listeners=PLAINTEXT://.+?:(\d+),", before, re.MULTILINE)
-        return itertools.chain([int(last[1])] if last else [], range(self._first_port, 65535, 2))
+        if last := re.search(r"^listeners=PLAINTEXT://.+?:(\d+),", before, re.MULTILINE):
+            port, deadline = int(last[1]), time.monotonic() + LET_GO_S
+            while not _is_free_with_the_next(port) and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+            yield from filter(_is_free_with_the_next, [port])
+        yield from filter(_is_free_with_the_next, range(self._first_port, 65535, 2))
 
     def _write_properties(self, port: int) -> None:
         text = PROPERTIES.format(host=LOOPBACK, port=port, controller_port=port + 1, data=self._data)
@@ -227,7 +236,7 @@ class EmbeddedKafka:
             return
         tool = ["kafka.tools.StorageTool", "format", "-t", _new_cluster_id(), "-c", str(self._properties)]
         said = self._log_size()
-        if self._spawn(runtime.command(*tool, options=["-XX:TieredStopAtLevel=1"])).wait():
+        if self._spawn(runtime.command(*tool)).wait():
             raise self._failure("could not lay out its data", said)
 
     def _launch(self, runtime: Java, port: int) -> bool:
@@ -260,17 +269,10 @@ class EmbeddedKafka:
         if process := self.process():
             recorded = java.recorded_by(process.cmdline())
             process.kill()
-            self._gone_within(STOP_S)
+            _gone_within(STOP_S, process)
             if recorded:
                 java.discard(recorded)
         self._pid.unlink(missing_ok=True)
-
-    def _gone_within(self, timeout_s: float) -> bool:
-        """Gone, or waiting only for the process that started it to take notice."""
-        deadline = time.monotonic() + timeout_s
-        while self.running() and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-        return not self.running()
 
     def _log_size(self) -> int:
         return self._log.stat().st_size if self._log.exists() else 0
@@ -296,6 +298,26 @@ def _new_cluster_id() -> str:
     return found if not found.startswith("-") else _new_cluster_id()
 
 
+def _gone_within(timeout_s: float, process: psutil.Process) -> bool:
+    """Gone, or waiting only for somebody else, who started it, to take notice."""
+    deadline = time.monotonic() + timeout_s
+    while (lives := _lives(process)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return not lives
+
+
+def _lives(process: psutil.Process) -> bool:
+    """A child of ours does until each of its threads has ended: the first one gone does not free the ports yet."""
+    try:
+        return os.waitpid(process.pid, os.WNOHANG) == (0, 0)
+    except ChildProcessError:
+        pass
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _is_free_with_the_next(port: int) -> bool:
     return is_free(port) and is_free(port + 1)
 
@@ -312,11 +334,23 @@ def _takes_a_record(bootstrap: str, cluster_id: str | None) -> bool:
     """Whether a record, sent to the broker of that cluster, is acknowledged; gives it a moment."""
     host, _, port = bootstrap.partition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=1).close()  # quieter than aiokafka
-        return _answers(bootstrap, cluster_id) and asyncio.run(asyncio.wait_for(_produce(bootstrap), timeout=5))
+        socket.create_connection((host, int(port)), timeout=1).close()
+        with _aiokafka_silent():  # it is expected to fail at first, and to say so
+            return _answers(bootstrap, cluster_id) and asyncio.run(asyncio.wait_for(_produce(bootstrap), timeout=5))
     except (OSError, KafkaError, TimeoutError):
         time.sleep(POLL_S)
         return False
+
+
+@contextmanager
+def _aiokafka_silent() -> Iterator[None]:
+    logger = logging.getLogger("aiokafka")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 async def _produce(bootstrap: str) -> bool:
