@@ -40,8 +40,8 @@ FIRST_PORT = 9092
 READY_S = 60
 """From process start to an acknowledged record: 1 s with Java's cache, 3 s without, far more on a busy machine."""
 
-STOP_S = 30
-"""From SIGTERM to the end: 0.3 s, and 4 s more the one time it writes Java's cache."""
+STOP_S = 60
+"""From SIGTERM to the end: 0.3 s, and 4 s more the one time that it writes Java's cache; longer on a busy machine."""
 
 LAST_LINES = 4
 """Of the log, shown with an error."""
