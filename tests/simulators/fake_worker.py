@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 LOST = 0
-"""Instead of a status: the request is heard and done, and the connection cut."""
+"""Instead of a status: the request is heard and done, and the connection cut. With a server error it is not done."""
 
 
 class Heard(NamedTuple):
@@ -127,6 +127,8 @@ class FakeWorker:
     async def _driver_event(self, request: web.Request) -> web.StreamResponse:
         twin = self.drivers.setdefault(request.match_info["driver"], Twin(driver=request.match_info["driver"]))
         key, body = request.headers["Idempotency-Key"], msgspec.json.decode(await request.read())
+        if next(iter(self.first[request.path]), LOST) >= 500:
+            return await self._hear(request, 500, {})
         status = 200 if key in self._done else self._apply(twin, request.match_info["event"], body)
         if status == 200:
             self._done.add(key)

@@ -17,7 +17,7 @@ FINISHED = f"{TICKETS}/finished"
 PREPARATION_S = 300
 
 
-def prepare(url: str, worker: str, restaurant: str = RESTAURANT, **fields: Any) -> httpx.Response:
+def prepare(url: str, worker: str, restaurant: str = RESTAURANT, key: str = KEY, **fields: Any) -> httpx.Response:
     body = {
         "order": ORDER,
         "restaurant": restaurant,
@@ -27,7 +27,7 @@ def prepare(url: str, worker: str, restaurant: str = RESTAURANT, **fields: Any) 
         "callback_url": worker + TICKETS,
         **fields,
     }
-    headers = {"Idempotency-Key": KEY}
+    headers = {"Idempotency-Key": key}
     return httpx.post(f"{url}/restaurants/{restaurant}/prepare", json=body, headers=headers, trust_env=False)
 
 
@@ -69,8 +69,11 @@ async def test_finished_is_told_until_it_is_heard_and_again_after_a_kill(simulat
     pos.kill()
     await pos.serving()
     assert prepare(url, worker.url).json() == {"status": "accepted"}
+    other = "/v1/pos/hindmata-chaat/tickets/shop:2"
+    prepare(url, worker.url, key="shop:2/prepare", order="shop:2", callback_url=worker.url + other)
+    await until(lambda: worker.calls(f"{other}/finished"), "a later ticket is told of")
 
-    assert events(pos) == ["accepted", "finished", "told finished", "replay"]
+    assert events(pos)[:4] == ["accepted", "finished", "told finished", "replay"]
     assert [call.status for call in worker.calls(FINISHED)].count(200) == 1
     assert {call.key for call in worker.calls(FINISHED)} == {f"{ORDER}/finished"}
 
