@@ -262,14 +262,15 @@ TABLE: Table[Any] = Table(
 
 def decide(view: View, event: object, now_ms: int, parameters: Parameters) -> DispatchDecision:
     """What an event does to a region: records of topics.dispatch, and TimerDue of a row to be forgotten."""
-    moment, situation = Moment(now_ms, parameters), _situation(view, event)
-    row = TABLE.find(situation, event, moment)
+    moment, met = Moment(now_ms, parameters), situation(view, event)
+    row = TABLE.find(met, event, moment)
     assert row is not None, "the table has a row for every event"
-    decision: DispatchDecision = row.does(situation, event, moment)
+    decision: DispatchDecision = row.does(met, event, moment)
     return decision
 
 
-def _situation(view: View, event: object) -> Situation:
+def situation(view: View, event: object) -> Situation:
+    """What an event meets with."""
     match event:
         case DriverRequested():
             asked = view.get(asked_key(event.region, event.delivery))

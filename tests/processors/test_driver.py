@@ -1,0 +1,244 @@
+"""The driver's machine, alone."""
+
+from typing import Any
+
+import msgspec
+
+from processors.driver import TABLE, Assignment, Driver, Stage, decide
+from processors.geography import cell, travel_ms
+from processors.parameters import Parameters
+from tests.processors import grid
+from tests.processors.cases import DRIVER, HOME, KITCHEN, NOW, ORDER, STREET, P, later
+from topics import deliveries
+from topics.dispatch import DriverAvailable, DriverGone, DriverMoved
+from topics.drivers import Assign, Delivered, PickedUp, SetAvailable, SetUnavailable, Unassign
+from topics.locations import Location
+from topics.places import Position
+
+HAS = Assignment(ORDER, 2, "lakshmi", KITCHEN, HOME)
+LAST = Assignment("bites:1000", 1, "lakshmi", KITCHEN, HOME)
+TO_KITCHEN, ON = travel_ms(STREET, KITCHEN, P), travel_ms(KITCHEN, HOME, P)
+
+
+def at(stage: Stage) -> Driver:
+    """In the fourth shift, on the street; busy with HAS, or done with LAST."""
+    busy = stage in (Stage.DELIVERING, Stage.PICKED_UP)
+    return Driver(
+        id=DRIVER,
+        stage=stage,
+        shift=4,
+        region="fort",
+        position=STREET,
+        located_ms=NOW - 10_000,
+        cell=cell(STREET, P.dispatch_resolution),
+        available_id="asha/available/4",
+        assignment=HAS if busy else None,
+        last=LAST,
+        eta_ms=NOW - 10_000 + TO_KITCHEN + ON if busy else None,
+    )
+
+
+def available(event_id: str, region: str = "fort") -> SetAvailable:
+    return SetAvailable(id=event_id, driver=DRIVER, region=region, position=KITCHEN)
+
+
+def assign(shift: int, assignment: Assignment = HAS) -> Assign:
+    has = assignment
+    return Assign(
+        driver=DRIVER,
+        shift=shift,
+        delivery=has.delivery,
+        attempt=has.attempt,
+        restaurant=has.restaurant,
+        pickup=has.pickup,
+        dropoff=has.dropoff,
+    )
+
+
+def location(position: Position, seconds: float) -> Location:
+    return Location(driver=DRIVER, position=position, at=later(seconds))
+
+
+STATES: dict[str, Driver | None] = {"-": None, **{stage.name: at(stage) for stage in Stage}}
+EVENTS: dict[str, Any] = {
+    "available": available("asha/available/5"),
+    "available-again": available("asha/available/4"),
+    "available-anonymously": available(""),
+    "available-elsewhere": available("asha/available/5", "bandra"),
+    "unavailable": SetUnavailable(driver=DRIVER),
+    "assign": assign(4),
+    "assign-late": assign(3),
+    "assign-another": assign(4, Assignment("bites:1002", 1, "lakshmi", KITCHEN, HOME)),
+    "assign-the-last": assign(3, LAST),
+    "unassign": Unassign(driver=DRIVER, delivery=ORDER, attempt=2),
+    "unassign-another": Unassign(driver=DRIVER, delivery=ORDER, attempt=1),
+    "pick-up": PickedUp(driver=DRIVER, delivery=ORDER),
+    "pick-up-the-last": PickedUp(driver=DRIVER, delivery=LAST.delivery),
+    "pick-up-another": PickedUp(driver=DRIVER, delivery="bites:1002"),
+    "deliver": Delivered(driver=DRIVER, delivery=ORDER),
+    "deliver-the-last": Delivered(driver=DRIVER, delivery=LAST.delivery),
+    "deliver-another": Delivered(driver=DRIVER, delivery="bites:1002"),
+    "location": location(HOME, -1),
+    "location-near": location(Position(STREET.lat + 0.00001, STREET.lon), -10 + 0.001),
+    "location-old": location(HOME, -10),
+}
+GRID = """
+                      -                IDLE             WAITING_FOR_WORK DELIVERING       PICKED_UP
+available             WAITING_FOR_WORK WAITING_FOR_WORK =                x                x
+available-again       WAITING_FOR_WORK =                =                =                =
+available-anonymously WAITING_FOR_WORK WAITING_FOR_WORK =                x                x
+available-elsewhere   WAITING_FOR_WORK WAITING_FOR_WORK !                x                x
+unavailable           ?                =                IDLE             x                x
+assign                !                !                DELIVERING       =                =
+assign-late           !                !                !                =                =
+assign-another        !                !                DELIVERING       !                !
+assign-the-last       !                =                =                =                =
+unassign              =                =                =                WAITING_FOR_WORK x
+unassign-another      =                =                =                =                x
+pick-up               ?                x                x                PICKED_UP        =
+pick-up-the-last      ?                =                =                =                =
+pick-up-another       ?                x                x                x                x
+deliver               ?                x                x                x                IDLE
+deliver-the-last      ?                =                =                =                =
+deliver-another       ?                x                x                x                x
+location              ?                !                !                !                !
+location-near         ?                !                !                !                !
+location-old          ?                =                =                =                =
+"""
+
+
+@grid.parameters(GRID)
+def test_every_event_in_every_stage_does_what_the_grid_says(cell: grid.Cell) -> None:
+    grid.check(cell, decide, STATES, EVENTS, Stage)
+
+
+def test_every_row_of_the_table_is_taken() -> None:
+    assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == set()
+
+
+def test_every_shift_has_a_number_of_its_own() -> None:
+    first = decide(None, EVENTS["available"], NOW, P)
+    assert first.emit == (
+        DriverAvailable(id="asha/available/1", at=later(0), region="fort", driver=DRIVER, shift=1, position=KITCHEN),
+    )
+    [next_one] = decide(STATES["IDLE"], EVENTS["available"], NOW, P).emit
+    assert isinstance(next_one, DriverAvailable)
+    assert next_one.shift == 5
+
+
+def test_a_request_sent_again_after_the_shift_it_began_begins_no_other() -> None:
+    for stage in ("IDLE", "WAITING_FOR_WORK", "DELIVERING", "PICKED_UP"):
+        assert decide(STATES[stage], EVENTS["available-again"], NOW, P).emit == ()
+
+
+def test_who_changes_the_region_leaves_the_old_one() -> None:
+    decision = decide(STATES["WAITING_FOR_WORK"], EVENTS["available-elsewhere"], NOW, P)
+    gone, there = decision.emit
+    assert isinstance(gone, DriverGone)
+    assert isinstance(there, DriverAvailable)
+    assert (gone.region, gone.shift, there.region, there.shift) == ("fort", 4, "bandra", 5)
+    assert decision.state is not None
+    assert decision.state.region == "bandra"
+
+
+def test_who_goes_offline_is_taken_off_the_list() -> None:
+    [gone] = decide(STATES["WAITING_FOR_WORK"], EVENTS["unavailable"], NOW, P).emit
+    assert isinstance(gone, DriverGone)
+    assert gone.shift == 4
+
+
+def test_an_assignment_is_answered_with_the_time_of_arrival() -> None:
+    decision = decide(STATES["WAITING_FOR_WORK"], EVENTS["assign"], NOW, P)
+    [assigned] = decision.emit
+    assert isinstance(assigned, deliveries.DriverAssigned)
+    assert assigned.eta_s == round((TO_KITCHEN + ON) / 1000)
+    assert decision.state is not None
+    assert decision.state.assignment == HAS
+
+
+def test_an_assignment_that_cannot_be_is_refused_so_that_another_driver_is_asked() -> None:
+    for stage, event in (
+        ("-", "assign"),
+        ("IDLE", "assign"),
+        ("WAITING_FOR_WORK", "assign-late"),
+        ("DELIVERING", "assign-another"),
+        ("PICKED_UP", "assign-another"),
+    ):
+        decision = decide(STATES[stage], EVENTS[event], NOW, P)
+        [refusal] = decision.emit
+        assert isinstance(refusal, deliveries.DriverRefused), (stage, event)
+        assert (refusal.order, refusal.attempt) == (EVENTS[event].delivery, EVENTS[event].attempt)
+        assert decision.state is None
+
+
+def test_an_assignment_that_is_taken_back_begins_a_new_shift() -> None:
+    decision = decide(STATES["DELIVERING"], EVENTS["unassign"], NOW, P)
+    [there] = decision.emit
+    assert isinstance(there, DriverAvailable)
+    assert (there.shift, there.position) == (5, STREET)
+    assert decision.state is not None
+    assert (decision.state.assignment, decision.state.eta_ms) == (None, None)
+
+
+def test_the_delivery_hears_of_pickup_and_handover() -> None:
+    picked_up = decide(STATES["DELIVERING"], EVENTS["pick-up"], NOW, P)
+    [record] = picked_up.emit
+    assert isinstance(record, deliveries.PickedUp)
+    assert (record.order, record.attempt, record.eta_s) == (ORDER, 2, round(ON / 1000))
+    delivered = decide(picked_up.state, EVENTS["deliver"], NOW, P)
+    [done] = delivered.emit
+    assert isinstance(done, deliveries.Delivered)
+    assert delivered.state is not None
+    assert (delivered.state.assignment, delivered.state.last) == (None, HAS)
+
+
+def test_a_waiting_driver_is_known_to_dispatch_by_the_cell() -> None:
+    [moved] = decide(STATES["WAITING_FOR_WORK"], EVENTS["location"], NOW, P).emit
+    assert isinstance(moved, DriverMoved)
+    assert (moved.position, moved.shift) == (HOME, 4)
+    assert decide(STATES["WAITING_FOR_WORK"], EVENTS["location-near"], NOW, P).emit == ()
+    assert decide(STATES["IDLE"], EVENTS["location"], NOW, P).emit == ()
+
+
+def test_a_busy_driver_tells_when_the_arrival_moves_by_five_seconds() -> None:
+    for stage, left in (("DELIVERING", ON), ("PICKED_UP", travel_ms(KITCHEN, HOME, P))):
+        [changed] = decide(STATES[stage], location(KITCHEN, -1), NOW, P).emit
+        assert isinstance(changed, deliveries.EtaChanged)
+        assert (changed.eta_s, changed.at) == (round(left / 1000), later(-1))
+        assert decide(STATES["DELIVERING"], EVENTS["location-near"], NOW, P).emit == ()
+
+
+def test_an_arrival_creeps_no_further_than_five_seconds_before_it_is_told() -> None:
+    driver: Driver | None = STATES["DELIVERING"]
+    told = 0
+    for second in range(12):
+        decision = decide(driver, location(STREET, second - 9.5), NOW + 60_000, P)
+        driver = decision.state
+        told += len(decision.emit)
+    assert told == 2
+
+
+def test_a_clock_that_is_ahead_does_not_silence_what_follows() -> None:
+    ahead = decide(STATES["IDLE"], location(HOME, 3600), NOW, P).state
+    assert ahead is not None
+    moved = decide(ahead, location(KITCHEN, 3601), NOW + 1000, P).state
+    assert moved is not None
+    assert moved.position == KITCHEN
+
+
+def test_becoming_available_does_not_outdate_the_app_s_own_clock() -> None:
+    driver = decide(None, EVENTS["available"], NOW, P).state
+    behind = decide(driver, location(STREET, -60), NOW, P).state
+    assert behind is not None
+    assert behind.position == STREET
+
+
+def test_public_status_does_not_tell_delivering_from_carrying() -> None:
+    assert [at(stage).status for stage in Stage] == ["IDLE", "WAITING_FOR_WORK", "DELIVERING", "DELIVERING"]
+    assert [at(stage).picked_up for stage in Stage] == [False, False, False, True]
+
+
+def test_in_a_world_without_delays_a_location_is_no_news_until_seconds_have_gone_by() -> None:
+    instantly = Parameters(speed_up=0)
+    driver = msgspec.structs.replace(at(Stage.PICKED_UP), eta_ms=NOW)
+    assert decide(driver, location(HOME, 1), NOW + 60_000, instantly).emit == ()

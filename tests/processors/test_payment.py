@@ -1,0 +1,136 @@
+"""The payment's machine, alone."""
+
+import msgspec
+
+from processors.decision import Call
+from processors.events import (
+    AttentionNeeded,
+    AttentionOver,
+    ChargeFailed,
+    PaymentCharged,
+    PaymentDeclined,
+    PaymentDue,
+    PaymentMismatched,
+    PaymentRefunded,
+    RefundDue,
+    RefundFailed,
+)
+from processors.payment import TABLE, Payment, Refund, Stage, decide
+from processors.requests import ChargeRequest, RefundRequest
+from tests.processors import grid
+from tests.processors.cases import NOW, ORDER, P
+from topics.payments import Charged, Declined, Refunded
+
+DUE = Payment(order=ORDER, stage=Stage.DUE, amount=630, currency="INR")
+REFUND = Refund(charge_id="c1", amount=630, currency="INR")
+SURPLUS = Refund(charge_id="c2", amount=630, currency="INR")
+CHARGED = msgspec.structs.replace(DUE, stage=Stage.CHARGED, charge_id="c1")
+REFUND_DUE = msgspec.structs.replace(CHARGED, stage=Stage.REFUND_DUE, refunds=(REFUND,))
+STATES: dict[str, Payment | None] = {
+    "-": None,
+    "DUE": DUE,
+    "CHARGED": CHARGED,
+    "CHARGED+c2": msgspec.structs.replace(CHARGED, refunds=(SURPLUS,)),
+    "DECLINED": msgspec.structs.replace(DUE, stage=Stage.DECLINED, declined=True),
+    "REFUND_DUE": REFUND_DUE,
+    "REFUND_DUE,declined": msgspec.structs.replace(REFUND_DUE, declined=True),
+    "REFUNDED": msgspec.structs.replace(
+        REFUND_DUE, stage=Stage.REFUNDED, refunds=(msgspec.structs.replace(REFUND, done=True),)
+    ),
+}
+EVENTS = {
+    "due": PaymentDue(ORDER, 630, "INR"),
+    "charged-c1": Charged(order=ORDER, charge_id="c1", amount=630, currency="INR"),
+    "charged-c2": Charged(order=ORDER, charge_id="c2", amount=630, currency="INR"),
+    "charged-much": Charged(order=ORDER, charge_id="c3", amount=6300, currency="INR"),
+    "charged-euros": Charged(order=ORDER, charge_id="c3", amount=630, currency="EUR"),
+    "declined": Declined(order=ORDER, reason="no funds"),
+    "refund-due": RefundDue(),
+    "refunded-c1": Refunded(order=ORDER, charge_id="c1", refund_id="r1"),
+    "refunded-c2": Refunded(order=ORDER, charge_id="c2", refund_id="r2"),
+    "charge-failed": ChargeFailed("answered 400"),
+    "refund-failed-c1": RefundFailed("c1", "answered 400"),
+    "refund-failed-c2": RefundFailed("c2", "answered 400"),
+}
+GRID = """
+                 -    DUE        CHARGED    CHARGED+c2 DECLINED   REFUND_DUE REFUND_DUE,declined REFUNDED
+due              DUE  x          x          x          x          x          x                   x
+charged-c1       x    CHARGED    =          =          REFUND_DUE =          =                   =
+charged-c2       x    CHARGED    !          =          REFUND_DUE !          !                   !
+charged-much     x    REFUND_DUE !          !          REFUND_DUE !          !                   !
+charged-euros    x    REFUND_DUE !          !          REFUND_DUE !          !                   !
+declined         x    DECLINED   x          x          =          x          =                   x
+refund-due       x    x          REFUND_DUE REFUND_DUE x          x          x                   x
+refunded-c1      x    x          x          x          x          REFUNDED   REFUNDED            =
+refunded-c2      x    x          x          !          x          x          x                   x
+charge-failed    x    !          =          =          =          =          =                   =
+refund-failed-c1 x    x          x          x          x          !          !                   =
+refund-failed-c2 x    x          x          !          x          x          x                   x
+"""
+
+
+@grid.parameters(GRID)
+def test_every_event_in_every_stage_does_what_the_grid_says(cell: grid.Cell) -> None:
+    grid.check(cell, decide, STATES, EVENTS, Stage)
+
+
+def test_every_row_of_the_table_is_taken() -> None:
+    assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == set()
+
+
+def test_the_charge_is_asked_for_under_the_order_s_own_key() -> None:
+    request = ChargeRequest(order=ORDER, amount=630, currency="INR")
+    assert decide(None, EVENTS["due"], NOW, P).calls == (Call(f"{ORDER}/charge", "charge", request),)
+
+
+def test_the_order_hears_that_it_is_paid_or_not() -> None:
+    assert decide(DUE, EVENTS["charged-c1"], NOW, P).tell == (PaymentCharged(),)
+    assert decide(DUE, EVENTS["declined"], NOW, P).tell == (PaymentDeclined("no funds"),)
+
+
+def test_a_wrong_charge_is_given_back_and_a_person_told() -> None:
+    decision = decide(DUE, EVENTS["charged-much"], NOW, P)
+    wrong = "charged 6300 INR, the order's total is 630 INR"
+    assert decision.tell == (PaymentMismatched(wrong), AttentionNeeded(f"the refund of c3: {wrong}", "refund of c3"))
+    request = RefundRequest(order=ORDER, charge_id="c3", amount=6300, currency="INR")
+    assert decision.calls == (Call(f"{ORDER}/refund/c3", "refund", request),)
+    refunded = decide(decision.state, Refunded(order=ORDER, charge_id="c3"), NOW, P)
+    assert refunded.tell == (PaymentRefunded("refund of c3"),)
+
+
+def test_a_charge_after_the_decline_is_given_back_and_a_person_told() -> None:
+    decision = decide(STATES["DECLINED"], EVENTS["charged-c1"], NOW, P)
+    assert [call.key for call in decision.calls] == [f"{ORDER}/refund/c1"]
+    assert decision.tell == (AttentionNeeded("the refund of c1: charged after it was declined", "refund of c1"),)
+
+
+def test_a_second_charge_is_given_back_and_the_first_one_kept() -> None:
+    decision = decide(CHARGED, EVENTS["charged-c2"], NOW, P)
+    assert [call.key for call in decision.calls] == [f"{ORDER}/refund/c2"]
+    assert decision.tell == (AttentionNeeded("the refund of c2: a second charge", "refund of c2"),)
+    back = decide(decision.state, EVENTS["refunded-c2"], NOW, P)
+    assert back.tell == (AttentionOver("refund of c2"),)
+    assert back.state is not None
+    assert (back.state.stage, back.state.charge_id) == (Stage.CHARGED, "c1")
+
+
+def test_a_second_charge_that_is_out_does_not_keep_the_first_from_being_refunded() -> None:
+    both = decide(STATES["CHARGED+c2"], RefundDue(), NOW, P)
+    assert [call.key for call in both.calls] == [f"{ORDER}/refund/c1"]
+    first = decide(both.state, EVENTS["refunded-c1"], NOW, P).state
+    second = decide(first, EVENTS["refunded-c2"], NOW, P).state
+    assert second is not None
+    assert (second.stage, [refund.done for refund in second.refunds]) == (Stage.REFUNDED, [True, True])
+
+
+def test_contradictions_ask_for_an_operator() -> None:
+    for event in ("declined", "refunded-c1"):
+        [needed] = decide(CHARGED, EVENTS[event], NOW, P).tell
+        assert needed.wait == "operator"
+
+
+def test_a_call_that_failed_for_good_is_told_as_what_is_waited_for() -> None:
+    assert decide(DUE, EVENTS["charge-failed"], NOW, P).tell == (AttentionNeeded("the charge: answered 400"),)
+    assert decide(REFUND_DUE, EVENTS["refund-failed-c1"], NOW, P).tell == (
+        AttentionNeeded("the refund of c1: answered 400", "refund of c1"),
+    )

@@ -1,0 +1,165 @@
+"""Who waits where: the nearest is exact, and costs no more with many."""
+
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processors.dispatch import PendingDelivery, Row, WaitingDriver, driver_key, encode, pending_key
+from processors.geography import chord_squared, point
+from processors.waiting import DispatchIndex, Overlay
+from tests.processors.cases import HOME, KITCHEN, REGION
+from topics.places import Position
+
+CITY = st.builds(Position, st.floats(18.80, 19.10), st.floats(72.75, 73.00))
+BLOCK = st.builds(Position, st.floats(18.921, 18.923), st.floats(72.833, 72.836))
+WORLD = st.builds(Position, st.floats(-90, 90), st.floats(-180, 180))
+PLACES = st.one_of(CITY, BLOCK, WORLD, st.just(KITCHEN))
+
+
+def waiting(driver: str, position: Position, region: str = REGION, shift: int = 1) -> dict[str, Row]:
+    return {driver_key(region, driver): WaitingDriver(region=region, driver=driver, shift=shift, position=position)}
+
+
+def pending(delivery: str, since_ms: int, region: str = REGION) -> dict[str, Row]:
+    row = PendingDelivery(
+        region=region,
+        delivery=delivery,
+        attempt=1,
+        since_ms=since_ms,
+        restaurant="lakshmi",
+        pickup=KITCHEN,
+        dropoff=HOME,
+    )
+    return {pending_key(region, since_ms, delivery): row}
+
+
+def commit(index: DispatchIndex, rows: dict[str, Row | None]) -> None:
+    for key, row in rows.items():
+        index.apply(key.encode(), None if row is None else encode(row))
+
+
+def brute_force(drivers: dict[str, Position], position: Position) -> str | None:
+    here = point(position)
+    return min(drivers, key=lambda name: (chord_squared(here, point(drivers[name])), name), default=None)
+
+
+def name(row: WaitingDriver | None) -> str | None:
+    return None if row is None else row.driver
+
+
+@settings(max_examples=300)
+@given(drivers=st.lists(PLACES, max_size=60), position=PLACES)
+def test_nearest_is_nearest_anywhere_on_earth(drivers: list[Position], position: Position) -> None:
+    index = DispatchIndex(9)
+    where = {f"d{number:02}": place for number, place in enumerate(drivers)}
+    index.load((key.encode(), encode(row)) for driver in where for key, row in waiting(driver, where[driver]).items())
+    assert name(index.nearest(REGION, position)) == brute_force(where, position)
+
+
+@settings(max_examples=200, stateful_step_count=30)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["arrive", "leave", "commit"]), st.integers(0, 9), PLACES), min_size=1, max_size=40
+    ),
+    PLACES,
+)
+def test_nearest_counts_what_is_not_committed_yet(steps: list[tuple[str, int, Position]], position: Position) -> None:
+    index = DispatchIndex(9)
+    where: dict[str, Position] = {}
+    written: list[dict[str, Row | None]] = []
+    for what, number, place in steps:
+        driver = f"d{number}"
+        if what == "arrive":
+            where[driver] = place
+            written.append({**waiting(driver, place)})
+            index.write(written[-1])
+        elif what == "leave":
+            where.pop(driver, None)
+            written.append({driver_key(REGION, driver): None})
+            index.write(written[-1])
+        elif written:
+            commit(index, written.pop(0))
+        assert name(index.nearest(REGION, position)) == brute_force(where, position)
+    for rows in written:
+        commit(index, rows)
+    assert index.uncommitted() == {}
+    assert name(index.nearest(REGION, position)) == brute_force(where, position)
+
+
+def test_nothing_uncommitted_changes_the_index_below() -> None:
+    index = DispatchIndex(9)
+    commit(index, {**waiting("asha", KITCHEN), **pending("bites:1", 5)})
+    before = index.committed()
+    index.write({driver_key(REGION, "asha"): None, pending_key(REGION, 5, "bites:1"): None, **waiting("ravi", HOME)})
+    assert index.committed() == before
+    assert name(index.nearest(REGION, KITCHEN)) == "ravi"
+    assert index.oldest_pending(REGION) is None
+
+
+def test_an_index_kept_up_to_date_is_the_one_built_anew() -> None:
+    rows: dict[str, Row] = {}
+    index, choose = DispatchIndex(9), random.Random(7)
+    for step in range(500):
+        place = Position(18.9 + choose.random() / 10, 72.8 + choose.random() / 10)
+        fresh = waiting(f"d{choose.randrange(30)}", place) if choose.random() < 0.5 else pending(f"b:{step % 40}", step)
+        rows |= fresh
+        commit(index, {**fresh})
+        gone = choose.choice(sorted(rows))
+        if choose.random() < 0.4:
+            del rows[gone]
+            commit(index, {gone: None})
+    anew = DispatchIndex(9)
+    anew.load((key.encode(), encode(row)) for key, row in rows.items())
+    assert index.committed() == anew.committed() == rows
+    assert index.nearest(REGION, KITCHEN) == anew.nearest(REGION, KITCHEN)
+    assert index.oldest_pending(REGION) == anew.oldest_pending(REGION)
+
+
+def test_regions_do_not_see_each_other() -> None:
+    index = DispatchIndex(9)
+    commit(index, {**waiting("asha", KITCHEN, "bandra"), **pending("bites:1", 5, "bandra")})
+    assert index.nearest(REGION, KITCHEN) is None
+    assert index.oldest_pending(REGION) is None
+
+
+def test_the_oldest_delivery_comes_first_committed_or_not() -> None:
+    index = DispatchIndex(9)
+    commit(index, {**pending("bites:2", 20), **pending("bites:3", 30)})
+    index.write({**pending("bites:1", 10)})
+    order = []
+    while (row := index.oldest_pending(REGION)) is not None:
+        order.append(row.delivery)
+        index.write({pending_key(REGION, row.since_ms, row.delivery): None})
+    assert order == ["bites:1", "bites:2", "bites:3"]
+
+
+def test_the_view_reads_a_row_by_its_key() -> None:
+    [(key, row)] = waiting("asha", KITCHEN).items()
+    view = Overlay(DispatchIndex(9), {key.encode(): encode(row)}.get)
+    assert view.get(key) == row
+    assert view.get(driver_key(REGION, "ravi")) is None
+
+
+def drivers_all_over_town(many: int) -> Iterator[tuple[bytes, bytes]]:
+    """In 15 km x 15 km."""
+    choose = random.Random(1)
+    for number in range(many):
+        place = Position(18.9 + choose.random() * 0.135, 72.8 + choose.random() * 0.142)
+        yield from ((key.encode(), encode(row)) for key, row in waiting(f"d{number}", place).items())
+
+
+@pytest.mark.parametrize("many", [10, 1_000, 60_000])
+def test_a_match_costs_the_same_however_many_wait(many: int) -> None:
+    index, choose = DispatchIndex(9), random.Random(2)
+    index.load(drivers_all_over_town(many))
+    pickups = [Position(18.9 + choose.random() * 0.135, 72.8 + choose.random() * 0.142) for _ in range(20)]
+    took = []
+    for pickup in pickups * 5:
+        before = time.process_time_ns()
+        index.nearest(REGION, pickup)
+        took.append(time.process_time_ns() - before)
+    assert sorted(took)[len(took) // 2] < 2_000_000, "half of all matches take less than 2 ms of CPU"
