@@ -32,8 +32,8 @@ WARM_UP = 20
 PARTITIONS = 4
 FOLLOWED = (ORDERS, DISPATCH, DRIVERS, DELIVERIES, ORDER_UPDATES)
 LONGEST_S = 20.0
-DRIVERS = 12
-"""Enough for one in each region."""
+FLEET = 12
+"""Drivers: enough for one in each region."""
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         broker = EmbeddedKafka(Path(home), lib=lib)
         try:
-            with running(broker.start(), "one-order", Path(home) / "stack", speed=0, drivers=DRIVERS) as stack:
+            with running(broker.start(), "one-order", Path(home) / "stack", speed=0, drivers=FLEET) as stack:
                 asyncio.run(_measure(stack, count))
         finally:
             broker.kill()
@@ -119,10 +119,10 @@ async def _until_all_drivers_wait(client: httpx.AsyncClient) -> None:
     deadline = time.perf_counter() + LONGEST_S
     while time.perf_counter() < deadline:
         rows = (await client.get("/table/dispatch/")).json()["rows"]
-        if sum("/driver/" in row["key"] for row in rows) == DRIVERS:
+        if sum("/driver/" in row["key"] for row in rows) == FLEET:
             return
         await asyncio.sleep(0.005)
-    raise SystemExit(f"not all {DRIVERS} drivers wait for work")
+    raise SystemExit(f"not all {FLEET} drivers wait for work")
 
 
 def _print(took: list[float], commits: list[int], hops: dict[str, list[float]]) -> None:
