@@ -4,6 +4,7 @@ Read on in `streams/agents/` (what is consumed), `streams/tables.py` (what is ke
 `processors/` (what is decided) and `streams/engine/` (why nothing is lost).
 """
 
+import sys
 from typing import Any
 
 import faust
@@ -13,7 +14,7 @@ from streams.calls.performer import HttpPerformer
 from streams.engine import Engine, EngineSettings, exactly_once
 from streams.problems import problem_middleware
 from streams.restaurants import Restaurants
-from streams.settings import Settings
+from streams.settings import Settings, WrongSetting
 from topics import families
 from topics.families import Family, topic_name
 
@@ -45,7 +46,11 @@ def _source(family: Family) -> Any:
     return engine.source(topic_of(family), config=family.config)
 
 
-settings = Settings.from_environment()
+try:
+    settings = Settings.from_environment()
+except WrongSetting as wrong:
+    print(wrong, file=sys.stderr)
+    sys.exit(2)
 parameters = Parameters(speed_up=settings.speed_up)
 bootstrap = settings.bootstrap_servers or settings.embedded_address() or DEFAULT_BROKER
 app = faust.App(

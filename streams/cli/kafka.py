@@ -1,7 +1,9 @@
 """Which Kafka a command works with: the one it is told of, else the embedded one."""
 
+import warnings
 from collections.abc import Callable
 
+from faust.exceptions import AlreadyConfiguredWarning
 from yarl import URL
 
 from streams.app import app, engine
@@ -20,5 +22,8 @@ def find_kafka(settings: Settings, progress: Callable[[str], None]) -> str:
 def use_kafka(bootstrap_servers: str) -> None:
     """Tell the app, which was made before the address was known."""
     brokers = [URL(f"kafka://{server.strip()}") for server in bootstrap_servers.split(",")]
-    app.conf.broker = app.conf.broker_consumer = app.conf.broker_producer = brokers
+    with warnings.catch_warnings():
+        # that the app has been configured: nothing has connected to its brokers yet
+        warnings.simplefilter("ignore", AlreadyConfiguredWarning)
+        app.conf.broker = app.conf.broker_consumer = app.conf.broker_producer = brokers
     engine.transport.url = brokers

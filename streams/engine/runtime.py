@@ -9,6 +9,7 @@ name that is overridden or relied on here has a test that fails when a new versi
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +32,8 @@ from streams.engine.transactions import OldBroker
 if TYPE_CHECKING:
     from streams.engine.engine import Engine
 
+USAGE = 2
+"""Exit status of a worker that cannot work as it was started."""
 IDLE_S = 0.005
 """Pause before looking again whether a task wants records, when none does."""
 
@@ -77,7 +80,8 @@ class TaskWorker(faust.Worker):
         try:
             await cast(TaskTransport, self.app.transport).engine.prepare()
         except (NoBroker, OldBroker, TopicsDiffer) as exc:
-            raise SystemExit(str(exc)) from None
+            print(exc, file=sys.stderr)
+            raise SystemExit(USAGE) from None
 
 
 class TaskConsumerThread(AIOKafkaConsumerThread):
