@@ -74,6 +74,7 @@ async def test_a_full_backlog_survives_resets(kafka: str, unique: str, tmp_path:
         worker = toy.start()
         await toy.done(within_s=60)
         assert worker.logged("broken, opened again") >= 3
+        assert not worker.logged("LostRecords"), "a fetch under way at a reset is waited for"
 
 
 async def test_sigterm_under_load_ends_with_status_0_within_5_s_and_repeats_no_call(

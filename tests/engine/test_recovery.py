@@ -1,0 +1,251 @@
+"""Opening and resetting tasks: in which order, and what happens when it is interrupted or fails half-way."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import faust
+import pytest
+from faust.transport.drivers.aiokafka import Consumer
+from faust.types import TP
+
+from streams.engine import Engine, exactly_once, runtime
+from streams.engine.task import Task
+from tests.engine.fakes import Stage
+
+
+class FakeConsumer:
+    """Notes what it is asked to do. ``while_seeking`` is called in the middle of a seek."""
+
+    def __init__(self, log: list[Any], partitions: int) -> None:
+        self.log, self.member = log, True
+        self.assigned = {TP(topic, p) for topic in ("in", "also") for p in range(partitions)}
+        self.while_seeking: Callable[[], None] = lambda: None
+
+    def is_member(self) -> bool:
+        return self.member
+
+    def assignment(self) -> set[TP]:
+        return self.assigned
+
+    def stop_flow(self) -> None:
+        self.log.append("stop flow")
+
+    def resume_flow(self) -> None:
+        self.log.append("resume flow")
+
+    def resume_partitions(self, tps: set[TP]) -> None: ...
+
+    async def settle(self) -> None:
+        self.log.append("settle")
+
+    async def seek_wait(self, offsets: dict[TP, int]) -> None:
+        self.log.append("seek")
+        self.sought = offsets
+        self.while_seeking()
+
+
+class FakeFetcher:
+    def __init__(self, log: list[Any]) -> None:
+        self.log = log
+
+    async def stop(self) -> None:
+        self.log.append("stop fetcher")
+
+    def service_reset(self) -> None: ...
+
+    async def maybe_start(self) -> None:
+        self.log.append("start fetcher")
+
+
+class Opening:
+    """A worker that owns two partitions, whose tasks open on ``Stage``'s fakes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[Any] = []
+        self.stages: list[Stage] = []
+        self.faults: dict[int, Exception] = {}
+        self.gates: dict[int, asyncio.Event] = {}
+        app = faust.App("app", broker="kafka://broker:1", **exactly_once(partitions=2, instance_id="worker-1"))
+        self.engine = Engine(app, partitions=2, anchor="in", dead_letters="dead")
+        self.engine.sources = ["in", "also"]
+        self.consumer = FakeConsumer(self.log, 2)
+        app.consumer = self.consumer  # type: ignore[assignment]
+        app.__dict__["_fetcher"] = FakeFetcher(self.log)
+        monkeypatch.setattr(self.engine, "open", self.open)
+        self.recovery = runtime.TaskTables(app).recovery
+
+    async def open(self, partition: int) -> Task:
+        self.log.append(f"open {partition}")
+        if partition in self.gates:
+            await self.gates[partition].wait()
+        await asyncio.sleep(0)
+        if fault := self.faults.pop(partition, None):
+            raise fault
+        stage = Stage()
+        self.stages.append(stage)
+        stage.task.partition = partition
+        stage.task.next_offsets = {"in": 10 + partition, "also": 20 + partition}
+        return stage.task
+
+    async def run(self) -> None:
+        await self.recovery._open_tasks(self.recovery.app.consumer_generation_id)
+
+    async def close(self) -> None:
+        await self.engine.close_all(commit=False)
+
+
+@pytest.fixture
+async def opening(monkeypatch: pytest.MonkeyPatch) -> Any:
+    opening = Opening(monkeypatch)
+    yield opening
+    await opening.close()
+
+
+async def test_the_fetch_under_way_is_waited_for_before_anything_is_opened_or_sought(opening: Opening) -> None:
+    await opening.run()
+    assert opening.log == [
+        "stop flow",
+        "stop fetcher",
+        "settle",
+        "open 0",
+        "open 1",
+        "seek",
+        "resume flow",
+        "start fetcher",
+    ]
+    assert opening.consumer.sought == {
+        TP("in", 0): 10,
+        TP("in", 1): 11,
+        TP("also", 0): 20,
+        TP("also", 1): 21,
+    }
+    assert opening.engine.open_partitions() == [0, 1]
+
+
+async def test_a_reset_opens_what_broke_and_seeks_the_healthy_to_where_they_stand(opening: Opening) -> None:
+    await opening.run()
+    healthy, broken = opening.engine.tasks[0], opening.engine.tasks[1]
+    healthy.next_offsets["in"] = 77
+    healthy.fetched_to["in"] = 99
+    healthy.backlog[1] = 500
+    opening.engine.break_task(broken, RuntimeError("broken"))
+    opening.log.clear()
+    await opening.run()
+    assert [step for step in opening.log if step.startswith("open")] == ["open 1"]
+    assert opening.engine.tasks[0] is healthy
+    assert (healthy.fetched_to["in"], healthy.backlog) == (77, {}), "what was fetched beyond is fetched again"
+    assert opening.consumer.sought[TP("in", 0)] == 77
+    assert opening.stages[1].store.closed, "the broken one's disk is free for its successor"
+    assert opening.engine.open_partitions() == [0, 1]
+
+
+async def test_a_worker_that_was_expelled_opens_nothing(opening: Opening) -> None:
+    opening.consumer.member = False
+    await opening.run()
+    assert opening.log == []
+
+
+async def test_a_partition_without_the_anchor_is_not_opened(opening: Opening) -> None:
+    opening.consumer.assigned = {TP("in", 0), TP("also", 0), TP("also", 1)}
+    await opening.run()
+    assert opening.engine.open_partitions() == [0]
+    assert set(opening.consumer.sought) == {TP("in", 0), TP("also", 0)}
+
+
+async def test_what_is_not_ours_any_more_is_closed(opening: Opening) -> None:
+    await opening.run()
+    opening.consumer.assigned = {TP("in", 0), TP("also", 0)}
+    await opening.run()
+    assert opening.engine.open_partitions() == [0]
+    assert opening.stages[1].store.closed
+
+
+async def test_when_one_of_several_fails_to_open_the_others_are_closed(opening: Opening) -> None:
+    opening.faults[1] = ConnectionError("no broker")
+    with pytest.raises(ConnectionError):
+        await opening.run()
+    assert opening.engine.tasks == {}
+    assert [stage.store.closed for stage in opening.stages] == [True]
+    await opening.run()
+    assert opening.engine.open_partitions() == [0, 1]
+
+
+async def test_an_opening_that_is_cancelled_closes_what_it_had_opened(opening: Opening) -> None:
+    opening.gates[1] = asyncio.Event()
+    running = asyncio.create_task(opening.run())
+    while not opening.stages:  # noqa: ASYNC110 - until the other one is open
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert opening.engine.tasks == {}
+    assert [stage.store.closed for stage in opening.stages] == [True]
+
+
+async def test_an_interruption_that_was_swallowed_still_keeps_the_tasks_closed(opening: Opening) -> None:
+    opening.gates[1] = asyncio.Event()
+    running = asyncio.create_task(opening.run())
+    while not opening.stages:  # noqa: ASYNC110 - until the other one is open
+        await asyncio.sleep(0)
+    opening.recovery.interrupt()  # nothing is cancelled here: as if aiokafka had swallowed it
+    opening.gates[1].set()
+    await running
+    assert opening.engine.tasks == {}
+    assert [stage.store.closed for stage in opening.stages] == [True, True]
+    assert "resume flow" not in opening.log
+
+
+async def test_a_rebalance_during_the_seek_starts_nothing(opening: Opening) -> None:
+    opening.consumer.while_seeking = opening.recovery.interrupt
+    await opening.run()
+    assert "resume flow" not in opening.log
+    assert all(task._loop_task is None for task in opening.engine.tasks.values()), "nothing commits"
+
+
+async def test_a_fetch_left_behind_by_a_cancelled_fetcher_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its records would be those that follow the next seek."""
+    opening, arrived = Opening(monkeypatch), asyncio.Event()
+    consumer = runtime.TaskConsumer.__new__(runtime.TaskConsumer)
+    consumer.transport = opening.engine.transport
+    stage = Stage()
+    opening.engine.tasks[0] = stage.task
+
+    async def fetch(*_: Any) -> dict[Any, Any]:
+        await arrived.wait()
+        return {}
+
+    monkeypatch.setattr(Consumer, "_getmany", fetch)
+    fetching = asyncio.create_task(consumer._getmany({TP("in", 0)}, 1.0))
+    await asyncio.sleep(0)
+    fetching.cancel()
+    await asyncio.gather(fetching, return_exceptions=True)
+    settling = asyncio.create_task(consumer.settle())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert fetching.cancelled()
+    assert not settling.done()
+    arrived.set()
+    await asyncio.wait_for(settling, 1)
+
+
+async def test_a_full_task_is_not_fetched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    opening = Opening(monkeypatch)
+    consumer = runtime.TaskConsumer.__new__(runtime.TaskConsumer)
+    consumer.transport = opening.engine.transport
+    full, hungry = Stage().task, Stage().task
+    opening.engine.tasks = {0: full, 1: hungry}
+    full.backlog[1] = opening.engine.settings.backlog_records
+    asked: list[set[TP]] = []
+
+    async def fetch(self: Any, active: set[TP], timeout_s: float) -> dict[Any, Any]:
+        asked.append(active)
+        return {}
+
+    monkeypatch.setattr(Consumer, "_getmany", fetch)
+    everything = {TP("in", 0), TP("in", 1), TP("also", 1), TP("in", 2)}
+    assert await consumer._getmany(everything, 1.0) == {}
+    assert asked == [{TP("in", 1), TP("also", 1)}]
+    opening.engine.break_task = lambda *_: None  # type: ignore[method-assign]
+    hungry.alive = False
+    assert await consumer._getmany(everything, 1.0) == {}
+    assert len(asked) == 1
