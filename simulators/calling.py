@@ -9,6 +9,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
+import aiohttp
 import httpx
 import msgspec
 from httpx_aiohttp import HttpxAiohttpClient
@@ -57,8 +58,11 @@ class Caller(AbstractAsyncContextManager["Caller"]):
 
     def __init__(self, teller: Teller, seed: str) -> None:
         self._teller, self._random = teller, Random(f"calls/{seed}")
-        # Connections to one's own machine must not go through a proxy, whatever the environment says.
-        self._client: httpx.AsyncClient = HttpxAiohttpClient(timeout=TIMEOUT_S, trust_env=False)
+        self._client: httpx.AsyncClient = HttpxAiohttpClient(
+            timeout=TIMEOUT_S,
+            trust_env=False,  # a proxy of the environment is not for what runs on one's own machine
+            limits=httpx.Limits(max_connections=0),  # aiohttp's word for any number: each long poll holds one
+        )
         self._away = False
 
     async def __aenter__(self) -> Self:
@@ -80,7 +84,8 @@ class Caller(AbstractAsyncContextManager["Caller"]):
         content = None if body is None else msgspec.json.encode(body)
         try:
             response = await self._client.request(method, url, content=content, headers=headers, timeout=timeout_s)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError) as error:
+            # aiohttp's own: its transport for httpx leaves some as they are, garbled answers among them
             return Answer(0, why=f"{method} {url} ({type(error).__name__})")
         return Answer(response.status_code, response.content, f"{method} {url}")
 

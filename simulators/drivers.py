@@ -34,6 +34,8 @@ REPORT_S = 1.0
 """Between two positions, whatever the speed."""
 DRIFT_S = 40.0
 """Between two moves of a waiting driver, on average."""
+DRIFT_LEAST_S = 5.0
+"""The same, whatever the speed: who waits must not keep the worker busy."""
 AFTER_REFUSAL_S = 1.0
 """Before a driver whom the worker contradicted goes on."""
 FAREWELL_S = 2.0
@@ -189,7 +191,7 @@ class Driver:
     async def _drift(self) -> None:
         """Change place by a block now and then."""
         while not self._pace.instant:
-            await self._pace.pass_time(max(self._chance.uniform(0.5, 1.5) * DRIFT_S, REPORT_S * self._pace.factor))
+            await asyncio.sleep(max(self._pace.real(self._chance.uniform(0.5, 1.5) * DRIFT_S), DRIFT_LEAST_S))
             north, east = self._chance.choice(((BLOCK_M, 0), (-BLOCK_M, 0), (0, BLOCK_M), (0, -BLOCK_M)))
             self._be(moved(self._position, north, east))
 

@@ -22,7 +22,7 @@ from simulators.calling import Caller
 from simulators.chance import falls_under, split_rule
 from simulators.command import Pace, Teller, options, run, serve_options, share
 from simulators.ledger import Ledger, PaymentEntry, now
-from simulators.serving import Problem, idempotency_key, read_body, respond, served
+from simulators.serving import CallbackUrl, Problem, idempotency_key, read_body, respond, served
 from topics.identity import OrderId
 from topics.orders import Amount, Currency
 from topics.payments import Charged, ChargeId, Declined, PaymentRecord, Refunded
@@ -38,7 +38,7 @@ class ChargeRequest(msgspec.Struct, frozen=True, kw_only=True):
     order: OrderId
     amount: Amount
     currency: Currency
-    callback_url: str
+    callback_url: CallbackUrl
 
 
 class RefundRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class RefundRequest(msgspec.Struct, frozen=True, kw_only=True):
     charge_id: ChargeId
     amount: Amount
     currency: Currency
-    callback_url: str
+    callback_url: CallbackUrl
 
 
 class DeclineRule(NamedTuple):

@@ -23,7 +23,7 @@ from simulators.chance import falls_under, split_rule
 from simulators.city import KITCHENS
 from simulators.command import Pace, Teller, options, run, serve_options, share
 from simulators.ledger import Ledger, TicketEntry, now
-from simulators.serving import Problem, idempotency_key, read_body, respond, served
+from simulators.serving import CallbackUrl, Problem, idempotency_key, read_body, respond, served
 from topics.identity import OrderId, PartyId
 from topics.records import Reader
 
@@ -55,7 +55,7 @@ class PrepareRequest(msgspec.Struct, frozen=True, kw_only=True):
     order: OrderId
     restaurant: PartyId
     items: tuple[TicketItem, ...]
-    callback_url: str
+    callback_url: CallbackUrl
     display_number: str = ""
     note: str = ""
 

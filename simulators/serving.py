@@ -5,13 +5,16 @@ import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from simulators.command import Failure
 from topics.records import Reader, Undecodable
+
+CallbackUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/\s]+", max_length=2000)]
+"""Where a caller wants to be called back."""
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -1,5 +1,6 @@
 """Drivers bring each delivery they are given, and report it once, whoever is killed on the way."""
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,7 @@ from tests.simulators.conftest import Starts
 from tests.simulators.fake_worker import LOST, FakeWorker
 from tests.simulators.process import Simulator
 from tests.simulators.reading import records
-from tests.simulators.waiting import until
+from tests.simulators.waiting import WITHIN_S, until
 from topics.families import LOCATIONS
 
 DRIVER = driver_name(0)
@@ -179,7 +180,8 @@ async def test_waiting_drivers_say_goodbye_when_told_to_stop(drivers: Simulator,
 async def test_a_waiting_driver_drifts(drivers: Simulator, worker: FakeWorker, kafka: str, topics: str) -> None:
     drivers.start("--speed", "40")
     await until(lambda: "available" in events(drivers), "the driver is available")
-    found: list[object] = []
-    while len(found) < 2:
+    deadline, found = time.monotonic() + WITHIN_S, []
+    while not found and time.monotonic() < deadline:
         found = await records(kafka, topics, LOCATIONS)
-    assert all(metres(HOME, location.position) < 1000 for location in found)  # type: ignore[attr-defined]
+    assert [location.driver for location in found] == [DRIVER]
+    assert metres(HOME, found[0].position) == pytest.approx(BLOCK_M, abs=1)

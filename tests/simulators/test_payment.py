@@ -118,10 +118,11 @@ async def test_a_request_sent_again_has_its_callback_sent_again(simulator: Start
 
 async def test_a_request_that_cannot_be_used_is_told_why(simulator: Starts) -> None:
     url = await simulator("payment").serving()
-    wrong = post(url, "charges", charge(amount=-1))
-    assert wrong.status_code == 400
-    assert wrong.headers["content-type"].startswith("application/problem+json")
-    assert wrong.json()["errors"][0]["pointer"] == "/amount"
+    for field, value in {"amount": -1, "currency": "rupees", "callback_url": "nowhere"}.items():
+        wrong = post(url, "charges", charge(**{field: value}))
+        assert wrong.status_code == 400
+        assert wrong.headers["content-type"].startswith("application/problem+json")
+        assert wrong.json()["errors"][0]["pointer"] == f"/{field}"
     keyless = post(url, "charges", charge(), key="")
     assert keyless.status_code == 400
     assert "Idempotency-Key" in keyless.json()["detail"]
