@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.lock import FileLock
@@ -15,6 +16,10 @@ from streams.embedded.lock import FileLock
 HOME = Path(__file__).parent.parent / ".dabbawala"
 LIB = HOME / "kafka" / "lib"
 """Kafka's jars are fetched once, for whatever starts a broker in this checkout."""
+
+# No deadline for one example, which a busy machine misses; and a failure prints what makes it fail again.
+settings.register_profile("dabbawala", deadline=None, print_blob=True)
+settings.load_profile("dabbawala")
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def test_who_waits_for_a_lock_goes_on_when_it_is_released(tmp_path: Path) -> Non
         waiting = threading.Thread(target=second)
         waiting.start()
         order.append("first")
-    waiting.join(timeout=10)
+    waiting.join(timeout=60)
     assert order == ["first", "second"]
 
 

@@ -41,7 +41,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
@@ -115,7 +115,7 @@ def test_children_end_with_their_supervisor_whatever_ends_it(tmp_path: Path, num
         child = int(supervisor.stdout.readline())
         assert not is_gone(child)
         supervisor.send_signal(number)
-        supervisor.wait(10)
+        supervisor.wait(60)
         wait_for(lambda: is_gone(child))
 
 
