@@ -7,6 +7,8 @@ from http import HTTPStatus
 import msgspec
 from aiohttp import web
 
+from streams.engine import NotHere
+
 log = logging.getLogger(__name__)
 
 TYPES = "https://dabbawala.invalid/problems/"
@@ -73,6 +75,8 @@ async def problem_middleware(
         kind, detail = _HTTP_ERRORS.get(error.status, ("refused", error.reason))
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return Problem(error.status, kind, detail.format(request=request), headers=allow).response()
+    except NotHere as error:
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", f"{error}; try again", headers=SOON).response()
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
         return Problem(500, "internal", "this is a fault of ours; the worker's log has it").response()

@@ -1,9 +1,10 @@
 """Compares what the parties outside wrote down: what must not be, as a list of sentences that must be empty."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from simulators.ledger import PaymentEntry, TicketEntry, TripEntry
+from simulators.ledger import AnswerEntry, PaymentEntry, TicketEntry, TripEntry
+from topics.order_updates import OrderStatus, OrderUpdated
 
 
 def money(entries: Iterable[PaymentEntry], statuses: Mapping[str, str]) -> list[str]:
@@ -57,3 +58,42 @@ def trips(entries: Sequence[TripEntry]) -> list[str]:
             carried_by.pop(entry.delivery, None)
             delivered[entry.delivery] += entry.event == "delivered"
     return wrong + [f"{delivery} was delivered {count} times" for delivery, count in delivered.items() if count > 1]
+
+
+LEGAL: Mapping[OrderStatus | None, Collection[OrderStatus]] = {
+    None: {OrderStatus.CREATED},
+    OrderStatus.CREATED: {OrderStatus.SCHEDULED, OrderStatus.REJECTED},
+    OrderStatus.SCHEDULED: {OrderStatus.IN_PREPARATION, OrderStatus.REJECTED},
+    OrderStatus.IN_PREPARATION: {OrderStatus.SCHEDULING_DELIVERY},
+    OrderStatus.SCHEDULING_DELIVERY: {OrderStatus.WAITING_FOR_DRIVER},
+    OrderStatus.WAITING_FOR_DRIVER: {OrderStatus.IN_DELIVERY},
+    OrderStatus.IN_DELIVERY: {OrderStatus.DELIVERED},
+}
+"""What may follow on what; the same again always may."""
+
+
+def updates(told: Iterable[OrderUpdated]) -> list[str]:
+    """The public feed, in the order it was told: versions without a gap, and only steps that there are."""
+    wrong: list[str] = []
+    newest: dict[str, OrderUpdated] = {}
+    for update in told:
+        before = newest.get(update.order)
+        expected, status = (before.version + 1, before.status) if before else (1, None)
+        if update.version != expected:
+            wrong.append(f"{update.order} was told as version {update.version}, after {expected - 1}")
+        if update.status is not status and update.status not in LEGAL.get(status, ()):
+            wrong.append(f"{update.order} went from {status and status.value} to {update.status.value}")
+        newest[update.order] = update
+    return wrong
+
+
+def answers(entries: Iterable[AnswerEntry], statuses: Mapping[str, str]) -> list[str]:
+    """What a provider was told is accepted has ended."""
+    return [
+        f"{entry.order} was accepted and is {statuses.get(entry.order, 'unknown')}"
+        for entry in entries
+        if entry.event == "answer" and entry.outcome == "accepted" and statuses.get(entry.order) not in ENDED
+    ]
+
+
+ENDED = ("DELIVERED", "REJECTED", "CANCELLED")

@@ -1,9 +1,10 @@
-"""The whole of it for a test: a worker and the simulators as processes of their own, on a real Kafka."""
+"""The whole of it for a test: workers and simulators as processes of their own, on a real Kafka."""
 
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,32 @@ from streams.embedded.processes import Child, Supervisor
 from topics.restaurants import Restaurant
 
 ROOT = Path(__file__).parent.parent
+FAUST = str(Path(sys.executable).parent / "faust")
 POLL_S = 0.05
 FIRST_PORT = 20_000
+SEED = "7"
 
 
 class Stack:
     """One installation: its own topics, directory and ports."""
 
-    def __init__(self, kafka: str, name: str, directory: Path, supervisor: Supervisor, speed: float, **more: str):
-        self.kafka, self.name, self.directory, self.speed = kafka, name, directory, speed
+    def __init__(
+        self,
+        kafka: str,
+        name: str,
+        directory: Path,
+        supervisor: Supervisor,
+        speed: float,
+        kitchens: Sequence[Restaurant],
+    ) -> None:
+        """`kitchens`: restaurants besides those of the simulated city."""
+        self.kafka, self.name, self.directory = kafka, name, directory
         self.ledgers = directory / "ledgers"
+        self.workers: dict[int, Child] = {}
+        """By number, the first is 1."""
+        self.simulators: dict[str, Child] = {}
         self._supervisor = supervisor
-        self.payment_port, self.pos_port = _free_ports(2)
+        self._worker_port, self._payment_port, self._pos_port = _free_ports(3)
         self.environment = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "DABBAWALA_DIR": str(directory),
@@ -36,46 +51,53 @@ class Stack:
             "DABBAWALA_REPLICATION_FACTOR": "1",
             "DABBAWALA_COMMIT_GAP_MS": "0",
             "DABBAWALA_SPEED_UP": str(speed),
-            "DABBAWALA_PAYMENT_URL": f"http://127.0.0.1:{self.payment_port}",
-            "DABBAWALA_RESTAURANTS": str(self._restaurants()),
+            "DABBAWALA_PAYMENT_URL": f"http://127.0.0.1:{self._payment_port}",
+            "DABBAWALA_RESTAURANTS": str(self._restaurants(kitchens)),
             "PYTHONPATH": str(ROOT),
-            **more,
         }
-        self.worker: Child
 
     @property
     def url(self) -> str:
-        """The worker's."""
-        return (self.directory / "worker-1" / "url").read_text().strip()
+        """The first worker's."""
+        return self.url_of(1)
 
-    def start(self, drivers: int = 12, worker: Mapping[str, str] | None = None) -> None:
-        """Everything but orders; ``worker``: more environment for the worker alone."""
-        self.simulator("payment", "--port", str(self.payment_port), port=self.payment_port)
-        self.simulator("pos", "--port", str(self.pos_port), port=self.pos_port)
-        self.start_worker(worker)
-        if drivers:
-            self.simulator("drivers", "--drivers", str(drivers))
+    def url_of(self, number: int) -> str:
+        """A worker's, as it has written it down."""
+        return (self.directory / f"worker-{number}" / "url").read_text().strip()
 
-    def start_worker(self, more: Mapping[str, str] | None = None) -> None:
-        """A worker, ready."""
-        command = [str(Path(sys.executable).parent / "faust"), "-A", "streams.app", "worker", "-l", "info"]
-        self.worker = self._supervisor.start(
-            "worker", command, environment={**self.environment, **(more or {})}, ready=self._ready
+    def start_worker(self, number: int = 1, *, wait: bool = True, **more: str) -> Child:
+        """A worker, ready unless told not to `wait`; `more`: of its environment. The first one's port is ours, so that
+        stacks beside each other do not race for one."""
+        port = ["--web-port", str(self._worker_port)] if number == 1 else []
+        command = [FAUST, "-A", "streams.app", "worker", "-l", "info", *port]
+        child = self._supervisor.start(
+            f"worker-{number}", command, environment={**self.environment, **more}, wait=False
         )
+        child.ready = lambda: self._is_ready(child, number)
+        self.workers[number] = child
+        if wait:
+            child.wait_until_ready()
+        return child
 
-    def simulator(self, name: str, *options: str, port: int | None = None) -> Child:
-        """A simulator, listening if it has a port."""
-        environment = self.environment | ({"DABBAWALA_URL": self.url} if name in ("drivers", "provider") else {})
-        return self._supervisor.start(
-            name,
-            [sys.executable, "-m", f"simulators.{name}", "--seed", "7", *options],
-            environment=environment,
-            ready=lambda: port is None or not is_free(port),
-        )
+    def start_payment(self, *options: str) -> Child:
+        """The payment provider; instead of the one that runs, if one does."""
+        return self._serve("payment", self._payment_port, options)
+
+    def start_pos(self, *options: str) -> Child:
+        """The restaurants' points of sale; instead of those that run, if any do."""
+        return self._serve("pos", self._pos_port, options)
+
+    def start_drivers(self, count: int, *options: str) -> Child:
+        """The drivers."""
+        return self._simulator("drivers", "--drivers", str(count), *options)
 
     def place(self, run: str, orders: int, rate: float = 50.0, *options: str) -> Child:
         """Have the provider place orders, in the background."""
-        return self.simulator("provider", "--run", run, "--orders", str(orders), "--rate", str(rate), *options)
+        return self._simulator("provider", "--run", run, "--orders", str(orders), "--rate", str(rate), *options)
+
+    def faust(self, *arguments: str, **more: str) -> tuple[int, str, str]:
+        """A command of `faust -A streams.app`: its exit status, stdout and stderr."""
+        return run_command([FAUST, "-A", "streams.app", *arguments], {**self.environment, **more})
 
     def get(self, path: str, **query: str) -> Any:
         """What the worker's API says."""
@@ -117,36 +139,64 @@ class Stack:
         """What the ordering provider was answered."""
         return _read(self.ledgers / "answers.jsonl", AnswerEntry)
 
-    def _ready(self) -> bool:
-        pid = (self.directory / "worker-1" / "pid").read_text().strip()
-        return pid == str(self.worker_pid) and httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
+    def _serve(self, name: str, port: int, options: Sequence[str]) -> Child:
+        if name in self.simulators:
+            self.simulators[name].stop()
+        return self._simulator(name, "--port", str(port), *options, port=port)
 
-    @property
-    def worker_pid(self) -> int:
-        """Of the worker's process that was started last."""
-        return self._supervisor.children[-1].pid if not hasattr(self, "worker") else self.worker.pid
+    def _simulator(self, name: str, *options: str, port: int | None = None) -> Child:
+        """A simulator, listening if it has a port."""
+        environment = self.environment | ({} if port else {"DABBAWALA_URL": self.url})
+        self.simulators[name] = self._supervisor.start(
+            name,
+            [sys.executable, "-m", f"simulators.{name}", "--seed", SEED, *options],
+            environment=environment,
+            ready=lambda: port is None or not is_free(port),
+        )
+        return self.simulators[name]
 
-    def _restaurants(self) -> Path:
-        found = msgspec.json.decode((ROOT / "restaurants.json").read_bytes(), type=list[Restaurant])
+    def _is_ready(self, child: Child, number: int) -> bool:
+        pid = (self.directory / f"worker-{number}" / "pid").read_text().strip()
+        return pid == str(child.pid) and httpx.get(f"{self.url_of(number)}/readyz", timeout=2).status_code == 200
+
+    def _restaurants(self, kitchens: Sequence[Restaurant]) -> Path:
+        city = msgspec.json.decode((ROOT / "restaurants.json").read_bytes(), type=list[Restaurant])
         moved = [
-            msgspec.structs.replace(r, pos_url=f"http://127.0.0.1:{self.pos_port}/restaurants/{r.restaurant}")
-            for r in found
+            msgspec.structs.replace(r, pos_url=f"http://127.0.0.1:{self._pos_port}/restaurants/{r.restaurant}")
+            for r in city
         ]
         file = self.directory / "restaurants.json"
-        file.write_bytes(msgspec.json.encode(moved))
+        file.write_bytes(msgspec.json.encode([*moved, *kitchens]))
         return file
 
 
 @contextmanager
-def running(
-    kafka: str, name: str, directory: Path, speed: float = 300.0, drivers: int = 12, **more: str
+def installed(
+    kafka: str, name: str, directory: Path, speed: float, kitchens: Sequence[Restaurant] = ()
 ) -> Iterator[Stack]:
-    """A stack that runs within the block."""
+    """A stack without anything running yet; what is started within the block ends with it."""
     directory.mkdir(parents=True, exist_ok=True)
     with Supervisor(directory / "logs") as supervisor:
-        stack = Stack(kafka, name, directory, supervisor, speed, **more)
-        stack.start(drivers)
+        yield Stack(kafka, name, directory, supervisor, speed, kitchens)
+
+
+@contextmanager
+def running(kafka: str, name: str, directory: Path, speed: float = 300.0, drivers: int = 12) -> Iterator[Stack]:
+    """A stack with everything running but an ordering provider."""
+    with installed(kafka, name, directory, speed) as stack:
+        stack.start_payment()
+        stack.start_pos()
+        stack.start_worker()
+        stack.start_drivers(drivers)
         yield stack
+
+
+def run_command(command: Sequence[str], environment: dict[str, str], within_s: float = 60.0) -> tuple[int, str, str]:
+    """Run a command to its end: exit status, stdout, stderr."""
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=within_s, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def _read(file: Path, kind: type[Any]) -> list[Any]:
@@ -163,6 +213,6 @@ def _counted(found: dict[str, str]) -> dict[str, int]:
 
 def _free_ports(count: int) -> list[int]:
     """Apart from those of other test processes: each searches in a stretch of its own."""
-    start = FIRST_PORT + os.getpid() % 2000 * 10
+    start = FIRST_PORT + os.getpid() % 1000 * 10
     free = (port for port in range(start, start + 10_000) if is_free(port))
     return [next(free) for _ in range(count)]

@@ -129,6 +129,7 @@ class Core:
     async def close_all(self, *, commit: bool = True) -> None:
         tasks, self.tasks = list(self.tasks.values()), {}
         await asyncio.gather(*(task.close(commit=commit) for task in tasks))
+        self.watch.released()
 
 
 def _no_handler(what: str, decorator: str) -> Callable[..., NoReturn]:

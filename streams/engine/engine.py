@@ -12,7 +12,7 @@ from aiokafka.partitioner import murmur2
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.tables.table import Table
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
-from faust.types import AppT, StreamT
+from faust.types import AgentT, AppT, StreamT
 from faust.types.topics import TopicT
 
 from streams.engine import provision, store
@@ -129,10 +129,10 @@ class Engine(Core):
         self._configs[name] = config or {}
         return name
 
-    def agent(self, source: TopicT) -> Callable[[Handler], Handler]:
+    def agent(self, source: TopicT) -> Callable[[Handler], AgentT[Any]]:
         """Decorate the function that applies each record of a source; it becomes a Faust agent of its own name."""
 
-        def decorate(handler: Handler) -> Handler:
+        def decorate(handler: Handler) -> AgentT[Any]:
             async def consume(stream: StreamT[Any]) -> None:
                 async for event in stream.events():
                     batch = event.message.value
@@ -141,8 +141,8 @@ class Engine(Core):
 
             consume.__module__, consume.__name__ = handler.__module__, handler.__name__
             consume.__qualname__, consume.__doc__ = handler.__qualname__, handler.__doc__
-            self.app.agent(source)(consume)
-            return handler
+            agent: AgentT[Any] = self.app.agent(source)(consume)
+            return agent
 
         return decorate
 

@@ -45,3 +45,12 @@ async def test_a_view_that_goes_away_is_not_kept() -> None:
     await asyncio.gather(waiting, return_exceptions=True)
     assert not any(watch._rows.values())
     watch.committed([], {"t": {b"k": b"v"}})
+
+
+async def test_tasks_that_are_closed_wake_whoever_waits_for_their_rows() -> None:
+    watch = Watch()
+    waiting = asyncio.create_task(watch.changed("t", b"k", 5))
+    await asyncio.sleep(0)
+    watch.released()
+    assert await asyncio.wait_for(waiting, 1)
+    assert not any(watch._rows.values())

@@ -1,0 +1,79 @@
+"""Follows topics of a stack as any consumer would: what is committed, from the start or from now on."""
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from topics.families import Family, topic_name
+from topics.order_updates import READER, OrderUpdated
+
+PARTITIONS = 4
+POLL_MS = 100
+WITHIN_S = 40.0
+
+
+class Following:
+    """The committed records of some topics, as far as they have been read."""
+
+    def __init__(self, kafka: str, prefix: str, families: Sequence[Family], *, from_now: bool = False) -> None:
+        self.records: list[Any] = []
+        self._from_now = from_now
+        self._partitions = [
+            TopicPartition(topic_name(family.name, prefix), number)
+            for family in families
+            for number in range(PARTITIONS)
+        ]
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=kafka,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=POLL_MS,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._consumer.start()
+        self._consumer.assign(self._partitions)
+        if self._from_now:
+            await self._consumer.seek_to_end(*self._partitions)
+            for partition in self._partitions:
+                await self._consumer.position(partition)  # `seek_to_end` itself is carried out later
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._consumer.stop()
+
+    async def read(self) -> None:
+        """Read on, as far as there is something within a poll."""
+        for records in (await self._consumer.getmany(timeout_ms=POLL_MS)).values():
+            self.records += records
+
+    async def until(self, condition: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> Any:
+        """Read on until the condition holds; what it gave then."""
+        deadline = time.monotonic() + within_s
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"after {within_s:g} s, still not so: {what}"
+            await self.read()
+        return found
+
+    def updates(self, marked: str = "") -> list[OrderUpdated]:
+        """What was said on `order-updates` of the orders with this in their id."""
+        return [
+            READER.read(r.value)
+            for r in self.records
+            if r.topic.endswith(".order-updates") and marked in r.key.decode()
+        ]
+
+    def statuses(self, marked: str = "") -> dict[str, str]:
+        """Order id -> the newest status."""
+        return {update.order: update.status.value for update in self.updates(marked)}
+
+
+def headers(record: Any) -> dict[str, str]:
+    """A record's headers, as text."""
+    return {name: value.decode() for name, value in record.headers}

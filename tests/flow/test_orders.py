@@ -1,0 +1,193 @@
+"""An order's whole life, however it comes in: placed, paid, cooked, brought; once."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from tests.flow.client import Client, an_order, order_id, partition_of, place
+from tests.flow.hand_pos import HandPos
+from tests.flow.reading import PARTITIONS, Following, headers
+from tests.reconcile import updates
+from topics.families import DEAD_LETTERS, ORDER_UPDATES, ORDERS
+from topics.identity import external_id_of
+from topics.restaurants import Restaurant
+
+pytestmark = pytest.mark.xdist_group("flow")
+
+
+async def delivered_once(client: Client, order: str) -> None:
+    """Wait until it is, and look at what the parties outside wrote down."""
+    await client.reaches(order, "DELIVERED")
+    assert [entry.outcome for entry in client.payments(order)] == ["charged"]
+    assert [entry.event for entry in client.tickets(order)] == ["accepted", "finished", "told"]
+    trip = [entry.event for entry in client.stack.trips() if entry.delivery == order]
+    assert trip[:2] == ["assigned", "picked_up"], "`delivered` is noted a moment after the worker has heard it"
+
+
+async def test_an_order_placed_over_http_is_delivered(client: Client, tiffin: Restaurant, unique: str) -> None:
+    answer = await client.place(an_order(tiffin, unique))
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v1/orders/{order_id(unique)}"
+    body = answer.json()
+    assert body == {
+        "id": order_id(unique),
+        "provider": "my-shop",
+        "external_id": unique,
+        "placed_at": body["placed_at"],
+    }
+    assert abs(datetime.fromisoformat(body["placed_at"]) - datetime.now(UTC)) < timedelta(minutes=1)
+    await delivered_once(client, order_id(unique))
+
+
+async def test_an_order_placed_over_kafka_is_delivered(client: Client, tiffin: Restaurant, unique: str) -> None:
+    await client.produce(ORDERS, {"type": "Placed", **an_order(tiffin, unique)}, key=order_id(unique))
+    await delivered_once(client, order_id(unique))
+
+
+@pytest.mark.parametrize("keyed", [True, False], ids=["in another partition than its key's", "without a key"])
+async def test_an_order_that_lies_in_the_wrong_partition_is_delivered(
+    client: Client, tiffin: Restaurant, unique: str, keyed: bool
+) -> None:
+    wrong, forwarded = (partition_of(order_id(unique)) + 1) % PARTITIONS, await client.counter("forwarded")
+    record = {"type": "Placed", **an_order(tiffin, unique)}
+    await client.produce(ORDERS, record, key=order_id(unique) if keyed else None, partition=wrong)
+    await delivered_once(client, order_id(unique))
+    assert await client.counter("forwarded") == forwarded + 1
+
+
+async def test_an_order_sent_by_fausts_command_is_delivered(client: Client, tiffin: Restaurant, unique: str) -> None:
+    record = msgspec.json.encode({"type": "Placed", **an_order(tiffin, unique)}).decode()
+    status, _, error = client.stack.faust("send", "@agents.orders.orders", record)
+    assert status == 0, error
+    await delivered_once(client, order_id(unique))
+
+
+async def test_the_same_order_again_is_answered_the_same_and_made_once(
+    client: Client, tiffin: Restaurant, unique: str
+) -> None:
+    first = await client.place(an_order(tiffin, unique))
+    second = await client.place(an_order(tiffin, unique))
+    await delivered_once(client, order_id(unique))
+    third = await client.place(an_order(tiffin, unique))
+    assert [answer.status_code for answer in (first, second, third)] == [201, 200, 200]
+    assert first.content == second.content == third.content
+    assert third.headers["location"] == first.headers["location"]
+    await delivered_once(client, order_id(unique))
+
+
+async def test_an_order_by_http_and_the_same_by_kafka_are_one(client: Client, tiffin: Restaurant, unique: str) -> None:
+    body, order = an_order(tiffin, unique), order_id(unique)
+    async with Following(client.stack.kafka, client.stack.name, [DEAD_LETTERS], from_now=True) as letters:
+        assert (await client.place(body)).status_code == 201
+        await client.produce(ORDERS, {"type": "Placed", **body}, key=order)
+        await client.produce(ORDERS, {"type": "Placed", **body, "tip": 5_00, "total": 205_00}, key=order)
+        await letters.until(lambda: letters.records, "the other body is set aside, after the same one was taken")
+        assert [record.key.decode() for record in letters.records] == [order]
+        assert "with another body" in headers(letters.records[0])["dead-letter.reason"]
+    await delivered_once(client, order)
+    placed = [entry.get("outcome", "APPLIED") for entry in await client.journal(order) if entry["event"] == "OrderPlaced"]
+    assert placed == ["APPLIED", "REFUSED"]
+
+
+async def test_an_order_by_kafka_and_the_same_by_http_are_one(client: Client, tiffin: Restaurant, unique: str) -> None:
+    body = an_order(tiffin, unique)
+    await client.produce(ORDERS, {"type": "Placed", "id": "given-by-the-sender", **body}, key=order_id(unique))
+    await client.until(lambda: client.order(order_id(unique)), "the order is known")
+    answer = await client.place(body)
+    assert (answer.status_code, answer.json()["id"]) == (200, order_id(unique))
+    await delivered_once(client, order_id(unique))
+
+
+async def test_another_body_under_the_same_id_is_refused(client: Client, tiffin: Restaurant, unique: str) -> None:
+    assert (await client.place(an_order(tiffin, unique))).status_code == 201
+    answer = await client.place(an_order(tiffin, unique, tip=5_00, total=205_00))
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert order_id(unique) in answer.json()["detail"]
+    assert (await client.order(order_id(unique)) or {})["total"] == 200_00
+    await delivered_once(client, order_id(unique))
+
+
+async def test_an_idempotency_key_names_an_order_without_an_external_id(
+    client: Client, tiffin: Restaurant, unique: str
+) -> None:
+    body, order = an_order(tiffin, unique, external_id=None), order_id(external_id_of(unique))
+    first = await client.place(body, **{"Idempotency-Key": unique})
+    quoted = await client.place(body, **{"Idempotency-Key": f'"{unique}"'})
+    other = await client.place({**body, "tip": 5_00, "total": 205_00}, **{"Idempotency-Key": unique})
+    assert [answer.status_code for answer in (first, quoted, other)] == [201, 200, 422]
+    assert first.json()["id"] == order
+    await client.produce(ORDERS, {"type": "Placed", **body}, headers={"idempotency-key": unique})
+    await delivered_once(client, order)
+
+
+async def test_an_order_wished_for_later_is_given_to_the_restaurant_in_time_and_not_before(
+    client: Client, kitchen: Restaurant, hand_pos: HandPos, unique: str
+) -> None:
+    wished = datetime.now(UTC) + timedelta(seconds=3)
+    body = an_order(kitchen, unique, deliver_at=wished.isoformat())
+    body["customer"]["position"] = place(kitchen.position)
+    assert (await client.place(body)).status_code == 201
+    early = await client.ticket(kitchen, order_id(unique), "accepted")
+    assert early.status_code == 409, "nobody has asked the restaurant yet"
+    await client.reaches(order_id(unique), "IN_PREPARATION")
+    (asked,) = hand_pos.asked_for(order_id(unique))
+    assert wished <= asked.at < wished + timedelta(seconds=20)
+    assert "StartDue" in [entry["event"] for entry in await client.journal(order_id(unique))]
+
+
+async def test_a_restaurant_that_rejects_gives_the_customer_the_money_back(
+    client: Client, tiffin: Restaurant, unique: str
+) -> None:
+    body = an_order(tiffin, unique)
+    body["items"][0]["pos_code"] = "SOLD-OUT"
+    await client.place(body)
+
+    async def refunded() -> bool:
+        return bool((await client.order(order_id(unique)) or {}).get("refunded"))
+
+    await client.until(refunded, "the refund")
+    order = await client.reaches(order_id(unique), "REJECTED")
+    assert order["reason"] == "restaurant: SOLD-OUT is sold out"
+    assert (order["payment"]["status"], order["ticket"]["status"], order["eta"]) == ("REFUNDED", "REFUSED", None)
+    assert [entry.outcome for entry in client.payments(order_id(unique))] == ["charged", "refunded"]
+
+
+async def test_an_order_whose_payment_is_declined_is_rejected_and_never_cooked(
+    client: Client, tiffin: Restaurant, unique: str
+) -> None:
+    await client.place(an_order(tiffin, unique, tip=13, total=200_13))
+    order = await client.reaches(order_id(unique), "REJECTED")
+    assert order["reason"].startswith("payment: ")
+    assert order["payment"]["status"] == "DECLINED"
+    assert [entry.outcome for entry in client.payments(order_id(unique))] == ["declined"]
+    assert not client.tickets(order_id(unique))
+
+
+async def test_order_updates_tells_each_step_once_and_nothing_about_the_customer(
+    client: Client, tiffin: Restaurant, unique: str
+) -> None:
+    order = order_id(unique)
+    async with Following(client.stack.kafka, client.stack.name, [ORDER_UPDATES], from_now=True) as feed:
+        await client.place(an_order(tiffin, unique))
+        await feed.until(lambda: feed.statuses(order).get(order) == "DELIVERED", "the end of the order in the feed")
+        told = feed.updates(order)
+        records = [record for record in feed.records if record.key.decode() == order]
+    assert not updates(told)
+    assert list(dict.fromkeys(update.status.value for update in told)) == [
+        "CREATED",
+        "SCHEDULED",
+        "IN_PREPARATION",
+        "SCHEDULING_DELIVERY",
+        "WAITING_FOR_DRIVER",
+        "IN_DELIVERY",
+        "DELIVERED",
+    ]
+    for record, update in zip(records, told, strict=True):
+        event = headers(record)
+        assert (event["ce_specversion"], event["ce_type"]) == ("1.0", "dabbawala.OrderUpdated")
+        assert (event["ce_subject"], event["ce_sequence"]) == (order, str(update.version))
+        assert event["traceparent"].split("-")[1] == headers(records[0])["traceparent"].split("-")[1]
+        assert not any(personal in record.value.decode() for personal in ("Asha", "Mint Road", "5550"))
+    assert len({headers(record)["ce_id"] for record in records}) == len(records)
