@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,14 @@ def test_every_command_has_help(name: str) -> None:
         ("city", "--pos-url", "nowhere", "a URL that starts with http"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_would_do(name: str, option: str, value: str, why: str) -> None:
-    refused = command(name, option, value)
-    assert refused.returncode == 2
-    last = refused.stderr.strip().splitlines()[-1]
+def test_a_wrong_value_is_named_with_what_would_do(
+    name: str, option: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, option, value])
+    with pytest.raises(SystemExit) as refused:
+        import_module(f"simulators.{name}").main()
+    assert refused.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
     assert option in last
     assert why in last
 

@@ -14,6 +14,7 @@ from tests.simulators.process import Simulator
 from tests.simulators.reading import records
 from tests.simulators.waiting import WITHIN_S, until
 from topics.families import LOCATIONS
+from topics.locations import Location
 
 DRIVER = driver_name(0)
 REGION, HOME = driver_home("1", DRIVER, 0)
@@ -180,7 +181,7 @@ async def test_waiting_drivers_say_goodbye_when_told_to_stop(drivers: Simulator,
 async def test_a_waiting_driver_drifts(drivers: Simulator, worker: FakeWorker, kafka: str, topics: str) -> None:
     drivers.start("--speed", "40")
     await until(lambda: "available" in events(drivers), "the driver is available")
-    deadline, found = time.monotonic() + WITHIN_S, []
+    deadline, found = time.monotonic() + WITHIN_S, list[Location]()
     while not found and time.monotonic() < deadline:
         found = await records(kafka, topics, LOCATIONS)
     assert [location.driver for location in found] == [DRIVER]

@@ -4,8 +4,10 @@ from collections import Counter
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from simulators.payment import ChargeRequest, DeclineRule
 from tests.simulators.conftest import Starts
 from tests.simulators.fake_worker import FakeWorker
 from tests.simulators.process import Simulator
@@ -55,15 +57,35 @@ async def test_a_key_used_for_another_request_is_refused_and_nothing_is_done(sim
     assert done(payment) == {"charged": 1, "refused": 1}
 
 
+async def test_a_declined_charge_is_told_why(simulator: Starts) -> None:
+    url = await simulator("payment", "--speed", "0", "--decline", "ending:13").serving()
+    answer = post(url, "charges", charge(amount=713))
+    assert (answer.status_code, answer.json()) == (402, {"reason": "amounts that end in 13 are not charged"})
+
+
 @pytest.mark.parametrize(
-    ("rule", "amount", "status"),
-    [("always", 100, 402), ("ending:13", 713, 402), ("ending:13", 131, 200), ("share:0", 5, 200), ("share:1", 5, 402)],
+    ("rule", "amount", "declined"),
+    [
+        ("never", 13, False),
+        ("always", 100, True),
+        ("ending:13", 713, True),
+        ("ending:13", 131, False),
+        ("share:0", 5, False),
+        ("share:1", 5, True),
+    ],
 )
-async def test_charges_are_declined_by_rule(simulator: Starts, rule: str, amount: int, status: int) -> None:
-    url = await simulator("payment", "--speed", "0", "--decline", rule).serving()
-    answer = post(url, "charges", charge(amount=amount))
-    assert answer.status_code == status
-    assert bool(answer.json().get("reason")) == (status == 402)
+def test_charges_are_declined_by_rule(rule: str, amount: int, declined: bool) -> None:
+    asked = msgspec.convert(charge(amount=amount), ChargeRequest)
+    assert bool(DeclineRule.read(rule).reason(asked, "1")) == declined
+
+
+def test_a_share_of_the_orders_is_declined_and_the_seed_decides_which() -> None:
+    orders = [msgspec.convert(charge(order=f"shop:{number}"), ChargeRequest) for number in range(1000)]
+    rule = DeclineRule.read("share:0.1")
+    declined = [bool(rule.reason(asked, "1")) for asked in orders]
+    assert 60 < sum(declined) < 140
+    assert declined == [bool(rule.reason(asked, "1")) for asked in orders]
+    assert declined != [bool(rule.reason(asked, "2")) for asked in orders]
 
 
 async def test_a_charge_is_given_back_once_and_only_as_it_was_made(simulator: Starts) -> None:

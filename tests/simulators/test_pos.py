@@ -4,8 +4,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from simulators.pos import PrepareRequest, RejectRule
 from tests.simulators.conftest import Starts
 from tests.simulators.fake_worker import FakeWorker
 from tests.simulators.process import Simulator
@@ -17,18 +19,22 @@ FINISHED = f"{TICKETS}/finished"
 PREPARATION_S = 300
 
 
-def prepare(url: str, worker: str, restaurant: str = RESTAURANT, key: str = KEY, **fields: Any) -> httpx.Response:
-    body = {
+def ticket(worker: str, **fields: Any) -> dict[str, Any]:
+    return {
         "order": ORDER,
-        "restaurant": restaurant,
+        "restaurant": RESTAURANT,
         "display_number": "001",
         "items": [{"id": "1", "pos_code": "HC-02", "name": "Pav bhaji", "quantity": 2, "modifiers": [], "note": ""}],
         "note": "",
         "callback_url": worker + TICKETS,
         **fields,
     }
-    headers = {"Idempotency-Key": key}
-    return httpx.post(f"{url}/restaurants/{restaurant}/prepare", json=body, headers=headers, trust_env=False)
+
+
+def prepare(url: str, worker: str, key: str = KEY, **fields: Any) -> httpx.Response:
+    body = ticket(worker, **fields)
+    address = f"{url}/restaurants/{body['restaurant']}/prepare"
+    return httpx.post(address, json=body, headers={"Idempotency-Key": key}, trust_env=False)
 
 
 def events(pos: Simulator) -> list[str]:
@@ -99,16 +105,33 @@ async def test_a_key_used_for_another_ticket_is_refused(simulator: Starts, worke
     assert events(pos) == ["accepted", "refused"]
 
 
-@pytest.mark.parametrize("rule", ["always", f"restaurant:{RESTAURANT}", "product:HC-02", "share:1"])
-async def test_a_ticket_is_rejected_by_rule_and_stays_so(simulator: Starts, worker: FakeWorker, rule: str) -> None:
-    pos = simulator("pos", "--reject", rule)
+@pytest.mark.parametrize(
+    ("rule", "rejected"),
+    [
+        ("never", False),
+        ("always", True),
+        (f"restaurant:{RESTAURANT}", True),
+        ("restaurant:matunga-dosa", False),
+        ("product:HC-02", True),
+        ("product:HC-01", False),
+        ("share:0", False),
+        ("share:1", True),
+    ],
+)
+def test_tickets_are_rejected_by_rule(rule: str, rejected: bool) -> None:
+    asked = msgspec.convert(ticket("http://127.0.0.1:9"), PrepareRequest)
+    assert bool(RejectRule.read(rule).reason(asked, "1")) == rejected
+
+
+async def test_a_rejected_ticket_is_told_why_and_stays_so(simulator: Starts, worker: FakeWorker) -> None:
+    pos = simulator("pos", "--reject", "product:HC-02")
     url = await pos.serving()
     rejected = prepare(url, worker.url)
     pos.kill()
     await pos.serving()
     again = prepare(url, worker.url)
     assert rejected.status_code == again.status_code == 409
-    assert rejected.json()["reason"] == again.json()["reason"] != ""
+    assert rejected.json() == again.json() == {"reason": "HC-02 is sold out"}
     assert events(pos) == ["rejected", "replay"]
 
 
