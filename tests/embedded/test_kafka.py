@@ -141,3 +141,9 @@ def test_a_pid_that_is_another_programs_now_is_left_alone(broker: EmbeddedKafka)
     (broker.directory / "pid").write_text(f"{os.getpid()}\n")
     broker.stop()  # we would not live to see the end of this test
     assert not broker.running()
+
+
+def test_another_broker_at_the_address_written_down_is_not_taken_for_ours(broker: EmbeddedKafka, kafka: str) -> None:
+    ours = broker.start()
+    broker.address_file.write_text(f"{kafka}\n")
+    assert broker.start() == ours
