@@ -1,0 +1,225 @@
+"""The machines of one order, moved together by one event."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from processors import workflow
+from processors.decision import CancelTimer, Outcome, SetTimer
+from processors.events import CallAnswered, TimerDue
+from processors.requests import PrepareRequest
+from processors.workflow import JournalLine, Step, Workflow, journal_key
+from tests.processors.cases import NOW, ORDER, RESTAURANT, P, later, placed
+from topics.deliveries import DriverAssigned, EtaChanged, PickedUp
+from topics.order_updates import OrderStatus, OrderUpdated
+from topics.payments import Charged, Declined
+from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
+
+CHARGED = CallAnswered(f"{ORDER}/charge", "charge", 200, '{"charge_id": "c1", "amount": 630, "currency": "INR"}')
+ACCEPTED = CallAnswered(f"{ORDER}/prepare", "prepare", 200, '{"status": "accepted"}')
+FINISHED = PreparationFinished(order=ORDER)
+ASSIGNED = DriverAssigned(id="a", order=ORDER, driver="asha", attempt=1, eta_s=60)
+
+
+def apply(flow: Workflow, event: Any) -> Step:
+    return workflow.apply(flow, event, NOW, P, RESTAURANT)
+
+
+def after(*events: Any) -> Workflow:
+    flow = Workflow()
+    for event in events:
+        step = apply(flow, event)
+        assert step.outcome is Outcome.APPLIED, step.reason
+        flow = step.workflow
+    return flow
+
+
+def moves(step: Step) -> list[tuple[str, str, str, str]]:
+    return [(line.machine, line.event, line.before, line.after) for line in step.journal]
+
+
+def test_one_transaction_places_an_order_and_asks_for_its_money() -> None:
+    step = apply(Workflow(), placed())
+    assert moves(step) == [("order", "OrderPlaced", "", "CREATED"), ("payment", "PaymentDue", "", "DUE")]
+    assert set(step.changed) == {"order", "placed", "payment"}
+    assert [call.key for call in step.calls] == [f"{ORDER}/charge"]
+
+
+def test_one_transaction_takes_the_money_and_asks_the_restaurant_for_what_was_ordered() -> None:
+    step = apply(after(placed()), CHARGED)
+    assert moves(step) == [
+        ("payment", "Charged", "DUE", "CHARGED"),
+        ("order", "PaymentCharged", "CREATED", "SCHEDULED, asked"),
+        ("ticket", "TicketAsked", "", "ASKED"),
+    ]
+    assert set(step.changed) == {"order", "payment", "ticket"}
+    [call] = step.calls
+    assert isinstance(call.request, PrepareRequest)
+    assert [item.name for item in call.request.items] == ["Thali"]
+
+
+def test_one_transaction_ends_the_cooking_and_asks_for_a_driver() -> None:
+    step = apply(after(placed(), CHARGED, ACCEPTED), FINISHED)
+    assert moves(step) == [
+        ("ticket", "PreparationFinished", "ACCEPTED", "FINISHED"),
+        ("order", "RestaurantFinished", "IN_PREPARATION", "SCHEDULING_DELIVERY"),
+        ("delivery", "DeliveryStarted", "", "REQUESTED"),
+    ]
+    assert [type(record).__name__ for record in step.emit] == ["OrderUpdated", "DriverRequested"]
+    assert step.journal[2].emitted == (f"{ORDER}/driver/1",)
+
+
+def test_food_that_is_ready_before_it_was_accepted_is_journalled_and_told_as_both() -> None:
+    step = apply(after(placed(), CHARGED), FINISHED)
+    assert moves(step)[1:3] == [
+        ("order", "RestaurantFinished", "SCHEDULED, asked", "IN_PREPARATION"),
+        ("order", "RestaurantFinished", "IN_PREPARATION", "SCHEDULING_DELIVERY"),
+    ]
+    updates = [record for record in step.emit if isinstance(record, OrderUpdated)]
+    assert [(update.version, update.status) for update in updates] == [
+        (3, OrderStatus.IN_PREPARATION),
+        (4, OrderStatus.SCHEDULING_DELIVERY),
+    ]
+    late = apply(step.workflow, TicketAccepted(order=ORDER))
+    assert late.outcome is Outcome.ABSORBED
+
+
+def test_a_pickup_before_the_assignment_is_journalled_and_told_as_both() -> None:
+    flow = after(placed(), CHARGED, ACCEPTED, FINISHED)
+    step = apply(flow, PickedUp(id="p", order=ORDER, driver="asha", attempt=1, eta_s=60))
+    assert moves(step) == [
+        ("delivery", "PickedUp", "REQUESTED", "ASSIGNED"),
+        ("delivery", "PickedUp", "ASSIGNED", "PICKED_UP"),
+        ("order", "DeliveryAssigned", "SCHEDULING_DELIVERY", "WAITING_FOR_DRIVER"),
+        ("order", "DeliveryPickedUp", "WAITING_FOR_DRIVER", "IN_DELIVERY"),
+    ]
+
+
+def test_a_refusal_by_the_restaurant_gives_the_money_back_in_the_same_transaction() -> None:
+    step = apply(after(placed(), CHARGED), TicketRejected(order=ORDER, reason="closed"))
+    assert [call.key for call in step.calls] == [f"{ORDER}/refund/c1"]
+    assert step.cancel_calls == (f"{ORDER}/prepare",)
+    assert step.workflow.order is not None
+    assert step.workflow.order.status is OrderStatus.REJECTED
+    refunded = apply(step.workflow, CallAnswered(f"{ORDER}/refund/c1", "refund", 200, "{}"))
+    [update] = refunded.emit
+    assert isinstance(update, OrderUpdated)
+    assert (update.refunded, update.reason) == (True, "restaurant: closed")
+
+
+def test_a_wrong_charge_rejects_the_order_and_is_given_back_under_a_person_s_eye() -> None:
+    step = apply(after(placed()), Charged(order=ORDER, charge_id="c1", amount=63, currency="INR"))
+    assert step.workflow.order is not None
+    assert step.workflow.order.status is OrderStatus.REJECTED
+    assert [call.key for call in step.calls] == [f"{ORDER}/refund/c1"]
+    *_, update = step.emit
+    assert isinstance(update, OrderUpdated)
+    assert update.attention is not None
+    refunded = apply(step.workflow, CallAnswered(f"{ORDER}/refund/c1", "refund", 200, "{}"))
+    [update] = refunded.emit
+    assert isinstance(update, OrderUpdated)
+    assert (update.attention, update.refunded) == (None, True)
+
+
+@pytest.mark.parametrize("event", [FINISHED, Declined(order=ORDER), ASSIGNED, CHARGED, TimerDue(f"{ORDER}/start")])
+def test_an_order_nobody_knows_leaves_no_trace(event: Any) -> None:
+    assert apply(Workflow(), event) == Step(
+        outcome=Outcome.UNKNOWN, reason="there is no such order", workflow=Workflow()
+    )
+
+
+def test_an_order_that_cannot_be_leaves_no_trace_and_says_what_is_wrong() -> None:
+    step = apply(Workflow(), placed(total=1))
+    assert (step.outcome, step.changed, step.journal) == (Outcome.REFUSED, {}, ())
+    assert [problem.pointer for problem in step.problems] == ["/total"]
+    assert step.reason.startswith("/total: the total is 1")
+
+
+def test_an_order_placed_again_is_absorbed_even_if_its_restaurant_has_gone() -> None:
+    step = workflow.apply(after(placed()), placed(at=later(60)), NOW, P, None)
+    assert (step.outcome, step.changed, step.journal) == (Outcome.ABSORBED, {}, ())
+
+
+def test_an_order_placed_again_with_another_body_is_refused_and_journalled() -> None:
+    step = apply(after(placed()), placed(tip=21, total=631))
+    assert step.outcome is Outcome.REFUSED
+    assert [(line.outcome, line.reason) for line in step.journal] == [(Outcome.REFUSED, step.reason)]
+    assert step.workflow.placed == placed()
+
+
+@pytest.mark.parametrize("event", [TicketAccepted(order=ORDER), FINISHED, ASSIGNED])
+def test_what_was_never_asked_for_is_refused_and_journalled(event: Any) -> None:
+    step = apply(after(placed()), event)
+    assert step.outcome is Outcome.REFUSED
+    [line] = step.journal
+    assert (line.seq, line.outcome, line.event) == (3, Outcome.REFUSED, type(event).__name__)
+    assert set(step.changed) == {"order"}
+
+
+def test_a_wait_that_takes_too_long_is_not_over() -> None:
+    [wait] = [timer for timer in apply(Workflow(), placed()).timers if isinstance(timer, SetTimer)]
+    step = apply(after(placed()), TimerDue(wait.name))
+    assert moves(step) == [("order", "WaitedTooLong", "CREATED", "CREATED")]
+    assert apply(step.workflow, CHARGED).outcome is Outcome.APPLIED
+
+
+def test_a_timer_that_does_not_run_is_refused() -> None:
+    flow = after(placed(), CHARGED)
+    step = apply(flow, TimerDue(f"{ORDER}/charge-wait"))
+    assert (step.outcome, step.workflow) == (Outcome.REFUSED, flow)
+
+
+def test_an_order_for_later_waits_for_its_start() -> None:
+    flow = after(placed(deliver_at=later(7200)), CHARGED)
+    assert flow.ticket is None
+    step = apply(flow, TimerDue(f"{ORDER}/start"))
+    assert moves(step)[0] == ("order", "StartDue", "SCHEDULED", "SCHEDULED, asked")
+    assert not [timer for timer in step.timers if isinstance(timer, CancelTimer)]
+    assert [call.key for call in step.calls] == [f"{ORDER}/prepare"]
+
+
+def test_an_answer_that_is_still_to_come_changes_nothing() -> None:
+    flow = after(placed())
+    step = apply(flow, CallAnswered(f"{ORDER}/charge", "charge", 202, "{}"))
+    assert (step.outcome, step.changed, step.workflow) == (Outcome.APPLIED, {}, flow)
+
+
+def test_a_call_that_failed_for_good_worries_a_person_and_the_callback_still_counts() -> None:
+    step = apply(after(placed()), CallAnswered(f"{ORDER}/charge", "charge", 400, ""))
+    assert step.workflow.order is not None
+    [concern] = step.workflow.order.concerns
+    assert (concern.wait, concern.waits_for) == ("charge", "the charge: answered 400")
+    paid = apply(step.workflow, Charged(order=ORDER, charge_id="c1", amount=630, currency="INR"))
+    assert paid.workflow.order is not None
+    assert paid.workflow.order.concerns == ()
+
+
+def test_every_journal_line_says_which_event_from_outside_led_to_it() -> None:
+    flow = after(placed(), CHARGED, ACCEPTED, FINISHED, ASSIGNED)
+    step = apply(flow, EtaChanged(id="e", order=ORDER, driver="asha", attempt=1, eta_s=30, at=later(1)))
+    assert [(line.seq, line.event_id) for line in step.journal] == [(13, "e"), (14, "e")]
+    assert {line.event_id for line in apply(Workflow(), placed()).journal} == {placed().event_id}
+    assert {line.event_id for line in apply(after(placed()), CHARGED).journal} == {f"{ORDER}/charge"}
+
+
+def test_journal_keys_sort_by_number() -> None:
+    keys = [journal_key(ORDER, seq) for seq in (1, 9, 10, 100, 99_999)]
+    assert keys == sorted(keys)
+    assert keys[0] == f"{ORDER}/000001"
+
+
+def test_the_same_events_lead_to_the_same_bytes() -> None:
+    events = (placed(), CHARGED, ACCEPTED, FINISHED, ASSIGNED)
+    assert msgspec.json.encode(after(*events)) == msgspec.json.encode(after(*events))
+
+
+def test_rows_and_lines_come_back_from_json_as_they_were() -> None:
+    flow = Workflow()
+    for event in (placed(), CHARGED, FINISHED, ASSIGNED, TicketRejected(order=ORDER)):
+        step = apply(flow, event)
+        flow = step.workflow
+        for name, row in step.changed.items():
+            assert msgspec.json.decode(msgspec.json.encode(row), type=workflow.ROW_TYPES[name]) == row
+        for line in step.journal:
+            assert msgspec.json.decode(msgspec.json.encode(line), type=JournalLine) == line
