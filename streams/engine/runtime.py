@@ -9,7 +9,6 @@ name that is overridden or relied on here has a test that fails when a new versi
 """
 
 import asyncio
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -80,7 +79,7 @@ class TaskWorker(faust.Worker):
         try:
             await cast(TaskTransport, self.app.transport).engine.prepare()
         except (NoBroker, OldBroker, TopicsDiffer) as exc:
-            print(exc, file=sys.stderr)
+            print(exc, file=self.stderr)  # not sys.stderr: that is a log by now, and `-l error` would not show it
             raise SystemExit(USAGE) from None
 
 

@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from streams.engine.engine import java_partition
 from streams.engine.provision import check_topics, create_topics
+from streams.engine.runtime import USAGE
 from tests.integration.engine_kit import names
 from tests.integration.engine_kit.harness import Run, Worker
 
@@ -159,7 +160,7 @@ async def test_a_worker_refuses_to_start_where_topics_differ_and_says_so_in_a_se
         wrong = [spec for spec in toy.topics() if spec.name == names.pos(toy.run)]
         await create_topics({"bootstrap_servers": kafka}, [type(wrong[0])(names.pos(unique), 3)], 1)
         worker = toy.start(TOY_RUN=unique)
-        assert worker.process.wait(20) == 1
+        assert worker.process.wait(20) == USAGE
         sentence = f"The topic {names.pos(unique)} has 3 partitions where 4 are needed"
         assert worker.logged(sentence) == 1, worker.tail()
         assert not worker.logged("Traceback")
@@ -168,6 +169,6 @@ async def test_a_worker_refuses_to_start_where_topics_differ_and_says_so_in_a_se
 async def test_a_worker_without_a_broker_says_so_in_a_sentence(kafka: str, unique: str, tmp_path: Path) -> None:
     async with Run(kafka, unique, tmp_path) as toy:
         worker = toy.start(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
-        assert worker.process.wait(20) == 1
+        assert worker.process.wait(20) == USAGE
         assert worker.logged("No Kafka broker answers at 127.0.0.1:1: start it, or say where it is.") == 1
         assert not worker.logged("Traceback")
