@@ -157,12 +157,12 @@ async def produce(family: Family, record: Record) -> None:
         ) from None
 
 
-def refusal(told: Told, key: str) -> Problem:
+def refusal(told: Told, key: str, status: int = HTTPStatus.CONFLICT) -> Problem:
     """The problem that says why something was refused."""
     if told.outcome is Outcome.UNKNOWN:
         return Problem(404, "unknown", f"there is no {key} here")
     errors = [FieldError(pointer, detail) for pointer, detail in told.problems]
-    return Problem(422 if errors else 409, "refused", told.reason, errors)
+    return Problem(status, "refused", told.reason, errors)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from itertools import islice
 
 import msgspec
@@ -41,16 +42,15 @@ class Orders(ApiView):
             raise Problem(422, "invalid", "the order cannot be taken: " + errors[0].detail, errors)
         told = await decide(ORDERS, placed)
         location = f"/v1/orders/{placed.key}"
-        row = tables.orders.read(placed.key, placed.key)
-        if told is None or row is None:
+        if told is None:
             return respond(202, {"id": placed.key}, Location=location)
         if told.outcome is Outcome.REFUSED:
-            raise refusal(told, f"order {placed.key}")
+            raise refusal(told, f"order {placed.key}", HTTPStatus.UNPROCESSABLE_ENTITY)
         body = {
             "id": placed.key,
             "provider": placed.provider,
             "external_id": placed.external_id,
-            "placed_at": instant(row.placed_ms),
+            "placed_at": instant(_known(placed.key).placed_ms),
         }
         return respond(201 if told.outcome is Outcome.APPLIED else 200, body, Location=location)
 

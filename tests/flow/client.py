@@ -30,13 +30,14 @@ T = TypeVar("T")
 Body = dict[str, Any]
 
 
-def an_order(restaurant: Restaurant, name: str, **changes: Any) -> Body:
-    """The body of an order of 200.00, `name` its external id, for a customer a kilometre away; None takes a field out."""
-    there = moved(restaurant.position, CUSTOMER_M, 0)
+def an_order(kitchen: Restaurant, name: str, /, **changes: Any) -> Body:
+    """The body of an order of 200.00 for a customer a kilometre away; `name` is its external id. None takes a field
+    out."""
+    there = moved(kitchen.position, CUSTOMER_M, 0)
     body = {
         "provider": PROVIDER,
         "external_id": name,
-        "restaurant": restaurant.restaurant,
+        "restaurant": kitchen.restaurant,
         "items": [{"id": "1", "name": "Thali", "quantity": 2, "unit_price": 80_00, "pos_code": "TH-1"}],
         "fees": [{"name": "Delivery", "amount": 40_00}],
         "total": 200_00,
@@ -161,6 +162,14 @@ class Client:
             assert time.monotonic() < deadline, f"after {within_s:g} s, still not so: {what}"
             await asyncio.sleep(POLL_S)
         return found
+
+    async def noted(self, order: str, told: str) -> None:
+        """Wait until the restaurant has noted that it told the worker, which is after the worker has acted on it."""
+
+        async def in_ledger() -> bool:
+            return any(entry.told == told for entry in self.tickets(order))
+
+        await self.until(in_ledger, f"{order} told {told}")
 
     async def reaches(self, order: str, status: str, within_s: float = WITHIN_S) -> Body:
         """Wait until an order is in this status; the order as it stands then."""

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.xdist_group("flow")
 async def delivered_once(client: Client, order: str) -> None:
     """Wait until it is, and look at what the parties outside wrote down."""
     await client.reaches(order, "DELIVERED")
+    await client.noted(order, "finished")
     assert [entry.outcome for entry in client.payments(order)] == ["charged"]
     assert [entry.event for entry in client.tickets(order)] == ["accepted", "finished", "told"]
     trip = [entry.event for entry in client.stack.trips() if entry.delivery == order]
@@ -86,7 +87,9 @@ async def test_an_order_by_http_and_the_same_by_kafka_are_one(client: Client, ti
         assert [record.key.decode() for record in letters.records] == [order]
         assert "with another body" in headers(letters.records[0])["dead-letter.reason"]
     await delivered_once(client, order)
-    placed = [entry.get("outcome", "APPLIED") for entry in await client.journal(order) if entry["event"] == "OrderPlaced"]
+    placed = [
+        entry.get("outcome", "APPLIED") for entry in await client.journal(order) if entry["event"] == "OrderPlaced"
+    ]
     assert placed == ["APPLIED", "REFUSED"]
 
 
