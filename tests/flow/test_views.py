@@ -1,0 +1,190 @@
+"""Looking in: the journal, lists, tables as JSON and as pages, the commands of `faust -A streams.app`."""
+
+import json
+from datetime import datetime
+
+import pytest
+
+from tests.flow.client import Client, Driver, an_order, order_id
+from tests.stack import FAUST, Stack, run_command
+from topics.restaurants import Restaurant
+
+pytestmark = pytest.mark.xdist_group("flow")
+
+TABLES = {
+    "orders",
+    "bodies",
+    "payments",
+    "tickets",
+    "deliveries",
+    "journal",
+    "drivers",
+    "dispatch",
+    "timers",
+    "calls",
+}
+AGENTS = ("deliveries", "dispatch", "drivers", "locations", "orders", "payments", "pos")
+
+
+async def in_preparation(client: Client, kitchen: Restaurant, name: str) -> str:
+    """An order that a restaurant by hand cooks, until it is told otherwise; its id."""
+    await client.place(an_order(kitchen, name))
+    await client.reaches(order_id(name), "IN_PREPARATION")
+    return order_id(name)
+
+
+async def test_the_journal_tells_an_orders_life_in_order(client: Client, tiffin: Restaurant, unique: str) -> None:
+    order = order_id(unique)
+    await client.place(an_order(tiffin, unique))
+    await client.reaches(order, "DELIVERED")
+    entries = await client.journal(order)
+    assert [entry["seq"] for entry in entries] == list(range(1, len(entries) + 1))
+    times = [datetime.fromisoformat(entry["at"]) for entry in entries]
+    assert times == sorted(times)
+    assert [entry["after"] for entry in entries if entry["machine"] == "order"] == [
+        "CREATED",
+        "SCHEDULED, asked",
+        "IN_PREPARATION",
+        "SCHEDULING_DELIVERY",
+        "WAITING_FOR_DRIVER",
+        "IN_DELIVERY",
+        "DELIVERED",
+    ]
+    assert {entry["machine"] for entry in entries} == {"order", "payment", "ticket", "delivery"}
+    emitted = [name for entry in entries for name in entry.get("emitted", ())]
+    assert {f"{order}/charge", f"{order}/prepare"} <= set(emitted)
+    assert len(emitted) == len(set(emitted)), "nothing was emitted twice"
+
+
+async def test_an_order_shows_where_it_stands(client: Client, kitchen: Restaurant, unique: str) -> None:
+    order = await in_preparation(client, kitchen, unique)
+    shown = await client.order(order) or {}
+    assert shown["version"] == 3
+    assert (shown["restaurant"], shown["driver"], shown["reason"]) == (kitchen.restaurant, None, "")
+    assert (shown["total"], shown["currency"]) == (200_00, "INR")
+    assert (shown["payment"], shown["ticket"], shown["delivery"]) == (
+        {"status": "CHARGED"},
+        {"status": "ACCEPTED"},
+        None,
+    )
+    assert 0 < shown["eta_s"] <= 261, "a kilometre by scooter"
+    assert datetime.fromisoformat(shown["placed_at"]) <= datetime.fromisoformat(shown["updated_at"])
+
+
+async def test_orders_are_listed_by_status(client: Client, kitchen: Restaurant, unique: str) -> None:
+    order = await in_preparation(client, kitchen, unique)
+
+    async def listed(**query: str) -> list[str]:
+        return [row["id"] for row in (await client.get("/v1/orders", limit=1000, **query))["orders"]]
+
+    assert order in await listed()
+    assert order in await listed(status="IN_PREPARATION")
+    assert order not in await listed(status="DELIVERED")
+    assert {row["status"] for row in (await client.get("/v1/orders", status="IN_PREPARATION"))["orders"]} == {
+        "IN_PREPARATION"
+    }
+    assert len((await client.get("/v1/orders", limit=1))["orders"]) == 1
+
+
+async def test_every_table_shows_its_rows_decoded(client: Client, kitchen: Restaurant, unique: str) -> None:
+    driver = Driver(client, unique)
+    await driver.available(kitchen.region, kitchen.position)
+    order = await in_preparation(client, kitchen, unique)
+    tables = {table["name"]: table["help"] for table in (await client.get("/table/"))["tables"]}
+    assert tables.keys() == TABLES
+    assert all(tables.values()), "each says what is in it"
+    assert (await client.rows("orders", order))[order]["stage"] == "IN_PREPARATION"
+    assert (await client.rows("bodies", order))[order]["customer"]["name"] == "Asha Rao"
+    assert (await client.rows("payments", order))[order]["stage"] == "CHARGED"
+    assert list(await client.rows("journal", order)) == [f"{order}/{n:06d}" for n in range(1, 8)]
+    assert (await client.rows("drivers", unique))[unique]["stage"] == "WAITING_FOR_WORK"
+    (timer,) = (await client.rows("timers", order)).items()
+    assert timer[0].startswith(f"{order}/")
+    assert datetime.fromisoformat(timer[1]["due"]).tzinfo
+    every = await client.rows("orders")
+    assert {order} <= every.keys()
+    assert await client.rows("orders", "nobody:nothing") == {}
+
+
+async def test_tables_are_pages_for_a_browser_and_what_they_hold_is_escaped(
+    client: Client, kitchen: Restaurant, unique: str
+) -> None:
+    body = an_order(kitchen, unique)
+    body["customer"]["name"] = "<script>alert(1)</script>"
+    await client.place(body)
+    browser = {"Accept": "text/html,application/xhtml+xml"}
+    for path, said in (
+        ("/table/", 'href="/table/orders/"'),
+        ("/table/orders/", "<table>"),
+        (f"/table/bodies/{order_id(unique)}", "&lt;script&gt;"),
+    ):
+        page = await client.http.get(path, headers=browser)
+        assert (page.status_code, page.headers["content-type"].split(";")[0]) == (200, "text/html"), path
+        assert said in page.text
+        assert "<script>" not in page.text
+
+
+async def test_a_worker_tells_that_it_lives_is_ready_and_what_its_tasks_are_at(client: Client) -> None:
+    assert await client.get("/livez") == {"status": "alive"}
+    assert await client.get("/readyz") == {"status": "ready", "partitions": [0, 1, 2, 3]}
+    told = await client.get("/tasks")
+    assert [task["partition"] for task in sorted(told["tasks"], key=lambda task: task["partition"])] == [0, 1, 2, 3]
+    assert told["counters"]["commits"] > 0
+
+
+def test_faust_lists_the_tables_with_their_help_and_the_seven_agents(stack: Stack) -> None:
+    status, tables, error = stack.faust("tables")
+    assert status == 0, error
+    assert all(name in tables for name in TABLES)
+    assert "Order id -> where its money is." in tables
+    status, agents, error = stack.faust("agents")
+    assert status == 0, error
+    assert [line.split("|")[1].strip() for line in agents.splitlines() if "@agents." in line] == [
+        f"@agents.{name}.{name}" for name in AGENTS
+    ]
+
+
+async def test_our_command_prints_decoded_rows(client: Client, kitchen: Restaurant, unique: str) -> None:
+    order = await in_preparation(client, kitchen, unique)
+    status, printed, error = client.stack.faust("--json", "table", "payments", order)
+    assert status == 0, error
+    (row,) = json.loads(printed)
+    assert (row["key"], row["row"]["stage"], row["row"]["amount"]) == (order, "CHARGED", 200_00)
+    status, printed, error = client.stack.faust("table", "orders", order, COLUMNS="400")
+    assert status == 0, error
+    assert order in printed
+    assert '"IN_PREPARATION"' in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("table", "nothing"), "There is no table 'nothing'; there are: bodies, calls,"),
+        (("table", "orders", "nobody:nothing"), "Table orders has no row of 'nobody:nothing'."),
+    ],
+)
+def test_our_command_says_in_a_sentence_what_is_wrong(stack: Stack, arguments: tuple[str, ...], said: str) -> None:
+    status, printed, error = stack.faust(*arguments)
+    assert (status, printed) == (2, "")
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_without_a_worker_our_command_says_how_to_start_one(
+    stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    nowhere = tmp_path_factory.mktemp("nowhere")
+    status, printed, error = stack.faust("table", "orders", DABBAWALA_DIR=str(nowhere))
+    assert (status, printed) == (2, "")
+    assert "start one with `make worker`" in error
+    status, printed, error = stack.faust("table", "orders", DABBAWALA_URL="http://127.0.0.1:1")
+    assert (status, printed) == (2, "")
+    assert "is the worker running?" in error
+
+
+def test_a_wrong_setting_stops_every_command_with_a_sentence_that_names_it(stack: Stack) -> None:
+    command = [FAUST, "-A", "streams.app", "tables"]
+    status, _, error = run_command(command, {**stack.environment, "DABBAWALA_PARTITIONS": "many"})
+    assert status != 0
+    assert "DABBAWALA_PARTITIONS='many': it must be a whole number from 1 to 1000" in error
+    assert "Traceback" not in error
