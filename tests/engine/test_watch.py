@@ -54,3 +54,11 @@ async def test_tasks_that_are_closed_wake_whoever_waits_for_their_rows() -> None
     watch.released()
     assert await asyncio.wait_for(waiting, 1)
     assert not any(watch._rows.values())
+
+
+async def test_who_waits_for_a_row_is_let_go_when_tasks_are_closed() -> None:
+    watch = Watch()
+    waiting = asyncio.create_task(watch.changed("t", b"k", 60))
+    await asyncio.sleep(0)
+    watch.released()
+    assert await asyncio.wait_for(waiting, 1)
