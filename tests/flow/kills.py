@@ -1,0 +1,140 @@
+"""The worker is killed with `kill -9` in the middle of a run of orders, and started again; then all books must agree.
+
+    python -m tests.flow.kills [MOMENTS] [ORDERS] [SEED]
+
+So many moments, which the seed decides, each in a run of so many orders. Uses the broker of `KAFKA_BOOTSTRAP_SERVERS`,
+or an embedded one of its own. Exit status 0 if nothing was lost or done twice.
+"""
+
+import asyncio
+import os
+import random
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from streams.embedded.kafka import EmbeddedKafka
+from tests import reconcile
+from tests.conftest import LIB
+from tests.flow.reading import Following
+from tests.stack import Stack, installed
+from topics.families import ORDER_UPDATES
+
+SPEED = 600.0
+"""A preparation takes a second, a ride two."""
+DRIVERS = 20
+RATE = 40.0
+"""Orders a second."""
+UPDATES = 7
+"""An order makes at least as many, ETAs besides. The moment of a kill is counted in them: on a busy machine every kill
+at a time of the clock would hit a worker that has not begun."""
+ENDED_S = 120.0
+"""Within this time of the kill, every order has ended. It takes seconds."""
+FIRST_S = 30.0
+
+
+class Found(NamedTuple):
+    """What came of one kill."""
+
+    moment: int
+    """After so many updates."""
+    back_s: float
+    """From the kill to the next order that is delivered."""
+    ends: dict[str, int]
+    violations: list[str]
+
+    def __str__(self) -> str:
+        ends = ", ".join(f"{count} {status}" for status, count in self.ends.items())
+        first = f"killed after {self.moment} updates, delivering again {self.back_s:.1f} s later; {ends}"
+        return "\n  ".join([f"{first}; {len(self.violations)} violations", *self.violations])
+
+
+async def kill_once(stack: Stack, orders: int, seed: int) -> Found:
+    """One run of orders on a stack that works, with one kill."""
+    run = f"kill-{seed}-{uuid.uuid4().hex[:6]}"
+    moment = random.Random(seed).randrange(UPDATES * orders)
+    async with Following(stack.kafka, stack.name, [ORDER_UPDATES], from_now=True) as feed:
+        provider = stack.place(run, orders, RATE)
+        await feed.until(lambda: len(feed.updates(run)) >= moment, f"{moment} updates", FIRST_S + orders)
+        stack.workers[1].kill()
+        killed, delivered = time.monotonic(), ends_in(feed, run)["DELIVERED"]
+        stack.workers[1].start()
+        await feed.until(lambda: ends_in(feed, run)["DELIVERED"] > delivered, "an order is delivered again", ENDED_S)
+        back_s = time.monotonic() - killed
+        await ended(stack, feed, run, orders)
+        await feed.until(lambda: provider.status is not None, "the provider has heard all its answers")
+        violations = violations_of(stack, feed, run)
+        if provider.status != 0:
+            violations.append(f"the provider ended with status {provider.status}: an order was refused")
+        return Found(moment, back_s, dict(ends_in(feed, run)), violations)
+
+
+async def ended(stack: Stack, feed: Following, run: str, orders: int) -> None:
+    """Wait until so many orders of a run have ended, and the parties outside have written down what they heard."""
+
+    def all_ended() -> bool:
+        return sum(ends_in(feed, run).values()) >= orders
+
+    def all_written_down() -> bool:
+        told = {entry.order for entry in stack.tickets() if entry.told == "finished" and run in entry.order}
+        trips = {entry.delivery for entry in stack.trips() if entry.event in ("delivered", "dropped")}
+        delivered = {order for order, status in feed.statuses(run).items() if status == "DELIVERED"}
+        return delivered <= told and delivered <= trips
+
+    await feed.until(all_ended, f"{orders} orders of {run} have ended", ENDED_S)
+    await feed.until(all_written_down, "everybody has heard")
+
+
+def ends_in(feed: Following, run: str) -> Counter[str]:
+    """How the orders of a run that have ended did."""
+    return Counter(status for status in feed.statuses(run).values() if status in reconcile.ENDED)
+
+
+def violations_of(stack: Stack, feed: Following, run: str) -> list[str]:
+    """What the books of the parties outside say against us; of the drivers, whose trips know no runs, everything."""
+    statuses = feed.statuses(run)
+    return [
+        *reconcile.answers([entry for entry in stack.answers() if run in entry.order], statuses),
+        *reconcile.money([entry for entry in stack.payments() if run in entry.order], statuses),
+        *reconcile.tickets([entry for entry in stack.tickets() if run in entry.order], statuses),
+        *reconcile.trips(stack.trips()),
+        *reconcile.updates(feed.updates(run)),
+    ]
+
+
+@contextmanager
+def at_work(kafka: str, directory: Path) -> Iterator[Stack]:
+    """A stack of its own, working."""
+    with installed(kafka, f"kills-{uuid.uuid4().hex[:8]}", directory, SPEED) as stack:
+        stack.start_payment()
+        stack.start_pos()
+        stack.start_worker()
+        stack.start_drivers(DRIVERS)
+        yield stack
+
+
+def main(moments: int = 30, orders: int = 100, seed: int = 1) -> None:
+    wrong = 0
+    with tempfile.TemporaryDirectory() as directory:
+        broker = EmbeddedKafka(Path(directory), lib=LIB, progress=print)
+        try:
+            kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or broker.start()
+            with at_work(kafka, Path(directory) / "stack") as stack:
+                for each in range(seed, seed + moments):
+                    found = asyncio.run(kill_once(stack, orders, each))
+                    wrong += len(found.violations)
+                    print(f"seed {each}: {found}", flush=True)
+        finally:
+            broker.kill()
+    print(f"{moments} kills in runs of {orders} orders, seeds {seed} to {seed + moments - 1}: {wrong} violations")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

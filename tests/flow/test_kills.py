@@ -1,0 +1,145 @@
+"""Workers, restaurants and payment providers that die, at moments a seed decides and at the worst ones."""
+
+import shutil
+import signal
+from collections.abc import Iterator
+from functools import partial
+
+import httpx
+import pytest
+
+from streams.embedded.processes import Child
+from tests.flow.client import Client, an_order, order_id
+from tests.flow.kills import at_work, ended, kill_once, violations_of
+from tests.flow.reading import Following
+from tests.stack import Stack
+from topics.families import ORDER_UPDATES
+from topics.restaurants import Restaurant
+
+pytestmark = [pytest.mark.xdist_group("flow-kills"), pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def stack(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack at 600 times the speed: preparations and rides take seconds, waits less."""
+    with at_work(kafka, tmp_path_factory.mktemp("kills")) as stack:
+        yield stack
+
+
+def ended_by_itself(worker: Child) -> bool:
+    """Whether a failpoint has ended it."""
+    return worker.status is not None
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_a_worker_killed_in_a_run_of_orders_loses_none_and_does_nothing_twice(stack: Stack, seed: int) -> None:
+    found = await kill_once(stack, 40, seed)
+    assert not found.violations
+    assert found.ends == {"DELIVERED": 40}
+
+
+async def test_a_worker_killed_at_each_of_the_worst_places_loses_nothing(stack: Stack, unique: str) -> None:
+    async with Following(stack.kafka, stack.name, [ORDER_UPDATES], from_now=True) as feed:
+        stack.workers[1].stop()
+        provider = None
+        for failpoint in ("before_call:kill:9", "after_call:kill:9", "before_end:kill:30", "committed:kill:30"):
+            doomed = stack.start_worker(DABBAWALA_FAILPOINTS=failpoint, wait=False)
+            provider = provider or stack.place(unique[-30:], 60, rate=20)
+            await feed.until(partial(ended_by_itself, doomed), f"killed by {failpoint}", 60)
+            assert doomed.status == -signal.SIGKILL, failpoint
+        stack.start_worker()
+        await ended(stack, feed, unique[-30:], 60)
+        assert not violations_of(stack, feed, unique[-30:])
+
+
+async def test_a_worker_that_lost_its_disk_and_is_killed_while_it_restores_knows_everything_again(
+    stack: Stack, unique: str
+) -> None:
+    async with Following(stack.kafka, stack.name, [ORDER_UPDATES], from_now=True) as feed:
+        stack.place(unique[-30:], 10)
+        await ended(stack, feed, unique[-30:], 10)
+    rows = {table: stack.get(f"/table/{table}/", limit="10000")["rows"] for table in ("orders", "journal", "bodies")}
+    stack.workers[1].kill()
+    for store in stack.directory.glob("worker-1/**/tasks"):
+        shutil.rmtree(store)
+    doomed = stack.start_worker(DABBAWALA_FAILPOINTS="restoring:kill:2", wait=False)
+    async with Following(stack.kafka, stack.name, [ORDER_UPDATES], from_now=True) as feed:
+        await feed.until(partial(ended_by_itself, doomed), "killed while it restores", 60)
+    stack.start_worker()
+    for table, before in rows.items():
+        assert stack.get(f"/table/{table}/", limit="10000")["rows"] == before, table
+
+
+async def test_a_worker_that_has_no_task_open_lives_and_is_not_ready(
+    stack: Stack, tiffin: Restaurant, unique: str
+) -> None:
+    stack.workers[1].stop()
+    stack.start_worker(DABBAWALA_FAILPOINTS="opening:raise:1", wait=False)
+    async with Client(stack) as client:
+
+        async def alive() -> bool:
+            try:
+                return (await client.http.get("/livez")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        await client.until(alive, "the worker serves")
+        answers = [
+            await client.http.get("/readyz"),
+            await client.place(an_order(tiffin, unique)),
+            await client.http.get(f"/v1/orders/{order_id(unique)}"),
+        ]
+        assert [answer.status_code for answer in answers] == [503, 503, 503]
+        assert all(answer.headers["content-type"] == "application/problem+json" for answer in answers)
+        assert all(answer.headers["retry-after"] == "1" for answer in answers)
+    stack.workers[1].kill()
+    stack.start_worker()
+
+
+async def test_a_restaurant_whose_pos_was_killed_goes_on_with_the_order(
+    stack: Stack, tiffin: Restaurant, unique: str
+) -> None:
+    """The original's order waits for ever: its POS forgets what it cooks, and nobody asks again."""
+    async with Client(stack) as client:
+        stack.simulators["pos"].kill()
+        order = order_id(unique)
+        await client.place(an_order(tiffin, unique))
+
+        async def asked_in_vain() -> bool:
+            shown = await client.order(order)
+            return shown is not None and shown["ticket"] == {"status": "ASKED"} and bool(shown["attention"])
+
+        await client.until(asked_in_vain, "the restaurant does not answer, and a person is asked to look")
+        stack.start_pos()
+
+        async def cooking() -> bool:
+            return any(entry.event == "accepted" for entry in client.tickets(order))
+
+        await client.until(cooking, "the restaurant cooks")
+        stack.simulators["pos"].kill()
+        stack.start_pos()
+        assert (await client.reaches(order, "DELIVERED"))["attention"] is None
+        await client.noted(order, "finished")
+        entries = client.tickets(order)
+        assert {entry.key for entry in entries} == {f"{order}/prepare"}
+        assert [entry.event for entry in entries].count("finished") == 1
+
+
+async def test_a_payment_provider_that_was_away_charges_once_when_it_is_back(
+    stack: Stack, tiffin: Restaurant, unique: str
+) -> None:
+    async with Client(stack) as client:
+        stack.simulators["payment"].kill()
+        order = order_id(unique)
+        assert (await client.place(an_order(tiffin, unique))).status_code == 201
+
+        async def waits() -> bool:
+            shown = await client.order(order) or {}
+            return bool(shown.get("attention")) and shown["attention"]["waits_for"] == "the payment"
+
+        await client.until(waits, "a person is asked to look at the payment")
+        assert (await client.order(order) or {})["status"] == "CREATED"
+        stack.start_payment()
+        assert (await client.reaches(order, "DELIVERED"))["attention"] is None
+        made = [entry for entry in client.payments(order) if not entry.replay]
+        assert [(entry.key, entry.outcome) for entry in made] == [(f"{order}/charge", "charged")]

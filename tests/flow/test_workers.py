@@ -1,0 +1,134 @@
+"""Two workers of one installation: they share the partitions, and either of them answers for both."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.flow.client import Client, Driver, an_order, order_id, partition_of
+from tests.flow.conftest import INSTANT
+from tests.flow.hand_pos import HandPos
+from tests.flow.reading import PARTITIONS
+from tests.stack import Stack, installed
+from topics.restaurants import Restaurant
+
+pytestmark = pytest.mark.xdist_group("flow-workers")
+
+
+@pytest.fixture(scope="module")
+def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Two workers, in one directory, and everybody outside."""
+    name, directory = f"workers-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("workers")
+    with installed(kafka, name, directory, 1.0, hand_pos.kitchens(20)) as stack:
+        stack.start_payment(*INSTANT)
+        stack.start_pos(*INSTANT)
+        stack.start_worker()
+        stack.start_worker(2)
+        stack.start_drivers(12, *INSTANT)
+        yield stack
+
+
+@pytest.fixture
+async def clients(stack: Stack) -> AsyncIterator[tuple[Client, Client]]:
+    """One of each worker."""
+    async with Client(stack, 1) as first, Client(stack, 2) as second:
+        await first.until(lambda: _shared(first, second), "each has a share of the partitions", 60)
+        yield first, second
+
+
+async def _shared(first: Client, second: Client) -> bool:
+    ready = [await client.http.get("/readyz") for client in (first, second)]
+    if any(answer.status_code != 200 for answer in ready):
+        return False
+    shares = [answer.json()["partitions"] for answer in ready]
+    return all(shares) and sorted(shares[0] + shares[1]) == list(range(PARTITIONS))
+
+
+async def one_of(client: Client, unique: str) -> str:
+    """An external id whose order is this worker's."""
+    share = (await client.get("/readyz"))["partitions"]
+    return next(name for name in (f"{unique}-{n}" for n in range(1000)) if partition_of(order_id(name)) in share)
+
+
+async def test_a_second_worker_takes_the_next_place_with_a_port_and_an_address_of_its_own(
+    clients: tuple[Client, Client],
+) -> None:
+    stack = clients[0].stack
+    assert sorted(home.name for home in stack.directory.glob("worker-?")) == ["worker-1", "worker-2"]
+    assert stack.url_of(1) != stack.url_of(2)
+    ids = {(stack.directory / f"worker-{number}" / "instance-id").read_text() for number in (1, 2)}
+    assert len(ids) == 2
+
+
+async def test_an_order_placed_at_either_worker_is_taken_by_its_owner(
+    clients: tuple[Client, Client], tiffin: Restaurant, unique: str
+) -> None:
+    for owner, other in (clients, clients[::-1]):
+        name = await one_of(owner, unique)
+        first = await other.place(an_order(tiffin, name))
+        again = await owner.place(an_order(tiffin, name))
+        assert (first.status_code, again.status_code) == (201, 200)
+        assert first.json() == again.json()
+        assert first.headers["location"] == f"/v1/orders/{order_id(name)}"
+        assert first.headers["content-type"] == "application/json"
+        wrong = await other.place(an_order(tiffin, name, tip=1))
+        assert (wrong.status_code, wrong.headers["content-type"]) == (422, "application/problem+json")
+        keyed = {"Idempotency-Key": name}
+        body = an_order(tiffin, name, external_id=None)
+        assert [(await client.place(body, **keyed)).status_code for client in (other, owner, other)] == [201, 200, 200]
+        await other.reaches(order_id(name), "DELIVERED")
+        assert await owner.journal(order_id(name)) == await other.journal(order_id(name))
+
+
+async def test_callbacks_and_drivers_reach_the_owner_through_either_worker(
+    clients: tuple[Client, Client], hand_pos: HandPos, unique: str
+) -> None:
+    kitchens = iter(hand_pos.kitchens(20))
+    for owner, other in (clients, clients[::-1]):
+        kitchen, name = next(kitchens), await one_of(owner, unique)
+        order, driver = order_id(name), Driver(other, f"{name}-driver")
+        await owner.place(an_order(kitchen, name))
+        await other.reaches(order, "IN_PREPARATION")
+        assert (await other.charged(order, "ch-none", 1)).status_code == 200, "a second charge, to be given back"
+        assert (await other.ticket(kitchen, order, "finished")).status_code == 200
+        await driver.available(kitchen.region, kitchen.position)
+        await driver.has(order)
+        for what in ("pickup", "delivered"):
+            assert (await driver.tell(what, {"delivery": order})).status_code == 200
+        await owner.reaches(order, "DELIVERED")
+
+
+async def test_either_worker_lists_everything(clients: tuple[Client, Client], tiffin: Restaurant, unique: str) -> None:
+    names = [await one_of(client, unique) for client in clients]
+    for name in names:
+        await clients[0].place(an_order(tiffin, name))
+        await clients[1].reaches(order_id(name), "DELIVERED")
+    for client in clients:
+        listed = {row["id"] for row in (await client.get("/v1/orders", limit=1000))["orders"]}
+        assert {order_id(name) for name in names} <= listed
+        assert {order_id(name) for name in names} <= (await client.rows("orders")).keys()
+    status, printed, error = clients[0].stack.faust("--json", "table", "orders")
+    assert status == 0, error
+    assert all(order_id(name) in printed for name in names)
+
+
+async def test_when_a_worker_is_killed_the_other_takes_its_orders_over(
+    clients: tuple[Client, Client], tiffin: Restaurant, unique: str
+) -> None:
+    """The last one: from here on there is one worker."""
+    survivor, killed = clients
+    name = await one_of(killed, unique)
+    await survivor.place(an_order(tiffin, name))
+    before = await survivor.reaches(order_id(name), "DELIVERED")
+    journal = await survivor.journal(order_id(name))
+    killed.stack.workers[2].kill()
+
+    async def owns_all() -> bool:
+        answer = await survivor.http.get("/readyz")
+        return answer.status_code == 200 and answer.json()["partitions"] == list(range(PARTITIONS))
+
+    await survivor.until(owns_all, "one worker has it all", 60)
+    assert await survivor.order(order_id(name)) == before
+    assert await survivor.journal(order_id(name)) == journal
+    assert (await survivor.place(an_order(tiffin, f"{name}-after"))).status_code == 201
+    await survivor.reaches(order_id(f"{name}-after"), "DELIVERED")
