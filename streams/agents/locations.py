@@ -23,4 +23,4 @@ def locations(task: Task, record: Record) -> None:
     if location.at is None:
         location = msgspec.structs.replace(location, at=instant(record.timestamp))
     if move(task, location.driver, location).outcome is Outcome.UNKNOWN:
-        engine.counters[UNKNOWN_DRIVER] += 1
+        task.count(UNKNOWN_DRIVER)
