@@ -232,8 +232,7 @@ class CallRunner:
             row = task.get(CALLS, call_id)
             if row is None or decode_call(row).due_ms != task.calls.get(call_id):
                 return  # cancelled or replaced while it waited
-            await task.prove_ownership(call_id, row)
-            if task.closing or not task.alive:
+            if not await task.prove_ownership(call_id, row) or task.closing or not task.alive:
                 return
             self._failpoint(task, "before_call")
             answer = await self._attempt(performer, call_id, decode_call(row))

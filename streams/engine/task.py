@@ -409,16 +409,18 @@ class Task:
         self._waiting.append((self._number if self.pending else self._number - 1, done))
         await done
 
-    async def prove_ownership(self, call_id: bytes, row: bytes) -> None:
-        """Return once it is certain that nobody had taken over half a session ago.
+    async def prove_ownership(self, call_id: bytes, row: bytes) -> bool:
+        """True once it is certain that nobody had taken over half a session ago; False if the row is another by then.
 
         A worker that was frozen and resumes must not make calls: its successor makes them. A commit shows that nobody
         had taken over when it was begun; so if the last one is old, the call's own row is committed again first.
         """
-        while self._clock.monotonic() - self.owned_since > self._core.session_timeout_s / 2:
-            if self.get(CALLS, call_id) == row:
-                self.put(CALLS, call_id, row)
+        while self.get(CALLS, call_id) == row:
+            if self._clock.monotonic() - self.owned_since <= self._core.session_timeout_s / 2:
+                return True
+            self.put(CALLS, call_id, row)
             await self.committed()
+        return False
 
     def start(self) -> None:
         """Begin to commit, to fire timers and to make calls."""

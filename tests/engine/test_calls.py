@@ -223,6 +223,23 @@ async def test_a_zombie_makes_no_call(stage: Calling) -> None:
     assert stage.performer.calls == []
 
 
+@pytest.mark.timeout(10)
+async def test_a_call_that_is_cancelled_while_slow_commits_prove_ownership_is_not_made(stage: Calling) -> None:
+    def slow() -> None:
+        stage.clock.ms += 6_000  # each commit takes more than half of the session of 10 s
+
+    stage.transactions.before["ended"] = slow
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    stage.transactions.hold.clear()
+    await until(lambda: stage.task.committing)
+    stage.task.cancel_call(b"id")
+    stage.task.touch()
+    stage.transactions.hold.set()
+    await until(lambda: not stage.store.tables[CALLS] and not stage.task.running_calls)
+    assert stage.performer.calls == []
+
+
 async def test_closing_waits_for_running_calls_and_starts_no_more(stage: Calling) -> None:
     stage.performer.gate.clear()
     for n in range(6):
