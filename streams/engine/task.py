@@ -167,6 +167,7 @@ class Task:
         self._loop_task: asyncio.Task[None] | None = None
         self._timer_handle: asyncio.Handle | None = None
         self._progress_handle: asyncio.TimerHandle | None = None
+        self._if_undone: list[tuple[str, Callable[[str], object]]] = []
         self._number = 0  # of the transaction that ``pending`` will be
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -246,6 +247,14 @@ class Task:
         """Tell whoever waits for this event (``Watch.answer``), after the commit."""
         self.pending.answer(event_id, answer)
 
+    def answer_if_undone(self, event_id: str, answer: Callable[[str], object]) -> None:
+        """Should the handler raise, its answers are undone with the rest: tell whoever waits ``answer(reason)`` instead.
+
+        The reason is the dead letter's, and both are committed together. To be said before anything that may raise;
+        ``answer`` itself must not raise.
+        """
+        self._if_undone.append((event_id, answer))
+
     def dead_letter(self, record: Record, reason: str, exc: BaseException | None = None) -> None:
         """Set a record aside, with its own headers, its origin and the reason in headers.
 
@@ -275,14 +284,13 @@ class Task:
     def apply(self, record: Record, handler: Callable[["Task", Record], None]) -> None:
         """One record. What a raising handler did is undone and its record set aside; the offset moves on either way."""
         pending = self.pending
-        pending.mark()
+        self._mark()
         try:
             handler(self, record)
         except StoreError:
             raise
         except Exception as exc:
-            pending.undo()
-            self.dead_letter(record, _reason(exc), exc)
+            self.dead_letter(record, self._undo(exc), exc)
         pending.offsets[record.topic] = self.next_offsets[record.topic] = record.offset + 1
 
     def finish_call(self, call_id: bytes, row: bytes, answer: Answered | Again) -> None:
@@ -316,14 +324,25 @@ class Task:
 
     def _guard(self, origin: Mapping[str, object], letter: tuple[bytes, bytes], handle: Callable[[], None]) -> None:
         """What ``apply`` does, for what is not a record: what was put before this call stays."""
-        self.pending.mark()
+        self._mark()
         try:
             handle()
         except StoreError:
             raise
         except Exception as exc:
-            self.pending.undo()
-            self._dead_letter(origin, *letter, (), _reason(exc), exc)
+            self._dead_letter(origin, *letter, (), self._undo(exc), exc)
+
+    def _mark(self) -> None:
+        self.pending.mark()
+        self._if_undone.clear()
+
+    def _undo(self, exc: Exception) -> str:
+        """Take back what was done since the mark, answer whom that leaves without an answer, return the reason."""
+        reason = exc.reason if isinstance(exc, Refuse) else f"{type(exc).__name__}: {exc}"
+        self.pending.undo()
+        for event_id, answer in self._if_undone:
+            self.pending.answer(event_id, answer(reason))
+        return reason
 
     def _dead_letter(
         self,
@@ -558,7 +577,3 @@ class Task:
                 await asyncio.gather(*running, return_exceptions=True)
             finally:
                 await self._transactions.close()
-
-
-def _reason(exc: Exception) -> str:
-    return exc.reason if isinstance(exc, Refuse) else f"{type(exc).__name__}: {exc}"

@@ -127,6 +127,45 @@ async def test_a_refusal_has_a_reason_and_no_stack(stage: Stage) -> None:
     assert stage.store.tables["counts"] == {}
 
 
+async def test_who_waits_for_a_handler_that_raised_hears_the_reason_of_its_dead_letter(stage: Stage) -> None:
+    def handler(task: Task, record: FakeRecord) -> None:
+        event_id = str(record.offset)
+        task.answer_if_undone(event_id, lambda reason: ("undone", reason))
+        task.answer(event_id, "done")
+        if record.offset:
+            raise Refuse("no such restaurant") if record.offset == 1 else RuntimeError("poison")
+
+    watch = stage.core.watch
+    with watch.answer("0") as fine, watch.answer("1") as refused, watch.answer("2") as poisoned:
+        stage.transactions.hold.clear()
+        await stage.apply(*map(FakeRecord, range(3)), handler=handler)
+        await stage.settle()
+        assert not refused.future.done(), "not before the dead letter is committed"
+        stage.transactions.hold.set()
+        assert await fine.get(1) == "done"
+        assert await refused.get(1) == ("undone", "no such restaurant")
+        assert await poisoned.get(1) == ("undone", "RuntimeError: poison")
+    assert [dict(headers)["dead-letter.reason"] for _, _, headers in letters(stage)] == [
+        b"no such restaurant",
+        b"RuntimeError: poison",
+    ]
+
+
+async def test_a_timer_whose_handler_raises_answers_its_own_events_alone(stage: Stage) -> None:
+    def fire(task: Task, timer_id: bytes, payload: bytes) -> None:
+        task.answer_if_undone("timer", lambda reason: reason)
+        raise Refuse("too late")
+
+    stage.core.timer_handler = fire
+    with stage.core.watch.answer("record") as record, stage.core.watch.answer("timer") as timer:
+        stage.transactions.hold.clear()
+        await stage.apply(FakeRecord(0), handler=lambda task, _: task.answer_if_undone("record", lambda reason: reason))
+        stage.task.set_timer(stage.clock.ms, b"t", b"")
+        stage.transactions.hold.set()
+        assert await timer.get(1) == "too late"
+        assert not record.future.done()
+
+
 async def test_a_dead_letter_fits_whatever_it_holds(stage: Stage) -> None:
     def handler(task: Task, record: FakeRecord) -> None:
         raise RuntimeError("x" * 2_000_000)
