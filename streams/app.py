@@ -75,7 +75,15 @@ orders, payments, pos, deliveries, dispatch, drivers, locations = map(_source, f
 order_updates = engine.sink(topic_of(families.ORDER_UPDATES), config=families.ORDER_UPDATES.config)
 engine.sink(topic_of(families.RESTAURANTS), config=families.RESTAURANTS.config)
 restaurants = Restaurants(topic_of(families.RESTAURANTS), settings.partitions, settings.restaurants)
-engine.performer = HttpPerformer(settings.payment_url, settings.payment_provider, public_url)
+engine.performer = performer = HttpPerformer(settings.payment_url, settings.payment_provider, public_url)
+
+
+@app.on_before_shutdown.connect
+async def _let_go(*_: Any, **__: Any) -> None:
+    """Close what has connections of its own."""
+    await restaurants.stop()
+    await performer.close()
+
 
 # each of these registers what it declares with the app above
 import streams.agents  # noqa: E402

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from topics.records import Undecodable, write
 from topics.restaurants import READER, Restaurant
@@ -39,7 +40,7 @@ class Restaurants:
         """Read the topic whole, add what the file has and the topic has not, then follow the topic. Once."""
         if self._following is not None:
             return
-        consumer = AIOKafkaConsumer(**client_settings, enable_auto_commit=False, isolation_level="read_committed")
+        consumer = AIOKafkaConsumer(**client_settings, enable_auto_commit=False, auto_offset_reset="earliest")
         await consumer.start()
         try:
             partitions = [TopicPartition(self._topic, number) for number in range(self._partitions)]
@@ -67,7 +68,11 @@ class Restaurants:
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         try:
             while True:
-                self._apply(await consumer.getmany(timeout_ms=1000))
+                try:
+                    self._apply(await consumer.getmany(timeout_ms=1000))
+                except KafkaError as error:
+                    log.warning("restaurants cannot be read now, again in a second: %r", error)
+                    await asyncio.sleep(1)
         finally:
             await consumer.stop()
 

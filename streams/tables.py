@@ -5,7 +5,8 @@ and decides the partition. Handlers read and write through their task and see it
 committed.
 """
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -24,6 +25,8 @@ from topics.records import instant
 
 T = TypeVar("T")
 DUE_BYTES = 8
+PAGE = 500
+"""Rows read without a pause: 5 ms."""
 
 
 class Rows(Generic[T]):
@@ -53,10 +56,17 @@ class Rows(Generic[T]):
         for _, key, value in engine.scan(self.name, partition, prefix.encode(), limit=None):
             yield key.decode(), self.decode(key.decode(), value)
 
-    def scan_all(self) -> Iterator[tuple[str, T]]:
-        """The committed rows of every partition open in this worker, a partition after the other."""
-        for _, key, value in engine.scan(self.name, limit=None):
-            yield key.decode(), self.decode(key.decode(), value)
+    async def pages(self) -> AsyncIterator[tuple[str, T]]:
+        """The committed rows of the partitions open in this worker; others may run after every page of them."""
+        for partition in engine.open_partitions():
+            after, left = b"", True
+            while left and partition in engine.open_partitions():
+                page = list(engine.scan(self.name, partition, after=after, limit=PAGE))
+                for _, key, value in page:
+                    yield key.decode(), self.decode(key.decode(), value)
+                    after = key
+                left = len(page) == PAGE
+                await asyncio.sleep(0)
 
 
 def _struct(kind: type[T]) -> Callable[[str, bytes], T]:

@@ -20,6 +20,8 @@ from streams.outbox import emit, set_timers
 from topics.identity import owner_of
 from topics.restaurants import Restaurant
 
+REQUEST = "dabbawala-request"
+"""Header of a record that a view has produced and waits for. Not the event's id: two requests may be one event."""
 TIMER = b"order"
 """Marks the timers of orders among those of the task."""
 
@@ -30,20 +32,27 @@ class Told(msgspec.Struct, frozen=True):
     outcome: Outcome
     reason: str = ""
     problems: tuple[tuple[str, str], ...] = ()
+    failed: bool = False
+    """Nothing was decided: applying it broke down, and it lies in the dead letters."""
 
 
 def apply(task: Task, order: str, event: Any, record: Record, restaurant: Restaurant | None = None) -> None:
     """Apply an event that came as a record; its sender is told, and what is refused unheard is a dead letter."""
     step = _move(task, order, event, restaurant)
-    tell(task, record, event.event_id, Told(step.outcome, step.reason, _pairs(step)), f"order {order}")
+    tell(task, record, Told(step.outcome, step.reason, _pairs(step)), f"order {order}")
 
 
-def tell(task: Task, record: Record, event_id: str, told: Told, whom: str) -> None:
-    """Tell whoever waits for the decision on an event. A refusal that nobody waits for is a dead letter."""
-    refused = told.outcome in (Outcome.REFUSED, Outcome.UNKNOWN)
-    if refused and not engine.watch.waited_for(event_id):
+def tell(task: Task, record: Record, told: Told, whom: str) -> None:
+    """Tell the view that waits for the decision on this record. A refusal that nobody waits for is a dead letter."""
+    request = request_of(record)
+    if told.outcome in (Outcome.REFUSED, Outcome.UNKNOWN) and not engine.watch.waited_for(request):
         task.dead_letter(record, told.reason or f"there is no {whom}")
-    task.answer(event_id, told)
+    task.answer(request, told)
+
+
+def request_of(record: Record) -> str:
+    """Which request of a view this record was made for; empty for everybody else's records."""
+    return next((value.decode(errors="replace") for name, value in record.headers if name == REQUEST), "")
 
 
 def timer_due(task: Task, name: str) -> None:

@@ -11,6 +11,6 @@ from topics.deliveries import READER
 @engine.agent(topic)
 def deliveries(task: Task, record: Record) -> None:
     """Apply what drivers' twins say to deliveries."""
-    event = decoded(READER, record)
+    event = decoded(task, READER, record)
     if from_here(task, record, event.order):
         workflow.apply(task, event.order, event, record)

@@ -1,15 +1,13 @@
 """The `dispatch` topic: deliveries that want a driver and drivers who want work. See `processors.dispatch`."""
 
 from processors import dispatch as machine
-from processors.decision import Outcome
-from processors.dispatch import DispatchDecision
 from processors.events import TimerDue
 from processors.waiting import DispatchIndex, Overlay
 from streams import tables
 from streams.agents.intake import decoded, from_here
 from streams.app import dispatch as topic
 from streams.app import engine, parameters, settings
-from streams.engine import Record, Refuse, Task
+from streams.engine import Record, Task
 from streams.outbox import emit, set_timers
 from topics.dispatch import READER
 
@@ -22,12 +20,10 @@ engine.index(tables.dispatch.name, lambda: DispatchIndex(parameters.dispatch_res
 @engine.agent(topic)
 def dispatch(task: Task, record: Record) -> None:
     """Bring deliveries and waiting drivers together."""
-    event = decoded(READER, record)
+    event = decoded(task, READER, record)
     if not from_here(task, record, event.region):
         return
-    decision = _move(task, event)
-    if decision.outcome is Outcome.REFUSED:
-        raise Refuse(decision.reason)
+    _move(task, event)
 
 
 def timer_due(task: Task, name: str) -> None:
@@ -35,7 +31,7 @@ def timer_due(task: Task, name: str) -> None:
     _move(task, TimerDue(name))
 
 
-def _move(task: Task, event: object) -> DispatchDecision:
+def _move(task: Task, event: object) -> None:
     index = task.index(tables.dispatch.name)
     assert isinstance(index, DispatchIndex)
     view = Overlay(index, lambda key: task.get(tables.dispatch.name, key))
@@ -45,5 +41,4 @@ def _move(task: Task, event: object) -> DispatchDecision:
     for said in decision.emit:
         emit(task, said, settings.topic_prefix)
     set_timers(task, decision.timers, TIMER)
-    index.write(decision.rows)
-    return decision
+    index.write(decision.rows)  # last: nothing that can fail comes after it

@@ -16,10 +16,10 @@ from topics.drivers import READER
 @engine.agent(topic)
 def drivers(task: Task, record: Record) -> None:
     """Move drivers' twins."""
-    event = decoded(READER, record)
+    event = decoded(task, READER, record)
     if from_here(task, record, event.driver):
         decision = move(task, event.driver, event)
-        tell(task, record, event.event_id, Told(decision.outcome, decision.reason), f"driver {event.driver}")
+        tell(task, record, Told(decision.outcome, decision.reason), f"driver {event.driver}")
 
 
 def move(task: Task, driver: str, event: object) -> Decision[Driver]:

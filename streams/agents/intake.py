@@ -2,14 +2,21 @@
 
 from typing import TypeVar
 
+from processors.decision import Outcome
 from streams.engine import Record, Refuse, Task
+from streams.workflow import Told, request_of
 from topics.records import Reader, Undecodable
 
 R = TypeVar("R")
 
 
-def decoded(reader: Reader[R], record: Record) -> R:
-    """The record that these bytes hold; refused, which makes it a dead letter, where they hold none."""
+def decoded(task: Task, reader: Reader[R], record: Record) -> R:
+    """The record that these bytes hold; refused, which makes it a dead letter, where they hold none.
+
+    From here on whoever waits for the decision is told, even if applying the record breaks down.
+    """
+    if request := request_of(record):
+        task.answer_if_undone(request, lambda reason: Told(Outcome.REFUSED, reason, failed=True))
     try:
         return reader.read(record.value)
     except Undecodable as wrong:

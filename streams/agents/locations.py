@@ -17,7 +17,7 @@ UNKNOWN_DRIVER = "locations of unknown drivers"
 @engine.agent(topic)
 def locations(task: Task, record: Record) -> None:
     """Follow drivers; a location that comes too late or is of nobody we know is passed over, counted."""
-    location = decoded(READER, record)
+    location = decoded(task, READER, record)
     if not from_here(task, record, location.driver):
         return
     if location.at is None:

@@ -17,7 +17,7 @@ IDEMPOTENCY_KEY = "idempotency-key"
 @engine.agent(topic)
 def orders(task: Task, record: Record) -> None:
     """Take orders: check them at the door, have them paid."""
-    placed = _complete(decoded(READER, record), record)
+    placed = _complete(decoded(task, READER, record), record)
     if not from_here(task, record, placed.key):
         return
     workflow.apply(task, placed.key, placed, record, restaurants.get(placed.restaurant))

@@ -11,6 +11,6 @@ from topics.payments import READER
 @engine.agent(topic)
 def payments(task: Task, record: Record) -> None:
     """Apply what payment providers say."""
-    event = decoded(READER, record)
+    event = decoded(task, READER, record)
     if from_here(task, record, event.order):
         workflow.apply(task, event.order, event, record)

@@ -11,6 +11,6 @@ from topics.pos import READER
 @engine.agent(topic)
 def pos(task: Task, record: Record) -> None:
     """Apply what restaurants say of their tickets."""
-    event = decoded(READER, record)
+    event = decoded(task, READER, record)
     if from_here(task, record, event.order):
         workflow.apply(task, event.order, event, record)

@@ -8,13 +8,17 @@ answer   what the task decided, once committed; if that takes too long, 202 and 
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
+from uuid import uuid4
 
+import aiohttp
 import httpx
 import msgspec
 from aiohttp import web
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faust.web import View
 from httpx_aiohttp import AiohttpTransport
 
@@ -22,13 +26,15 @@ from processors.decision import Outcome
 from streams.app import app, engine, topic_of
 from streams.problems import SOON, FieldError, Problem
 from streams.tracing import traceparent
-from streams.workflow import Told
+from streams.workflow import REQUEST, Told
 from topics.families import Family
 from topics.identity import owner_of
 from topics.records import Reader, Record, Undecodable, write
 
 log = logging.getLogger(__name__)
 
+ACKNOWLEDGED_S = 10.0
+"""How long Kafka may take to acknowledge a record; then 503, and the sender sends again under the same key."""
 DECISION_S = 5.0
 """How long a sender is kept waiting for the decision; then 202, and the event is applied when it is."""
 PROXY_S = 40.0
@@ -95,16 +101,16 @@ async def everywhere(request: web.Request, own: list[Any], member: str) -> list[
     others = {owner.rstrip("/") for owner in engine.owners().values()} - {here}
     if SENT_ON in request.headers or not others:
         return own
-    answers = await asyncio.gather(*(send_on(request, owner) for owner in sorted(others)))
+    answers = await asyncio.gather(*(send_on(request, owner, Accept="application/json") for owner in sorted(others)))
     for answer in answers:
         if answer.status != HTTPStatus.OK:
             raise Problem(503, "owner-unreachable", "another worker cannot answer now; try again", headers=SOON)
     return own + [row for answer in answers for row in msgspec.json.decode(answer.text or "")[member]]
 
 
-async def send_on(request: web.Request, owner: str) -> web.Response:
-    """The same request, asked of another worker."""
-    headers = {name: value for name, value in request.headers.items() if name.lower() in _PASSED_ON}
+async def send_on(request: web.Request, owner: str, **more: str) -> web.Response:
+    """The same request, asked of another worker; ``more``: headers to change."""
+    headers = {name: value for name, value in request.headers.items() if name.lower() in _PASSED_ON} | more
     try:
         answer = await _client().request(
             request.method,
@@ -112,7 +118,7 @@ async def send_on(request: web.Request, owner: str) -> web.Response:
             content=await request.read(),
             headers={**headers, SENT_ON: "1"},
         )
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, aiohttp.ClientError) as error:
         raise Problem(
             503,
             "owner-unreachable",
@@ -125,8 +131,9 @@ async def send_on(request: web.Request, owner: str) -> web.Response:
 
 async def decide(family: Family, record: Record) -> Told | None:
     """Put the record on its topic and wait for the committed decision; None if that takes too long."""
-    with engine.watch.answer(record.event_id) as decision:
-        await produce(family, record)
+    request = uuid4().hex
+    with engine.watch.answer(request) as decision:
+        await produce(family, record, request)
         try:
             told = await decision.get(DECISION_S)
         except TimeoutError:
@@ -135,9 +142,11 @@ async def decide(family: Family, record: Record) -> Told | None:
     return told
 
 
-async def produce(family: Family, record: Record) -> None:
-    """Put the record on its topic; returns when the broker has acknowledged it."""
+async def produce(family: Family, record: Record, request: str | None = None) -> None:
+    """Put the record on its topic; returns when the broker has it. ``request``: who waits for an answer."""
     headers = {"traceparent": traceparent(owner_of(record.event_id) or record.key, record.event_id).encode()}
+    if request is not None:
+        headers[REQUEST] = request.encode()
     topic = app.topic(
         topic_of(family),
         key_serializer="raw",
@@ -145,10 +154,12 @@ async def produce(family: Family, record: Record) -> None:
         key_type=bytes,
         value_type=bytes,
     )
-    sent = await topic.send(key=record.key.encode(), value=write(record), headers=headers)
     try:
-        await asyncio.wait_for(asyncio.ensure_future(sent), DECISION_S * 2)
-    except TimeoutError:
+        async with asyncio.timeout(ACKNOWLEDGED_S):
+            await (await topic.send(key=record.key.encode(), value=write(record), headers=headers))
+    except MessageSizeTooLargeError:
+        raise Problem(413, "too-large", "the request is too large for a record in Kafka") from None
+    except (TimeoutError, KafkaError):
         raise Problem(
             503,
             "broker-silent",
@@ -157,8 +168,19 @@ async def produce(family: Family, record: Record) -> None:
         ) from None
 
 
+def answered(told: Told | None, whom: str, location: str, body: Mapping[str, object]) -> web.Response:
+    """The answer to an event: what was decided, or 202 and where to look as long as it is not."""
+    if told is None:
+        return respond(202, body, Location=location)
+    if told.outcome in (Outcome.REFUSED, Outcome.UNKNOWN) or told.failed:
+        raise refusal(told, whom)
+    return respond(200, {**body, "outcome": told.outcome.value})
+
+
 def refusal(told: Told, key: str, status: int = HTTPStatus.CONFLICT) -> Problem:
     """The problem that says why something was refused."""
+    if told.failed:
+        return Problem(500, "internal", f"this could not be applied and lies in the dead letters: {told.reason}")
     if told.outcome is Outcome.UNKNOWN:
         return Problem(404, "unknown", f"there is no {key} here")
     errors = [FieldError(pointer, detail) for pointer, detail in told.problems]

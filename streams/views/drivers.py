@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from hashlib import sha256
 from uuid import uuid4
 
 import msgspec
@@ -12,7 +13,7 @@ from processors.driver import Driver
 from streams import tables
 from streams.app import app, engine
 from streams.problems import SOON, Problem
-from streams.views.ask import ApiView, decide, elsewhere, named, produce, read_body, refusal, respond
+from streams.views.ask import ApiView, answered, decide, elsewhere, named, produce, read_body, respond
 from topics.drivers import Delivered, DriverRecord, PickedUp, SetAvailable, SetUnavailable
 from topics.families import DRIVERS, LOCATIONS
 from topics.identity import OrderId, PartyId
@@ -20,6 +21,8 @@ from topics.locations import Location
 from topics.places import Position
 from topics.records import Instant, Reader, instant
 
+LONGEST_KEY = 64
+"""Of an `Idempotency-Key` that becomes part of an event's id as it is; a longer one is hashed."""
 LONGEST_WAIT_S = 30.0
 """Of a long poll; an app polls again."""
 
@@ -147,11 +150,8 @@ async def _tell(request: web.Request, driver: str, event: DriverRecord) -> web.R
     if (answer := await elsewhere(request, driver)) is not None:
         return answer
     told = await decide(DRIVERS, event)
-    if told is None:
-        return respond(202, {"driver": driver}, Location=f"/v1/drivers/{driver}")
-    if told.outcome in (Outcome.REFUSED, Outcome.UNKNOWN):
-        raise refusal(told, f"driver {driver}")
-    return respond(200, _shown(_known(driver)))
+    known = {} if told is None or told.outcome is Outcome.UNKNOWN or told.failed else _shown(_known(driver))
+    return answered(told, f"driver {driver}", f"/v1/drivers/{driver}", {"driver": driver, **known})
 
 
 def _known(driver: str) -> Driver:
@@ -176,7 +176,7 @@ def _shown(row: Driver) -> dict[str, object]:
 def _request_id(request: web.Request, driver: str, what: str) -> str:
     """A request that is sent again with its `Idempotency-Key` is the same event; without one each is its own."""
     key = request.headers.get("Idempotency-Key", "").strip('"') or uuid4().hex
-    return f"{driver}/{what}/{key[:128]}"
+    return f"{driver}/{what}/{key if len(key) <= LONGEST_KEY else sha256(key.encode()).hexdigest()}"
 
 
 def _wait(request: web.Request) -> float:

@@ -1,9 +1,8 @@
 """Placing an order, and looking at one."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from http import HTTPStatus
-from itertools import islice
 
 import msgspec
 from aiohttp import web
@@ -37,14 +36,15 @@ class Orders(ApiView):
         placed = msgspec.structs.replace(placed, at=instant(_now_ms()))
         if (answer := await elsewhere(request, placed.key)) is not None:
             return answer
-        if problems := intake.check(placed, restaurants.get(placed.restaurant), _now_ms()):
+        known = tables.orders.read(placed.key, placed.key)
+        if known is None and (problems := intake.check(placed, restaurants.get(placed.restaurant), _now_ms())):
             errors = [FieldError(problem.pointer, problem.detail) for problem in problems]
             raise Problem(422, "invalid", "the order cannot be taken: " + errors[0].detail, errors)
         told = await decide(ORDERS, placed)
         location = f"/v1/orders/{placed.key}"
         if told is None:
             return respond(202, {"id": placed.key}, Location=location)
-        if told.outcome is Outcome.REFUSED:
+        if told.outcome is Outcome.REFUSED or told.failed:
             raise refusal(told, f"order {placed.key}", HTTPStatus.UNPROCESSABLE_ENTITY)
         body = {
             "id": placed.key,
@@ -57,7 +57,7 @@ class Orders(ApiView):
     async def get(self, request: web.Request) -> web.Response:
         """Of every worker, in the order of their ids within each; `?status=` and `?limit=` narrow it down."""
         status, limit = _status(request), _limit(request)
-        own = [_shown(row) for row in islice(_orders(status), limit)]
+        own = [_shown(row) async for row in _orders(status, limit)]
         found = await everywhere(request, own, "orders")
         return respond(200, {"orders": found[:limit]})
 
@@ -110,8 +110,15 @@ def _known(order: str) -> Order:
     return row
 
 
-def _orders(status: OrderStatus | None) -> Iterator[Order]:
-    return (row for _, row in tables.orders.scan_all() if status is None or row.status is status)
+async def _orders(status: OrderStatus | None, limit: int) -> AsyncIterator[Order]:
+    """The first so many of this worker; a page at a time, for the tasks go on between two of them."""
+    found = 0
+    async for _, row in tables.orders.pages():
+        if status is None or row.status is status:
+            yield row
+            found += 1
+        if found == limit:
+            return
 
 
 def _shown(row: Order) -> dict[str, object]:

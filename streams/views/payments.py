@@ -2,9 +2,9 @@
 
 from aiohttp import web
 
-from processors.decision import Outcome
-from streams.app import app
-from streams.views.ask import ApiView, decide, elsewhere, read_body, refusal, respond
+from streams.app import app, settings
+from streams.problems import Problem
+from streams.views.ask import ApiView, answered, decide, elsewhere, read_body
 from topics.families import PAYMENTS
 from topics.payments import READER
 
@@ -15,12 +15,10 @@ class PaymentEvents(ApiView):
 
     async def post(self, request: web.Request, provider: str) -> web.Response:
         """What happened to the money of an order."""
+        if provider != settings.payment_provider:
+            raise Problem(404, "unknown", f"there is no payment provider {provider!r} here")
         record = await read_body(request, READER)
         if (answer := await elsewhere(request, record.order)) is not None:
             return answer
         told = await decide(PAYMENTS, record)
-        if told is None:
-            return respond(202, {"order": record.order}, Location=f"/v1/orders/{record.order}")
-        if told.outcome in (Outcome.REFUSED, Outcome.UNKNOWN):
-            raise refusal(told, f"order {record.order}")
-        return respond(200, {"order": record.order, "outcome": told.outcome.value})
+        return answered(told, f"order {record.order}", f"/v1/orders/{record.order}", {"order": record.order})

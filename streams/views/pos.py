@@ -3,9 +3,8 @@
 import msgspec
 from aiohttp import web
 
-from processors.decision import Outcome
 from streams.app import app
-from streams.views.ask import ApiView, decide, elsewhere, named, read_body, refusal, respond
+from streams.views.ask import ApiView, answered, decide, elsewhere, named, read_body
 from topics.families import POS
 from topics.identity import OrderId, PartyId
 from topics.orders import Text
@@ -35,11 +34,7 @@ class TicketEvents(ApiView):
         if (answer := await elsewhere(request, order)) is not None:
             return answer
         told = await decide(POS, _record(restaurant, order, event, said))
-        if told is None:
-            return respond(202, {"order": order}, Location=f"/v1/orders/{order}")
-        if told.outcome in (Outcome.REFUSED, Outcome.UNKNOWN):
-            raise refusal(told, f"ticket of order {order}")
-        return respond(200, {"order": order, "outcome": told.outcome.value})
+        return answered(told, f"ticket of order {order}", f"/v1/orders/{order}", {"order": order})
 
 
 def _record(restaurant: str, order: str, event: str, said: TicketEvent) -> PosRecord:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from html import escape
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from streams.problems import Problem
 from streams.views.ask import ApiView, elsewhere, everywhere, respond
 from topics.identity import owner_of
 
+TIMERS = "timers"
 LIMIT = 100
 LONGEST = 10_000
 
@@ -58,20 +60,19 @@ class OwnersRows(ApiView):
 
 def _rows(name: str, limit: int, key: str | None = None) -> list[dict[str, Any]]:
     if key is None:
-        found = engine.scan(name, limit=limit)
-    else:
-        partition = engine.partition_of(owner_of(key).encode())
-        found = engine.scan(name, partition, limit=None if name == "timers" else limit, prefix=_prefix(name, key))
-    rows = []
-    for partition, row_key, value in found:
-        shown_key, row = tables.shown(name, row_key, value)
-        if key is None or shown_key == key or shown_key.startswith(f"{key}/"):
-            rows.append({"partition": partition, "key": shown_key, "row": row})
-    return rows[:limit]
+        return _shown(name, engine.scan(name, limit=limit))
+    partition = engine.partition_of(owner_of(key).encode())
+    if name == TIMERS:  # kept in the order they are due
+        rows = _shown(name, engine.scan(name, partition, limit=None))
+        return [row for row in rows if row["key"] == key or row["key"].startswith(f"{key}/")][:limit]
+    own = engine.read(name, partition, key.encode())
+    its_own = [] if own is None else [(partition, key.encode(), own)]
+    return _shown(name, chain(its_own, engine.scan(name, partition, prefix=f"{key}/".encode(), limit=limit)))[:limit]
 
 
-def _prefix(name: str, key: str) -> bytes:
-    return b"" if name == "timers" else key.encode()  # timers are kept in the order they are due
+def _shown(name: str, rows: Iterable[tuple[int, bytes, bytes]]) -> list[dict[str, Any]]:
+    found = ((partition, *tables.shown(name, key, value)) for partition, key, value in rows)
+    return [{"partition": partition, "key": key, "row": row} for partition, key, row in found]
 
 
 def _checked(request: web.Request, name: str) -> int:
