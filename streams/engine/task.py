@@ -248,7 +248,7 @@ class Task:
         self.pending.answer(event_id, answer)
 
     def answer_if_undone(self, event_id: str, answer: Callable[[str], object]) -> None:
-        """Should the handler raise, its answers are undone with the rest: tell whoever waits ``answer(reason)`` instead.
+        """Should the handler raise, its answers are undone with the rest: who waits is told ``answer(reason)`` instead.
 
         The reason is the dead letter's, and both are committed together. To be said before anything that may raise;
         ``answer`` itself must not raise.
