@@ -128,25 +128,43 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Wait(NamedTuple):
-    """What an order in some stage waits for, and how long it may, in milliseconds."""
+    """What an order in some stage waits for, and the timer that goes with it."""
 
     name: str
     waits_for: str
-    longest_ms: Callable[[Order, Parameters], int]
+    due_ms: Callable[[Order, Moment], int]
+    """When the timer of the wait that begins now fires, in milliseconds since 1970."""
+    fires: type[StartDue | WaitedTooLong] = WaitedTooLong
+    """What the timer says: that it took too long, or, where the timer is itself what is waited for, that it is time."""
+
+    def timer(self, order: Order, moment: Moment) -> Timer:
+        """The timer of the wait that begins now."""
+        suffix = "-wait" if self.fires is WaitedTooLong else ""
+        return Timer(f"{order.id}/{self.name}{suffix}", self.due_ms(order, moment))
+
+
+def _at_most(seconds: Callable[[Parameters], float]) -> Callable[[Order, Moment], int]:
+    return lambda _, moment: moment.now_ms + moment.parameters.wait_ms(seconds(moment.parameters))
+
+
+def _preparation(order: Order, moment: Moment) -> int:
+    """The restaurant's estimate, and some grace."""
+    return moment.now_ms + order.preparation_ms + moment.parameters.wait_ms(moment.parameters.preparation_grace_s)
 
 
 WAITS = {
-    Stage.CREATED: Wait("charge", "the payment", lambda _, p: p.wait_ms(p.charge_wait_s)),
-    Stage.ASKED: Wait("acceptance", "the restaurant's answer", lambda _, p: p.wait_ms(p.acceptance_wait_s)),
-    Stage.IN_PREPARATION: Wait(
-        "preparation", "the food", lambda order, p: order.preparation_ms + p.wait_ms(p.preparation_grace_s)
-    ),
-    Stage.SCHEDULING_DELIVERY: Wait("driver", "a driver", lambda _, p: p.wait_ms(p.driver_wait_s)),
-    Stage.WAITING_FOR_DRIVER: Wait("pickup", "the driver to pick up", lambda _, p: p.wait_ms(p.pickup_wait_s)),
-    Stage.IN_DELIVERY: Wait("delivery", "the driver to deliver", lambda _, p: p.wait_ms(p.delivery_wait_s)),
-    Stage.REFUND_DUE: Wait("refund", "the refund", lambda _, p: p.wait_ms(p.refund_wait_s)),
+    Stage.CREATED: Wait("charge", "the payment", _at_most(lambda p: p.charge_wait_s)),
+    Stage.SCHEDULED: Wait("start", "its time", lambda order, _: order.start_ms, StartDue),
+    Stage.ASKED: Wait("acceptance", "the restaurant's answer", _at_most(lambda p: p.acceptance_wait_s)),
+    Stage.IN_PREPARATION: Wait("preparation", "the food", _preparation),
+    Stage.SCHEDULING_DELIVERY: Wait("driver", "a driver", _at_most(lambda p: p.driver_wait_s)),
+    Stage.WAITING_FOR_DRIVER: Wait("pickup", "the driver to pick up", _at_most(lambda p: p.pickup_wait_s)),
+    Stage.IN_DELIVERY: Wait("delivery", "the driver to deliver", _at_most(lambda p: p.delivery_wait_s)),
+    Stage.REFUND_DUE: Wait("refund", "the refund", _at_most(lambda p: p.refund_wait_s)),
 }
-"""The stages that something from outside has to end. SCHEDULED waits for nobody: its timer is the start itself."""
+"""Every stage that does not end the order is a wait with a timer."""
+OTHERS_TURN = tuple(stage for stage, wait in WAITS.items() if wait.fires is WaitedTooLong)
+"""The stages that something from outside has to end."""
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------
@@ -309,7 +327,7 @@ TABLE: Table[Order] = Table(
         Transition((REFUND_DUE,), PaymentRefunded, REJECTED, note_refund, update=True),
         Transition((REJECTED,), PaymentRefunded, None, note_refund, update=True),
         # what takes too long, or cannot be right
-        Transition(tuple(WAITS), WaitedTooLong, None, complain, update=True),
+        Transition(OTHERS_TURN, WaitedTooLong, None, complain, update=True),
         Transition(ANY, AttentionNeeded, None, take_notice, when=is_news, update=True),
         Transition(ANY, AttentionNeeded, None, absorb),
         Transition(ANY, AttentionOver, None, be_at_ease, when=concerned, update=True),
@@ -342,7 +360,7 @@ def decide(order: Order | None, event: object, now_ms: int, parameters: Paramete
         return decision
     timers: tuple[SetTimer | CancelTimer, ...] = ()
     if order is None or after.stage is not order.stage:
-        after, timers = _enter(order, after, isinstance(event, StartDue), moment)
+        after, timers = _enter(order, after, event, moment)
     if not row.update:
         return msgspec.structs.replace(decision, state=after, timers=timers)
     after = msgspec.structs.replace(after, version=after.version + 1, updated_ms=now_ms)
@@ -350,27 +368,19 @@ def decide(order: Order | None, event: object, now_ms: int, parameters: Paramete
 
 
 def _enter(
-    before: Order | None, after: Order, fired: bool, moment: Moment
+    before: Order | None, after: Order, event: object, moment: Moment
 ) -> tuple[Order, tuple[SetTimer | CancelTimer, ...]]:
     """The wait of the stage left ends, with its timer and what a person was to look at; the next one begins."""
     timers: list[SetTimer | CancelTimer] = []
-    if before is not None and before.timer is not None and not fired:
-        timers.append(CancelTimer(before.timer.name, before.timer.due_ms))
-    timer = _timer(after, moment)
+    if before is not None and before.timer is not None and not isinstance(event, WAITS[before.stage].fires):
+        timers.append(CancelTimer(before.timer.name, before.timer.due_ms))  # one that has fired is no more
+    wait = WAITS.get(after.stage)
+    timer = None if wait is None else wait.timer(after, moment)
     if timer is not None:
         timers.append(SetTimer(timer.name, timer.due_ms))
     concerns = after.concerns if before is None else _without(after, _wait_name(before))
     entered = msgspec.structs.replace(after, timer=timer, concerns=concerns, waits_since_ms=moment.now_ms)
     return entered, tuple(timers)
-
-
-def _timer(order: Order, moment: Moment) -> Timer | None:
-    if order.stage is Stage.SCHEDULED:
-        return Timer(f"{order.id}/start", order.start_ms)
-    wait = WAITS.get(order.stage)
-    if wait is None:
-        return None
-    return Timer(f"{order.id}/{wait.name}-wait", moment.now_ms + wait.longest_ms(order, moment.parameters))
 
 
 def _wait_name(order: Order) -> str:

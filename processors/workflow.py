@@ -13,7 +13,7 @@ import msgspec
 from processors import answers, delivery, order, payment, restaurant
 from processors.decision import Call, CancelTimer, Decision, Outcome, SetTimer
 from processors.delivery import Delivery
-from processors.events import CallAnswered, OrderPlaced, StartDue, TicketAsked, TimerDue, WaitedTooLong
+from processors.events import CallAnswered, OrderPlaced, TicketAsked, TimerDue
 from processors.intake import Problem, check
 from processors.order import Order
 from processors.parameters import Parameters
@@ -130,8 +130,8 @@ def _fire(workflow: Workflow, due: TimerDue, now_ms: int, parameters: Parameters
     timer = workflow.order.timer
     if timer is None or timer.name != due.name:
         return Step(outcome=Outcome.REFUSED, reason=f"no timer {due.name} is running", workflow=workflow)
-    event = StartDue() if workflow.order.stage is order.Stage.SCHEDULED else WaitedTooLong()
-    return _Moving(workflow, due.name, now_ms, parameters).run(event)
+    fires = order.WAITS[workflow.order.stage].fires
+    return _Moving(workflow, due.name, now_ms, parameters).run(fires())
 
 
 MACHINES: Mapping[str, Callable[[Any, Any, int, Parameters], Decision[Any]]] = {

@@ -28,7 +28,7 @@ from processors.events import (
     TicketAsked,
     WaitedTooLong,
 )
-from processors.order import STATUS, TABLE, WAITS, Order, Stage, Timer, decide
+from processors.order import OTHERS_TURN, STATUS, TABLE, WAITS, Order, Stage, Timer, decide
 from processors.parameters import Parameters
 from tests.processors import grid
 from tests.processors.cases import HOME, KITCHEN, NOW, ORDER, RESTAURANT, P, later, placed
@@ -44,9 +44,7 @@ def created(**changes: Any) -> Order:
 
 def at(stage: Stage) -> Order:
     """An order in this stage, with the timer of its wait."""
-    name = (
-        f"{ORDER}/start" if stage is Stage.SCHEDULED else f"{ORDER}/{WAITS[stage].name}-wait" if stage in WAITS else ""
-    )
+    name = ("" if stage not in WAITS else f"{ORDER}/{WAITS[stage].name}") + ("-wait" if stage in OTHERS_TURN else "")
     timer = Timer(name, NOW + 60_000) if name else None
     return msgspec.structs.replace(created(), stage=stage, timer=timer, waits_since_ms=NOW - 5)
 
@@ -90,7 +88,7 @@ eta              x       x         x         x              x                   
 done             x       x         x         x              x                   x                   x                  DELIVERED   =         x          x
 too-long         x       !         x         !              !                   !                   !                  !           x         !          x
 attention        x       !         !         !              !                   !                   !                  !           !         !          !
-attention-here   x       !         =         !              !                   !                   !                  !           =         !          =
+attention-here   x       !         !         !              !                   !                   !                  !           =         !          =
 at-ease          x       =         =         =              =                   =                   =                  =           =         =          =
 """  # noqa: E501
 LATER = created(deliver_at=later(7200))
@@ -106,6 +104,14 @@ def test_every_row_of_the_table_is_taken() -> None:
     guarded = {TABLE.find(LATER, PaymentCharged(), Moment(NOW, P))}
     guarded.add(TABLE.find(CONCERNED, EVENTS["at-ease"], Moment(NOW, P)))
     assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == guarded
+
+
+def test_every_stage_is_in_the_grid_can_be_reached_and_ends_or_has_a_timer() -> None:
+    assert GRID.split("\n")[1].split() == ["-", *Stage.__members__]
+    assert {row.to for row in TABLE} >= set(Stage)
+    assert {stage for stage in Stage if stage not in WAITS} == {stage for stage in Stage if at(stage).status.ended} - {
+        Stage.REFUND_DUE
+    }
 
 
 def test_every_stage_shows_a_public_status() -> None:
@@ -214,7 +220,7 @@ def test_food_that_is_ready_before_it_was_accepted_was_accepted() -> None:
     ]
 
 
-@pytest.mark.parametrize("stage", list(WAITS), ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", OTHERS_TURN, ids=lambda stage: stage.name)
 def test_a_wait_that_takes_too_long_asks_a_person_and_its_end_clears_that(stage: Stage) -> None:
     before = at(stage)
     worried = decide(before, WaitedTooLong(), NOW, P)
