@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 CALLS = "calls"
 
 
-class Call(msgspec.Struct, omit_defaults=True):
+WHY_CHARS = 500
+GROWTH_BYTES = 4_000
+"""By how much a row may grow from attempt to attempt: so much of ``why``, at 6 bytes a character, and two numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
     """One row of ``calls``. ``due_ms`` is when the attempt is due, ``why`` what the attempt before came to."""
 
     request: bytes
@@ -36,8 +42,44 @@ class Call(msgspec.Struct, omit_defaults=True):
     why: str = ""
 
 
-encode_call: Callable[[Call], bytes] = msgspec.json.Encoder().encode
-decode_call: Callable[[bytes], Call] = msgspec.json.Decoder(Call).decode
+class _Row(msgspec.Struct, omit_defaults=True):
+    """How a call is written: one JSON object, in it the request as it is, or in base64 where it is no JSON object."""
+
+    request: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    base64: bytes | msgspec.UnsetType = msgspec.UNSET
+    attempt: int = 1
+    due_ms: int = 0
+    why: str = ""
+
+
+_encode_row: Callable[[_Row], bytes] = msgspec.json.Encoder().encode
+_decode_row: Callable[[bytes], _Row] = msgspec.json.Decoder(_Row).decode
+
+
+def encode_call(call: Call) -> bytes:
+    row = _Row(attempt=call.attempt, due_ms=call.due_ms, why=call.why)
+    if _is_json_object(call.request):
+        row.request = msgspec.Raw(call.request)
+    else:
+        row.base64 = call.request
+    return _encode_row(row)
+
+
+def decode_call(row: bytes) -> Call:
+    found = _decode_row(row)
+    request = found.base64 if found.request is msgspec.UNSET else bytes(found.request)
+    return Call(request or b"", found.attempt, found.due_ms, found.why)
+
+
+def _is_json_object(request: bytes) -> bool:
+    """Without anything around it, so that the very same bytes come out again."""
+    if not (request.startswith(b"{") and request.endswith(b"}")):
+        return False
+    try:
+        msgspec.json.decode(request)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +189,8 @@ class CallRunner:
         """The row for the attempt after this one."""
         delay_s = self._backoff_s(call_id, call.attempt) if answer.after_s is None else answer.after_s
         due_ms = max(now_ms + int(delay_s * 1000), call.due_ms + 1)
-        return Call(call.request, call.attempt + 1, due_ms, answer.why)
+        why = answer.why[:WHY_CHARS].encode(errors="replace").decode()  # an exception may hold what no UTF-8 can
+        return Call(call.request, call.attempt + 1, due_ms, why)
 
     def _backoff_s(self, call_id: bytes, attempt: int) -> float:
         """Doubling, less a jitter of up to half. It depends on call and attempt alone: a run can be replayed."""

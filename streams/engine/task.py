@@ -22,7 +22,7 @@ from heapq import merge
 from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
-from streams.engine.calls import CALLS, Again, Answered, Call, decode_call, encode_call
+from streams.engine.calls import CALLS, GROWTH_BYTES, Again, Answered, Call, decode_call, encode_call
 from streams.engine.changes import MISSING, Changes, Header, Outgoing
 from streams.engine.indexes import Index
 from streams.engine.timers import DUE_BYTES, TimerHead, due_of, timer_key
@@ -237,7 +237,11 @@ class Task:
         """Have the performer make this call after the commit, until answered. ``call_id`` is its idempotency key."""
         if self._core.performer is None:
             raise ValueError("nobody performs calls: set engine.performer")
-        self.put(CALLS, call_id, encode_call(Call(request, due_ms=self.now_ms)))
+        row = encode_call(Call(request, due_ms=self.now_ms))
+        self._refuse_oversize(
+            "a call, with room for what its attempts come to,", len(call_id) + len(row) + GROWTH_BYTES
+        )
+        self.put(CALLS, call_id, row)
 
     def cancel_call(self, call_id: bytes) -> None:
         """No further attempt; the answer to one under way is ignored."""
@@ -359,7 +363,7 @@ class Task:
             notes["exception.class"] = f"{type(exc).__module__}.{type(exc).__qualname__}"
             notes["exception.message"] = str(exc)[:MAX_STACK_CHARS]
             notes["exception.stack"] = "".join(traceback.format_exception(exc))[-MAX_STACK_CHARS:]
-        written = [(name, note.encode()) for name, note in notes.items()]
+        written = [(name, note.encode(errors="replace")) for name, note in notes.items()]
         room = MAX_RECORD_BYTES - 100 - sum(len(name) + len(note) for name, note in written)
         kept = list(headers) if sum(len(name) + len(content or b"") for name, content in headers) < room // 2 else []
         room -= sum(len(name) + len(content or b"") for name, content in kept) + len(key or b"")

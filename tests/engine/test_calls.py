@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.calls import CALLS, Again, Breaker, Call, decode_call, encode_call
+from streams.engine.calls import CALLS, GROWTH_BYTES, Again, Breaker, Call, decode_call, encode_call
 from streams.engine.failpoints import FailpointError
 from streams.engine.settings import EngineSettings
-from streams.engine.task import Task
+from streams.engine.task import MAX_RECORD_BYTES, Task
 from tests.engine.fakes import Stage, until
 
 SETTINGS = EngineSettings(
@@ -380,8 +380,45 @@ def test_back_off_doubles_to_its_maximum_and_is_the_same_in_every_run(call_id: b
     assert longest // 2 <= first <= longest
 
 
-def test_a_row_reads_as_json() -> None:
-    assert (
-        encode_call(Call(b"request", 2, 1_000, "503"))
-        == b'{"request":"cmVxdWVzdA==","attempt":2,"due_ms":1000,"why":"503"}'
-    )
+def test_a_row_reads_as_json_with_its_request_in_it() -> None:
+    row = encode_call(Call(b'{"pay": "1.20"}', 2, 1_000, "503"))
+    assert row == b'{"request":{"pay": "1.20"},"attempt":2,"due_ms":1000,"why":"503"}'
+    assert encode_call(Call(b"request")) == b'{"base64":"cmVxdWVzdA=="}'
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [b"", b"{", b"{}", b' {"a":1}', b'{"a":1}\n', b'{ "a" : 1\n}', b'{"a":"\xff"}', b"{" * 9_000 + b"}", b"\x00\xff"],
+    ids=lambda request: repr(request[:12]),
+)
+def test_a_request_comes_out_of_its_row_byte_for_byte(request_: bytes) -> None:
+    assert decode_call(encode_call(Call(request_, 3, 7, "why"))) == Call(request_, 3, 7, "why")
+
+
+@pytest.mark.parametrize("why", ["x" * 2_000_000, "\x00" * 2_000_000, "\ud800"], ids=["long", "escaped", "no UTF-8"])
+async def test_a_failure_that_says_too_much_is_cut_and_the_largest_call_is_made_again(stage: Calling, why: str) -> None:
+    request = b'{"a":"' + bytes(MAX_RECORD_BYTES - GROWTH_BYTES - 100).replace(b"\0", b"x") + b'"}'
+    stage.performer.host = lambda request: "host"  # type: ignore[method-assign]
+    stage.performer.answers[b"id"] = [RuntimeError(why)]
+    stage.task.call(b"id", request)
+    await stage.task.committed()
+    await until(lambda: (row := stage.row(b"id")) and row.attempt == 2)
+    assert (row := stage.row(b"id")) is not None
+    assert row.why.startswith("RuntimeError: ")
+    assert len(row.why) <= 500
+    assert stage.task.alive
+
+
+async def test_a_call_that_could_not_grow_is_refused(stage: Calling) -> None:
+    with pytest.raises(ValueError, match="a call, with room for what its attempts come to"):
+        stage.task.call(b"id", b'{"a":"' + b"x" * (MAX_RECORD_BYTES - 1_000) + b'"}')
+
+
+async def test_a_result_whose_effects_are_too_large_becomes_a_dead_letter_with_the_call_id(stage: Calling) -> None:
+    stage.core.result_handler = lambda task, *_: task.put("counts", b"k", bytes(MAX_RECORD_BYTES))
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: not stage.store.tables[CALLS])
+    ((_, value, headers),) = stage.transactions.committed["dead", b"id"[0] % 2]
+    assert (value, dict(headers)["origin.call"]) == (b"ok", b"id")
+    assert stage.task.alive

@@ -95,6 +95,7 @@ async def test_a_raising_handler_is_undone_and_its_record_set_aside_while_the_ot
         records = [FakeRecord(offset, headers=[("trace", b"1")], value=b"%d" % offset) for offset in range(3)]
         await stage.apply(*records, handler=handler)
         assert await answer.get(1) == 0
+    await stage.task.committed()
     assert stage.store.tables["counts"] == {b"k": b"2"}
     assert stage.transactions.values("out") == [b"1", b"2"]
     assert stage.transactions.offsets == {("in", 0): 3}
@@ -164,6 +165,16 @@ async def test_a_timer_whose_handler_raises_answers_its_own_events_alone(stage: 
         stage.transactions.hold.set()
         assert await timer.get(1) == "too late"
         assert not record.future.done()
+
+
+async def test_a_reason_that_no_utf8_can_hold_is_told_all_the_same(stage: Stage) -> None:
+    def handler(task: Task, record: FakeRecord) -> None:
+        raise ValueError("unknown name \ud800")
+
+    await stage.apply(FakeRecord(0), handler=handler)
+    await stage.task.committed()
+    ((_, _, headers),) = letters(stage)
+    assert dict(headers)["dead-letter.reason"] == b"ValueError: unknown name ?"
 
 
 async def test_a_dead_letter_fits_whatever_it_holds(stage: Stage) -> None:
