@@ -20,9 +20,10 @@ STUBBORN = [
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)",
 ]
 SUPERVISOR = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from streams.embedded.processes import Supervisor
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without it
 with Supervisor(Path(sys.argv[1])) as supervisor:
     child = supervisor.start("child", [sys.executable, "-c", "import time; time.sleep(60)"])
     print(child.pid, flush=True)

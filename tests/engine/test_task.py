@@ -1,13 +1,14 @@
 """One task, on a Kafka and a disk that do as the test says."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
 from streams.engine.changes import Outgoing
 from streams.engine.settings import EngineSettings
-from streams.engine.task import MAX_RECORD_BYTES, TIMERS, Refuse, StoreError, Task, TaskBroken
+from streams.engine.task import MAX_RECORD_BYTES, TIMERS, Refuse, StoreError, Task, TaskBroken, WallClock
 from streams.engine.timers import timer_key
 from tests.engine.fakes import FakeRecord, Stage, until
 
@@ -436,6 +437,15 @@ async def test_back_off_grows_with_breaks_in_a_row_and_is_forgotten_after_steady
     await stage.task.close()
 
 
+def test_the_time_that_a_machine_was_suspended_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = WallClock()
+    began_ms, began = clock.now_ms(), clock.monotonic()
+    read = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda which: read(which) + 60)
+    assert 60_000 <= clock.now_ms() - began_ms < 70_000
+    assert 60 <= clock.monotonic() - began < 70
+
+
 # -- timers -----------------------------------------------------------------------------------------------------------
 
 
@@ -512,6 +522,18 @@ async def test_a_timer_whose_transaction_broke_fires_again_after_the_reopening(s
     stage.opened().start()
     await until(lambda: not stage.store.tables[TIMERS])
     assert fired == [b"t", b"t"]
+
+
+async def test_a_timer_that_came_due_while_the_loop_stood_still_fires_at_the_next_look() -> None:
+    stage = Stage(EngineSettings(look_again_s=0.01))
+    fired: list[bytes] = []
+    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    stage.task.start()
+    stage.task.set_timer(stage.clock.ms + 3_600_000, b"t", b"")
+    await stage.task.committed()
+    stage.clock.ms += 3_600_000
+    await until(lambda: fired)
+    await stage.core.close_all()
 
 
 async def test_a_burst_of_timers_is_fired_in_slices_through_a_small_head() -> None:
