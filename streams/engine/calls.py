@@ -156,7 +156,7 @@ class CallRunner:
     ) -> None:
         self._settings, self._clock, self._performer = settings, clock, performer
         self._failpoint, self._broken = failpoint, broken
-        self._later: list[tuple[int, int, Task, bytes]] = []
+        self._later: list[tuple[int, int, Task, bytes, int]] = []  # due on our own clock, as a task's may be another's
         self._ready: OrderedDict[str, deque[Queued]] = OrderedDict()
         self._breakers: defaultdict[str, Breaker] = defaultdict(lambda: Breaker(settings))
         self._running: defaultdict[str, int] = defaultdict(int)
@@ -169,8 +169,10 @@ class CallRunner:
 
     def add(self, task: "Task", call_id: bytes) -> None:
         """A committed call, to be made when it is due."""
+        due_ms = task.calls[call_id]
+        own_due_ms = _ms(self._clock.monotonic()) + due_ms - task.now_ms
         self._count += 1
-        heapq.heappush(self._later, (task.calls[call_id], self._count, task, call_id))
+        heapq.heappush(self._later, (own_due_ms, self._count, task, call_id, due_ms))
         self._start_due()
 
     def forget(self, task: "Task") -> None:
@@ -205,42 +207,44 @@ class CallRunner:
         performer = self._performer()
         if performer is None:
             return
-        self._collect_due(performer)
+        now = self._clock.monotonic()
+        self._collect_due(performer, now)
         for _ in range(len(self._ready)):
             host, queue = next(iter(self._ready.items()))
             self._ready.move_to_end(host)
-            while queue and self._may_start(host):
+            while queue and self._may_start(host, now):
                 self._start(performer, host, *queue.popleft())
             if not queue:
                 del self._ready[host]
-        self._wake_later()
+        self._wake_later(now)
 
-    def _collect_due(self, performer: Performer) -> None:
-        now_ms = self._clock.now_ms()
-        while self._later and self._later[0][0] <= now_ms:
-            due_ms, _, task, call_id = heapq.heappop(self._later)
+    def _collect_due(self, performer: Performer, now: float) -> None:
+        while self._later and self._later[0][0] <= _ms(now):
+            _, _, task, call_id, due_ms = heapq.heappop(self._later)
             row = task.get(CALLS, call_id) if task.calls.get(call_id) == due_ms else None
             if row is not None and call_id not in task.running_calls:
                 host = _host(performer, decode_call(row).request)
                 self._ready.setdefault(host, deque()).append((task, call_id))
 
-    def _may_start(self, host: str) -> bool:
+    def _may_start(self, host: str, now: float) -> bool:
         return (
             self.running < self._settings.calls_at_once
             and self._running[host] < self._settings.calls_per_host
-            and self._breakers[host].lets_through(self._clock.monotonic())
+            and self._breakers[host].lets_through(now)
         )
 
-    def _wake_later(self) -> None:
+    def _wake_later(self, now: float) -> None:
+        """A host whose rest is over and that still waits, waits for a slot: the call that ends then looks again."""
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
         resting = [self._breakers[host] for host in self._ready]
-        delays = [b.tries_again_at - self._clock.monotonic() for b in resting if b.open and not b.trying]
+        delays = [b.tries_again_at - now for b in resting if b.open and not b.trying and b.tries_again_at > now]
         if self._later:
-            delays.append((self._later[0][0] - self._clock.now_ms()) / 1000)
+            delays.append((self._later[0][0] - _ms(now)) / 1000)
         if delays:
-            self._wake = asyncio.get_running_loop().call_later(max(0.0, min(delays)), self._start_due)
+            delay_s = min(*delays, self._settings.look_again_s)
+            self._wake = asyncio.get_running_loop().call_later(delay_s, self._start_due)
 
     # -- one attempt ------------------------------------------------------------------------------------------------
 
@@ -294,6 +298,10 @@ class CallRunner:
             return Again(f"no answer within {self._settings.call_timeout_s:g} s")
         except Exception as exc:
             return Again(f"{type(exc).__name__}: {exc}")
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 def _host(performer: Performer, request: bytes) -> str:

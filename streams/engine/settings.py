@@ -28,6 +28,9 @@ class EngineSettings:
     timer_head: int = 1024
     """The earliest timers kept in memory, a task; the others stay in RocksDB."""
 
+    look_again_s: float = 60.0
+    """Longest wait for a timer or call before the clock is read again: a suspended machine's loop does not count."""
+
     calls_at_once: int = 64
     """Outgoing calls under way in this worker."""
     calls_per_host: int = 16

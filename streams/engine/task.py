@@ -102,13 +102,14 @@ class WallClock:
     """The wall clock when this was made, carried on by the monotonic one: a clock that is set fires nothing early."""
 
     def __init__(self) -> None:
-        self._began = time.time() - time.monotonic()
+        self._began = time.time() - self.monotonic()
 
     def now_ms(self) -> int:
-        return int((self._began + time.monotonic()) * 1000)
+        return int((self._began + self.monotonic()) * 1000)
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        """Where the system can tell, the time that the machine was suspended counts: others went on meanwhile."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class Refuse(Exception):
@@ -386,7 +387,7 @@ class Task:
             return
         first = next((key for key in self.timers if self.get(TIMERS, key) is not None), None)
         if first is not None:
-            delay_s = (due_of(first) - self.now_ms) / 1000
+            delay_s = min((due_of(first) - self.now_ms) / 1000, self._core.settings.look_again_s)
             self._timer_handle = asyncio.get_running_loop().call_later(max(0.0, delay_s), self._fire_timers)
 
     def _fire_timers(self) -> None:

@@ -11,7 +11,7 @@ from streams.engine.calls import CALLS, GROWTH_BYTES, Again, Breaker, Call, deco
 from streams.engine.failpoints import FailpointError
 from streams.engine.settings import EngineSettings
 from streams.engine.task import MAX_RECORD_BYTES, Task
-from tests.engine.fakes import Stage, until
+from tests.engine.fakes import FakeClock, Stage, until
 
 SETTINGS = EngineSettings(
     calls_at_once=4, calls_per_host=2, call_timeout_s=0.05, retry_first_s=10, breaker_failures=100, close_calls_s=0.05
@@ -344,6 +344,50 @@ async def test_a_host_that_fails_is_left_alone_then_tried_with_one_call() -> Non
     stage.performer.answers = {}
     await stage.pass_time(5)
     await until(lambda: len(stage.results) == 5)
+    await stage.core.close_all()
+
+
+async def test_a_back_off_is_as_long_whatever_the_worker_takes_the_time_to_be(stage: Calling) -> None:
+    """A task's clock starts from the wall clock when it opens, the runner's when the worker does."""
+    await stage.task.close()
+    stage.store.tables[CALLS] = {b"id": encode_call(Call(b"host/x", due_ms=stage.clock.ms - 3_600_000 + 10_000))}
+    clock, stage.clock = stage.clock, BehindClock(stage.clock)
+    stage.opened().start()
+    stage.clock = clock
+    await stage.pass_time(9)
+    assert stage.performer.calls == [], "the task's clock says: not yet"
+    await stage.pass_time(1)
+    await until(lambda: stage.results)
+
+
+class BehindClock(FakeClock):
+    """Whose wall clock was set back by an hour before it was read."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms() - 3_600_000
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+
+async def test_a_host_whose_rest_is_over_while_every_slot_is_taken_spins_nothing() -> None:
+    stage = Calling(EngineSettings(calls_at_once=1, breaker_failures=1, breaker_first_s=5, retry_first_s=6))
+    stage.task.start()
+    stage.performer.answers[b"down"] = [Again("down", after_s=1)]
+    stage.task.call(b"down", b"down/x")
+    await stage.task.committed()
+    await until(lambda: (row := stage.row(b"down")) and row.attempt == 2)
+    stage.performer.gate.clear()
+    stage.task.call(b"slow", b"slow/x")
+    await stage.task.committed()
+    await until(lambda: stage.performer.running)
+    await stage.pass_time(6)
+    assert stage.core.calls._wake is None, "nothing to do before the slow call ends"
+    stage.performer.gate.set()
+    await until(lambda: len(stage.results) == 2)
     await stage.core.close_all()
 
 
