@@ -11,10 +11,9 @@ status, or a body that does not say what the status promises, cannot be helped b
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
 from processors.events import CallAnswered, ChargeFailed, PrepareFailed, RefundFailed, TicketReceived
 from topics.identity import owner_of
@@ -66,23 +65,26 @@ class _Charge(msgspec.Struct, frozen=True):
     currency: Currency
 
 
-class _Reasons(msgspec.Struct, frozen=True):
-    status: Annotated[str, Meta(max_length=200)] | int = ""
-    reason: str = ""
-    detail: str = ""
+class _Said(msgspec.Struct, frozen=True):
+    """What an answer may say. Of any type: an odd value in one field takes nothing from the others."""
+
+    status: Any = None
+    reason: Any = None
+    detail: Any = None
 
 
 _MEANINGS: dict[str, Callable[[CallAnswered], Any]] = {"charge": _charge, "refund": _refund, "prepare": _prepare}
 _charges = Reader[_Charge](_Charge)
-_reasons = Reader[_Reasons](_Reasons)
+_bodies = Reader[_Said](_Said)
 
 
 def _said(answer: CallAnswered, field: str) -> str:
-    """What the body says in one of its fields; nothing if it is not such a body."""
+    """The text in one of the body's fields; nothing if there is none, or if it is not such a body."""
     try:
-        return str(getattr(_reasons.read(answer.body.encode()), field))[:200]
+        text = getattr(_bodies.read(answer.body.encode()), field)
     except Undecodable:
         return ""
+    return text[:200] if isinstance(text, str) else ""
 
 
 def _reason(answer: CallAnswered) -> str:

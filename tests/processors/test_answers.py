@@ -38,6 +38,15 @@ CHARGE = '{"charge_id": "c1", "amount": 630, "currency": "INR", "more": true}'
         ("prepare", 409, '{"reason": "closed"}', TicketRejected(order=ORDER, reason="closed")),
         ("prepare", 422, '{"status": 422, "detail": "no thali"}', TicketRejected(order=ORDER, reason="no thali")),
         ("prepare", 404, '{"reason": ["odd"]}', PrepareFailed("answered 404")),
+        ("prepare", 200, '{"status": "accepted", "reason": null}', TicketAccepted(order=ORDER)),
+        (
+            "prepare",
+            409,
+            '{"reason": "closed", "detail": {"until": "18:00"}}',
+            TicketRejected(order=ORDER, reason="closed"),
+        ),
+        ("prepare", 200, '{"status": ["accepted"]}', PrepareFailed("answered 200")),
+        ("charge", 402, '{"status": null, "reason": "no funds"}', Declined(order=ORDER, reason="no funds")),
     ],
 )
 def test_an_answer_means(kind: Any, status: int, body: str, means: Any) -> None:
