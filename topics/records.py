@@ -68,6 +68,8 @@ class Reader(Generic[T]):
             raise Undecodable(reason, pointer) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Undecodable(f"not JSON: {error}") from None
+        except RecursionError:
+            raise Undecodable("the JSON is nested too deeply") from None
 
 
 def write(record: msgspec.Struct) -> bytes:
