@@ -3,12 +3,14 @@
 Rules:
 1. Becoming available begins a *shift*. What dispatch says carries the shift it knows, and counts only in that one.
 2. A driver has at most one delivery. Whoever assigns another is told that the driver refuses.
-3. A request that is sent again is absorbed and answered like the first one.
+3. A request that is sent again is absorbed and answered like the first one, however late: the last few are
+   remembered. Under the id of another request it is refused.
 4. Where the driver is matters to dispatch while waiting, by the cell, and to the delivery while delivering, by the
    time of arrival. A location older than the last is absorbed.
 """
 
 from enum import Enum
+from hashlib import sha256
 
 import msgspec
 
@@ -21,6 +23,9 @@ from topics.drivers import Assign, Delivered, PickedUp, SetAvailable, SetUnavail
 from topics.locations import Location
 from topics.places import Position
 from topics.records import Record, epoch_ms, instant
+
+HEARD = 8
+"""How many requests a driver's row remembers."""
 
 
 class Stage(Enum):
@@ -42,6 +47,15 @@ class Assignment(msgspec.Struct, frozen=True):
     dropoff: Position
 
 
+class Heard(msgspec.Struct, frozen=True, array_like=True):
+    """A request to work or not to, that was taken."""
+
+    id: str
+    """16 hex digits of the SHA-256 of its id: ids may be long."""
+    region: str
+    """Where the driver wanted to work; empty: nowhere."""
+
+
 class Driver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One driver."""
 
@@ -55,8 +69,8 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of when the last ``Location`` is, by the clock of the driver's app: older ones are absorbed."""
     cell: str
     """The H3 cell of ``position``; that which dispatch knows the driver in, while waiting."""
-    available_id: str = ""
-    """Id of the last SetAvailable that was taken: a repeat of it is absorbed."""
+    heard: tuple[Heard, ...] = ()
+    """The last requests that were taken or absorbed, the latest last: a late copy must not undo what came after."""
     assignment: Assignment | None = None
     last: Assignment | None = None
     """The assignment that was finished last."""
@@ -77,9 +91,14 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # -- guards ----------------------------------------------------------------------------------------------------------
 
 
-def taken_already(driver: Driver, event: SetAvailable, _: Moment) -> bool:
-    """taken already (same id)"""
-    return bool(event.id) and event.id == driver.available_id
+def heard_already(driver: Driver, event: SetAvailable | SetUnavailable, _: Moment) -> bool:
+    """heard already (same id)"""
+    return bool(event.id) and _heard(event) in driver.heard
+
+
+def id_of_another(driver: Driver, event: SetAvailable | SetUnavailable, _: Moment) -> bool:
+    """its id is another request's"""
+    return bool(event.id) and _heard(event).id in [heard.id for heard in driver.heard]
 
 
 def same_region(driver: Driver, event: SetAvailable, _: Moment) -> bool:
@@ -144,7 +163,7 @@ def sign_on(driver: Driver | None, event: SetAvailable, moment: Moment) -> Decis
         cell="",
     )
     on = _new_shift(_at(known, event.position, known.located_ms, moment))
-    on = msgspec.structs.replace(on, region=event.region, available_id=event.id)
+    on = _remember(msgspec.structs.replace(on, region=event.region), event)
     return Decision(state=on, emit=(_available(on, moment),))
 
 
@@ -154,9 +173,14 @@ def change_region(driver: Driver, event: SetAvailable, moment: Moment) -> Decisi
     return msgspec.structs.replace(decision, emit=(_gone(driver, moment), *decision.emit))
 
 
-def sign_off(driver: Driver, _event: SetUnavailable, moment: Moment) -> Decision[Driver]:
+def sign_off(driver: Driver, event: SetUnavailable, moment: Moment) -> Decision[Driver]:
     """dispatch: DriverGone"""
-    return Decision(emit=(_gone(driver, moment),))
+    return Decision(state=_remember(driver, event), emit=(_gone(driver, moment),))
+
+
+def remember(driver: Driver, event: SetAvailable | SetUnavailable, _: Moment) -> Decision[Driver]:
+    """nothing: it is so already; the request is remembered"""
+    return Decision(outcome=Outcome.ABSORBED, state=_remember(driver, event))
 
 
 def take(driver: Driver, event: Assign, moment: Moment) -> Decision[Driver]:
@@ -274,6 +298,11 @@ def refuse_shift(_driver: Driver, _event: SetAvailable, __: Moment) -> Decision[
     return refused("the driver has a delivery, and is available when it is delivered")
 
 
+def refuse_id(_driver: Driver, event: SetAvailable | SetUnavailable, __: Moment) -> Decision[Driver]:
+    """refused"""
+    return refused(f"the key {event.id[:200]!r} was used for another request: a new request needs a key of its own")
+
+
 def refuse_delivery(driver: Driver, event: PickedUp | Delivered, _: Moment) -> Decision[Driver]:
     """refused"""
     has = driver.assignment
@@ -293,13 +322,16 @@ TABLE: Table[Driver] = Table(
     (
         # shifts
         Transition((None,), SetAvailable, WAITING, sign_on),
-        Transition(KNOWN, SetAvailable, None, absorb, when=taken_already),
+        Transition(KNOWN, SetAvailable, None, absorb, when=heard_already),
+        Transition(KNOWN, SetAvailable, None, refuse_id, when=id_of_another),
         Transition((IDLE,), SetAvailable, WAITING, sign_on),
-        Transition((WAITING,), SetAvailable, None, absorb, when=same_region),
+        Transition((WAITING,), SetAvailable, None, remember, when=same_region),
         Transition((WAITING,), SetAvailable, None, change_region),
         Transition(BUSY, SetAvailable, None, refuse_shift),
+        Transition(KNOWN, SetUnavailable, None, absorb, when=heard_already),
+        Transition(KNOWN, SetUnavailable, None, refuse_id, when=id_of_another),
         Transition((WAITING,), SetUnavailable, IDLE, sign_off),
-        Transition((IDLE,), SetUnavailable, None, absorb),
+        Transition((IDLE,), SetUnavailable, None, remember),
         Transition(BUSY, SetUnavailable, None, refuse_break),
         # deliveries
         Transition(KNOWN, Assign, None, absorb, when=finished_already),
@@ -342,6 +374,18 @@ def _said_ms(event: Location, moment: Moment) -> int:
 def _at(driver: Driver, position: Position, at_ms: int, moment: Moment) -> Driver:
     where = cell(position, moment.parameters.dispatch_resolution)
     return msgspec.structs.replace(driver, position=position, located_ms=at_ms, cell=where)
+
+
+def _heard(event: SetAvailable | SetUnavailable) -> Heard:
+    region = event.region if isinstance(event, SetAvailable) else ""
+    return Heard(sha256(event.id.encode()).hexdigest()[:16], region)
+
+
+def _remember(driver: Driver, event: SetAvailable | SetUnavailable) -> Driver:
+    """A request without an id cannot be told from the next one."""
+    if not event.id:
+        return driver
+    return msgspec.structs.replace(driver, heard=(*driver.heard, _heard(event))[-HEARD:])
 
 
 def _new_shift(driver: Driver) -> Driver:

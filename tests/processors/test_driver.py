@@ -3,8 +3,10 @@
 from typing import Any
 
 import msgspec
+import pytest
 
-from processors.driver import TABLE, Assignment, Driver, Stage, decide
+from processors.decision import Decision, Outcome
+from processors.driver import HEARD, TABLE, Assignment, Driver, Stage, decide
 from processors.geography import cell, travel_ms
 from processors.parameters import Parameters
 from tests.processors import grid
@@ -23,6 +25,8 @@ TO_KITCHEN, ON = travel_ms(STREET, KITCHEN, P), travel_ms(KITCHEN, HOME, P)
 def at(stage: Stage) -> Driver:
     """In the fourth shift, on the street; busy with HAS, or done with LAST."""
     busy = stage in (Stage.DELIVERING, Stage.PICKED_UP)
+    heard = decide(decide(None, available("asha/available/4"), NOW, P).state, unavailable("asha/off/3"), NOW, P).state
+    assert heard is not None
     return Driver(
         id=DRIVER,
         stage=stage,
@@ -31,7 +35,7 @@ def at(stage: Stage) -> Driver:
         position=STREET,
         located_ms=NOW - 10_000,
         cell=cell(STREET, P.dispatch_resolution),
-        available_id="asha/available/4",
+        heard=heard.heard,
         assignment=HAS if busy else None,
         last=LAST,
         eta_ms=NOW - 10_000 + TO_KITCHEN + ON if busy else None,
@@ -40,6 +44,19 @@ def at(stage: Stage) -> Driver:
 
 def available(event_id: str, region: str = "fort") -> SetAvailable:
     return SetAvailable(id=event_id, driver=DRIVER, region=region, position=KITCHEN)
+
+
+def unavailable(event_id: str) -> SetUnavailable:
+    return SetUnavailable(id=event_id, driver=DRIVER)
+
+
+def run(*events: SetAvailable | SetUnavailable) -> Decision[Driver]:
+    """The last decision, and the state after it."""
+    driver: Driver | None = None
+    for event in events:
+        decision = decide(driver, event, NOW, P)
+        driver = decision.state or driver
+    return msgspec.structs.replace(decision, state=driver)
 
 
 def assign(shift: int, assignment: Assignment = HAS) -> Assign:
@@ -65,7 +82,11 @@ EVENTS: dict[str, Any] = {
     "available-again": available("asha/available/4"),
     "available-anonymously": available(""),
     "available-elsewhere": available("asha/available/5", "bandra"),
-    "unavailable": SetUnavailable(driver=DRIVER),
+    "available-other-key": available("asha/available/4", "bandra"),
+    "unavailable": unavailable("asha/off/4"),
+    "unavailable-again": unavailable("asha/off/3"),
+    "unavailable-anonymous": unavailable(""),
+    "unavailable-other-key": unavailable("asha/available/4"),
     "assign": assign(4),
     "assign-late": assign(3),
     "assign-another": assign(4, Assignment("bites:1002", 1, "lakshmi", KITCHEN, HOME)),
@@ -88,7 +109,11 @@ available             WAITING_FOR_WORK WAITING_FOR_WORK =                x      
 available-again       WAITING_FOR_WORK =                =                =                =
 available-anonymously WAITING_FOR_WORK WAITING_FOR_WORK =                x                x
 available-elsewhere   WAITING_FOR_WORK WAITING_FOR_WORK !                x                x
+available-other-key   WAITING_FOR_WORK x                x                x                x
 unavailable           ?                =                IDLE             x                x
+unavailable-again     ?                =                =                =                =
+unavailable-anonymous ?                =                IDLE             x                x
+unavailable-other-key ?                x                x                x                x
 assign                !                !                DELIVERING       =                =
 assign-late           !                !                !                =                =
 assign-another        !                !                DELIVERING       !                !
@@ -129,6 +154,43 @@ def test_every_shift_has_a_number_of_its_own() -> None:
 def test_a_request_sent_again_after_the_shift_it_began_begins_no_other() -> None:
     for stage in ("IDLE", "WAITING_FOR_WORK", "DELIVERING", "PICKED_UP"):
         assert decide(STATES[stage], EVENTS["available-again"], NOW, P).emit == ()
+
+
+K1, K2, U1, U2 = available("k1"), available("k2"), unavailable("u1"), unavailable("u2")
+
+
+@pytest.mark.parametrize(
+    ("before", "late", "stage"),
+    [
+        pytest.param((K1, U1, K2), U1, Stage.WAITING_FOR_WORK, id="the sign-off before this shift"),
+        pytest.param((K1, U1, U2, K2), U2, Stage.WAITING_FOR_WORK, id="a sign-off that changed nothing"),
+        pytest.param((K1, U1, K2, U2), K1, Stage.IDLE, id="the sign-on of an earlier shift"),
+        pytest.param((K1, K2, U1), K2, Stage.IDLE, id="a sign-on that changed nothing"),
+    ],
+)
+def test_a_late_copy_of_a_request_does_not_undo_what_came_after(
+    before: tuple[SetAvailable | SetUnavailable, ...], late: SetAvailable | SetUnavailable, stage: Stage
+) -> None:
+    decision = run(*before, late)
+    assert (decision.outcome, decision.emit) == (Outcome.ABSORBED, ())
+    assert decision.state is not None
+    assert decision.state.stage is stage
+
+
+def test_a_request_under_the_key_of_another_is_refused_and_told_why() -> None:
+    for other in (available("k1", "bandra"), unavailable("k1")):
+        decision = run(K1, other)
+        assert decision.outcome is Outcome.REFUSED
+        assert decision.reason == "the key 'k1' was used for another request: a new request needs a key of its own"
+
+
+def test_a_driver_s_row_does_not_grow_with_what_is_asked() -> None:
+    asked = [(available if number % 2 else unavailable)(f"{number}/" + "x" * 100_000) for number in range(1, 30)]
+    driver = run(*asked).state
+    assert driver is not None
+    assert len(driver.heard) == HEARD
+    assert len(msgspec.json.encode(driver)) < 1000
+    assert run(*asked, asked[-HEARD]).outcome is Outcome.ABSORBED
 
 
 def test_who_changes_the_region_leaves_the_old_one() -> None:
