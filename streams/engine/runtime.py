@@ -3,18 +3,20 @@
 Everything is plugged in through settings (``exactly_once``) and ``app.transport``; nothing of Faust is changed. Each
 name that is overridden or relied on here has a test that fails when a new version of Faust or aiokafka has it no more.
 
-    fetch     Consumer._getmany -> BatchScheduler -> Consumer._to_message binds each batch to its task
+    fetch     Consumer._getmany -> FetchedRecords -> BatchScheduler -> Consumer._to_message binds each batch to its task
     open      Recovery._restart_recovery, after an assignment and after a task broke: one procedure for both
     close     TransactionManager.on_partitions_revoked and on_rebalance; TableManager.on_stop when the worker ends
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
 import faust
+from aiokafka.errors import ConsumerStoppedError
 from faust.app.base import App
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
@@ -24,6 +26,7 @@ from faust.types import TP, AppT
 from faust.types.tuples import ConsumerMessage
 from mode import Service
 
+from streams.engine.fetch import FetchedRecords
 from streams.engine.provision import NoBroker, TopicsDiffer
 from streams.engine.task import Record, Task
 from streams.engine.transactions import OldBroker
@@ -84,10 +87,30 @@ class TaskWorker(faust.Worker):
 
 
 class TaskConsumerThread(AIOKafkaConsumerThread):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._fetched = FetchedRecords(self.app.conf.id)
+
     def _create_worker_consumer(self, transport: Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = cast(TaskTransport, transport).engine.settings.fetch_max_wait_ms
         return consumer
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109
+        max_records: int | None = None,
+    ) -> Any:
+        """A record that cannot be decoded would end the worker, and every one that is started after it."""
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        with fetcher._subscriptions.fetch_context():
+            return await self._fetched.take(fetcher, active_partitions, timeout or 0.0, max_records or sys.maxsize)
 
 
 class TaskFetcher(Fetcher):

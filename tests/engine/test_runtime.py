@@ -16,6 +16,7 @@ import faust.stores
 import pytest
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.consumer.fetcher import Fetcher as AIOKafkaFetcher
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.app.base import App
 from faust.assignor.partition_assignor import PartitionAssignor
@@ -36,6 +37,7 @@ from tests.engine.fakes import Stage
 OVERRIDDEN: list[tuple[type, type, str]] = [
     (Worker, runtime.TaskWorker, "on_first_start"),
     (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "_create_worker_consumer"),
+    (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "_fetch_records"),
     (Fetcher, runtime.TaskFetcher, "_fetcher"),
     (Consumer, runtime.TaskConsumer, "perform_seek"),
     (Consumer, runtime.TaskConsumer, "_new_consumer_thread"),
@@ -111,6 +113,11 @@ RELIED_ON: list[tuple[object, str]] = [
     (AIOKafkaClient, "get_random_node"),
     (AIOKafkaClient, "set_topics"),
     (AIOKafkaFetcher, "fetched_records"),
+    (AIOKafkaFetcher, "_create_fetch_waiter"),
+    (AIOKafkaFetcher, "_notify"),
+    (FetchResult, "check_assignment"),
+    (FetchResult, "has_more"),
+    (FetchResult, "_update_position"),
     (GroupCoordinator, "reset_generation"),
     (ConnectionGroup, "COORDINATION"),
     (CoordinationType, "TRANSACTION"),
@@ -137,6 +144,7 @@ def test_the_overridden_signatures_are_called_as_before() -> None:
     assert names(TransactionManager.on_rebalance) == ["self", "assigned", "revoked", "newly_assigned"]
     assert names(TransactionManager.commit) == ["self", "offsets", "start_new_transaction"]
     assert names(TransactionManager.send)[:7] == ["self", "topic", "key", "value", "partition", "timestamp", "headers"]
+    assert names(AIOKafkaConsumerThread._fetch_records) == names(runtime.TaskConsumerThread._fetch_records)
     assert names(AIOKafkaConsumerThread._create_worker_consumer) == ["self", "transport"]
     assert names(Transport.__init__) == ["self", "args", "kwargs"]
 

@@ -1,0 +1,113 @@
+"""What aiokafka has fetched, taken so that a partition that cannot be read holds back nothing but itself.
+
+aiokafka's own ``fetched_records`` raises at a record that it cannot decode and forgets what it has taken before it, of
+this partition and of others, though their positions have moved on: those records would be lost.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.consumer.fetcher import FetchResult
+
+log = logging.getLogger(__name__)
+
+HELD_S = 60.0
+"""Until a partition that could not be read is fetched again, and complained about again."""
+UNREADABLE = (
+    "%s/%d cannot be read at offset %d: %r. It waits there and is tried again every minute, while everything else goes "
+    "on. To step over what cannot be read, stop the workers and set the offset after it: kafka-consumer-groups.sh "
+    "--group %s --topic %s:%d --reset-offsets --to-offset %d --execute"
+)
+
+
+class FetchedRecords:
+    """The records of one consumer of ``group``. To be used in the consumer's own thread."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._held: dict[TopicPartition, tuple[object, float]] = {}
+
+    async def take(
+        self, fetcher: Any, partitions: Collection[TopicPartition], wait_s: float, limit: int
+    ) -> dict[TopicPartition, list[Any]]:
+        """At most ``limit`` records of these partitions, waiting for the next fetch where there are none yet."""
+        if fetcher._subscriptions.reassignment_in_progress:
+            await fetcher._subscriptions.wait_for_assignment()
+        taken = self._take(fetcher, partitions, limit)
+        if taken or not wait_s:
+            return taken
+        waiter = fetcher._create_fetch_waiter()
+        try:
+            done, _ = await asyncio.wait([waiter], timeout=wait_s)
+        finally:
+            waiter.cancel()
+        if not done or fetcher._closed:
+            return {}
+        waiter.result()
+        return self._take(fetcher, partitions, limit)
+
+    def _take(
+        self, fetcher: Any, partitions: Collection[TopicPartition], limit: int
+    ) -> dict[TopicPartition, list[Any]]:
+        taken: dict[TopicPartition, list[Any]] = {}
+        for tp, fetched in list(fetcher._records.items()):
+            if tp not in partitions:
+                if not fetcher._subscriptions.is_assigned(tp):
+                    del fetcher._records[tp]
+            elif (
+                limit
+                and not self._is_held(fetcher, tp, fetched)
+                and (records := self._read(fetcher, tp, fetched, limit))
+            ):
+                taken[tp] = records
+                limit -= len(records)
+        return taken
+
+    def _read(self, fetcher: Any, tp: TopicPartition, fetched: Any, limit: int) -> list[Any]:
+        """``FetchResult.getall``, which keeps what comes before a record that cannot be decoded."""
+        if type(fetched) is not FetchResult:
+            self._hold(
+                tp, fetched, fetcher._subscriptions.subscription.assignment.state_value(tp).position, fetched._error
+            )
+            return []
+        records: list[Any] = []
+        if not fetched.check_assignment(tp) or not fetched.has_more():
+            self._done(fetcher, tp)
+            return records
+        undecoded = fetched._partition_records
+        try:
+            for record in undecoded:
+                records.append(record)
+                if len(records) == limit:
+                    break
+            else:
+                self._done(fetcher, tp)
+        except Exception as exc:
+            self._hold(tp, fetched, undecoded.next_fetch_offset, exc)
+        fetched._update_position()
+        return records
+
+    @staticmethod
+    def _done(fetcher: Any, tp: TopicPartition) -> None:
+        """Have it fetched for again."""
+        del fetcher._records[tp]
+        fetcher._notify(fetcher._wait_consume_future)
+
+    def _hold(self, tp: TopicPartition, fetched: object, offset: int, exc: BaseException) -> None:
+        """As long as it is there, nothing is fetched for its partition."""
+        self._held[tp] = (fetched, time.monotonic())
+        log.error(UNREADABLE, tp.topic, tp.partition, offset, exc, self._group, tp.topic, tp.partition, offset + 1)
+
+    def _is_held(self, fetcher: Any, tp: TopicPartition, fetched: object) -> bool:
+        held, since = self._held.get(tp, (None, 0.0))
+        if held is not fetched:  # a seek has dropped it
+            self._held.pop(tp, None)
+            return False
+        if time.monotonic() - since > HELD_S:
+            del self._held[tp]
+            self._done(fetcher, tp)
+        return True
