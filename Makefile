@@ -44,7 +44,7 @@ kafka-stop: .venv/installed-embedded ## stop the embedded Kafka; what it holds s
 	@$(BIN)/python -m streams.embedded stop
 
 test: lint ## lint, then all tests; ARGS='-k name' picks some, JOBS=3 run at once
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 lint: .venv/installed-dev ## style, format, strict types, who may import whom
 	@$(BIN)/ruff check .

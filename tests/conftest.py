@@ -6,9 +6,11 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.lock import FileLock
@@ -20,6 +22,27 @@ LIB = HOME / "kafka" / "lib"
 # No deadline for one example, which a busy machine misses; and a failure prints what makes it fail again.
 settings.register_profile("dabbawala", deadline=None, print_blob=True)
 settings.load_profile("dabbawala")
+
+
+OWN_STACK = ("tests/flow/test_kills.py", "tests/flow/test_workers.py")
+"""The files of `tests/flow` whose tests share a stack among themselves; those of the others share one together."""
+
+
+class StacksTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """Sends tests that share a stack to the same process, which starts it once, and every other one where there is
+    time. (xdist's own `--dist loadgroup` does nothing with pytest 9, which does not read the ids that it gives.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file in OWN_STACK:
+            return file
+        return "tests/flow" if file.startswith("tests/flow/") else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StacksTogether:
+    """How tests are spread over processes (`-n`)."""
+    return StacksTogether(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,6 @@ from tests.flow.hand_pos import RECEIVED, HandPos
 from tests.stack import Stack
 from topics.restaurants import Restaurant
 
-pytestmark = pytest.mark.xdist_group("flow")
-
 
 @pytest.fixture
 async def placed(client: Client, kitchen: Restaurant, unique: str) -> str:

@@ -5,16 +5,12 @@ import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-import pytest
-
 from simulators.streets import metres, moved
 from tests.flow.client import Body, Client, Driver, an_order, order_id, place
 from tests.flow.reading import Following
 from topics.families import DELIVERIES, DISPATCH, LOCATIONS
 from topics.places import Position
 from topics.restaurants import Restaurant
-
-pytestmark = pytest.mark.xdist_group("flow")
 
 RIDE_MPS = 5.0 / 1.3
 """As the crow flies: 5 m/s on roads that are a third longer."""

@@ -16,7 +16,7 @@ from tests.stack import Stack
 from topics.families import ORDER_UPDATES
 from topics.restaurants import Restaurant
 
-pytestmark = [pytest.mark.xdist_group("flow-kills"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,6 @@ from topics.families import DEAD_LETTERS, ORDER_UPDATES, ORDERS
 from topics.identity import external_id_of
 from topics.restaurants import Restaurant
 
-pytestmark = pytest.mark.xdist_group("flow")
-
 
 async def delivered_once(client: Client, order: str) -> None:
     """Wait until it is, and look at what the parties outside wrote down."""

@@ -11,8 +11,6 @@ from tests.flow.reading import PARTITIONS, Following, headers
 from topics.families import DEAD_LETTERS, ORDERS, SOURCES, Family
 from topics.restaurants import Restaurant
 
-pytestmark = pytest.mark.xdist_group("flow")
-
 A_DAY = timedelta(days=1)
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -9,8 +9,6 @@ from tests.flow.client import Client, Driver, an_order, order_id
 from tests.stack import FAUST, Stack, run_command
 from topics.restaurants import Restaurant
 
-pytestmark = pytest.mark.xdist_group("flow")
-
 TABLES = {
     "orders",
     "bodies",

@@ -12,8 +12,6 @@ from tests.flow.reading import PARTITIONS
 from tests.stack import Stack, installed
 from topics.restaurants import Restaurant
 
-pytestmark = pytest.mark.xdist_group("flow-workers")
-
 
 @pytest.fixture(scope="module")
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
