@@ -3,14 +3,17 @@
 import msgspec
 
 from topics.orders import Item, Placed
-from topics.records import epoch_ms
+from topics.records import epoch_ms, write
 from topics.restaurants import Restaurant
 
 HOUR_MS = 3_600_000
+LONGEST_AHEAD_DAYS = 30
+LARGEST_ORDER = 256 * 1024
+"""In bytes of JSON: an order's row and its records are to stay far below what Kafka takes, 1 MiB."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """What is wrong with an order: the JSON pointer (RFC 6901) of the field, and why."""
+    """What is wrong with an order: the JSON pointer (RFC 6901) of the field, empty for the whole order, and why."""
 
     pointer: str
     detail: str
@@ -25,8 +28,14 @@ def check(placed: Placed, restaurant: Restaurant | None, at_ms: int) -> list[Pro
         problems.append(Problem("/restaurant", f"there is no restaurant {placed.restaurant!r}"))
     if placed.total != (expected := _total(placed)):
         problems.append(Problem("/total", f"the total is {placed.total}, but {_sum(placed)} = {expected}"))
-    if placed.deliver_at is not None and epoch_ms(placed.deliver_at) < at_ms - HOUR_MS:
-        problems.append(Problem("/deliver_at", "the wished time is more than an hour before the order"))
+    if placed.deliver_at is not None:
+        ahead_ms = epoch_ms(placed.deliver_at) - at_ms
+        if ahead_ms < -HOUR_MS:
+            problems.append(Problem("/deliver_at", "the wished time is more than an hour before the order"))
+        if ahead_ms > LONGEST_AHEAD_DAYS * 24 * HOUR_MS:
+            problems.append(Problem("/deliver_at", f"the wished time is more than {LONGEST_AHEAD_DAYS} days ahead"))
+    if (size := len(write(placed))) > LARGEST_ORDER:
+        problems.append(Problem("", f"the order has {size} bytes of JSON, and may have {LARGEST_ORDER}"))
     return problems
 
 

@@ -20,7 +20,7 @@ from processors.parameters import Parameters
 from processors.payment import Payment
 from processors.restaurant import Ticket
 from topics.orders import Placed
-from topics.records import Record, epoch_ms
+from topics.records import Record, epoch_ms, instant
 from topics.restaurants import Restaurant
 
 
@@ -116,12 +116,19 @@ def _place(
     workflow: Workflow, placed: Placed, now_ms: int, parameters: Parameters, restaurant: Restaurant | None
 ) -> Step:
     if workflow.order is None:
-        at_ms = now_ms if placed.at is None else epoch_ms(placed.at)
+        at_ms = _placed_ms(placed, now_ms)
+        placed = msgspec.structs.replace(placed, at=instant(at_ms))
         if problems := check(placed, restaurant, at_ms):
-            reason = "; ".join(f"{problem.pointer}: {problem.detail}" for problem in problems)
+            reason = "; ".join(": ".join(filter(None, (problem.pointer, problem.detail))) for problem in problems)
             return Step(outcome=Outcome.REFUSED, reason=reason, problems=tuple(problems), workflow=workflow)
         workflow = msgspec.structs.replace(workflow, placed=placed)
     return _Moving(workflow, placed.event_id, now_ms, parameters).run(OrderPlaced(placed, restaurant))
+
+
+def _placed_ms(placed: Placed, now_ms: int) -> int:
+    """When it was placed. A clock that is ahead counts as ours, or the order would wait for its time; none is before
+    1970."""
+    return now_ms if placed.at is None else max(0, min(epoch_ms(placed.at), now_ms))
 
 
 def _fire(workflow: Workflow, due: TimerDue, now_ms: int, parameters: Parameters) -> Step:

@@ -45,7 +45,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quantity: Annotated[int, Meta(ge=1, le=1000)]
     unit_price: Amount
     pos_code: Text = ""
-    modifiers: tuple[Modifier, ...] = ()
+    modifiers: Annotated[tuple[Modifier, ...], Meta(max_length=50)] = ()
     note: Text = ""
 
 

@@ -1,10 +1,13 @@
 """What is checked at the door."""
 
+from datetime import UTC, datetime, timedelta, timezone
+
 import pytest
 
-from processors.intake import Problem, check
+from processors.intake import LARGEST_ORDER, Problem, check
 from tests.processors.cases import NOW, RESTAURANT, later, placed
-from topics.orders import Fee
+from topics.orders import READER, Fee, Item, Modifier
+from topics.records import Undecodable, write
 
 
 def test_an_order_that_adds_up_passes() -> None:
@@ -30,6 +33,49 @@ def test_an_unknown_restaurant_is_refused() -> None:
 @pytest.mark.parametrize(("seconds", "problems"), [(3600, 0), (0, 0), (-3600, 0), (-3601, 1)])
 def test_a_wish_more_than_an_hour_before_the_order_is_refused(seconds: int, problems: int) -> None:
     assert len(check(placed(deliver_at=later(seconds)), RESTAURANT, NOW)) == problems
+
+
+DAYS_30 = 30 * 24 * 3600
+
+
+@pytest.mark.parametrize(("seconds", "problems"), [(DAYS_30, []), (DAYS_30 + 1, ["/deliver_at"])])
+def test_a_wish_more_than_thirty_days_ahead_is_refused(seconds: int, problems: list[str]) -> None:
+    assert [problem.pointer for problem in check(placed(deliver_at=later(seconds)), RESTAURANT, NOW)] == problems
+
+
+@pytest.mark.parametrize(
+    "wished",
+    [
+        datetime(9999, 12, 31, 23, 59, 59, 999_999, timezone(-timedelta(hours=23, minutes=59))),
+        datetime(9999, 12, 31, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=23, minutes=59))),
+    ],
+    ids=str,
+)
+def test_a_wish_at_the_end_of_time_is_refused_like_any_other(wished: datetime) -> None:
+    [problem] = check(placed(deliver_at=wished), RESTAURANT, NOW)
+    assert problem.pointer == "/deliver_at"
+
+
+def test_an_order_of_more_than_256_kib_is_refused() -> None:
+    fits = LARGEST_ORDER - len(write(placed(display_number="n"))) + 1
+    largest = placed(display_number="n" * fits)
+    assert len(write(largest)) == LARGEST_ORDER == 262_144
+    assert check(largest, RESTAURANT, NOW) == []
+    assert check(placed(display_number="n" * (fits + 1)), RESTAURANT, NOW) == [
+        Problem("", "the order has 262145 bytes of JSON, and may have 262144")
+    ]
+
+
+def test_an_item_has_fifty_modifiers_at_most() -> None:
+    def item(modifiers: int) -> Item:
+        ghee = Modifier(name="Ghee")
+        return Item(id="thali", name="Thali", quantity=1, unit_price=1, modifiers=(ghee,) * modifiers)
+
+    assert READER.read(write(placed(items=(item(50),))))
+    with pytest.raises(Undecodable, match="/items/0/modifiers"):
+        READER.read(write(placed(items=(item(51),))))
 
 
 def test_everything_wrong_is_said_at_once() -> None:

@@ -1,5 +1,6 @@
 """The machines of one order, moved together by one event."""
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 from processors import workflow
 from processors.decision import CancelTimer, Outcome, SetTimer
 from processors.events import CallAnswered, TimerDue
+from processors.intake import LARGEST_ORDER
 from processors.requests import PrepareRequest
 from processors.workflow import JournalLine, Step, Workflow, journal_key
 from tests.processors.cases import NOW, ORDER, RESTAURANT, P, later, placed
@@ -20,6 +22,8 @@ CHARGED = CallAnswered(f"{ORDER}/charge", "charge", 200, '{"charge_id": "c1", "a
 ACCEPTED = CallAnswered(f"{ORDER}/prepare", "prepare", 200, '{"status": "accepted"}')
 FINISHED = PreparationFinished(order=ORDER)
 ASSIGNED = DriverAssigned(id="a", order=ORDER, driver="asha", attempt=1, eta_s=60)
+
+END_OF_TIME = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def apply(flow: Workflow, event: Any) -> Step:
@@ -223,3 +227,28 @@ def test_rows_and_lines_come_back_from_json_as_they_were() -> None:
             assert msgspec.json.decode(msgspec.json.encode(row), type=workflow.ROW_TYPES[name]) == row
         for line in step.journal:
             assert msgspec.json.decode(msgspec.json.encode(line), type=JournalLine) == line
+
+
+@pytest.mark.parametrize("wished", [None, later(3600)])
+def test_an_order_from_a_clock_that_is_ahead_is_placed_now(wished: datetime | None) -> None:
+    step = apply(Workflow(), placed(at=END_OF_TIME, deliver_at=wished))
+    assert step.workflow.order is not None
+    assert step.workflow.order.placed_ms == NOW
+
+
+def test_a_clock_that_is_ahead_allows_no_wish_further_ahead() -> None:
+    step = apply(Workflow(), placed(at=END_OF_TIME, deliver_at=END_OF_TIME))
+    assert (step.outcome, [problem.pointer for problem in step.problems]) == (Outcome.REFUSED, ["/deliver_at"])
+
+
+def test_an_order_from_a_clock_that_stands_at_the_beginning_of_time_is_placed_in_1970() -> None:
+    step = apply(Workflow(), placed(at=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))))
+    assert step.workflow.order is not None
+    assert step.workflow.order.placed_ms == 0
+    assert moves(apply(step.workflow, CHARGED))[-1][:2] == ("ticket", "TicketAsked")
+
+
+def test_a_problem_with_the_whole_order_is_said_without_a_field() -> None:
+    step = apply(Workflow(), placed(display_number="n" * LARGEST_ORDER))
+    assert step.outcome is Outcome.REFUSED
+    assert step.reason.startswith("the order has ")
