@@ -141,6 +141,8 @@ class DispatchIndex:
     ``load`` and ``apply`` are the engine's, and bring every committed row. ``write`` is for what a handler has just
     put, which is not committed yet: call it last in the handler, so that nothing is left behind if the handler fails.
     Such rows stand over the committed ones until they are committed; they are few, and never change what is below.
+    A row has been committed when its last value has: a task has one transaction under way and fills one more, each
+    with a row's last value only, so no earlier value can be taken for it.
     """
 
     def __init__(self, resolution: int) -> None:

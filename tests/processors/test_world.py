@@ -114,7 +114,7 @@ class AnyWorld:
         of_people = (self.restaurant_says, self.restaurant_says, self.become_available, self.work, self.work, self.move)
         self.usual: tuple[Callable[[], None], ...] = (self.place, self.answer, *of_people)
         of_money = (self.answer_badly, self.charge, self.decline, self.refund)
-        of_drivers = (self.driver_says_anything, self.go_offline, self.mix_up_keys, self.claim)
+        of_drivers = (self.driver_says_anything, self.go_offline, self.claim)
         of_kafka = (self.say_again, self.say_again, self.overtake, self.overtake, self.let_time_go_by)
         self.odd: tuple[Callable[[], None], ...] = (*of_money, self.say_anything, *of_drivers, *of_kafka)
 
@@ -147,9 +147,9 @@ class AnyWorld:
             self.world.deliver(self.choose.choice(places))
 
     def say_again(self) -> None:
-        """Any record, of ours too, may come twice, long after."""
-        if self.world.said:
-            self.world.say(self.choose.choice(self.world.said[-40:]))
+        """Any record, of ours too, may come twice, hours after."""
+        if said := self.world.said_today():
+            self.world.say(self.choose.choice(said[-40:]))
 
     def overtake(self) -> None:
         """Kafka keeps the order within a key; a producer that retries may not have."""
@@ -226,14 +226,7 @@ class AnyWorld:
         self.world.say(SetAvailable(id=f"s{self.shifts}", driver=driver, region=region, position=position))
 
     def go_offline(self) -> None:
-        self.shifts += 1
-        self.world.say(SetUnavailable(id=f"s{self.shifts}", driver=self.choose.choice(DRIVERS)))
-
-    def mix_up_keys(self) -> None:
-        """An app asks under a key that was used not long ago."""
-        driver, event_id = self.choose.choice(DRIVERS), f"s{max(0, self.shifts - self.choose.randint(0, 5))}"
-        on = SetAvailable(id=event_id, driver=driver, region="elsewhere", position=STREET)
-        self.world.say(self.choose.choice((on, SetUnavailable(id=event_id, driver=driver))))
+        self.world.say(SetUnavailable(driver=self.choose.choice(DRIVERS)))
 
     def move(self) -> None:
         self.seconds += 1
@@ -309,29 +302,35 @@ def rows_taken(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, Transition]]:
     return taken
 
 
+# What neighbours absorb never reaches the order; a call that was cancelled, or a timer, is not answered later.
+OUT_OF_REACH = {
+    "the order: PaymentCharged absorb",
+    "the order: PaymentDeclined absorb",
+    "the order: RestaurantAccepted absorb",
+    "the order: RestaurantRefused absorb",
+    "the order: RestaurantFinished absorb",
+    "the order: DeliveryAssigned absorb",
+    "the order: DeliveryPickedUp absorb",
+    "the order: DeliveryEtaChanged absorb",
+    "the order: DeliveryDone absorb",
+    "the order: AttentionOver absorb",
+    "the ticket: TicketReceived absorb",
+    "the ticket: PrepareFailed absorb",
+    "dispatch: TimerDue absorb",
+}
+
+
 def test_such_worlds_take_every_row_but_those_nobody_can_reach(rows_taken: set[tuple[str, Transition]]) -> None:
-    """Or they would prove little."""
-    for seed in range(400):
+    """Or they would prove little. As many worlds as it takes, up to a thousand."""
+    missed: set[str] = set()
+    for seed in range(1000):
         AnyWorld(seed).run()
-    missed = {
-        f"{table.name}: {row.event.__name__} {row.does.__name__}"
-        for table in TABLES
-        for row in table
-        if (table.name, row) not in rows_taken
-    }
-    # what neighbours absorb never reaches the order; a call that is cancelled, or a timer, is not answered later
-    assert missed == {
-        "the order: PaymentCharged absorb",
-        "the order: PaymentDeclined absorb",
-        "the order: RestaurantAccepted absorb",
-        "the order: RestaurantRefused absorb",
-        "the order: RestaurantFinished absorb",
-        "the order: DeliveryAssigned absorb",
-        "the order: DeliveryPickedUp absorb",
-        "the order: DeliveryEtaChanged absorb",
-        "the order: DeliveryDone absorb",
-        "the order: AttentionOver absorb",
-        "the ticket: TicketReceived absorb",
-        "the ticket: PrepareFailed absorb",
-        "dispatch: TimerDue absorb",
-    }
+        missed = {
+            f"{table.name}: {row.event.__name__} {row.does.__name__}"
+            for table in TABLES
+            for row in table
+            if (table.name, row) not in rows_taken
+        }
+        if missed <= OUT_OF_REACH:
+            break
+    assert missed == OUT_OF_REACH

@@ -46,8 +46,8 @@ class World:
         self.rows: dict[bytes, bytes] = {}
         self.index = DispatchIndex(P.dispatch_resolution)
         self.under_way: defaultdict[tuple[str, str], deque[Record]] = defaultdict(deque)
-        self.said: list[Record] = []
-        """Every record that was ever put on a topic that somebody reads."""
+        self.said: list[tuple[int, Record]] = []
+        """Every record that was ever put on a topic that somebody reads, and when."""
         self.timers: dict[str, int] = {}
         self.calls: dict[str, Call] = {}
         self.charges: defaultdict[str, dict[str, int]] = defaultdict(dict)
@@ -62,7 +62,7 @@ class World:
 
     def say(self, record: Record) -> None:
         """Put a record on its topic."""
-        self.said.append(record)
+        self.said.append((self.now_ms, record))
         self.under_way[record.family, record.key].append(record)
 
     def waiting(self) -> list[tuple[str, str]]:
@@ -89,16 +89,24 @@ class World:
         return self._move_order(owner_of(key), CallAnswered(key, call.kind, status, text))
 
     def fire(self) -> bool:
-        """Time goes by until the next timer; whether there was one."""
-        if not self.timers:
+        """Time goes by until the next timer; whether there was one.
+
+        No record is under way for a day: dispatch forgets by then what it was asked.
+        """
+        timers = self.order_timers() if self.waiting() else self.timers
+        if not timers:
             return False
-        name = min(self.timers, key=lambda timer: (self.timers[timer], timer))
+        name = min(timers, key=lambda timer: (timers[timer], timer))
         self.now_ms = max(self.now_ms, self.timers.pop(name))
         if "/asked/" in name:
             self._match(TimerDue(name))
         else:
             assert self._move_order(owner_of(name), TimerDue(name)) is Outcome.APPLIED
         return True
+
+    def said_today(self) -> list[Record]:
+        """What was said not so long ago that dispatch may have forgotten it."""
+        return [record for said_ms, record in self.said if self.now_ms - said_ms < P.asked_kept_s * 1000]
 
     def order_timers(self) -> dict[str, int]:
         """The timers of orders."""
