@@ -48,7 +48,7 @@ class Watch:
         return event_id in self._answers
 
     async def changed(self, table: str, key: bytes, timeout_s: float) -> bool:
-        """Wait until the row is written again, or its task may be closed; False if it is not in time.
+        """Wait until the row is written again, or its task may be closed or opened again; False if it is not in time.
 
         No change is missed between reading the row and awaiting this, as long as nothing is awaited in between.
         """
@@ -80,8 +80,8 @@ class Watch:
                         waiting.set_result(None)
 
     def released(self) -> None:
-        """Tasks were closed: whoever waits for a row asks again where it is. A long poll would hold up the end of the
-        worker until it is over, and hear nothing of what another worker writes."""
+        """Tasks were closed or opened again: whoever waits for a row asks again where it is, and what it is now. A long
+        poll would hold up the end of the worker until it is over, and hear nothing of what was written elsewhere."""
         for watched in self._rows.values():
             for waiting in (each for futures in watched.values() for each in futures):
                 if not waiting.done():

@@ -140,6 +140,18 @@ async def test_a_reset_opens_what_broke_and_seeks_the_healthy_to_where_they_stan
     assert opening.engine.open_partitions() == [0, 1]
 
 
+async def test_who_waits_for_a_row_reads_it_again_when_its_task_was_opened_again(opening: Opening) -> None:
+    """The task may have broken after the row was committed and before anybody was told."""
+    await opening.run()
+    waiting = asyncio.create_task(opening.engine.watch.changed("counts", b"k", 60))
+    await asyncio.sleep(0)
+    opening.engine.break_task(opening.engine.tasks[1], RuntimeError("broken"))
+    await asyncio.sleep(0)
+    assert not waiting.done(), "there is nothing to read yet"
+    await opening.run()
+    assert await asyncio.wait_for(waiting, 1)
+
+
 async def test_a_worker_that_was_expelled_opens_nothing(opening: Opening) -> None:
     opening.consumer.member = False
     await opening.run()
