@@ -114,10 +114,16 @@ class Core:
     # -- breaking, opening again, closing ---------------------------------------------------------------------------
 
     def break_task(self, task: Task, exc: BaseException) -> None:
-        """Give up everything the task holds in memory and have it opened again from what is committed."""
+        """Give up everything the task holds in memory and have it opened again from what is committed.
+
+        One that is being closed is not opened again here: whoever owns it next opens it.
+        """
         if not task.alive:
             return
         task.drop()
+        if task.closing:
+            log.warning("task %d broken while it was closed: %r", task.partition, exc)
+            return
         self.counters["resets"] += 1
         steady = task.commits >= self.settings.steady_commits
         self._failures[task.partition] = 1 if steady else self._failures[task.partition] + 1

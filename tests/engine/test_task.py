@@ -404,6 +404,19 @@ async def test_closing_commits_what_was_applied_and_releases_everything(stage: S
     assert stage.resets == []
 
 
+async def test_a_task_that_breaks_while_it_closes_is_not_opened_again_by_who_gives_it_up(stage: Stage) -> None:
+    def fault() -> None:
+        raise ConnectionError
+
+    stage.transactions.before["end"] = fault
+    await stage.apply(FakeRecord(0), handler=count)
+    await stage.task.close()
+    assert not stage.task.alive
+    assert stage.store.closed
+    assert stage.resets == []
+    assert not stage.core.counters["resets"]
+
+
 async def test_closing_gives_up_after_its_deadline() -> None:
     stage = Stage(EngineSettings(close_commit_s=0.01))
     stage.task.start()
