@@ -49,7 +49,9 @@ class Changes:
         records = self.outputs[topic, partition]
         self._log.append(records)
         records.append(record)
-        self.bytes += len(record[0] or b"") + len(record[1] or b"")
+        key, value, headers = record
+        self.bytes += len(key or b"") + len(value or b"")
+        self.bytes += sum(len(name) + len(content or b"") for name, content in headers)
 
     def answer(self, event_id: str, answer: object) -> None:
         self.answers.append((event_id, answer))

@@ -11,7 +11,10 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.sampled_from(TABLES), KEYS, VALUES),
         st.tuples(
-            st.just("emit"), st.sampled_from(["t", "u"]), st.integers(0, 1), st.tuples(KEYS, VALUES, st.just(()))
+            st.just("emit"),
+            st.sampled_from(["t", "u"]),
+            st.integers(0, 1),
+            st.tuples(KEYS, VALUES, st.just((("h", b"1"),))),
         ),
         st.tuples(st.just("answer"), st.sampled_from(["e", "f"]), st.integers()),
         st.tuples(st.just("count"), st.sampled_from(["n", "m"])),
@@ -47,6 +50,13 @@ def test_a_key_is_held_once_with_its_last_value() -> None:
     changes.put("a", b"k", None)
     changes.put("a", b"k", b"2")
     assert changes.rows == {"a": {b"k": b"2"}, "b": {}}
+
+
+def test_the_bytes_are_those_of_keys_values_and_headers() -> None:
+    changes = Changes(TABLES)
+    changes.put("a", b"k", b"12")
+    changes.emit("t", 0, (b"key", None, [("trace", b"1234"), ("mark", b"")]))
+    assert changes.bytes == 3 + 3 + 9 + 4
 
 
 def test_answers_alone_are_nothing_to_commit() -> None:
