@@ -7,7 +7,10 @@ from typing import Protocol
 class Index(Protocol):
     """Derived from the committed rows of one table of one task, built anew whenever the task opens.
 
-    It never sees rows that are not committed; who reads it overlays ``Task.uncommitted(table)`` where that matters.
+    The engine brings it committed rows alone. An index may also hold rows that are not committed yet, over the committed
+    ones: a handler then tells it of the rows it has put, as its very last step, for the engine cannot undo that when the
+    handler raises. When such a row is brought, with the value it was given last, it is committed. Nothing else has to be
+    undone: a task that breaks is opened with a new index.
     """
 
     def load(self, rows: Iterable[tuple[bytes, bytes]]) -> None:

@@ -18,7 +18,6 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from heapq import merge
 from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
@@ -185,22 +184,8 @@ class Task:
             value = self.committing.rows[table].get(key, MISSING)
         return self._store.get(table, key) if value is MISSING else value
 
-    def rows(self, table: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """The rows whose keys start with ``prefix``, in key order. Changes made while iterating are not seen."""
-        fresh = {key: value for key, value in self.uncommitted(table).items() if key.startswith(prefix)}
-        stored = takewhile(lambda row: row[0].startswith(prefix), self._store.rows(table, prefix))
-        if not fresh:
-            return stored
-        untouched = (row for row in stored if row[0] not in fresh)
-        return merge(untouched, sorted((key, value) for key, value in fresh.items() if value is not None))
-
-    def uncommitted(self, table: str) -> dict[bytes, bytes | None]:
-        """The rows changed (None: deleted) and not committed yet: what an index does not show."""
-        in_flight = self.committing.rows[table] if self.committing is not None else {}
-        return {**in_flight, **self.pending.rows[table]}
-
     def index(self, table: str) -> Index:
-        """The index over this table, of committed rows only. Register it with ``Engine.index``."""
+        """The index over this table, see ``indexes``. Register it with ``Engine.index``."""
         return self._indexes[table]
 
     def belongs(self, key: bytes) -> bool:

