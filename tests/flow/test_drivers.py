@@ -45,6 +45,7 @@ async def test_a_driver_brings_an_order_and_each_repeat_is_answered_the_same(
         "position": place(kitchen.position),
         "delivery": None,
         "picked_up": False,
+        "outcome": "APPLIED",
     }
     order = await cooked(client, kitchen, unique)
     there = moved(kitchen.position, 1000.0, 0)
@@ -57,9 +58,10 @@ async def test_a_driver_brings_an_order_and_each_repeat_is_answered_the_same(
         "picked_up": False,
     }
     assert (await client.reaches(order, "WAITING_FOR_DRIVER"))["driver"] == unique
-    for _ in range(2):
+    for outcome in ("APPLIED", "ABSORBED"):
         answer = await driver.tell("pickup", {"delivery": order})
         assert (answer.status_code, answer.json()["picked_up"]) == (200, True)
+        assert answer.json()["outcome"] == outcome
     await client.reaches(order, "IN_DELIVERY")
     assert (await driver.has(order))["picked_up"]
     for _ in range(2):

@@ -44,11 +44,11 @@ async def test_a_worker_killed_at_each_of_the_worst_places_loses_nothing(stack: 
         provider = None
         for failpoint in ("before_call:kill:9", "after_call:kill:9", "before_end:kill:30", "committed:kill:30"):
             doomed = stack.start_worker(DABBAWALA_FAILPOINTS=failpoint, wait=False)
-            provider = provider or stack.place(unique[-30:], 60, rate=20)
+            provider = provider or stack.place(unique[-30:], 40, rate=20)
             await feed.until(partial(ended_by_itself, doomed), f"killed by {failpoint}", 60)
             assert doomed.status == -signal.SIGKILL, failpoint
         stack.start_worker()
-        await ended(stack, feed, unique[-30:], 60)
+        await ended(stack, feed, unique[-30:], 40)
         assert not violations_of(stack, feed, unique[-30:])
 
 
@@ -74,6 +74,7 @@ async def test_a_worker_that_has_no_task_open_lives_and_is_not_ready(
     stack: Stack, tiffin: Restaurant, unique: str
 ) -> None:
     stack.workers[1].stop()
+    assert stack.workers[1].status == 0, "it does not wait until the drivers' long polls are over"
     stack.start_worker(DABBAWALA_FAILPOINTS="opening:raise:1", wait=False)
     async with Client(stack) as client:
 
