@@ -114,7 +114,7 @@ class AnyWorld:
         of_people = (self.restaurant_says, self.restaurant_says, self.become_available, self.work, self.work, self.move)
         self.usual: tuple[Callable[[], None], ...] = (self.place, self.answer, *of_people)
         of_money = (self.answer_badly, self.charge, self.decline, self.refund)
-        of_drivers = (self.driver_says_anything, self.go_offline, self.claim)
+        of_drivers = (self.driver_says_anything, self.go_offline, self.mix_up_keys, self.claim)
         of_kafka = (self.say_again, self.say_again, self.overtake, self.overtake, self.let_time_go_by)
         self.odd: tuple[Callable[[], None], ...] = (*of_money, self.say_anything, *of_drivers, *of_kafka)
 
@@ -226,7 +226,14 @@ class AnyWorld:
         self.world.say(SetAvailable(id=f"s{self.shifts}", driver=driver, region=region, position=position))
 
     def go_offline(self) -> None:
-        self.world.say(SetUnavailable(driver=self.choose.choice(DRIVERS)))
+        self.shifts += 1
+        self.world.say(SetUnavailable(id=f"s{self.shifts}", driver=self.choose.choice(DRIVERS)))
+
+    def mix_up_keys(self) -> None:
+        """An app asks under a key that was used not long ago."""
+        driver, event_id = self.choose.choice(DRIVERS), f"s{max(0, self.shifts - self.choose.randint(0, 5))}"
+        on = SetAvailable(id=event_id, driver=driver, region="elsewhere", position=STREET)
+        self.world.say(self.choose.choice((on, SetUnavailable(id=event_id, driver=driver))))
 
     def move(self) -> None:
         self.seconds += 1
