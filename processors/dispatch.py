@@ -58,9 +58,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Row = WaitingDriver | PendingDelivery | Asked
-ROW_TYPES: Mapping[str, type[Row]] = {"driver": WaitingDriver, "pending": PendingDelivery, "asked": Asked}
-_decoders: Mapping[str, Callable[[bytes], Any]] = {
-    kind: msgspec.json.Decoder(row_type).decode for kind, row_type in ROW_TYPES.items()
+_decoders: Mapping[str, Callable[[bytes], Row]] = {
+    "driver": msgspec.json.Decoder(WaitingDriver).decode,
+    "pending": msgspec.json.Decoder(PendingDelivery).decode,
+    "asked": msgspec.json.Decoder(Asked).decode,
 }
 
 
@@ -84,15 +85,9 @@ def kind_of(key: str) -> str:
     return key.split("/", 2)[1]
 
 
-def encode(row: Row) -> bytes:
-    """A row as JSON."""
-    return msgspec.json.encode(row)
-
-
 def decode_row(key: str, value: bytes) -> Row:
-    """The row of this key; the key says which kind it is."""
-    row: Row = _decoders[kind_of(key)](value)
-    return row
+    """The row of this key, which is JSON; the key says which kind it is."""
+    return _decoders[kind_of(key)](value)
 
 
 # -- what is decided on ----------------------------------------------------------------------------------------------
@@ -130,7 +125,6 @@ class DispatchDecision(msgspec.Struct, frozen=True, kw_only=True):
     """What follows: rows to write (None: delete), records, timers."""
 
     outcome: Outcome = Outcome.APPLIED
-    reason: str = ""
     rows: Mapping[str, Row | None] = {}
     emit: tuple[Record, ...] = ()
     timers: tuple[SetTimer | CancelTimer, ...] = ()

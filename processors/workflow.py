@@ -25,7 +25,10 @@ from topics.restaurants import Restaurant
 
 
 class Workflow(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of one order, None where there is none yet. The field names are the names in ``Step.changed``."""
+    """The rows of one order, None where there is none yet. The field names are the names in ``Step.changed``.
+
+    Each is stored as JSON by msgspec, under the order's id.
+    """
 
     order: Order | None = None
     placed: Placed | None = None
@@ -33,16 +36,6 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True):
     payment: Payment | None = None
     ticket: Ticket | None = None
     delivery: Delivery | None = None
-
-
-ROW_TYPES: Mapping[str, type[msgspec.Struct]] = {
-    "order": Order,
-    "placed": Placed,
-    "payment": Payment,
-    "ticket": Ticket,
-    "delivery": Delivery,
-}
-"""The name in a ``Workflow`` -> the type of its row, JSON by msgspec. Every row's key is the order's id."""
 
 
 class JournalLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

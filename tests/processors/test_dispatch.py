@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.json import encode
 
 from processors.decision import CancelTimer, Moment, Outcome, SetTimer, Transition
 from processors.dispatch import (
@@ -16,7 +17,6 @@ from processors.dispatch import (
     decide,
     decode_row,
     driver_key,
-    encode,
     pending_key,
     situation,
 )

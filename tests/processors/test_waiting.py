@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.json import encode
 
-from processors.dispatch import PendingDelivery, Row, WaitingDriver, driver_key, encode, pending_key
+from processors.dispatch import PendingDelivery, Row, WaitingDriver, driver_key, pending_key
 from processors.geography import chord_squared, point
 from processors.waiting import DispatchIndex, Overlay
 from tests.processors.cases import HOME, KITCHEN, REGION

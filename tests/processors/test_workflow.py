@@ -223,8 +223,8 @@ def test_rows_and_lines_come_back_from_json_as_they_were() -> None:
     for event in (placed(), CHARGED, FINISHED, ASSIGNED, TicketRejected(order=ORDER)):
         step = apply(flow, event)
         flow = step.workflow
-        for name, row in step.changed.items():
-            assert msgspec.json.decode(msgspec.json.encode(row), type=workflow.ROW_TYPES[name]) == row
+        for row in step.changed.values():
+            assert msgspec.json.decode(msgspec.json.encode(row), type=type(row)) == row
         for line in step.journal:
             assert msgspec.json.decode(msgspec.json.encode(line), type=JournalLine) == line
 

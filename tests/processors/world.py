@@ -14,7 +14,7 @@ from processors.decision import Call, CancelTimer, Outcome, SetTimer
 from processors.driver import Driver, Stage
 from processors.events import CallAnswered, TimerDue
 from processors.waiting import DispatchIndex, Overlay
-from processors.workflow import ROW_TYPES, JournalLine, Step, Workflow
+from processors.workflow import JournalLine, Step, Workflow
 from tests.processors.cases import NOW, RESTAURANT, P
 from topics.identity import owner_of
 from topics.order_updates import OrderStatus, OrderUpdated
@@ -34,6 +34,11 @@ LEGAL = {
     STATUS.REJECTED: set(),
 }
 """What an observer may see follow on what; the same again is always allowed."""
+
+
+def _as_stored(flow: Workflow) -> Workflow:
+    """The rows as they come back from the disk."""
+    return msgspec.json.decode(msgspec.json.encode(flow), type=Workflow)
 
 
 class World:
@@ -118,7 +123,7 @@ class World:
         step = workflow.apply(before, event, self.now_ms, P, restaurant)
         self._watch_step(order, before, step)
         if step.workflow.order is not None:
-            self.orders[order] = Workflow(**{name: self._stored(name, step) for name in ROW_TYPES})
+            self.orders[order] = _as_stored(step.workflow)
         self._carry_out(step.timers, step.emit)
         for call in step.calls:
             self.calls[call.key] = call
@@ -126,11 +131,6 @@ class World:
             self.calls.pop(key, None)
         self.outcomes[step.outcome] += 1
         return step.outcome
-
-    def _stored(self, name: str, step: Step) -> Any:
-        """A row as it comes back from the disk."""
-        row = getattr(step.workflow, name)
-        return None if row is None else msgspec.json.decode(msgspec.json.encode(row), type=ROW_TYPES[name])
 
     def _move_driver(self, name: str, record: Record) -> Outcome:
         decision = driver.decide(self.drivers.get(name), record, self.now_ms, P)
@@ -142,7 +142,7 @@ class World:
     def _match(self, event: Any) -> Outcome:
         decision = dispatch.decide(Overlay(self.index, self.rows.get), event, self.now_ms, P)
         for key, row in decision.rows.items():
-            value = None if row is None else dispatch.encode(row)
+            value = None if row is None else msgspec.json.encode(row)
             self.index.apply(key.encode(), value)
             if value is None:
                 del self.rows[key.encode()]
@@ -171,7 +171,7 @@ class World:
 
     def _watch_step(self, order: str, before: Workflow, step: Step) -> None:
         """What a step says it changed is what it changed, and the journal has a line for it."""
-        for name in ROW_TYPES:
+        for name in Workflow.__struct_fields__:
             was, now = getattr(before, name), getattr(step.workflow, name)
             assert (was != now) <= (name in step.changed), f"{name} changed silently"
             if name in step.changed:
