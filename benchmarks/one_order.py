@@ -118,7 +118,7 @@ async def _commits(client: httpx.AsyncClient) -> int:
 async def _until_all_drivers_wait(client: httpx.AsyncClient) -> None:
     deadline = time.perf_counter() + LONGEST_S
     while time.perf_counter() < deadline:
-        rows = (await client.get("/table/dispatch/")).json()["rows"]
+        rows = (await client.get("/table/dispatch/", params={"limit": "10000"})).json()["rows"]
         if sum("/driver/" in row["key"] for row in rows) == FLEET:
             return
         await asyncio.sleep(0.005)
