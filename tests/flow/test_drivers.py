@@ -181,6 +181,8 @@ async def test_the_eta_of_an_order_falls_as_its_driver_comes_nearer(
     answer = await driver.tell("location", {"position": place(kitchen.position)})
     assert answer.status_code == 202
     await expect(kitchen.position, there)
+    changes = [entry for entry in await client.journal(order) if entry["event"] == "EtaChanged"]
+    assert len(changes) == 2, "where the driver was a minute ago changes nothing"
     await driver.tell("pickup", {"delivery": order})
     await client.reaches(order, "IN_DELIVERY")
     await client.produce(LOCATIONS, driver.location(almost), key=unique)

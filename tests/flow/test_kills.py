@@ -10,7 +10,7 @@ import pytest
 
 from streams.embedded.processes import Child
 from tests.flow.client import Client, an_order, order_id
-from tests.flow.kills import at_work, ended, kill_once, violations_of
+from tests.flow.kills import DRIVERS, at_work, ended, kill_once, violations_of
 from tests.flow.reading import Following
 from tests.stack import Stack
 from topics.families import ORDER_UPDATES
@@ -73,6 +73,12 @@ async def test_a_worker_that_lost_its_disk_and_is_killed_while_it_restores_knows
 async def test_a_worker_that_has_no_task_open_lives_and_is_not_ready(
     stack: Stack, tiffin: Restaurant, unique: str
 ) -> None:
+    async with Client(stack) as client:
+
+        async def all_wait() -> bool:
+            return sum("/driver/" in key for key in await client.rows("dispatch")) == DRIVERS
+
+        await client.until(all_wait, "all drivers wait for work, each on a long poll")
     stack.workers[1].stop()
     assert stack.workers[1].status == 0, "it does not wait until the drivers' long polls are over"
     stack.start_worker(DABBAWALA_FAILPOINTS="opening:raise:1", wait=False)
