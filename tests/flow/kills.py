@@ -63,9 +63,14 @@ async def kill_once(stack: Stack, orders: int, seed: int) -> Found:
         provider = stack.place(run, orders, RATE)
         await feed.until(lambda: len(feed.updates(run)) >= moment, f"{moment} updates", FIRST_S + orders)
         stack.workers[1].kill()
-        killed, delivered = time.monotonic(), ends_in(feed, run)["DELIVERED"]
+        killed = time.monotonic()
         stack.workers[1].start()
-        await feed.until(lambda: ends_in(feed, run)["DELIVERED"] > delivered, "an order is delivered again", ENDED_S)
+        await feed.catch_up()
+        delivered = ends_in(feed, run)["DELIVERED"]
+        left = orders - delivered
+        await feed.until(
+            lambda: ends_in(feed, run)["DELIVERED"] > delivered or not left, "an order is delivered again", ENDED_S
+        )
         back_s = time.monotonic() - killed
         await ended(stack, feed, run, orders)
         await feed.until(lambda: provider.status is not None, "the provider has heard all its answers")

@@ -53,6 +53,13 @@ class Following:
         for records in (await self._consumer.getmany(timeout_ms=POLL_MS)).values():
             self.records += records
 
+    async def catch_up(self) -> None:
+        """Read what there is, until a poll finds nothing."""
+        before = -1
+        while before != len(self.records):
+            before = len(self.records)
+            await self.read()
+
     async def until(self, condition: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> Any:
         """Read on until the condition holds; what it gave then."""
         deadline = time.monotonic() + within_s
