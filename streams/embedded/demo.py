@@ -54,6 +54,8 @@ class Demo:
         self._run = f"demo-{int(time.time()):x}"
         self._orders = Orders()
         self._moved_at = time.monotonic()
+        self._world: dict[str, str] = {}
+        """What every process is told in its environment."""
 
     def start(self, stack: ExitStack) -> "tuple[Supervisor, str]":
         """Start every process, in the order in which they need each other; returns Kafka's address too."""
@@ -61,7 +63,7 @@ class Demo:
         bootstrap = self._settings.bootstrap_servers or self._start_kafka(supervisor, stack)
         payment, pos = _free_port(FIRST_PAYMENT_PORT), _free_port(FIRST_POS_PORT)
         restaurants = self._restaurants(pos)
-        world = {
+        self._world = {
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "DABBAWALA_DIR": str(self._directory),
             "DABBAWALA_SPEED_UP": str(self._speed),
@@ -70,33 +72,29 @@ class Demo:
             "DABBAWALA_REPLICATION_FACTOR": str(self._settings.replication_factor),
             "DABBAWALA_COMMIT_GAP_MS": str(self._settings.commit_gap_ms),
         }
-        start = _Starter(supervisor, world, self._seed)
         self._screen.say("Starting the payment provider, the restaurants and a worker")
-        start.simulator("payment", "--port", str(payment))
-        start.simulator("pos", "--port", str(pos))
-        url = self._start_worker(supervisor, world)
-        start.world["DABBAWALA_URL"] = url
+        self._simulator(supervisor, "payment", "--port", str(payment))
+        self._simulator(supervisor, "pos", "--port", str(pos))
+        url = self._world["DABBAWALA_URL"] = self._start_worker(supervisor)
         self._screen.say(f"The worker is ready: {url}/table/ shows what it keeps. Starting drivers and the provider")
-        start.simulator("drivers")
+        self._simulator(supervisor, "drivers")
         self._screen.footer = f"{url}/table/   logs in {self._directory / 'logs'}   Ctrl-C ends everything"
         return supervisor, bootstrap
 
-    def start_orders(self, supervisor: Supervisor, bootstrap: str) -> Child:
+    def start_orders(self, supervisor: Supervisor) -> Child:
         """Let the provider place orders; called when somebody listens to what becomes of them."""
-        world = {
-            "DABBAWALA_URL": self._url,
-            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
-            "DABBAWALA_DIR": str(self._directory),
-        }
-        world["DABBAWALA_SPEED_UP"] = str(self._speed)
         how_many = ["--orders", str(self.goal)] if self.goal else []
-        options = ["--run", self._run, "--rate", str(self._rate), "--seed", self._seed, *how_many]
-        return supervisor.start("provider", [sys.executable, "-m", "simulators.provider", *options], environment=world)
+        return self._simulator(supervisor, "provider", "--run", self._run, "--rate", str(self._rate), *how_many)
+
+    def _simulator(self, supervisor: Supervisor, name: str, *options: str) -> Child:
+        """Start one; those that listen on a port are ready when they do."""
+        command = [sys.executable, "-m", f"simulators.{name}", "--seed", self._seed, *options]
+        return supervisor.start(name, command, environment=self._world, ready=_listens(options))
 
     async def watch(self, supervisor: Supervisor, bootstrap: str) -> None:
         """Show the orders until enough are delivered; `SetUpError` says why that is not to be."""
         async with _order_updates(self._settings, bootstrap) as consumer:
-            provider = self.start_orders(supervisor, bootstrap)
+            provider = self.start_orders(supervisor)
             self._screen.open(self._orders, self.goal)
             try:
                 while not self._done():
@@ -159,15 +157,14 @@ class Demo:
         file.write_bytes(msgspec.json.encode(moved))
         return file
 
-    def _start_worker(self, supervisor: Supervisor, world: dict[str, str]) -> str:
+    def _start_worker(self, supervisor: Supervisor) -> str:
         faust = Path(sys.executable).parent / "faust"
         worker = supervisor.start(
-            "worker", [str(faust), "-A", "streams.app", "worker", "-l", "info"], environment=world, wait=False
+            "worker", [str(faust), "-A", "streams.app", "worker", "-l", "info"], environment=self._world, wait=False
         )
         worker.ready = lambda: _answers(self._url_of(worker.pid) + "/readyz")
         worker.wait_until_ready()
-        self._url = self._url_of(worker.pid)
-        return self._url
+        return self._url_of(worker.pid)
 
     def _url_of(self, pid: int) -> str:
         """Where the worker of this process id listens, once it has written that down."""
@@ -175,19 +172,6 @@ class Demo:
             if (home / "pid").exists() and (home / "pid").read_text().strip() == str(pid):
                 return (home / "url").read_text().strip()
         raise FileNotFoundError
-
-
-class _Starter:
-    """Starts simulators with what they all need to know."""
-
-    def __init__(self, supervisor: Supervisor, world: dict[str, str], seed: str) -> None:
-        self.world = world
-        self._supervisor, self._seed = supervisor, seed
-
-    def simulator(self, name: str, *options: str) -> Child:
-        """Start one; those that listen on a port are ready when they do."""
-        command = [sys.executable, "-m", f"simulators.{name}", "--seed", self._seed, *options]
-        return self._supervisor.start(name, command, environment=self.world, ready=_listens(options))
 
 
 def _listens(options: Sequence[str]) -> Callable[[], bool]:

@@ -7,7 +7,6 @@ answer   what the task decided, once committed; if that takes too long, 202 and 
 """
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
@@ -30,8 +29,6 @@ from streams.workflow import REQUEST, Told
 from topics.families import Family
 from topics.identity import owner_of
 from topics.records import Reader, Record, Undecodable, write
-
-log = logging.getLogger(__name__)
 
 ACKNOWLEDGED_S = 10.0
 """How long Kafka may take to acknowledge a record; then 503, and the sender sends again under the same key."""
