@@ -24,7 +24,7 @@ INSTALL = python=$(or $(PYTHON),python3); \
 	fi; \
 	$$python requirements/install.py
 
-.PHONY: help demo worker kafka kafka-stop test lint format kills lock lock-kafka clean
+.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills lock lock-kafka clean
 
 help: ## this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -58,6 +58,9 @@ format: .venv/installed-dev ## bring the code into its format
 
 kills: .venv/installed-dev ## kill the worker N=100 times at seeded moments and compare; SEED=
 	@$(BIN)/python -m tests.integration.kills $(N) $(SEED)
+
+flow-kills: .venv/installed-dev ## kill the worker N=100 times, each in a run of 100 orders, and compare all books; SEED=
+	@$(BIN)/python -m tests.flow.kills $(N) 100 $(or $(SEED),1)
 
 lock: .venv/installed-dev ## resolve pyproject.toml's dependencies anew into requirements/*.txt
 	@for lock in 'run' 'embedded --extra embedded' 'dev --extra embedded --group dev'; do \

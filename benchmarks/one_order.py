@@ -28,10 +28,13 @@ from topics.orders import Placed
 from topics.records import Record, instant, write
 
 ORDERS_MEASURED = 200
-WARM_UP = 20
+WARM_UP = 100
+"""Orders before the first that counts: the broker's code is compiled as it is used."""
 PARTITIONS = 4
 FOLLOWED = (ORDERS, DISPATCH, DRIVERS, DELIVERIES, ORDER_UPDATES)
 LONGEST_S = 20.0
+DRIVERS_OWN = 2
+"""SetAvailable in the driver's task, DriverAvailable in its region's."""
 FLEET = 12
 """Drivers: enough for one in each region."""
 
@@ -131,7 +134,8 @@ def _print(took: list[float], commits: list[int], hops: dict[str, list[float]]) 
     console.print(
         f"{len(took)} orders alone, POST to DELIVERED visible: p50 {statistics.median(took):.1f} ms, "
         f"p90 {cut[89]:.1f}, p99 {cut[98]:.1f}, max {max(took):.1f}; "
-        f"transactions an order: {statistics.median(commits):.0f} (from {min(commits)} to {max(commits)})"
+        f"transactions an order: {statistics.median(commits):.0f} (from {min(commits)} to {max(commits)}), "
+        f"{DRIVERS_OWN} of them its driver's, who becomes available again"
     )
     table = Table("visible", "after the one before, p50 ms", "p90 ms", "seen")
     for name, times in hops.items():

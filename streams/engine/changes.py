@@ -19,17 +19,28 @@ MISSING: Final = _Missing.MISSING
 
 
 class Changes:
-    """Rows, outputs, offsets and answers of one transaction, with a log that takes back those since the last ``mark``.
+    """Rows, outputs, positions, answers of one transaction, with a log that takes back those since the last ``mark``.
 
     A key is written once a transaction, with its last value, however often it changed.
     """
 
-    __slots__ = ("_log", "_marked_answers", "_marked_bytes", "answers", "bytes", "counts", "offsets", "outputs", "rows")
+    __slots__ = (
+        "_log",
+        "_marked_answers",
+        "_marked_bytes",
+        "answers",
+        "bytes",
+        "counts",
+        "outputs",
+        "positions",
+        "rows",
+    )
 
     def __init__(self, tables: Iterable[str]) -> None:
         self.rows: dict[str, dict[bytes, bytes | None]] = {table: {} for table in tables}
         self.outputs: defaultdict[tuple[str, int], list[Outgoing]] = defaultdict(list)
-        self.offsets: dict[str, int] = {}
+        self.positions: dict[str, int] = {}
+        """Source topic -> offset of the next record to apply. What is undone stays applied: not in the log."""
         self.answers: list[tuple[str, object]] = []
         self.counts: Counter[str] = Counter()
         self.bytes = 0
@@ -37,7 +48,7 @@ class Changes:
         self._marked_bytes = self._marked_answers = 0
 
     def __bool__(self) -> bool:
-        return bool(self.offsets or self.outputs or any(self.rows.values()))
+        return bool(self.positions or self.outputs or any(self.rows.values()))
 
     def put(self, table: str, key: bytes, value: bytes | None) -> None:
         rows = self.rows[table]
@@ -52,6 +63,10 @@ class Changes:
         key, value, headers = record
         self.bytes += len(key or b"") + len(value or b"")
         self.bytes += sum(len(name) + len(content or b"") for name, content in headers)
+
+    def note_positions(self, table: str) -> None:
+        """Make the positions rows of this table, for the commit."""
+        self.rows[table] = {topic.encode(): b"%d" % position for topic, position in self.positions.items()}
 
     def answer(self, event_id: str, answer: object) -> None:
         self.answers.append((event_id, answer))

@@ -24,7 +24,7 @@ from streams.engine.quiet import quieten
 from streams.engine.restore import restore
 from streams.engine.runtime import BatchScheduler, TaskTables, TaskTransport, TaskWorker
 from streams.engine.settings import EngineSettings
-from streams.engine.task import TIMERS, Task
+from streams.engine.task import POSITIONS, TIMERS, Task
 from streams.engine.transactions import TransactionalClient
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class Engine(Core):
         app.transport = self.transport
         self._prepared = False
         self._configs: dict[str, Mapping[str, str]] = {}
+        self.table(POSITIONS, help="How far each source topic has been applied: topic -> offset of the next record.")
         self.table(TIMERS, help="Timers to come: when (8 bytes) and id -> what for.")
         self.table(CALLS, help="Outgoing calls not answered yet: idempotency key -> request, attempts, when next, why.")
         quieten()
@@ -246,7 +247,7 @@ class Engine(Core):
         self._prepared = True
 
     async def open(self, partition: int) -> Task:
-        """Fence the previous owner, restore, read the committed offsets. What is half open when it fails is closed."""
+        """Fence the previous owner, restore, see where to read on. What is half open when it fails is closed."""
         clock = self.clock()
         owned_since = clock.monotonic()
         client = self._transactional_client(partition)
@@ -269,13 +270,12 @@ class Engine(Core):
                 self.sources,
                 lambda: self.failpoint("restoring", client.cut),
             )
-            committed = await client.committed_offsets((topic, partition) for topic in self.sources)
-            next_offsets = {
-                topic: self._next_offset(topic, partition, offset, restored.starts[topic], restored.ends[topic])
-                for (topic, _), offset in committed.items()
+            starts = {
+                topic: self._start(topic, partition, disk, restored.starts[topic], restored.ends[topic])
+                for topic in self.sources
             }
             log.info("task %d: %d changelog records restored", partition, restored.records)
-            return Task(self, partition, client, disk, next_offsets, clock, owned_since)
+            return Task(self, partition, client, disk, starts, clock, owned_since)
         except BaseException:
             if disk is not None:
                 disk.close()
@@ -286,21 +286,22 @@ class Engine(Core):
         return TransactionalClient(
             AIOKafkaClient(**self.client_settings, metadata_max_age_ms=METADATA_MAX_AGE_MS),
             f"{self.app.conf.id}-{partition}",
-            self.app.conf.id,
             transaction_timeout_s=self.settings.transaction_timeout_s,
             on_end_sent=lambda client: self.failpoint("end_sent", client.cut),
         )
 
     @staticmethod
-    def _next_offset(topic: str, partition: int, committed: int | None, start: int, end: int) -> int:
-        """Where to read on. Nothing committed means the log's start, and so does a log that ends before: a new one."""
-        if committed is not None and committed > end:
-            log.warning(
-                "%s/%d ends at %d, before the committed offset %d: it was created anew and is read from its start",
-                topic,
-                partition,
-                end,
-                committed,
-            )
-            return start
-        return start if committed is None else committed
+    def _start(topic: str, partition: int, disk: store.PartitionStore, first: int, end: int) -> int:
+        """Where to read on. Nothing applied yet: from the log's start; so too where the log ends before, a new one."""
+        row = disk.get(POSITIONS, topic.encode())
+        position = first if row is None else int(row)
+        if position <= end:
+            return position
+        log.warning(
+            "%s/%d ends at %d, before %d, which is next: it was created anew and is read from its start",
+            topic,
+            partition,
+            end,
+            position,
+        )
+        return first

@@ -9,8 +9,7 @@ an empty function. The names, in the order in which a task passes them:
     restoring    after each batch of changelog records that was restored
     before_call  before an outgoing call is made
     after_call   when it has been answered and the answer is not applied yet
-    produced     outputs and changelog records are in the log, not committed
-    before_end   source offsets are there too
+    produced     outputs, rows and positions are in the log, not committed
     end_sent     EndTxn has left, its answer has not come
     committed    the transaction is committed, RocksDB does not know yet
     stored       RocksDB knows, calls and views do not yet
@@ -28,7 +27,6 @@ NAMES = (
     "before_call",
     "after_call",
     "produced",
-    "before_end",
     "end_sent",
     "committed",
     "stored",

@@ -19,16 +19,15 @@ HELD_S = 60.0
 """Until a partition that could not be read is fetched again, and complained about again."""
 UNREADABLE = (
     "%s/%d cannot be read at offset %d: %r. It waits there and is tried again every minute, while everything else goes "
-    "on. To step over what cannot be read, stop the workers and set the offset after it: kafka-consumer-groups.sh "
-    "--group %s --topic %s:%d --reset-offsets --to-offset %d --execute"
+    "on. To step over what cannot be read, have the log begin after it: kafka-delete-records.sh with "
+    '{"version": 1, "partitions": [{"topic": "%s", "partition": %d, "offset": %d}]}'
 )
 
 
 class FetchedRecords:
-    """The records of one consumer of ``group``. To be used in the consumer's own thread."""
+    """The records of one consumer. To be used in the consumer's own thread."""
 
-    def __init__(self, group: str) -> None:
-        self._group = group
+    def __init__(self) -> None:
         self._held: dict[TopicPartition, tuple[object, float]] = {}
 
     async def take(
@@ -100,7 +99,7 @@ class FetchedRecords:
     def _hold(self, tp: TopicPartition, fetched: object, offset: int, exc: BaseException) -> None:
         """As long as it is there, nothing is fetched for its partition."""
         self._held[tp] = (fetched, time.monotonic())
-        log.error(UNREADABLE, tp.topic, tp.partition, offset, exc, self._group, tp.topic, tp.partition, offset + 1)
+        log.error(UNREADABLE, tp.topic, tp.partition, offset, exc, tp.topic, tp.partition, offset + 1)
 
     def _is_held(self, fetcher: Any, tp: TopicPartition, fetched: object) -> bool:
         held, since = self._held.get(tp, (None, 0.0))

@@ -16,7 +16,7 @@ FETCH_BYTES = 4 << 20
 
 
 class Restored(NamedTuple):
-    """How many changelog records were read, and where the source topics begin and end, for those without offsets."""
+    """How many changelog records were read, and where the source topics begin and end."""
 
     records: int
     starts: dict[str, int]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
 import faust
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka import TopicPartition
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.app.base import App
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 USAGE = 2
 """Exit status of a worker that cannot work as it was started."""
+TELL_S = 2.0
+"""How long the group's coordinator has to take note of how far the tasks are; the next time is soon."""
 IDLE_S = 0.005
 """Pause before looking again whether a task wants records, when none does."""
 
@@ -89,12 +92,23 @@ class TaskWorker(faust.Worker):
 class TaskConsumerThread(AIOKafkaConsumerThread):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._fetched = FetchedRecords(self.app.conf.id)
+        self._fetched = FetchedRecords()
 
     def _create_worker_consumer(self, transport: Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = cast(TaskTransport, transport).engine.settings.fetch_max_wait_ms
         return consumer
+
+    async def tell_group(self, reached: Mapping[TP, int]) -> None:
+        await self.call_thread(self._tell_group, reached)
+
+    async def _tell_group(self, reached: Mapping[TP, int]) -> None:
+        offsets = {TopicPartition(*tp): position for tp, position in reached.items()}
+        try:
+            async with asyncio.timeout(TELL_S):
+                await self._ensure_consumer().commit(offsets)
+        except (KafkaError, TimeoutError) as exc:  # out of date for a while, and nothing else
+            self.log.debug("the group was not told how far its tasks are: %r", exc)
 
     async def _fetch_records(
         self,
@@ -133,6 +147,21 @@ class TaskConsumer(Consumer):
     def is_member(self) -> bool:
         """False from the moment a heartbeat says that the group has expelled us until we have joined it again."""
         return bool(self._thread._ensure_consumer()._coordinator.member_id)
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Tell the group how far its tasks are, for those who watch its lag; nobody reads on from there.
+
+        Faust calls this every ``broker_commit_interval``.
+        """
+        reached = {
+            TP(topic, task.partition): position
+            for task in self.engine.tasks.values()
+            if task.alive
+            for topic, position in task.committed_positions.items()
+        }
+        if reached and not self.app.rebalancing:
+            await cast(TaskConsumerThread, self._thread).tell_group(reached)
+        return True
 
     async def perform_seek(self) -> None:
         """Faust seeks by itself when records arrive while the flow is stopped; here only the recovery seeks."""

@@ -3,12 +3,14 @@
 Records, timers and results of calls are applied here, in memory; what they caused is committed in one Kafka
 transaction, and only then do RocksDB, the indexes, the timers, the calls and the views hear of it:
 
-    apply   records, timers, results -> rows, outputs, offsets, answers, all in ``pending``
+    apply   records, timers, results -> rows, outputs, positions, answers, all in ``pending``
     commit  1. produce the outputs, and one changelog record a changed row
-            2. the source offsets
-            3. EndTxn: from here it happened
-            4. one RocksDB write of the rows and of how far each changelog has been followed
-            5. indexes, timers, calls, views
+            2. EndTxn: from here it happened
+            3. one RocksDB write of the rows and of how far each changelog has been followed
+            4. indexes, timers, calls, views
+
+How far each source topic has been applied, its position, is a row too, of the table ``positions``: it is committed,
+restored and lost together with the state it led to, or not at all.
 
 Whatever goes wrong at any step breaks the task: nobody guesses what was committed. The task is dropped with everything
 in memory and opened again from what Kafka has (see ``core``). Nothing here knows Faust or aiokafka.
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from streams.engine.core import Core
 
 TIMERS = "timers"
+POSITIONS = "positions"
+"""Source topic -> offset of the next record to apply, in decimal. Written by commits alone."""
 MAX_RECORD_BYTES = 1_000_000
 """Key, value and headers of one record or row; the broker's limit for a batch is 1,048,588 bytes."""
 MAX_STACK_CHARS = 8_000
@@ -63,7 +67,6 @@ class Transactions(Protocol):
         """Append to the log; returns for each partition the offset after the last record."""
         ...
 
-    async def commit_offsets(self, offsets: Mapping[tuple[str, int], int]) -> None: ...
     async def end(self) -> None:
         """Commit. If it raises, it may have been committed all the same."""
         ...
@@ -139,16 +142,19 @@ class Task:
         partition: int,
         transactions: Transactions,
         store: Store,
-        next_offsets: Mapping[str, int],
+        starts: Mapping[str, int],
         clock: Clock,
         owned_since: float,
     ) -> None:
         self.partition = partition
         self.pending = Changes(core.tables)
         self.committing: Changes | None = None
-        self.next_offsets = dict(next_offsets)
-        self.fetched_to = dict(next_offsets)
+        self.next_offsets = dict(starts)
+        """By source topic: the offset of the next record to apply."""
+        self.fetched_to = dict(starts)
         """By source topic: the offset after the last record handed to the agents."""
+        self.committed_positions: dict[str, int] = {}
+        """By source topic, of those read from since the task opened: what ``next_offsets`` was at the last commit."""
         self.backlog: dict[int, int] = {}
         """Batches fetched and not applied yet: id -> number of records."""
         self.alive, self.closing, self.commits = True, False, 0
@@ -281,7 +287,7 @@ class Task:
             raise
         except Exception as exc:
             self.dead_letter(record, self._undo(exc), exc)
-        pending.offsets[record.topic] = self.next_offsets[record.topic] = record.offset + 1
+        pending.positions[record.topic] = self.next_offsets[record.topic] = record.offset + 1
 
     def finish_call(self, call_id: bytes, row: bytes, answer: Answered | Again) -> None:
         """The answer to the attempt that began with this row; ignored where the row has been changed meanwhile."""
@@ -461,6 +467,7 @@ class Task:
         self._number += 1
         self._room.set()
         begun = self._clock.monotonic()
+        changes.note_positions(POSITIONS)
         changelogs = {(core.changelogs[table], self.partition): table for table, rows in changes.rows.items() if rows}
         rows: dict[tuple[str, int], list[Outgoing]] = {
             tp: [(key, value, ()) for key, value in changes.rows[table].items()] for tp, table in changelogs.items()
@@ -468,9 +475,6 @@ class Task:
         async with asyncio.timeout(core.settings.commit_deadline_s):
             appended = await transactions.produce({**changes.outputs, **rows})
             failpoint("produced", transactions.cut)
-            if changes.offsets:
-                await transactions.commit_offsets({(topic, self.partition): o for topic, o in changes.offsets.items()})
-            failpoint("before_end", transactions.cut)
             if not self.alive:
                 raise TaskBroken(f"task {self.partition} broke while it committed")
             await transactions.end()
@@ -478,6 +482,7 @@ class Task:
         self._store.write(changes.rows, {table: appended[tp] for tp, table in changelogs.items()})
         self.committing, self.owned_since = None, begun
         self.commits += 1
+        self.committed_positions.update(changes.positions)
         failpoint("stored", transactions.cut)
         self._publish(changes)
 
@@ -515,9 +520,9 @@ class Task:
         )
 
     def _commit_progress(self) -> None:
-        """An idle task commits its offsets again: the store then notes that it was up to date at this time."""
+        """An idle task commits its positions again: the store then notes that it was up to date at this time."""
         if self.alive:
-            self.pending.offsets = dict(self.next_offsets)
+            self.pending.positions = dict(self.next_offsets)
             self.touch()
             self._schedule_progress()
 

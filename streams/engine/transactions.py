@@ -1,7 +1,8 @@
 """A client of Kafka's current transaction protocol (KIP-890, ``transaction.version=2``, Kafka >= 4.0), one a task.
 
-A transaction is ``produce()`` as often as wanted, ``commit_offsets()`` at most once, ``end()``. Nothing is sent but
-what is called here, and in that order; the first produce or offset commit opens the transaction on the broker.
+A transaction is ``produce()`` as often as wanted, then ``end()``. Nothing is sent but what is called here, and in that
+order; the first produce opens the transaction on the broker. There are no consumer offsets in it: how far a task has
+read is a row of its own, so that a commit is two requests and not three (see ``positions`` in ``task``).
 
 Why it is safe: every request carries the producer's (id, epoch), and ``end()`` raises the epoch. A request of a
 transaction that has ended, delayed in the network and delivered in the next one, is therefore refused; so is every
@@ -47,9 +48,9 @@ PRODUCE_TIMEOUT_MS = 8_000
 RETRY_S = 0.003
 """Between attempts: the usual cause, the previous transaction's markers, takes one to a few milliseconds."""
 
-RETRIABLE = frozenset({5, 6, 7, 14, 15, 16, 19, 20, 51, 88})
+RETRIABLE = frozenset({5, 6, 7, 14, 15, 16, 19, 20, 51})
 """The same request may be sent again: no leader yet or not the leader (5, 6), replicas slow (7) or too few (19, 20),
-coordinator loading or moved (14, 15, 16), previous transaction still completing (51), its offsets not yet stable (88).
+coordinator loading or moved (14, 15, 16), previous transaction still completing (51).
 A produce keeps its sequence number, so the broker recognises a batch that it has already."""
 LEADER_MOVED = frozenset({5, 6})
 COORDINATOR_MOVED = frozenset({15, 16})
@@ -140,7 +141,6 @@ def _topics(*fields: tuple[str, Any]) -> tuple[str, Any]:
 
 _PRODUCER = (("producer_id", Int64), ("producer_epoch", Int16))
 _OWNER = (("transactional_id", TEXT), *_PRODUCER)
-_OFFSET = (("index", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", TEXT))
 _ERROR = (("throttle", Int32), ("error_code", Int16))
 
 ApiVersions = _request(
@@ -177,31 +177,7 @@ Produce = _request(
         ("throttle", Int32),
     ),
 )
-TxnOffsetCommit = _request(
-    28,
-    5,
-    (
-        _OWNER[0],
-        ("group", TEXT),
-        *_PRODUCER,
-        ("generation", Int32),
-        ("member", TEXT),
-        ("instance", TEXT),
-        _topics(*_OFFSET),
-    ),
-    (("throttle", Int32), _topics(("index", Int32), ("error_code", Int16))),
-)
 EndTxn = _request(26, 5, (*_OWNER, ("commit", Boolean)), (*_ERROR, *_PRODUCER))
-OffsetFetch = _request(
-    9,
-    7,
-    (
-        ("group", TEXT),
-        ("topics", CompactArray(("name", TEXT), ("partitions", CompactArray(Int32)), TAGS)),
-        ("require_stable", Boolean),
-    ),
-    (("throttle", Int32), _topics(*_OFFSET, ("error_code", Int16)), ("error_code", Int16)),
-)
 Metadata = _request(
     3,
     12,
@@ -290,19 +266,18 @@ class TransactionalClient:
         self,
         client: AIOKafkaClient,
         transactional_id: str,
-        group: str,
         *,
         transaction_timeout_s: float = 10.0,
         on_end_sent: Callable[["TransactionalClient"], None] | None = None,
     ) -> None:
-        self.transactional_id, self.group = transactional_id, group
+        self.transactional_id = transactional_id
         self.producer_id, self.epoch = -1, -1
         self._client = client
         self._timeout_ms = int(transaction_timeout_s * 1000)
         self._on_end_sent = on_end_sent
         self._topics: list[str] = []
         self._sequences: dict[TopicAndPartition, int] = {}
-        self._coordinators: dict[CoordinationType, int] = {}
+        self._coordinator = -1
 
     async def start(self, topics: Iterable[str]) -> None:
         """Take over the transactional id; the previous owner is fenced and its open transaction finished on return.
@@ -313,12 +288,7 @@ class TransactionalClient:
         await self._client.bootstrap()
         await refuse_old_brokers(self._client)
         await self._client.set_topics(self._topics)
-        await self._find_coordinators()
-        reply = await self._ask_coordinator(
-            CoordinationType.TRANSACTION,
-            lambda: InitProducerId(self.transactional_id, self._timeout_ms, -1, -1),
-            lambda reply: [reply.error_code],
-        )
+        reply = await self._take_over(InitProducerId(self.transactional_id, self._timeout_ms, -1, -1))
         self.producer_id, self.epoch, self._sequences = reply.producer_id, reply.producer_epoch, {}
 
     async def close(self) -> None:
@@ -326,7 +296,7 @@ class TransactionalClient:
         await self._client.close()
 
     def cut(self) -> None:
-        """Close the connection to the coordinators, as a network would."""
+        """Close the connection to the coordinator, as a network would."""
         for (_, group), connection in list(self._client._conns.items()):
             if group is ConnectionGroup.COORDINATION:
                 connection.close()
@@ -357,28 +327,10 @@ class TransactionalClient:
                 await self._client.force_metadata_update()
         return next_offsets
 
-    async def commit_offsets(self, offsets: Mapping[TopicAndPartition, int]) -> None:
-        """Make these the group's next offsets, if and when the transaction is committed.
-
-        Not while a produce is under way: the coordinator answers 14.
-        """
-        topics: dict[str, list[Any]] = {}
-        for (topic, partition), offset in offsets.items():
-            topics.setdefault(topic, []).append((partition, offset, -1, "", {}))
-        lines: list[Any] = [(topic, partitions, {}) for topic, partitions in topics.items()]
-        await self._ask_coordinator(
-            CoordinationType.GROUP,
-            lambda: TxnOffsetCommit(
-                self.transactional_id, self.group, self.producer_id, self.epoch, -1, "", None, lines
-            ),
-            lambda reply: [code for _, partitions, _ in reply.topics for _, code, _ in partitions],
-        )
-
     async def end(self, *, commit: bool = True) -> None:
         """Commit (or abort), once: EndTxn is never sent again. ``OutcomeUnknown`` when no answer came."""
         request = EndTxn(self.transactional_id, self.producer_id, self.epoch, commit)
-        coordinator = self._coordinators[CoordinationType.TRANSACTION]
-        sending = asyncio.ensure_future(self._client.send(coordinator, request, group=ConnectionGroup.COORDINATION))
+        sending = asyncio.ensure_future(self._ask_coordinator(request))
         try:
             if self._on_end_sent:
                 await asyncio.sleep(0)
@@ -392,24 +344,6 @@ class TransactionalClient:
             raise TransactionError(f"EndTxn: {errors.for_code(reply.error_code).__name__} ({reply.error_code})")
         # the epoch rises with every transaction; where it is used up, the broker hands out another producer id
         self.producer_id, self.epoch, self._sequences = reply.producer_id, reply.producer_epoch, {}
-
-    async def committed_offsets(self, tps: Iterable[TopicAndPartition]) -> dict[TopicAndPartition, int | None]:
-        """The group's next offsets once no transaction is about to change them; None where there is none.
-
-        ``require_stable`` matters: EndTxn answers before its offsets are visible to a plain fetch.
-        """
-        topics: dict[str, list[int]] = {}
-        for topic, partition in tps:
-            topics.setdefault(topic, []).append(partition)
-        lines: list[Any] = [(topic, partitions, {}) for topic, partitions in topics.items()]
-        reply = await self._ask_coordinator(
-            CoordinationType.GROUP,
-            lambda: OffsetFetch(self.group, lines, True),
-            lambda reply: [reply.error_code, *(line[4] for _, lines, _ in reply.topics for line in lines)],
-        )
-        return {
-            (topic, line[0]): line[1] if line[1] >= 0 else None for topic, lines, _ in reply.topics for line in lines
-        }
 
     async def topic_ids(self) -> dict[str, str]:
         """The ids of the topics given to ``start()``."""
@@ -460,27 +394,23 @@ class TransactionalClient:
         reply = await self._client.send(leader, Produce(self.transactional_id, -1, PRODUCE_TIMEOUT_MS, lines))
         return [((topic, line[0]), line[1], line[2]) for topic, lines, _ in reply.topics for line in lines]
 
-    async def _find_coordinators(self) -> None:
-        keys = {CoordinationType.TRANSACTION: self.transactional_id, CoordinationType.GROUP: self.group}
-        for kind, key in keys.items():
-            self._coordinators[kind] = await self._find_coordinator(kind, key)
+    async def _take_over(self, request: Any) -> Any:
+        """Send until it is answered without a retriable error. The caller sets the deadline."""
+        self._coordinator = await self._find_coordinator()
+        while True:
+            reply = await self._ask_coordinator(request)
+            if not _check(reply.error_code, "transaction coordinator"):
+                return reply
+            await asyncio.sleep(RETRY_S)
+            if reply.error_code in COORDINATOR_MOVED:
+                self._coordinator = await self._find_coordinator()
 
-    async def _find_coordinator(self, kind: CoordinationType, key: str) -> int:
+    async def _find_coordinator(self) -> int:
         while True:
             try:
-                return int(await self._client.coordinator_lookup(kind, key))
+                return int(await self._client.coordinator_lookup(CoordinationType.TRANSACTION, self.transactional_id))
             except (errors.CoordinatorNotAvailableError, errors.CoordinatorLoadInProgressError):
                 await asyncio.sleep(0.02)
 
-    async def _ask_coordinator(
-        self, kind: CoordinationType, request: Callable[[], Any], codes: Callable[[Any], list[int]]
-    ) -> Any:
-        """Send until it is answered without a retriable error. The caller sets the deadline."""
-        while True:
-            reply = await self._client.send(self._coordinators[kind], request(), group=ConnectionGroup.COORDINATION)
-            failed = {code for code in codes(reply) if _check(code, f"{kind.name.lower()} coordinator")}
-            if not failed:
-                return reply
-            await asyncio.sleep(RETRY_S)
-            if failed & COORDINATOR_MOVED:
-                await self._find_coordinators()
+    async def _ask_coordinator(self, request: Any) -> Any:
+        return await self._client.send(self._coordinator, request, group=ConnectionGroup.COORDINATION)

@@ -15,6 +15,7 @@ from streams.views.ask import ApiView, elsewhere, everywhere, respond
 from topics.identity import owner_of
 
 TIMERS = "timers"
+POSITIONS = "positions"
 LIMIT = 100
 LONGEST = 10_000
 
@@ -47,11 +48,14 @@ class TableRows(ApiView):
 
 @app.page("/table/{name}/{key}")
 class OwnersRows(ApiView):
-    """The rows of one order, driver or region."""
+    """The rows of one order, driver or region; of positions, those of one topic."""
 
     async def get(self, request: web.Request, name: str, key: str) -> web.Response:
         """Every row whose key is it or begins with it and a slash."""
         limit = _checked(request, name)
+        if name == POSITIONS:  # in each partition there is one of every topic
+            rows = await everywhere(request, _rows(name, limit), "rows")
+            return _answer(request, name, [row for row in rows if row["key"] == key])
         owner = owner_of(key)
         if (answer := await elsewhere(request, owner)) is not None:
             return answer

@@ -8,9 +8,9 @@ from streams.engine.calls import CALLS, Again, Answered
 from streams.engine.changes import Header, Outgoing
 from streams.engine.core import Core
 from streams.engine.settings import EngineSettings
-from streams.engine.task import TIMERS, Task
+from streams.engine.task import POSITIONS, TIMERS, Task
 
-TABLES = ("counts", TIMERS, CALLS)
+TABLES = ("counts", POSITIONS, TIMERS, CALLS)
 
 
 @dataclass
@@ -74,14 +74,12 @@ class FakeTransactions:
 
     def __init__(self, log: list[str]) -> None:
         self.committed: dict[tuple[str, int], list[Outgoing]] = {}
-        self.offsets: dict[tuple[str, int], int] = {}
         self.before: dict[str, Callable[[], object]] = {}
         self.hold = asyncio.Event()
         self.hold.set()
         self.closed = False
         self._log = log
         self._open: dict[tuple[str, int], list[Outgoing]] = {}
-        self._open_offsets: dict[tuple[str, int], int] = {}
 
     async def _step(self, name: str) -> None:
         self.before.get(name, lambda: None)()
@@ -95,22 +93,23 @@ class FakeTransactions:
             self._open.setdefault(tp, []).extend(records)
         return {tp: len(self.committed.get(tp, [])) + len(self._open[tp]) for tp in outputs}
 
-    async def commit_offsets(self, offsets: Mapping[tuple[str, int], int]) -> None:
-        await self._step("offsets")
-        self._open_offsets.update(offsets)
-
     async def end(self) -> None:
         await self._step("end")
         for tp, records in self._open.items():
             self.committed.setdefault(tp, []).extend(records)
-        self.offsets.update(self._open_offsets)
-        self._open, self._open_offsets = {}, {}
+        self._open = {}
         self.before.get("ended", lambda: None)()
 
     async def close(self) -> None:
         self.closed = True
 
     def cut(self) -> None: ...
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """Source topic -> how far it is applied, as committed."""
+        rows = self.committed.get((f"{POSITIONS}-changelog", 0), [])
+        return {(key or b"").decode(): int(value or b"") for key, value, _ in rows}
 
     def values(self, topic: str) -> list[bytes | None]:
         """What is committed on a topic, a partition after the other."""

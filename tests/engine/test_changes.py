@@ -64,5 +64,5 @@ def test_answers_alone_are_nothing_to_commit() -> None:
     assert not changes
     changes.answer("event", 1)
     assert not changes
-    changes.offsets["in"] = 1
+    changes.positions["in"] = 1
     assert changes

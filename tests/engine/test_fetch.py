@@ -81,7 +81,7 @@ async def take(
 async def test_a_batch_of_every_codec_is_read(codec: str) -> None:
     fetcher = FakeFetcher()
     fetcher.arrived(GOOD, batch(b"a", b"b" * 5_000, codec=codec))
-    assert await take(FetchedRecords("app"), fetcher) == {GOOD: [b"a", b"b" * 5_000]}
+    assert await take(FetchedRecords(), fetcher) == {GOOD: [b"a", b"b" * 5_000]}
     assert fetcher.states[GOOD].position == 2
     assert fetcher._records == {}
 
@@ -89,7 +89,7 @@ async def test_a_batch_of_every_codec_is_read(codec: str) -> None:
 async def test_what_cannot_be_decoded_holds_back_its_partition_alone_and_loses_nothing(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetcher, fetched = FakeFetcher(), FetchedRecords("app")
+    fetcher, fetched = FakeFetcher(), FetchedRecords()
     fetcher.arrived(GOOD, batch(b"x", b"y"))
     fetcher.arrived(BAD, batch(b"a", b"b"), unreadable(b"c", offset=2), batch(b"d", offset=3))
     assert await take(fetched, fetcher) == {GOOD: [b"x", b"y"], BAD: [b"a", b"b"]}
@@ -99,7 +99,10 @@ async def test_what_cannot_be_decoded_holds_back_its_partition_alone_and_loses_n
     assert await take(fetched, fetcher) == {}
     (said,) = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
     assert "in/0 cannot be read at offset 2: UnicodeDecodeError" in said
-    assert "kafka-consumer-groups.sh --group app --topic in:0 --reset-offsets --to-offset 3" in said
+    assert (
+        'kafka-delete-records.sh with {"version": 1, "partitions": [{"topic": "in", "partition": 0, "offset": 3}]}'
+        in said
+    )
     monkeypatch.setattr(fetch, "HELD_S", -1.0)
     assert await take(fetched, fetcher) == {}
     assert BAD not in fetcher._records, "to be fetched again"
@@ -108,7 +111,7 @@ async def test_what_cannot_be_decoded_holds_back_its_partition_alone_and_loses_n
 
 
 async def test_after_a_seek_a_partition_is_tried_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    fetcher, fetched = FakeFetcher(), FetchedRecords("app")
+    fetcher, fetched = FakeFetcher(), FetchedRecords()
     fetcher.arrived(BAD, unreadable(b"a", offset=0))
     assert await take(fetched, fetcher) == {}
     fetcher.states[BAD].position = 1
@@ -119,7 +122,7 @@ async def test_after_a_seek_a_partition_is_tried_at_once(caplog: pytest.LogCaptu
 async def test_an_error_of_the_broker_for_one_partition_does_not_end_the_worker(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fetcher, fetched = FakeFetcher(), FetchedRecords("app")
+    fetcher, fetched = FakeFetcher(), FetchedRecords()
     fetcher._records[BAD] = FetchError(error=PermissionError("not authorized"), backoff=0)
     fetcher.arrived(GOOD, batch(b"x"))
     assert await take(fetched, fetcher) == {GOOD: [b"x"]}
@@ -127,7 +130,7 @@ async def test_an_error_of_the_broker_for_one_partition_does_not_end_the_worker(
 
 
 async def test_no_more_records_are_taken_than_wanted_and_the_rest_comes_next() -> None:
-    fetcher, fetched = FakeFetcher(), FetchedRecords("app")
+    fetcher, fetched = FakeFetcher(), FetchedRecords()
     fetcher.arrived(BAD, batch(b"a", b"b", b"c"))
     fetcher.arrived(GOOD, batch(b"x"))
     assert await take(fetched, fetcher, limit=2) == {BAD: [b"a", b"b"]}
@@ -135,7 +138,7 @@ async def test_no_more_records_are_taken_than_wanted_and_the_rest_comes_next() -
 
 
 async def test_who_asks_too_early_gets_what_arrives() -> None:
-    fetcher, fetched = FakeFetcher(), FetchedRecords("app")
+    fetcher, fetched = FakeFetcher(), FetchedRecords()
     taking = asyncio.create_task(fetched.take(fetcher, {GOOD}, 5.0, 100))
     await asyncio.sleep(0)
     fetcher.arrived(GOOD, batch(b"x"))

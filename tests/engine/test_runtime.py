@@ -39,6 +39,7 @@ OVERRIDDEN: list[tuple[type, type, str]] = [
     (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "_create_worker_consumer"),
     (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "_fetch_records"),
     (Fetcher, runtime.TaskFetcher, "_fetcher"),
+    (Consumer, runtime.TaskConsumer, "commit"),
     (Consumer, runtime.TaskConsumer, "perform_seek"),
     (Consumer, runtime.TaskConsumer, "_new_consumer_thread"),
     (Consumer, runtime.TaskConsumer, "_getmany"),
@@ -139,6 +140,7 @@ def test_the_versions_are_those_that_were_read(package: str, pinned: str) -> Non
 
 def test_the_overridden_signatures_are_called_as_before() -> None:
     names: Callable[[Any], list[str]] = lambda function: list(inspect.signature(function).parameters)  # noqa: E731
+    assert names(Consumer.commit) == ["self", "topics", "start_new_transaction"]
     assert names(Consumer._getmany) == ["self", "active_partitions", "timeout"]
     assert names(Consumer._to_message) == ["self", "tp", "record"]
     assert names(TransactionManager.on_rebalance) == ["self", "assigned", "revoked", "newly_assigned"]
@@ -252,6 +254,7 @@ def test_topics_are_all_that_has_to_exist_each_with_its_partitions(engine: Engin
         "dead": 4,
         "in": 4,
         "out": 1,
+        "app-positions-changelog": 4,
         "app-timers-changelog": 4,
         "app-calls-changelog": 4,
     }
@@ -304,4 +307,5 @@ def test_keys_are_partitioned_as_java_does(engine: Engine, key: bytes, hashed: i
 def test_a_task_reads_on_where_it_committed_and_from_the_start_of_a_new_log(
     committed: int | None, start: int, end: int, expected: int
 ) -> None:
-    assert Engine._next_offset("in", 0, committed, start, end) == expected
+    disk: Any = SimpleNamespace(get=lambda table, key: None if committed is None else b"%d" % committed)
+    assert Engine._start("in", 0, disk, start, end) == expected

@@ -28,7 +28,7 @@ def count(task: Task, record: FakeRecord) -> None:
     task.emit("out", record.key, b"%d" % total)
 
 
-async def test_a_commit_is_produce_then_offsets_then_end_then_disk_then_everybody_else(stage: Stage) -> None:
+async def test_a_commit_is_produce_then_end_then_disk_then_everybody_else(stage: Stage) -> None:
     with stage.core.watch.answer("event") as answer:
 
         def handler(task: Task, record: FakeRecord) -> None:
@@ -38,12 +38,12 @@ async def test_a_commit_is_produce_then_offsets_then_end_then_disk_then_everybod
         answer.future.add_done_callback(lambda _: stage.log.append("answer"))
         await stage.apply(FakeRecord(0), FakeRecord(1), handler=handler)
         assert await answer.get(1) == "done"
-    assert stage.log == ["produce", "offsets", "end", "write", "answer"]
+    assert stage.log == ["produce", "end", "write", "answer"]
     assert stage.transactions.values("out") == [b"1", b"2"]
     assert stage.transactions.values("counts-changelog") == [b"2"], "one changelog record a changed row"
-    assert stage.transactions.offsets == {("in", 0): 2}
+    assert stage.transactions.positions == {"in": 2}
     assert stage.store.tables["counts"] == {b"k": b"2"}
-    assert stage.store.next_offsets == {"counts": 1}
+    assert stage.store.next_offsets == {"counts": 1, "positions": 1}
 
 
 async def test_rows_are_read_from_the_buffer_then_from_what_is_in_flight_then_from_disk(stage: Stage) -> None:
@@ -77,7 +77,7 @@ async def test_what_comes_in_during_a_commit_is_one_next_commit(stage: Stage) ->
     stage.transactions.hold.set()
     await stage.task.committed()
     assert stage.task.commits == 2
-    assert stage.transactions.offsets == {("in", 0): 6}
+    assert stage.transactions.positions == {"in": 6}
 
 
 async def test_a_raising_handler_is_undone_and_its_record_set_aside_while_the_others_go_on(stage: Stage) -> None:
@@ -95,7 +95,7 @@ async def test_a_raising_handler_is_undone_and_its_record_set_aside_while_the_ot
     await stage.task.committed()
     assert stage.store.tables["counts"] == {b"k": b"2"}
     assert stage.transactions.values("out") == [b"1", b"2"]
-    assert stage.transactions.offsets == {("in", 0): 3}
+    assert stage.transactions.positions == {"in": 3}
     ((key, value, headers),) = letters(stage)
     notes = dict(headers)
     assert (key, value, notes["trace"]) == (b"k", b"1", b"1")
@@ -195,7 +195,7 @@ async def test_a_dead_letter_fits_whatever_it_holds(stage: Stage) -> None:
     assert cut == [str(MAX_RECORD_BYTES).encode()]
 
 
-@pytest.mark.parametrize("step", ["produce", "offsets", "end", "ended"])
+@pytest.mark.parametrize("step", ["produce", "end", "ended"])
 async def test_a_fault_at_any_step_breaks_the_task_and_leaves_the_disk_alone(stage: Stage, step: str) -> None:
     def fault() -> None:
         raise ConnectionError(step)
@@ -215,7 +215,7 @@ async def test_a_fault_at_any_step_breaks_the_task_and_leaves_the_disk_alone(sta
     assert stage.resets == [0.0]
     assert stage.store.tables["counts"] == {}
     assert not stage.performer.calls
-    assert (stage.transactions.offsets == {("in", 0): 1}) == (step == "ended"), "it may have been committed"
+    assert (stage.transactions.positions == {"in": 1}) == (step == "ended"), "it may have been committed"
     with pytest.raises(TaskBroken):
         await stage.task.committed()
 
@@ -240,11 +240,13 @@ async def test_a_broken_task_applies_nothing_more(stage: Stage) -> None:
 
 
 async def test_a_task_that_breaks_while_it_commits_does_not_end_the_transaction(stage: Stage) -> None:
-    stage.transactions.before["offsets"] = lambda: stage.core.break_task(stage.task, RuntimeError("elsewhere"))
+    stage.transactions.hold.clear()
     await stage.apply(FakeRecord(0), handler=count)
-    await until(lambda: not stage.task.alive)
+    await until(lambda: stage.log == ["produce"])
+    stage.core.break_task(stage.task, RuntimeError("elsewhere"))
+    stage.transactions.hold.set()
     await stage.settle()
-    assert stage.log == ["produce", "offsets"]
+    assert stage.log == ["produce"]
     assert stage.store.tables["counts"] == {}
 
 
@@ -275,7 +277,7 @@ async def test_offsets_may_have_gaps_where_markers_are(stage: Stage) -> None:
     await stage.apply(FakeRecord(0), handler=count, follows=0)
     await stage.apply(FakeRecord(7), handler=count, follows=1)
     await stage.task.committed()
-    assert stage.transactions.offsets == {("in", 0): 8}
+    assert stage.transactions.positions == {"in": 8}
 
 
 async def test_a_full_transaction_makes_records_wait_for_the_next() -> None:
@@ -394,7 +396,7 @@ async def test_closing_commits_what_was_applied_and_releases_everything(stage: S
     task = stage.task
     await stage.apply(FakeRecord(0), handler=count)
     await task.close()
-    assert stage.transactions.offsets == {("in", 0): 1}
+    assert stage.transactions.positions == {"in": 1}
     assert stage.store.closed
     assert stage.transactions.closed
     assert stage.resets == []
@@ -420,14 +422,14 @@ async def test_closing_gives_up_after_its_deadline() -> None:
     await stage.apply(FakeRecord(0), handler=count)
     await stage.task.close()
     assert stage.store.closed
-    assert stage.transactions.offsets == {}
+    assert stage.transactions.positions == {}
 
 
-async def test_an_idle_task_commits_its_offsets_now_and_then() -> None:
+async def test_an_idle_task_commits_its_positions_now_and_then() -> None:
     stage = Stage(EngineSettings(progress_every_s=0.01))
     stage.opened(**{"in": 5}).start()
     await until(lambda: stage.task.commits >= 2)
-    assert stage.transactions.offsets == {("in", 0): 5, ("also", 0): 0}
+    assert stage.transactions.positions == {"in": 5, "also": 0}
     await stage.core.close_all()
 
 
@@ -513,7 +515,7 @@ async def test_a_raising_timer_is_deleted_and_set_aside(stage: Stage) -> None:
     await until(lambda: letters(stage))
     ((key, value, headers),) = letters(stage)
     assert (key, value, dict(headers)["origin.timer"]) == (b"t", b"p", b"t")
-    assert stage.store.tables == {"counts": {}, TIMERS: {}, "calls": {}}
+    assert stage.store.tables == {"counts": {}, "positions": {}, TIMERS: {}, "calls": {}}
 
 
 async def test_a_timer_whose_transaction_broke_fires_again_after_the_reopening(stage: Stage) -> None:
@@ -596,7 +598,7 @@ async def test_a_commit_loop_that_is_cancelled_from_elsewhere_breaks_the_task(st
     def cancelled() -> None:
         raise asyncio.CancelledError
 
-    stage.transactions.before["offsets"] = cancelled
+    stage.transactions.before["end"] = cancelled
     await stage.apply(FakeRecord(0), handler=count)
     await until(lambda: not stage.task.alive)
     assert stage.resets == [0.0]

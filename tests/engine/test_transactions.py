@@ -21,13 +21,11 @@ from streams.engine.transactions import (
     Fenced,
     InitProducerId,
     Metadata,
-    OffsetFetch,
     OldBroker,
     OutcomeUnknown,
     Produce,
     TransactionalClient,
     TransactionError,
-    TxnOffsetCommit,
 )
 
 Answer = Callable[[Any], Any] | BaseException | SimpleNamespace
@@ -84,8 +82,6 @@ class Cluster:
             return SimpleNamespace(error_code=0, producer_id=request.values[1], producer_epoch=request.values[2] + 1)
         if isinstance(request, Produce):
             return self.produced(request)
-        if isinstance(request, TxnOffsetCommit):
-            return SimpleNamespace(topics=[(t, [(p[0], 0, {}) for p in ps], {}) for t, ps, _ in request.values[7]])
         if isinstance(request, Metadata):
             return SimpleNamespace(topics=[])
         raise AssertionError(f"unexpected {request}")
@@ -128,7 +124,7 @@ async def cluster() -> Cluster:
 
 @pytest.fixture
 async def client(cluster: Cluster) -> TransactionalClient:
-    client = TransactionalClient(cluster, "app-0", "app")
+    client = TransactionalClient(cluster, "app-0")
     await client.start(["out"])
     return client
 
@@ -156,7 +152,7 @@ async def test_a_failpoint_after_the_end_was_sent_leaves_it_sent_once(cluster: C
         assert len(cluster.requests(EndTxn)) == 1
         raise RuntimeError("cut")
 
-    client = TransactionalClient(cluster, "app-0", "app", on_end_sent=cut)
+    client = TransactionalClient(cluster, "app-0", on_end_sent=cut)
     await client.start(["out"])
     with pytest.raises(RuntimeError, match="cut"):
         await client.end()
@@ -248,11 +244,9 @@ async def test_after_the_last_epoch_the_new_producer_id_is_used(cluster: Cluster
     await client.produce({("out", 0): [(b"k", b"v", ())]})
     await client.end()
     await client.produce({("out", 0): [(b"k", b"v", ())]})
-    await client.commit_offsets({("in", 0): 1})
     await client.end()
     batches = [(batch.producer_id, batch.producer_epoch, batch.base_sequence) for batch in cluster.batches()]
     assert batches == [(7, 32_766, 0), (8, 0, 0)]
-    assert cluster.requests(TxnOffsetCommit)[0].values[2:4] == (8, 0)
     assert cluster.requests(EndTxn)[1].values[1:3] == (8, 0)
 
 
@@ -272,41 +266,34 @@ async def test_any_other_error_ends_the_transaction(cluster: Cluster, client: Tr
         await client.produce({("out", 0): [(b"k", b"v", ())]})
 
 
-async def test_a_moved_coordinator_is_looked_up_and_asked_again(cluster: Cluster, client: TransactionalClient) -> None:
-    before = cluster.lookups
-    cluster.queued[TxnOffsetCommit].append(SimpleNamespace(topics=[("in", [(0, 16, {})], {})]))
-    await client.commit_offsets({("in", 0): 5})
-    first, second = cluster.requests(TxnOffsetCommit)
+@pytest.mark.parametrize(("code", "lookups"), [(51, 1), (14, 1), (16, 2)])
+async def test_taking_over_is_asked_again_of_wherever_the_coordinator_is(
+    cluster: Cluster, code: int, lookups: int
+) -> None:
+    cluster.queued[InitProducerId].append(SimpleNamespace(error_code=code))
+    await TransactionalClient(cluster, "app-0").start(["out"])
+    first, second = cluster.requests(InitProducerId)
     assert first.values == second.values
-    assert cluster.lookups > before
-
-
-async def test_offsets_are_fetched_once_they_are_stable(cluster: Cluster, client: TransactionalClient) -> None:
-    answers = [(88, -1), (0, 41)]
-    for code, offset in answers:
-        lines: list[tuple[Any, ...]] = [(0, offset, -1, "", code, {}), (1, -1, -1, "", 0, {})]
-        cluster.queued[OffsetFetch].append(SimpleNamespace(error_code=0, topics=[("in", lines, {})]))
-    assert await client.committed_offsets([("in", 0), ("in", 1)]) == {("in", 0): 41, ("in", 1): None}
-    assert all(request.values[2] is True for request in cluster.requests(OffsetFetch))
+    assert cluster.lookups == lookups
 
 
 @pytest.mark.parametrize("level", [None, 0, 1])
 async def test_an_old_broker_is_refused_in_a_sentence(cluster: Cluster, level: int | None) -> None:
     cluster.queued[ApiVersions].append(features(level))
     with pytest.raises(OldBroker, match=r"kafka:9092 offers transaction.version \d.*Kafka 4\.0 or later"):
-        await TransactionalClient(cluster, "app-0", "app").start(["out"])
+        await TransactionalClient(cluster, "app-0").start(["out"])
     assert not cluster.requests(InitProducerId)
 
 
 async def test_a_broker_without_features_is_refused(cluster: Cluster) -> None:
     cluster.queued[ApiVersions].append(SimpleNamespace(tags={}))
     with pytest.raises(OldBroker):
-        await TransactionalClient(cluster, "app-0", "app").start(["out"])
+        await TransactionalClient(cluster, "app-0").start(["out"])
 
 
 def test_requests_are_sent_in_exactly_the_version_that_is_safe() -> None:
-    versions = {0: (0, 99), 22: (0, 99), 26: (0, 99), 28: (0, 99), 9: (0, 99)}
-    for request, version in ((Produce, 12), (InitProducerId, 5), (EndTxn, 5), (TxnOffsetCommit, 5), (OffsetFetch, 7)):
+    versions = {0: (0, 99), 22: (0, 99), 26: (0, 99)}
+    for request, version in ((Produce, 12), (InitProducerId, 5), (EndTxn, 5)):
         assert version == request().prepare.__self__._CLASSES[0].API_VERSION
     with pytest.raises(NotImplementedError):
         EndTxn("app-0", 7, 0, True).prepare({**versions, 26: (0, 4)})

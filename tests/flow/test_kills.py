@@ -42,7 +42,7 @@ async def test_a_worker_killed_at_each_of_the_worst_places_loses_nothing(stack: 
     async with Following(stack.kafka, stack.name, [ORDER_UPDATES], from_now=True) as feed:
         stack.workers[1].stop()
         provider = None
-        for failpoint in ("before_call:kill:9", "after_call:kill:9", "before_end:kill:30", "committed:kill:30"):
+        for failpoint in ("before_call:kill:9", "after_call:kill:9", "produced:kill:30", "committed:kill:30"):
             doomed = stack.start_worker(DABBAWALA_FAILPOINTS=failpoint, wait=False)
             provider = provider or stack.place(unique[-30:], 40, rate=20)
             await feed.until(partial(ended_by_itself, doomed), f"killed by {failpoint}", 60)

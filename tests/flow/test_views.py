@@ -7,6 +7,7 @@ import pytest
 
 from tests.flow.client import Client, Driver, an_order, order_id
 from tests.stack import FAUST, Stack, run_command
+from topics.families import ORDERS, topic_name
 from topics.restaurants import Restaurant
 
 TABLES = {
@@ -18,6 +19,7 @@ TABLES = {
     "journal",
     "drivers",
     "dispatch",
+    "positions",
     "timers",
     "calls",
 }
@@ -99,6 +101,8 @@ async def test_every_table_shows_its_rows_decoded(client: Client, kitchen: Resta
     (timer,) = (await client.rows("timers", order)).items()
     assert timer[0].startswith(f"{order}/")
     assert datetime.fromisoformat(timer[1]["due"]).tzinfo
+    topic = topic_name(ORDERS.name, client.stack.name)
+    assert topic in await client.rows("positions", topic)
     every = await client.rows("orders")
     assert {order} <= every.keys()
     assert await client.rows("orders", "nobody:nothing") == {}

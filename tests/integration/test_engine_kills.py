@@ -27,7 +27,6 @@ async def test_ten_kills_at_seeded_moments_leave_everything_exact(
         "before_call:kill:20",
         "after_call:kill:20",
         "produced:kill:12",
-        "before_end:kill:12",
         "end_sent:kill:12",
         "committed:kill:12",
         "stored:kill:12",
@@ -50,7 +49,7 @@ async def test_a_kill_at_a_failpoint_leaves_everything_exact(
     [
         "end_sent:cut:25",
         "produced:cut:25",
-        "before_end:raise:25",
+        "produced:raise:25",
         "committed:raise:25",
         "stored:raise:25",
         "before_call:raise:150,after_call:raise:170",
@@ -95,7 +94,7 @@ async def test_sigterm_under_load_ends_with_status_0_within_5_s_and_repeats_no_c
 
 async def test_sigterm_in_the_middle_of_a_commit_finishes_it(kafka: str, unique: str, tmp_path: Path) -> None:
     async with Run(kafka, unique, tmp_path) as toy:
-        worker = await toy.at_work(toy.start(DABBAWALA_FAILPOINTS="before_end:exit:30"))
+        worker = await toy.at_work(toy.start(DABBAWALA_FAILPOINTS="produced:exit:30"))
         load = asyncio.create_task(toy.send(400, rate=400))
         await toy.wait(lambda: worker.dead, why="ended by itself")
         assert worker.process.returncode == 0, worker.tail()
@@ -109,7 +108,7 @@ async def test_a_frozen_owner_that_resumes_in_its_commit_changes_nothing(
     kafka: str, unique: str, tmp_path: Path
 ) -> None:
     async with Run(kafka, unique, tmp_path, TOY_SESSION_S="6") as toy:
-        frozen = await toy.at_work(toy.start(1, DABBAWALA_FAILPOINTS="before_end:stop:40"))
+        frozen = await toy.at_work(toy.start(1, DABBAWALA_FAILPOINTS="produced:stop:40"))
         load = asyncio.create_task(toy.send(1000, rate=250))
         await toy.wait(lambda: frozen.stopped, why="frozen before the end of a transaction")
         successor = toy.start(2)

@@ -35,8 +35,8 @@ async def test_a_wiped_disk_is_restored_byte_for_byte(kafka: str, unique: str, t
     async with Run(kafka, unique, tmp_path) as toy:
         await stopped_after(toy, toy.start(), 2000)
         before = toy.stored()
-        committed = {(table, key, value) for table, rows in toy.judge.rows.items() for key, value in rows.items()}
-        assert {(table, key, value) for (table, _, key), value in before.items()} == committed
+        committed = {(table, *at): value for table, rows in toy.judge.rows.items() for at, value in rows.items()}
+        assert before == committed
         shutil.rmtree(tmp_path / "worker-1")
         await opened_and_stopped(toy)
         assert toy.stored() == before
@@ -127,7 +127,8 @@ async def test_a_record_in_the_wrong_partition_is_sent_on_to_the_right_one(
             await toy.send_one(b"somewhere", b"v", partition)
         toy.sent += names.PARTITIONS
         await toy.done()
-        assert toy.judge.rows["counts"][b"somewhere"] == b"4"
+        counts = {key: value for (_, key), value in toy.judge.rows["counts"].items()}
+        assert counts[b"somewhere"] == b"4"
 
 
 async def test_more_timers_than_the_head_holds_all_fire_once_and_none_early(
@@ -172,3 +173,24 @@ async def test_a_worker_without_a_broker_says_so_in_a_sentence(kafka: str, uniqu
         assert worker.process.wait(20) == USAGE
         assert worker.logged("No Kafka broker answers at 127.0.0.1:1: start it, or say where it is.") == 1
         assert not worker.logged("Traceback")
+
+
+async def test_the_group_is_told_how_far_its_tasks_are(kafka: str, unique: str, tmp_path: Path) -> None:
+    """For those who watch its lag; the tasks themselves read on from their rows."""
+    async with Run(kafka, unique, tmp_path) as toy:
+        toy.start()
+        await toy.send(200)
+        await toy.done()
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await admin.start()
+        try:
+            reached = {names.orders(unique): 0, names.pos(unique): 0}
+            async with asyncio.timeout(30):
+                while reached != toy.positions():
+                    offsets = await admin.list_consumer_group_offsets(unique)
+                    reached = {
+                        topic: sum(o.offset for tp, o in offsets.items() if tp.topic == topic) for topic in reached
+                    }
+                    await toy.judge.read()
+        finally:
+            await admin.close()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 
 from streams.engine.provision import TopicsDiffer, TopicSpec, check_topics, create_topics
 from streams.engine.transactions import (
@@ -22,15 +22,15 @@ LAST_EPOCH = 32_767
 
 
 class Stage:
-    """Two topics, and clients of one transactional id."""
+    """A topic, and clients of one transactional id."""
 
     def __init__(self, kafka: str, unique: str) -> None:
-        self.kafka, self.id, self.out, self.source = kafka, unique, f"{unique}-out", f"{unique}-in"
+        self.kafka, self.id, self.out = kafka, unique, f"{unique}-out"
         self.clients: list[TransactionalClient] = []
 
     async def owner(self) -> TransactionalClient:
         """Whoever had the transactional id before has it no more."""
-        client = TransactionalClient(AIOKafkaClient(bootstrap_servers=self.kafka), self.id, self.id)
+        client = TransactionalClient(AIOKafkaClient(bootstrap_servers=self.kafka), self.id)
         self.clients.append(client)
         await client.start([self.out])
         return client
@@ -68,7 +68,7 @@ class Stage:
 @pytest.fixture
 async def stage(kafka: str, unique: str) -> AsyncIterator[Stage]:
     stage = Stage(kafka, unique)
-    specs = [TopicSpec(stage.out, 2), TopicSpec(stage.source, 2)]
+    specs = [TopicSpec(stage.out, 2)]
     await create_topics({"bootstrap_servers": kafka}, specs, 1)
     await check_topics({"bootstrap_servers": kafka}, specs, wait_s=10)
     yield stage
@@ -79,23 +79,16 @@ async def test_a_transaction_is_visible_as_a_whole_and_only_when_committed(stage
     owner = await stage.owner()
     await owner.produce({(stage.out, p): [(b"k", b"1", [("h", b"x")]), (b"k", None, ())] for p in (0, 1)})
     assert await stage.values(0) == await stage.values(1) == []
-    await owner.commit_offsets({(stage.source, 0): 5})
     await owner.end()
     first, second = await stage.committed(1)
     assert (first.value, first.headers, second.value) == (b"1", (("h", b"x"),), None)
-    assert await owner.committed_offsets([(stage.source, 0), (stage.source, 1)]) == {
-        (stage.source, 0): 5,
-        (stage.source, 1): None,
-    }
 
 
 async def test_an_aborted_transaction_leaves_nothing(stage: Stage) -> None:
     owner = await stage.owner()
     await stage.produce(owner, b"no")
-    await owner.commit_offsets({(stage.source, 0): 5})
     await owner.end(commit=False)
     assert await stage.values() == []
-    assert await owner.committed_offsets([(stage.source, 0)]) == {(stage.source, 0): None}
 
 
 async def test_a_late_end_of_the_transaction_before_does_not_commit_half_of_this_one(stage: Stage) -> None:
@@ -104,7 +97,7 @@ async def test_a_late_end_of_the_transaction_before_does_not_commit_half_of_this
     late = EndTxn(owner.transactional_id, owner.producer_id, owner.epoch, True)
     await owner.end()
     await stage.produce(owner, b"two")
-    coordinator = owner._coordinators[CoordinationType.TRANSACTION]
+    coordinator = owner._coordinator
     reply = await owner._client.send(coordinator, late, group=ConnectionGroup.COORDINATION)
     assert reply.error_code == 90
     assert await stage.values() == [b"one"]
@@ -120,8 +113,6 @@ async def test_a_zombie_is_refused_at_each_of_its_requests(stage: Stage) -> None
     with pytest.raises(Fenced):
         await stage.produce(zombie, b"zombie")
     with pytest.raises(Fenced):
-        await zombie.commit_offsets({(stage.source, 0): 99})
-    with pytest.raises(Fenced):
         await zombie.end()
     assert await stage.values() == [b"before"]
 
@@ -129,9 +120,7 @@ async def test_a_zombie_is_refused_at_each_of_its_requests(stage: Stage) -> None
 async def test_taking_over_undoes_what_the_owner_had_not_committed(stage: Stage) -> None:
     owner = await stage.owner()
     await stage.produce(owner, b"open")
-    await owner.commit_offsets({(stage.source, 0): 7})
     successor = await stage.owner()
-    assert await successor.committed_offsets([(stage.source, 0)]) == {(stage.source, 0): None}
     await stage.produce(successor, b"mine")
     await successor.end()
     with pytest.raises(TransactionError):  # fenced, or the successor's own end is still being written
@@ -143,27 +132,27 @@ async def test_after_a_cut_at_the_end_the_successor_finds_all_or_nothing(stage: 
     expected = []
     for n in range(10):
         client = TransactionalClient(
-            AIOKafkaClient(bootstrap_servers=stage.kafka), stage.id, stage.id, on_end_sent=TransactionalClient.cut
+            AIOKafkaClient(bootstrap_servers=stage.kafka), stage.id, on_end_sent=TransactionalClient.cut
         )
         stage.clients.append(client)
         await client.start([stage.out])
-        await stage.produce(client, b"%d" % n)
-        await client.commit_offsets({(stage.source, 0): n})
+        await client.produce({(stage.out, partition): [(b"k", b"%d" % n, ())] for partition in (0, 1)})
         with pytest.raises(OutcomeUnknown):
             await client.end()
-        offsets = await (await stage.owner()).committed_offsets([(stage.source, 0)])
-        if offsets[stage.source, 0] == n:
+        await stage.owner()
+        if b"%d" % n in await stage.values(0):
             expected.append(b"%d" % n)
-        assert await stage.values() == expected
+        assert await stage.values(0) == await stage.values(1) == expected
 
 
-async def test_offsets_are_there_as_soon_as_the_end_is_answered(stage: Stage) -> None:
-    owner = await stage.owner()
-    for offset in range(1, 101):
-        await stage.produce(owner, b"v")
-        await owner.commit_offsets({(stage.source, 0): offset})
+async def test_what_was_committed_is_there_as_soon_as_the_successor_has_taken_over(stage: Stage) -> None:
+    """EndTxn is answered before the markers are written; a restore must not end before the last of them."""
+    for n in range(1, 31):
+        owner = await stage.owner()
+        await stage.produce(owner, b"%d" % n)
         await owner.end()
-        assert await owner.committed_offsets([(stage.source, 0)]) == {(stage.source, 0): offset}
+        await stage.owner()
+        assert len(await stage.values()) == n
 
 
 async def test_several_batches_in_one_transaction_keep_their_order(stage: Stage) -> None:
@@ -194,18 +183,16 @@ async def test_when_the_epochs_are_used_up_the_transactions_go_on_under_a_new_pr
     ids = set()
     for n in range(40):
         await stage.produce(owner, b"%d" % n)
-        await owner.commit_offsets({(stage.source, 0): n})
         await owner.end()
         ids.add(owner.producer_id)
     assert len(ids) == 2
     assert await stage.values() == [b"%d" % n for n in range(40)]
-    assert await owner.committed_offsets([(stage.source, 0)]) == {(stage.source, 0): 39}
 
 
 async def use_up_epochs(owner: TransactionalClient, *, leave: int) -> None:
     """Each InitProducerId takes one, and many may be under way at once: 32,000 transactions would take minutes."""
     request = InitProducerId(owner.transactional_id, 10_000, -1, -1)
-    coordinator, epoch = owner._coordinators[CoordinationType.TRANSACTION], owner.epoch
+    coordinator, epoch = owner._coordinator, owner.epoch
     while (left := LAST_EPOCH - leave - epoch) > 0:
         sending = (
             owner._client.send(coordinator, request, group=ConnectionGroup.COORDINATION) for _ in range(min(left, 64))

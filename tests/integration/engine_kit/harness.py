@@ -78,7 +78,8 @@ class Judge:
 
     def __init__(self, kafka: str, run: str) -> None:
         tables = (*names.TABLES, *names.OWN_TABLES)
-        self.rows: dict[str, dict[bytes, bytes]] = {table: {} for table in tables}
+        self.rows: dict[str, dict[tuple[int, bytes], bytes]] = {table: {} for table in tables}
+        """Table -> (partition, key) -> value."""
         self.letters: list[dict[str, str]] = []
         self.told = 0
         self._tables = {names.changelog(run, table): table for table in tables}
@@ -111,12 +112,12 @@ class Judge:
                 self._apply(self.rows[self._tables[tp.topic]], records)
 
     @staticmethod
-    def _apply(rows: dict[bytes, bytes], records: list) -> None:  # type: ignore[type-arg]
+    def _apply(rows: dict[tuple[int, bytes], bytes], records: list) -> None:  # type: ignore[type-arg]
         for record in records:
             if record.value is None:
-                rows.pop(record.key, None)
+                rows.pop((record.partition, record.key), None)
             else:
-                rows[record.key] = record.value
+                rows[record.partition, record.key] = record.value
 
     def sums(self) -> dict[str, int]:
         counted = {table: sum(map(int, self.rows[table].values())) for table in ("counts", "seen", "fired", "called")}
@@ -209,6 +210,13 @@ class Run:
         assert len(self.calls()) == self.sent
         differences = self.directory / "differences"
         assert not differences.exists(), differences.read_text()
+
+    def positions(self) -> dict[str, int]:
+        """Source topic -> how far it is applied, of all partitions together."""
+        found: Counter[str] = Counter()
+        for (_, topic), position in self.judge.rows["positions"].items():
+            found[topic.decode()] += int(position)
+        return dict(found)
 
     def calls(self) -> Counter[str]:
         """Idempotency key -> how often it was called."""

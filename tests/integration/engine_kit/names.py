@@ -2,7 +2,7 @@
 
 PARTITIONS = 4
 TABLES = ("counts", "journal", "seen", "fired", "called")
-OWN_TABLES = ("timers", "calls")
+OWN_TABLES = ("positions", "timers", "calls")
 
 
 def orders(run: str) -> str:
