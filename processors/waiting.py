@@ -10,7 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from heapq import heapify, heappop
 from itertools import count
-from math import sqrt
+from math import inf, sqrt
 from typing import NamedTuple
 
 from processors.dispatch import PendingDelivery, Row, WaitingDriver, decode_row, kind_of
@@ -110,14 +110,17 @@ class Region:
         return best
 
     def _nearest_in(self, cells: Iterable[str], here: Point, hidden: Collection[str]) -> Found | None:
-        occupied = (self._cells[name] for name in cells if name in self._cells)
-        found = (
-            Found(chord_squared(here, there), row.driver, row)
-            for one in occupied
-            for key, (there, row) in one.drivers.items()
-            if key not in hidden
-        )
-        return min(found, default=None)
+        best, least, (x, y, z) = None, inf, here
+        for name in cells:
+            if name not in self._cells:
+                continue
+            for key, (there, row) in self._cells[name].drivers.items():
+                # chord_squared, by hand: this is the innermost loop of a match
+                dx, dy, dz = x - there[0], y - there[1], z - there[2]
+                distance = dx * dx + dy * dy + dz * dz
+                if distance <= least and key not in hidden:
+                    best, least = _nearer(best, Found(distance, row.driver, row)), distance
+        return best
 
     def _add_driver(self, key: str, row: WaitingDriver) -> None:
         name = self._cell_of[key] = cell(row.position, self._resolution)
