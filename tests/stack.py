@@ -65,11 +65,11 @@ class Stack:
         """A worker's, as it has written it down."""
         return (self.directory / f"worker-{number}" / "url").read_text().strip()
 
-    def start_worker(self, number: int = 1, *, wait: bool = True, **more: str) -> Child:
+    def start_worker(self, number: int = 1, *, wait: bool = True, app: str = "streams.app", **more: str) -> Child:
         """A worker, ready unless told not to `wait`; `more`: of its environment. The first one's port is ours, so that
-        stacks beside each other do not race for one."""
+        stacks beside each other do not race for one. `app`: another module that has the app."""
         port = ["--web-port", str(self._worker_port)] if number == 1 else []
-        command = [FAUST, "-A", "streams.app", "worker", "-l", "info", *port]
+        command = [FAUST, "-A", app, "worker", "-l", "info", *port]
         child = self._supervisor.start(
             f"worker-{number}", command, environment={**self.environment, **more}, wait=False
         )
