@@ -6,8 +6,8 @@ from typing import Any, ClassVar, NoReturn
 
 from faust.cli.base import AppCommand
 
+from streams.catalogue_file import WrongCatalogue
 from streams.embedded.errors import SetUpError
-from streams.restaurants import WrongRestaurants
 
 USAGE = 2
 
@@ -16,7 +16,7 @@ class CommandError(Exception):
     """The command cannot do what it was asked to; the message says why and what would help."""
 
 
-SENTENCES = (CommandError, SetUpError, WrongRestaurants)
+SENTENCES = (CommandError, SetUpError, WrongCatalogue)
 """Errors whose message is meant for the person at the keyboard."""
 
 
