@@ -81,7 +81,7 @@ def _every(path: str, member: str, query: Mapping[str, Any]) -> Iterator[Any]:
             return
 
 
-def __given(query: Mapping[str, Any]) -> dict[str, str]:
+def _given(query: Mapping[str, Any]) -> dict[str, str]:
     """Those parameters that were given."""
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value)
