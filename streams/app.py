@@ -96,7 +96,7 @@ async def _let_go(*_: Any, **__: Any) -> None:
 
 # each of these registers what it declares with the app above
 import streams.agents  # noqa: E402
-import streams.cli  # noqa: E402
+import streams.cli.in_faust  # noqa: E402
 import streams.views  # noqa: E402,F401
 
 if len(app.agents) != AGENTS:
