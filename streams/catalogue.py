@@ -154,6 +154,15 @@ class Catalogue:
         return self._table.data
 
 
+async def read(client_settings: Mapping[str, Any], topic: RestaurantTopic) -> dict[str, Restaurant]:
+    """The restaurants by id, as the topic has them now."""
+    rows: dict[str, Restaurant] = {}
+    reading = Reading(topic, rows)
+    await reading.start(client_settings)
+    await reading.stop()
+    return rows
+
+
 async def publish(
     client_settings: Mapping[str, Any],
     topic: RestaurantTopic,
