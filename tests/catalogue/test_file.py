@@ -1,13 +1,18 @@
 """The catalogue as a file: all of it can be used, or everything that is wrong with it is said, with its place."""
 
+import ast
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from processors.intake import check
+from processors.parameters import Parameters
 from streams.catalogue_file import WrongCatalogue, read_catalogue
 from tests.stack import ROOT
+from topics import orders
 from topics.records import write
 from topics.restaurants import LARGEST_RESTAURANT, READER
 
@@ -87,3 +92,21 @@ def test_what_is_no_list_of_restaurants_is_said_in_a_sentence(tmp_path: Path, co
 def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(WrongCatalogue, match="No such file"):
         read_catalogue(tmp_path / "nothing.json")
+
+
+def test_the_orders_that_the_readme_shows_are_on_the_menu() -> None:
+    text = (ROOT / "README.md").read_text()
+    [curl], [record], [kcat] = (
+        re.findall(pattern, text, re.DOTALL)
+        for pattern in (r"application/json' -d '(\{.*?\})'\n", r"ORDER = (\{.*?\n\})", r"my-shop:1003=(\{.*?\})'")
+    )
+    menus = {restaurant.key: restaurant for restaurant in read_catalogue(ROOT / "catalogue.json")}
+    for shown in (json.loads(curl), ast.literal_eval(record), json.loads(kcat)):
+        placed = orders.READER.read(json.dumps({"type": "Placed", **shown}).encode())
+        assert check(placed, menus[placed.restaurant], 0, Parameters()) == []
+
+
+def test_the_restaurant_that_the_readme_shows_is_good(tmp_path: Path) -> None:
+    [shown] = re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [restaurant] = read_catalogue(file_of(tmp_path, f"[{shown}]"))
+    assert restaurant.menu[0].modifiers
