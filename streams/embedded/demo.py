@@ -152,6 +152,7 @@ class Demo:
             msgspec.structs.replace(r, pos_url=f"http://127.0.0.1:{pos_port}/restaurants/{r.restaurant}") for r in found
         ]
         self._screen.names = {restaurant.restaurant: restaurant.name for restaurant in found}
+        self._directory.mkdir(parents=True, exist_ok=True)
         file = self._directory / "catalogue.json"
         file.write_bytes(msgspec.json.encode(moved))
         return file
