@@ -56,17 +56,16 @@ class Rows(Generic[T]):
         for _, key, value in engine.scan(self.name, partition, prefix.encode(), limit=None):
             yield key.decode(), self.decode(key.decode(), value)
 
-    async def pages(self) -> AsyncIterator[tuple[str, T]]:
-        """The committed rows of the partitions open in this worker; others may run after every page of them."""
-        for partition in engine.open_partitions():
-            after, left = b"", True
-            while left and partition in engine.open_partitions():
-                page = list(engine.scan(self.name, partition, after=after, limit=PAGE))
-                for _, key, value in page:
-                    yield key.decode(), self.decode(key.decode(), value)
-                    after = key
-                left = len(page) == PAGE
-                await asyncio.sleep(0)
+    async def pages(self, owner: str, prefix: str) -> AsyncIterator[tuple[str, T]]:
+        """As `scan`, where there may be many; others may run after every page of them."""
+        partition, after, left = engine.partition_of(owner.encode()), b"", True
+        while left:
+            page = list(engine.scan(self.name, partition, prefix.encode(), after, limit=PAGE))
+            for _, key, value in page:
+                yield key.decode(), self.decode(key.decode(), value)
+                after = key
+            left = len(page) == PAGE
+            await asyncio.sleep(0)
 
 
 def _struct(kind: type[T]) -> Callable[[str, bytes], T]:

@@ -4,7 +4,7 @@ import msgspec
 
 from streams import workflow
 from streams.agents.intake import decoded, from_here
-from streams.app import engine, restaurants
+from streams.app import catalogue, engine
 from streams.app import orders as topic
 from streams.engine import Record, Refuse, Task
 from topics.identity import external_id_of
@@ -20,7 +20,7 @@ def orders(task: Task, record: Record) -> None:
     placed = _complete(decoded(task, READER, record), record)
     if not from_here(task, record, placed.key):
         return
-    workflow.apply(task, placed.key, placed, record, restaurants.get(placed.restaurant))
+    workflow.apply(task, placed.key, placed, record, catalogue.get(placed.restaurant))
 
 
 def _complete(placed: Placed, record: Record) -> Placed:

@@ -1,5 +1,1 @@
-"""Commands of `faust -A streams.app`: the worker, and looking into its tables."""
-
-from streams.cli import table, topics, worker
-
-__all__ = ["table", "topics", "worker"]
+"""The command line: `dabbawala`, whose commands ask a worker over HTTP, and what it adds to `faust -A streams.app`."""

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.app import engine, settings
-from streams.cli.command import Command, CommandError
+from streams.cli.command import Command
+from streams.cli.errors import CommandError
 from streams.cli.kafka import find_kafka, use_kafka
 from streams.engine import NoBroker, OldBroker, TopicsDiffer
 

@@ -1,7 +1,7 @@
 """Exactly-once tasks for any Faust app; see ``examples/count.py`` and ``ARCHITECTURE.md``."""
 
 from streams.engine.calls import Again, Answered, Performer
-from streams.engine.engine import Engine, NotHere, exactly_once
+from streams.engine.engine import Engine, NotHere, Reached, exactly_once
 from streams.engine.indexes import Index
 from streams.engine.provision import NoBroker, TopicsDiffer, TopicSpec
 from streams.engine.settings import EngineSettings
@@ -18,6 +18,7 @@ __all__ = [
     "NotHere",
     "OldBroker",
     "Performer",
+    "Reached",
     "Record",
     "Refuse",
     "Task",

@@ -51,6 +51,8 @@ class Core:
         self.performer: Performer | None = None
         self.tasks: dict[int, Task] = {}
         self.counters: Counter[str] = Counter()
+        self.resets: Counter[int] = Counter()
+        """Partition -> how often its task broke in this worker."""
         self.watch = Watch()
         self.failpoint = from_environment()
         self.calls = CallRunner(
@@ -125,6 +127,7 @@ class Core:
             log.warning("task %d broken while it was closed: %r", task.partition, exc)
             return
         self.counters["resets"] += 1
+        self.resets[task.partition] += 1
         steady = task.commits >= self.settings.steady_commits
         self._failures[task.partition] = 1 if steady else self._failures[task.partition] + 1
         backoff = self.settings.reopen_backoff_s

@@ -1,18 +1,19 @@
 """The engine of a Faust app: its public face, and how a task is opened on a real Kafka and a real disk."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.partitioner import murmur2
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.tables.table import Table
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
-from faust.types import AgentT, AppT, StreamT
+from faust.types import TP, AgentT, AppT, StreamT
 from faust.types.topics import TopicT
 
 from streams.engine import provision, store
@@ -22,7 +23,7 @@ from streams.engine.indexes import IndexFactory
 from streams.engine.provision import CHANGELOG_CONFIG, CREATED_WITHIN_S, TopicSpec
 from streams.engine.quiet import quieten
 from streams.engine.restore import restore
-from streams.engine.runtime import BatchScheduler, TaskTables, TaskTransport, TaskWorker
+from streams.engine.runtime import BatchScheduler, TaskConsumer, TaskTables, TaskTransport, TaskWorker
 from streams.engine.settings import EngineSettings
 from streams.engine.task import POSITIONS, TIMERS, Task
 from streams.engine.transactions import TransactionalClient
@@ -31,8 +32,19 @@ log = logging.getLogger(__name__)
 
 METADATA_MAX_AGE_MS = 60_000
 """How long a moved leader may go unnoticed by a task that has nothing to say."""
+REACHED_S = 3.0
+"""How long the brokers may take to say where topics end."""
 KEYS_REMEMBERED = 200_000
 """Whose partition is not computed again: murmur2 in Python takes 3 us."""
+
+
+class Reached(NamedTuple):
+    """``next``: offset of the next record to apply. ``end``: where what is committed ends, the marks of transactions
+    included. ``lag``: how much is still to be read or applied, without those that were read over."""
+
+    next: int
+    end: int
+    lag: int
 
 
 class NotHere(LookupError):
@@ -224,6 +236,24 @@ class Engine(Core):
 
     def open_partitions(self) -> list[int]:
         return sorted(partition for partition, task in self.tasks.items() if task.alive)
+
+    def owned_partitions(self) -> list[int]:
+        """Those that are this worker's, also while they are being restored."""
+        return sorted(self.transport.owned)
+
+    async def reached(self) -> dict[int, dict[str, Reached]]:
+        """By partition open here and source topic: how far it has been applied. ``TimeoutError`` without a broker."""
+        tasks = {partition: self.tasks[partition] for partition in self.open_partitions()}
+        partitions = [TP(topic, partition) for partition in tasks for topic in self.sources]
+        async with asyncio.timeout(REACHED_S):
+            told = await cast(TaskConsumer, self.app.consumer).reached(partitions) if partitions else {}
+        found: dict[int, dict[str, Reached]] = {partition: {} for partition in tasks}
+        for tp, (position, end) in told.items():
+            task = tasks[tp.partition]
+            applied = task.next_offsets[tp.topic]
+            at = position if applied == task.fetched_to[tp.topic] else applied
+            found[tp.partition][tp.topic] = Reached(applied, end, max(0, end - max(at, applied)))
+        return found
 
     def ready(self) -> bool:
         """Whether every task that is this worker's is open."""

@@ -11,7 +11,7 @@ name that is overridden or relied on here has a test that fails when a new versi
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
@@ -99,6 +99,15 @@ class TaskConsumerThread(AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = cast(TaskTransport, transport).engine.settings.fetch_max_wait_ms
         return consumer
 
+    async def reached(self, partitions: Collection[TP]) -> dict[TP, tuple[int, int]]:
+        """Of each: the position, and where what is committed ends."""
+        return cast(dict[TP, tuple[int, int]], await self.call_thread(self._reached, partitions))
+
+    async def _reached(self, partitions: Collection[TP]) -> dict[TP, tuple[int, int]]:
+        consumer = self._ensure_consumer()
+        ends = await consumer.end_offsets([TopicPartition(*tp) for tp in partitions])
+        return {TP(*tp): (await consumer.position(tp), end) for tp, end in ends.items()}
+
     async def tell_group(self, reached: Mapping[TP, int]) -> None:
         await self.call_thread(self._tell_group, reached)
 
@@ -166,6 +175,10 @@ class TaskConsumer(Consumer):
     async def perform_seek(self) -> None:
         """Faust seeks by itself when records arrive while the flow is stopped; here only the recovery seeks."""
 
+    async def reached(self, partitions: Collection[TP]) -> dict[TP, tuple[int, int]]:
+        """Of each: the position, which steps over what is no record, and where what is committed ends."""
+        return await cast(TaskConsumerThread, self._thread).reached(partitions)
+
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return TaskConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -231,6 +244,11 @@ class TaskTransport(Transport):
 
     def _request_reset(self, delay_s: float) -> None:
         asyncio.get_running_loop().call_later(delay_s, self._recovery.request_reset)
+
+    @property
+    def owned(self) -> frozenset[int]:
+        """The partitions whose tasks are this worker's, open or not."""
+        return self._recovery.owned
 
     def all_open(self) -> bool:
         recovery = self._recovery

@@ -83,26 +83,39 @@ def named(value: str, kind: Any, what: str) -> str:
 
 async def elsewhere(request: web.Request, key: str) -> web.Response | None:
     """The answer of the worker that owns the key; None if that is this one."""
-    partition = engine.partition_of(key.encode())
+    return await elsewhere_by_partition(request, engine.partition_of(key.encode()))
+
+
+async def elsewhere_by_partition(request: web.Request, partition: int) -> web.Response | None:
+    """The answer of the worker that owns the partition; None if that is this one."""
     if partition in engine.open_partitions():
         return None
     owner = engine.owners().get(partition)
-    if owner is None or owner.rstrip("/") == str(app.conf.canonical_url).rstrip("/") or SENT_ON in request.headers:
+    if owner is None or owner.rstrip("/") == this_worker() or SENT_ON in request.headers:
         raise Problem(503, "not-ready", f"partition {partition} is being opened; try again", headers=SOON)
     return await send_on(request, owner)
 
 
 async def everywhere(request: web.Request, own: list[Any], member: str) -> list[Any]:
     """What this worker found, and what the others find when they are asked the same; `member` of their answers."""
-    here = str(app.conf.canonical_url).rstrip("/")
-    others = {owner.rstrip("/") for owner in engine.owners().values()} - {here}
+    others = other_workers()
     if SENT_ON in request.headers or not others:
         return own
-    answers = await asyncio.gather(*(send_on(request, owner, Accept="application/json") for owner in sorted(others)))
+    answers = await asyncio.gather(*(send_on(request, owner, Accept="application/json") for owner in others))
     for answer in answers:
         if answer.status != HTTPStatus.OK:
             raise Problem(503, "owner-unreachable", "another worker cannot answer now; try again", headers=SOON)
     return own + [row for answer in answers for row in msgspec.json.decode(answer.text or "")[member]]
+
+
+def this_worker() -> str:
+    """The URL of this worker."""
+    return str(app.conf.canonical_url).rstrip("/")
+
+
+def other_workers() -> list[str]:
+    """The URLs of the other workers that own partitions."""
+    return sorted({owner.rstrip("/") for owner in engine.owners().values()} - {this_worker()})
 
 
 async def send_on(request: web.Request, owner: str, **more: str) -> web.Response:
@@ -181,7 +194,7 @@ def refusal(told: Told, key: str, status: int = HTTPStatus.CONFLICT) -> Problem:
     if told.outcome is Outcome.UNKNOWN:
         return Problem(404, "unknown", f"there is no {key} here")
     errors = [FieldError(pointer, detail) for pointer, detail in told.problems]
-    return Problem(status, "refused", told.reason, errors)
+    return Problem(status, "invalid" if errors else "refused", told.reason, errors)
 
 
 @cache

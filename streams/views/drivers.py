@@ -9,11 +9,12 @@ import msgspec
 from aiohttp import web
 
 from processors.decision import Outcome
-from processors.driver import Driver
+from processors.driver import Driver, Stage
 from streams import tables
 from streams.app import app, engine
 from streams.problems import SOON, Problem
 from streams.views.ask import ApiView, answered, decide, elsewhere, named, produce, read_body, respond
+from streams.views.listing import Listing
 from topics.drivers import Delivered, DriverRecord, PickedUp, SetAvailable, SetUnavailable
 from topics.families import DRIVERS, LOCATIONS
 from topics.identity import OrderId, PartyId
@@ -50,6 +51,16 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
 _wanted: Reader[Wanted] = Reader(Wanted)
 _done: Reader[Done] = Reader(Done)
 _where: Reader[Where] = Reader(Where)
+
+
+@app.page("/v1/drivers")
+class Drivers(ApiView):
+    """All of them."""
+
+    async def get(self, request: web.Request) -> web.Response:
+        """In the order of their ids; `?status=` and `?region=` narrow it down."""
+        status, region = _status(request), request.query.get("region")
+        return await listing.answer(request, lambda row: status in (None, row.status) and region in (None, row.region))
 
 
 @app.page("/v1/drivers/{driver}")
@@ -171,6 +182,21 @@ def _shown(row: Driver) -> dict[str, object]:
         "delivery": row.assignment.delivery if row.assignment else None,
         "picked_up": row.picked_up,
     }
+
+
+listing = Listing(
+    tables.drivers.name,
+    "drivers",
+    lambda key, value: tables.drivers.decode(key.decode(), value),
+    lambda _, row: _shown(row),
+)
+
+
+def _status(request: web.Request) -> str | None:
+    status, known = request.query.get("status"), {stage.value.partition(",")[0] for stage in Stage}
+    if status is not None and status not in known:
+        raise Problem(422, "invalid", f"status={status}: it must be one of {', '.join(sorted(known))}")
+    return status
 
 
 def _request_id(request: web.Request, driver: str, what: str) -> str:

@@ -1,28 +1,25 @@
 """Placing an order, and looking at one."""
 
 import time
-from collections.abc import AsyncIterator
 from http import HTTPStatus
 
 import msgspec
 from aiohttp import web
 
-from processors import intake
 from processors.decision import Outcome
 from processors.order import Order
 from processors.workflow import JournalLine
 from streams import tables
-from streams.app import app, restaurants
+from streams.app import app
 from streams.problems import FieldError, Problem
-from streams.views.ask import ApiView, decide, elsewhere, everywhere, named, read_body, refusal, respond
+from streams.views.ask import ApiView, decide, elsewhere, named, read_body, refusal, respond
+from streams.views.listing import Listing
 from topics.families import ORDERS
 from topics.identity import OrderId, external_id_of
 from topics.order_updates import OrderStatus
 from topics.orders import READER, Placed
 from topics.records import instant
 
-LIST_LIMIT = 100
-LONGEST_LIST = 1000
 LONGEST_KEY = 255
 
 
@@ -36,10 +33,6 @@ class Orders(ApiView):
         placed = msgspec.structs.replace(placed, at=instant(_now_ms()))
         if (answer := await elsewhere(request, placed.key)) is not None:
             return answer
-        known = tables.orders.read(placed.key, placed.key)
-        if known is None and (problems := intake.check(placed, restaurants.get(placed.restaurant), _now_ms())):
-            errors = [FieldError(problem.pointer, problem.detail) for problem in problems]
-            raise Problem(422, "invalid", "the order cannot be taken: " + errors[0].detail, errors)
         told = await decide(ORDERS, placed)
         location = f"/v1/orders/{placed.key}"
         if told is None:
@@ -55,11 +48,17 @@ class Orders(ApiView):
         return respond(201 if told.outcome is Outcome.APPLIED else 200, body, Location=location)
 
     async def get(self, request: web.Request) -> web.Response:
-        """Of every worker, in the order of their ids within each; `?status=` and `?limit=` narrow it down."""
-        status, limit = _status(request), _limit(request)
-        own = [_shown(row) async for row in _orders(status, limit)]
-        found = await everywhere(request, own, "orders")
-        return respond(200, {"orders": found[:limit]})
+        """In the order of their ids; `?status=`, `?restaurant=` and `?attention=true` narrow it down."""
+        status, restaurant, attention = _status(request), request.query.get("restaurant"), _attention(request)
+
+        def fits(row: Order) -> bool:
+            return (
+                (status is None or row.status is status)
+                and (restaurant is None or row.restaurant == restaurant)
+                and (attention is None or bool(row.concerns) is attention)
+            )
+
+        return await listing.answer(request, fits)
 
 
 @app.page("/v1/orders/{order}")
@@ -110,17 +109,6 @@ def _known(order: str) -> Order:
     return row
 
 
-async def _orders(status: OrderStatus | None, limit: int) -> AsyncIterator[Order]:
-    """The first so many of this worker; a page at a time, for the tasks go on between two of them."""
-    found = 0
-    async for _, row in tables.orders.pages():
-        if status is None or row.status is status:
-            yield row
-            found += 1
-        if found == limit:
-            return
-
-
 def _shown(row: Order) -> dict[str, object]:
     body = tables.bodies.read(row.id, row.id)
     payment = tables.payments.read(row.id, row.id)
@@ -150,6 +138,14 @@ def _shown(row: Order) -> dict[str, object]:
     }
 
 
+listing = Listing(
+    tables.orders.name,
+    "orders",
+    lambda key, value: tables.orders.decode(key.decode(), value),
+    lambda _, row: _shown(row),
+)
+
+
 def _status(request: web.Request) -> OrderStatus | None:
     text = request.query.get("status")
     if text is None:
@@ -161,11 +157,11 @@ def _status(request: web.Request) -> OrderStatus | None:
         raise Problem(422, "invalid", f"status={text}: it must be one of {names}") from None
 
 
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", str(LIST_LIMIT))
-    if not text.isdigit() or not 1 <= int(text) <= LONGEST_LIST:
-        raise Problem(422, "invalid", f"limit={text}: it must be a whole number from 1 to {LONGEST_LIST}")
-    return int(text)
+def _attention(request: web.Request) -> bool | None:
+    text = request.query.get("attention")
+    if text not in (None, "true", "false"):
+        raise Problem(422, "invalid", f"attention={text}: it must be true or false")
+    return None if text is None else text == "true"
 
 
 def _now_ms() -> int:

@@ -1,0 +1,26 @@
+"""The commands of `dabbawala`, each in a module of its own that is imported when it is asked for."""
+
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "orders": "streams.cli.orders:orders",
+    "drivers": "streams.cli.drivers:drivers",
+    "regions": "streams.cli.regions:regions",
+    "timers": "streams.cli.timers:timers",
+    "calls": "streams.cli.calls:calls",
+    "tasks": "streams.cli.tasks:tasks",
+    "catalogue": "streams.cli.catalogue:catalogue",
+    "dead-letters": "streams.cli.dead_letters:dead_letters",
+}
+"""Name -> module:command. None of these modules imports Faust before it is needed: a command has to start at once."""
+NAMES = tuple(COMMANDS)
+
+
+def load(name: str) -> click.Command:
+    """The command of this name."""
+    module, _, attribute = COMMANDS[name].partition(":")
+    command = getattr(import_module(module), attribute)
+    assert isinstance(command, click.Command)
+    return command

@@ -1,0 +1,141 @@
+"""What operators look at: regions, timers, and the tasks of all workers."""
+
+import asyncio
+from http import HTTPStatus
+from itertools import islice
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from aiokafka.errors import KafkaError
+
+from processors.dispatch import PendingDelivery, WaitingDriver
+from streams import tables
+from streams.app import app, engine
+from streams.engine import Reached
+from streams.problems import Problem
+from streams.views.ask import SENT_ON, ApiView, elsewhere, named, other_workers, respond, send_on, this_worker
+from streams.views.listing import Listing, limit_of
+from topics.identity import PartyId
+from topics.records import instant
+
+TIMERS = "timers"
+
+
+@app.page("/v1/regions/{region}")
+class Region(ApiView):
+    """Who waits for whom."""
+
+    async def get(self, request: web.Request, region: str) -> web.Response:
+        """How many drivers and deliveries wait, and the first `?limit=` of each; deliveries the oldest first."""
+        named(region, PartyId, "a region")
+        limit = limit_of(request)
+        if (answer := await elsewhere(request, region)) is not None:
+            return answer
+        drivers = [row async for _, row in tables.dispatch.pages(region, f"{region}/driver/")]
+        deliveries = [row async for _, row in tables.dispatch.pages(region, f"{region}/pending/")]
+        found = {
+            "region": region,
+            "drivers_waiting": len(drivers),
+            "deliveries_pending": len(deliveries),
+            "drivers": [_waiting(row) for row in islice(drivers, limit)],
+            "deliveries": [_pending(row) for row in islice(deliveries, limit)],
+        }
+        return respond(200, found)
+
+
+@app.page("/v1/timers")
+class Timers(ApiView):
+    """What is to come."""
+
+    async def get(self, request: web.Request) -> web.Response:
+        """In the order in which they are due."""
+        return await timers.answer(request)
+
+
+@app.page("/v1/tasks")
+class AllTasks(ApiView):
+    """The tasks of all workers."""
+
+    async def get(self, request: web.Request) -> web.Response:
+        """One entry a partition, also for one that no worker has open; and the workers, with their counters."""
+        own = await _own()
+        if SENT_ON in request.headers:
+            return respond(200, own)
+        told = await asyncio.gather(*(_ask(request, worker) for worker in other_workers()))
+        found = [own, *(each for each in told if each is not None)]
+        tasks = {task["partition"]: task for each in found for task in each["tasks"]}
+        owners = engine.owners()
+        missing = {partition: owners.get(partition) for partition in range(engine.partitions) if partition not in tasks}
+        for partition, owner in missing.items():
+            tasks[partition] = {
+                "partition": partition,
+                "state": "nobody's" if owner is None else "unknown",
+                "worker": owner and owner.rstrip("/"),
+            }
+        workers = [worker for each in found for worker in each["workers"]]
+        return respond(200, {"workers": workers, "tasks": [tasks[partition] for partition in sorted(tasks)]})
+
+
+async def _own() -> dict[str, list[dict[str, Any]]]:
+    try:
+        reached = await engine.reached()
+    except (TimeoutError, KafkaError):  # the rest is known all the same
+        reached = {}
+    here, opened = this_worker(), engine.open_partitions()
+    opening = [partition for partition in engine.owned_partitions() if partition not in opened]
+    worker = {"worker": here, "ready": engine.ready(), "counters": dict(engine.counters)}
+    return {
+        "workers": [worker],
+        "tasks": [_open(here, partition, reached.get(partition)) for partition in opened]
+        + [{"partition": partition, "state": "restoring", "worker": here} for partition in opening],
+    }
+
+
+def _open(here: str, partition: int, reached: dict[str, Reached] | None) -> dict[str, Any]:
+    task = engine.tasks[partition]
+    return {
+        "partition": partition,
+        "state": "open",
+        "worker": here,
+        "lag": None if reached is None else sum(topic.lag for topic in reached.values()),
+        "commits": task.commits,
+        "resets": engine.resets[partition],
+        "calls": len(task.calls),
+        "backlog": sum(task.backlog.values()),
+        "topics": {topic: at._asdict() for topic, at in (reached or {}).items()},
+    }
+
+
+async def _ask(request: web.Request, worker: str) -> dict[str, list[dict[str, Any]]] | None:
+    """What another worker says of its tasks; None if it says nothing."""
+    try:
+        answer = await send_on(request, worker)
+    except Problem:
+        return None
+    return msgspec.json.decode(answer.text or "") if answer.status == HTTPStatus.OK else None
+
+
+def _waiting(row: object) -> dict[str, object]:
+    assert isinstance(row, WaitingDriver)
+    return {"driver": row.driver, "shift": row.shift, "position": row.position}
+
+
+def _pending(row: object) -> dict[str, object]:
+    assert isinstance(row, PendingDelivery)
+    return {
+        "delivery": row.delivery,
+        "restaurant": row.restaurant,
+        "attempt": row.attempt,
+        "since": instant(row.since_ms),
+    }
+
+
+def _timer(partition: int, row: tuple[bytes, bytes]) -> dict[str, object]:
+    timer, shown = tables.shown(TIMERS, *row)
+    return {"timer": timer, "due": shown["due"], "payload": shown["payload"], "partition": partition}
+
+
+timers: Listing[tuple[bytes, bytes]] = Listing(
+    TIMERS, "timers", lambda key, value: (key, value), _timer, cursor_of=bytes.hex, key_of=bytes.fromhex
+)
