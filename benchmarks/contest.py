@@ -46,7 +46,15 @@ class Contestant(NamedTuple):
 WORKER = ("worker", "-l", "warn", "--without-web")
 OURS = Contestant("engine", ("-m", "benchmarks.contestants.ours", *WORKER), 300_000, "-counts-changelog")
 STOCK = Contestant("stock Faust", ("-m", "benchmarks.contestants.stock", *WORKER), 15_000, "-counts-changelog")
-BARE = Contestant("bare loop", ("-m", "benchmarks.contestants.bare",), 300_000, "-counts-changelog")
+BARE = Contestant(
+    "bare loop",
+    (
+        "-m",
+        "benchmarks.contestants.bare",
+    ),
+    300_000,
+    "-counts-changelog",
+)
 
 
 def run(lab: Lab) -> None:

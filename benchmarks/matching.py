@@ -15,6 +15,7 @@ from processors.parameters import Parameters
 from processors.waiting import DispatchIndex, Overlay
 from simulators.streets import moved
 from topics.dispatch import DriverAvailable, DriverRequested
+from topics.drivers import Assign
 from topics.places import Position
 
 BENCH = "match"
@@ -63,6 +64,7 @@ def _match(index: DispatchIndex, rows: Rows, parameters: Parameters, turn: int) 
         decision = _decide(index, rows, request, parameters)
         spent += time.process_time() - began
         (assigned,) = decision.emit
+        assert isinstance(assigned, Assign)
         _decide(index, rows, _available(assigned.driver, number + 2, _somewhere(chance)), parameters)
     return 1e6 * spent / MATCHES
 

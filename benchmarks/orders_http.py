@@ -6,6 +6,7 @@ A set number of orders is under way at any time; each is followed from POST to t
 
 import asyncio
 import time
+from typing import Any
 
 import httpx
 import psutil
@@ -33,17 +34,18 @@ def run(lab: Lab) -> None:
     for turn in range(max(1, lab.rounds // 2)):
         for workers in (1, 2):
             lab.say(f"{BENCH}, round {turn + 1}: {workers} worker{'s' if workers > 1 else ''}")
-            asyncio.run(_measure(lab, workers))
+            asyncio.run(measure(lab, BENCH, workers))
     lab.target(BENCH, "1 worker", "orders/s", ">= 150")
 
 
-async def _measure(lab: Lab, workers: int) -> None:
+async def measure(lab: Lab, bench: str, workers: int, app: str = "streams.app", **environment: Any) -> None:
+    """One round, with this app as the workers."""
     directory = lab.subdirectory("http")
     with installed(lab.kafka, directory.name, directory, 0.0) as stack:
         stack.start_payment()
         stack.start_pos()
         for number in range(1, workers + 1):
-            stack.start_worker(number)
+            stack.start_worker(number, app=app, **environment)
         stack.start_drivers(DRIVERS)
         async with _Following(stack) as following:
             await _all_wait(stack)
@@ -59,11 +61,11 @@ async def _measure(lab: Lab, workers: int) -> None:
             )
             seconds = await following.run(made("run", ORDERS))
             subject = f"{workers} worker{'s' if workers > 1 else ''}"
-            lab.add(Sample(BENCH, subject, "orders/s", ORDERS / seconds))
-            lab.add(Sample(BENCH, subject, "ms an order, p50", 1000 * quantile(following.took, 0.5)))
-            lab.add(Sample(BENCH, subject, "ms an order, p99", 1000 * quantile(following.took, 0.99)))
+            lab.add(Sample(bench, subject, "orders/s", ORDERS / seconds))
+            lab.add(Sample(bench, subject, "ms an order, p50", 1000 * quantile(following.took, 0.5)))
+            lab.add(Sample(bench, subject, "ms an order, p99", 1000 * quantile(following.took, 0.99)))
             for name, used in cpu.used_s().items():
-                lab.add(Sample(BENCH, subject, f"CPU ms an order: {name}", 1000 * used / ORDERS))
+                lab.add(Sample(bench, subject, f"CPU ms an order: {name}", 1000 * used / ORDERS))
 
 
 async def _all_wait(stack: Stack) -> None:

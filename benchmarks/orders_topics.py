@@ -1,6 +1,7 @@
 """Whole orders without HTTP: payment, restaurants and drivers answer on the topics (`benchmarks.topics_only`)."""
 
 import asyncio
+from typing import Any
 
 import psutil
 
@@ -25,11 +26,11 @@ def run(lab: Lab) -> None:
     lab.target(BENCH, "1 worker", "orders/s", ">= 1,500")
 
 
-async def measure(lab: Lab, bench: str, app: str) -> None:
+async def measure(lab: Lab, bench: str, app: str, **environment: Any) -> None:
     """One round, with this app as the worker."""
     directory = lab.subdirectory("topics")
     with installed(lab.kafka, directory.name, directory, 0.0) as stack:
-        worker = stack.start_worker(app=app)
+        worker = stack.start_worker(app=app, **environment)
         async with Outside(lab.kafka, stack.name, PARTITIONS, DRIVERS) as outside:
             await outside.bring_drivers()
             await _all_wait(stack)

@@ -5,7 +5,6 @@ drivers as soon as the committed topics show that it is their turn. Batches are 
 transaction client), for what is measured is the worker.
 """
 
-import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -84,6 +83,12 @@ class Outside:
         """Have every driver wait for work."""
         for number in range(self._drivers):
             self._say(self._available(f"driver-{number}"))
+        await self._send()
+
+    async def place(self, orders: Iterable[Placed]) -> None:
+        """Place these, and leave it at that."""
+        for each in orders:
+            self._say(each)
         await self._send()
 
     async def run(self, orders: Iterable[Placed], count: int, under_way: int, within_s: float) -> float:
@@ -165,9 +170,3 @@ def made(run: str, count: int) -> list[Placed]:
     """Orders of the simulated city."""
     at = instant(time.time_ns() // 1_000_000)
     return [order("1", run, number, at) for number in range(1, count + 1)]
-
-
-async def settled(condition: Any) -> None:
-    """Wait until it holds."""
-    while not condition():
-        await asyncio.sleep(0.05)

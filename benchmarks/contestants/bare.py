@@ -37,9 +37,7 @@ async def main() -> None:
     await consumer.start()
     await client.start([OUT, CHANGELOG])
     consumer.assign([TopicPartition(IN, partition) for partition in range(PARTITIONS)])
-    stores = [
-        PartitionStore(Path(f"bare-{partition}"), ["counts"], {"counts": ""}) for partition in range(PARTITIONS)
-    ]
+    stores = [PartitionStore(Path(f"bare-{partition}"), ["counts"], {"counts": ""}) for partition in range(PARTITIONS)]
     watch, done, partitions = Watch(), 0, dict[bytes, int]()
     while done < RECORDS:
         fetched = await consumer.getmany(timeout_ms=100, max_records=POLL)

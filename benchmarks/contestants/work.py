@@ -1,7 +1,9 @@
 """What the contestants have in common: the work on one record, and the clock."""
 
+import asyncio
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -38,11 +40,20 @@ def forwarded_key(said: Said) -> bytes:
     return b"other-%d" % (said.n % FORWARDED)
 
 
+LOOK_AGAIN_S = 0.01
+
+
 class Watch:
     """Starts with the first record."""
 
     def __init__(self) -> None:
         self._began: tuple[float, float] | None = None
+
+    async def finish_when(self, done: Callable[[], int | None]) -> None:
+        """Once ``done`` tells how many records there were."""
+        while (records := done()) is None:  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(LOOK_AGAIN_S)
+        self.finish(records)
 
     def start(self) -> None:
         """Only the first call counts."""

@@ -10,6 +10,7 @@ from typing import NoReturn
 from streams.engine.calls import CallRunner, Performer
 from streams.engine.failpoints import from_environment
 from streams.engine.indexes import IndexFactory
+from streams.engine.pace import Pace
 from streams.engine.settings import EngineSettings
 from streams.engine.task import Clock, Record, Task, WallClock
 from streams.engine.watch import Watch
@@ -40,6 +41,7 @@ class Core:
     ) -> None:
         self.settings, self.partitions, self.dead_letters = settings, partitions, dead_letters
         self.partitioner, self.session_timeout_s, self.clock = partitioner, session_timeout_s, clock
+        self._clock = clock()
         self.changelogs: dict[str, str] = {}
         """Table -> its changelog topic."""
         self.sources: list[str] = []
@@ -54,10 +56,11 @@ class Core:
         self.resets: Counter[int] = Counter()
         """Partition -> how often its task broke in this worker."""
         self.watch = Watch()
+        self.pace = Pace(settings, self.seconds())
         self.failpoint = from_environment()
         self.calls = CallRunner(
             settings,
-            clock(),
+            self._clock,
             performer=lambda: self.performer,
             failpoint=lambda task, name: self.failpoint(name, task.cut),
             broken=self.break_task,
@@ -65,6 +68,10 @@ class Core:
         self.request_reset: Callable[[float], None] = lambda delay_s: None
         """Called when a task broke: open it again after so many seconds."""
         self._failures: defaultdict[int, int] = defaultdict(int)
+
+    def seconds(self) -> float:
+        """Of the monotonic clock."""
+        return self._clock.monotonic()
 
     @property
     def tables(self) -> Sequence[str]:

@@ -327,6 +327,7 @@ class Task:
             self._dead_letter(origin, *letter, (), self._undo(exc), exc)
 
     def _mark(self) -> None:
+        self._core.pace.applied += 1
         self.pending.mark()
         self._if_undone.clear()
 
@@ -449,8 +450,8 @@ class Task:
                 await self._changed.wait()
                 self._changed.clear()
                 await self._commit()
-                if self._core.settings.commit_gap_ms:
-                    await asyncio.sleep(self._core.settings.commit_gap_ms / 1000)
+                if pause_s := self._core.pace.pause_s(self._clock.monotonic()):
+                    await asyncio.sleep(pause_s)
                 self.touch()
         except Exception as exc:
             self._core.break_task(self, exc)
