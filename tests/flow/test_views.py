@@ -19,6 +19,7 @@ TABLES = {
     "journal",
     "drivers",
     "dispatch",
+    "history",
     "positions",
     "timers",
     "calls",
