@@ -21,7 +21,7 @@ from topics.order_history import READER, OrderRetired
 from topics.records import epoch_ms
 
 WITHIN_S = 8.0
-"""How long Kafka has, for the connection, the seek and the scan."""
+"""How long Kafka has, for the connection, the seek and the scan; and what it has no more is waited for."""
 EARLIER_MS = 60_000
 """By how much the clock of the task may be ahead of the one that stamped the record."""
 POLL_MS = 200
@@ -49,16 +49,15 @@ async def read(order: str, retired: Retired) -> Kept:
     """The order's rows and journal, from the history topic. Raises ``Unread``."""
     place = TopicPartition(topic_of(ORDER_HISTORY), engine.partition_of(order.encode()))
     parts: dict[int, OrderRetired] = {}
-    end = position = None
+    caught_up = False
     try:
         async with asyncio.timeout(WITHIN_S), _turns, _consumer(place) as consumer:
             end = await _seek(consumer, place, max(0, retired.retired_ms - EARLIER_MS))
-            while not parts or len(parts) < parts[1].parts:
-                fetched = await consumer.getmany(place, timeout_ms=POLL_MS)
-                parts |= _parts(order, retired, fetched)
-                position = await consumer.position(place)
+            while not _whole(parts):
+                parts |= _parts(order, retired, await consumer.getmany(place, timeout_ms=POLL_MS))
+                caught_up = await consumer.position(place) >= end
     except (TimeoutError, KafkaError):
-        raise Unread(order, gone=end is not None and position is not None and position >= end) from None
+        raise Unread(order, gone=caught_up) from None
     return _kept(parts[number] for number in sorted(parts))
 
 
@@ -91,6 +90,10 @@ def _parts(order: str, retired: Retired, fetched: Mapping[TopicPartition, list[A
     values = (record.value for records in fetched.values() for record in records if record.key == order.encode())
     read = (READER.read(value) for value in values)
     return {part.part: part for part in read if part.at is not None and epoch_ms(part.at) == retired.retired_ms}
+
+
+def _whole(parts: Mapping[int, OrderRetired]) -> bool:
+    return bool(parts) and len(parts) == next(iter(parts.values())).parts
 
 
 def _kept(parts: Iterable[OrderRetired]) -> Kept:
