@@ -5,6 +5,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from tests.flow.client import Body, Client, Driver, an_order, order_id, partitio
 from tests.flow.conftest import INSTANT
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import Following, headers
+from tests.own_broker import own_broker
 from tests.stack import Stack, installed
 from topics.families import DEAD_LETTERS, ORDER_HISTORY, POS, topic_name
 from topics.order_history import READER, OrderRetired
@@ -208,6 +210,32 @@ async def test_what_the_history_topic_has_no_more_is_said_so(client: Client, tif
     assert answer.status_code == 404
     assert "the history topic, which has it no more" in answer.json()["detail"]
     assert (await client.place(an_order(tiffin, unique))).status_code == 200, "it is known all the same"
+
+
+async def test_while_kafka_is_away_a_retired_order_is_503_and_then_there_again(
+    unique: str, tmp_path: Path, tiffin: Restaurant
+) -> None:
+    with own_broker(tmp_path / "kafka") as broker:
+        kafka = await asyncio.to_thread(broker.start)
+        with installed(kafka, unique, tmp_path / "stack", 1.0) as stack:
+            stack.start_payment("--decline", "always", *INSTANT)
+            stack.start_worker(DABBAWALA_RETENTION_DAYS="0")
+            async with Client(stack) as client:
+                order = order_id(unique)
+                await client.place(an_order(tiffin, unique))
+
+                async def retired() -> bool:
+                    return "retired_at" in (await client.order(order) or {})
+
+                await client.until(retired, "it was rejected and has left")
+                before = await client.order(order)
+                await asyncio.to_thread(broker.kill)
+                away = await client.http.get(f"/v1/orders/{order}")
+                assert (away.status_code, away.headers["retry-after"]) == (503, "1")
+                assert "try again" in away.json()["detail"]
+                await asyncio.to_thread(broker.start)
+                stack.workers[1].wait_until_ready()
+                assert await client.order(order) == before
 
 
 async def test_a_worker_killed_while_orders_leave_lets_each_go_once_and_forgets_it_in_its_time(
