@@ -7,6 +7,7 @@ little before that moment on: one seek and a scan, by a consumer of its own that
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -51,7 +52,7 @@ async def read(order: str, retired: Retired) -> Kept:
     parts: dict[int, OrderRetired] = {}
     caught_up = False
     try:
-        async with asyncio.timeout(WITHIN_S), _turns, _consumer(place) as consumer:
+        async with asyncio.timeout(WITHIN_S), _turns(), _consumer(place) as consumer:
             end = await _seek(consumer, place, max(0, retired.retired_ms - EARLIER_MS))
             while not _whole(parts):
                 parts |= _parts(order, retired, await consumer.getmany(place, timeout_ms=POLL_MS))
@@ -107,4 +108,6 @@ def _kept(parts: Iterable[OrderRetired]) -> Kept:
     return Kept(msgspec.json.decode(msgspec.json.encode(rows), type=Workflow), tuple(lines))
 
 
-_turns = asyncio.Semaphore(AT_ONCE)
+@cache
+def _turns() -> asyncio.Semaphore:
+    return asyncio.Semaphore(AT_ONCE)

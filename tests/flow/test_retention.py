@@ -133,6 +133,23 @@ async def test_a_late_record_that_nobody_waits_for_is_set_aside_with_the_reason(
     assert "PreparationFinished comes too late: the order ended" in headers(letters.records[0])["dead-letter.reason"]
 
 
+async def test_a_charge_that_is_answered_after_the_order_has_left_is_a_dead_letter(
+    client: Client, tiffin: Restaurant, unique: str
+) -> None:
+    stack, order = client.stack, order_id(unique)
+    stack.simulators["payment"].stop()
+    await client.place(an_order(tiffin, unique))
+    declined = {"type": "Declined", "order": order, "reason": "no funds"}
+    assert (await client.post("/v1/payments/payments/events", declined)).status_code == 200
+    await retired(client, order)
+    async with Following(stack.kafka, stack.name, [DEAD_LETTERS], from_now=True) as letters:
+        stack.start_payment(*INSTANT)
+        await letters.until(lambda: letters.records, "the answer to the charge is set aside")
+    (letter,) = letters.records
+    assert (letter.key.decode(), headers(letter)["origin.call"]) == (f"{order}/charge", f"{order}/charge")
+    assert "comes too late: the order ended" in headers(letter)["dead-letter.reason"]
+
+
 async def test_an_order_that_a_person_should_look_at_stays(client: Client, tiffin: Restaurant, unique: str) -> None:
     order = order_id(unique)
     await client.place(an_order(tiffin, unique))
