@@ -35,7 +35,7 @@ class Unread(Exception):
 
     def __init__(self, order: str, *, gone: bool) -> None:
         kept = "has it no more" if gone else f"was not read within {WITHIN_S:g} s"
-        super().__init__(f"the order {order} is in the history topic, which {kept}")
+        super().__init__(f"the order {order} has left for the history topic, which {kept}")
         self.gone = gone
 
 
