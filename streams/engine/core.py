@@ -41,7 +41,6 @@ class Core:
     ) -> None:
         self.settings, self.partitions, self.dead_letters = settings, partitions, dead_letters
         self.partitioner, self.session_timeout_s, self.clock = partitioner, session_timeout_s, clock
-        self._clock = clock()
         self.changelogs: dict[str, str] = {}
         """Table -> its changelog topic."""
         self.sources: list[str] = []
@@ -56,11 +55,11 @@ class Core:
         self.resets: Counter[int] = Counter()
         """Partition -> how often its task broke in this worker."""
         self.watch = Watch()
-        self.pace = Pace(settings, self.seconds())
+        self.pace = Pace(settings.commit_gap_ms, settings.commit_gap_most_ms)
         self.failpoint = from_environment()
         self.calls = CallRunner(
             settings,
-            self._clock,
+            clock(),
             performer=lambda: self.performer,
             failpoint=lambda task, name: self.failpoint(name, task.cut),
             broken=self.break_task,
@@ -68,10 +67,6 @@ class Core:
         self.request_reset: Callable[[float], None] = lambda delay_s: None
         """Called when a task broke: open it again after so many seconds."""
         self._failures: defaultdict[int, int] = defaultdict(int)
-
-    def seconds(self) -> float:
-        """Of the monotonic clock."""
-        return self._clock.monotonic()
 
     @property
     def tables(self) -> Sequence[str]:

@@ -8,13 +8,10 @@ class EngineSettings:
     """Times are seconds unless the name says otherwise. ``ValueError`` names the value that cannot be."""
 
     commit_gap_ms: int = 0
-    """Pause after a commit while little happens. 0 where the broker has ``add.partitions.to.txn.retry.backoff.ms=1``
+    """Pause after a commit while nothing holds them up. 0 where the broker has ``add.partitions.to.txn.retry.backoff.ms=1``
     (the embedded one); with its default of 20 a gap of 4 spares the back-off of transactions in close succession."""
     commit_gap_most_ms: int = 25
-    calm_per_s: int = 300
-    busy_per_s: int = 600
-    """The pause grows from ``commit_gap_ms``, where a worker applies ``calm_per_s`` records a second or fewer, to
-    ``commit_gap_most_ms`` at ``busy_per_s``. See ``pace``."""
+    """What the pause grows to while commits are held up, see ``pace``."""
     commit_deadline_s: float = 8.0
     """A commit that takes longer breaks the task. Below the transaction timeout: the broker must not decide first."""
     transaction_timeout_s: float = 10.0
@@ -75,7 +72,5 @@ class EngineSettings:
         for name in ("buffer_bytes", "backlog_records", "timer_head", "calls_at_once", "calls_per_host"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.busy_per_s <= self.calm_per_s:
-            raise ValueError(f"busy_per_s ({self.busy_per_s}) must be above calm_per_s ({self.calm_per_s})")
         if self.commit_gap_ms < 0:
             raise ValueError(f"commit_gap_ms must not be negative, it is {self.commit_gap_ms}")

@@ -327,7 +327,6 @@ class Task:
             self._dead_letter(origin, *letter, (), self._undo(exc), exc)
 
     def _mark(self) -> None:
-        self._core.pace.applied += 1
         self.pending.mark()
         self._if_undone.clear()
 
@@ -450,8 +449,8 @@ class Task:
                 await self._changed.wait()
                 self._changed.clear()
                 await self._commit()
-                if pause_s := self._core.pace.pause_s(self._clock.monotonic()):
-                    await asyncio.sleep(pause_s)
+                if self._core.pace.pause_s:
+                    await asyncio.sleep(self._core.pace.pause_s)
                 self.touch()
         except Exception as exc:
             self._core.break_task(self, exc)
@@ -477,6 +476,8 @@ class Task:
             if not self.alive:
                 raise TaskBroken(f"task {self.partition} broke while it committed")
             await transactions.end()
+        now = self._clock.monotonic()
+        core.pace.committed(now - begun, now)
         failpoint("committed", transactions.cut)
         self._store.write(changes.rows, {table: appended[tp] for tp, table in changelogs.items()})
         self.committing, self.owned_since = None, begun
