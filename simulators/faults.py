@@ -96,9 +96,9 @@ def read(party: str, text: str) -> dict[str, float]:
     return found
 
 
-def read_all(text: str) -> dict[str, str]:
-    """Party -> its faults as `read` takes them, of `PARTY:KIND[:RATE][,PARTY:KIND...]`; `WrongFault` as there."""
-    found: dict[str, list[str]] = {}
+def read_all(text: str) -> dict[str, dict[str, float]]:
+    """Party -> kind -> rate of `PARTY:KIND[:RATE][,PARTY:KIND...]`; `WrongFault` where it cannot be read."""
+    found: dict[str, dict[str, float]] = {}
     for part in filter(None, text.split(",")):
         party, _, fault = part.partition(":")
         if party not in PARTIES:
@@ -106,9 +106,8 @@ def read_all(text: str) -> dict[str, str]:
         if not fault:
             kinds = ", ".join(known.kind for known in known_to(party))
             raise WrongFault(f"{part!r} does not say which fault {party} has; there are {kinds}")
-        read(party, fault)
-        found.setdefault(party, []).append(fault)
-    return {party: ",".join(faults) for party, faults in found.items()}
+        found.setdefault(party, {}).update(read(party, fault))
+    return found
 
 
 class Faults:
@@ -188,12 +187,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m simulators.faults", description="Which faults there are, or, as JSON by party, which are given."
     )
-    parser.add_argument("faults", nargs="?", type=read_all, metavar="PARTY:KIND[:RATE][,PARTY:KIND...]")
+    parser.add_argument("faults", nargs="?", metavar="PARTY:KIND[:RATE][,PARTY:KIND...]")
     given = parser.parse_args().faults
     if given is None:
         print("\n".join(line for party in PARTIES for line in (party, *_table(party))))
-    else:
-        print(json.dumps(given))
+        return 0
+    try:
+        print(json.dumps(read_all(given)))
+    except WrongFault as wrong:
+        print(wrong, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -67,7 +67,10 @@ async def switch(url: str, method: str, body: Any = None) -> httpx.Response:
 def test_faults_are_read_with_their_rates() -> None:
     assert read("payment", "slow,500:0.2") == {"slow": 1.0, "500": 0.2}
     assert read("pos", "") == {}
-    assert read_all("pos:silent,payment:500:0.2,pos:cut") == {"pos": "silent,cut", "payment": "500:0.2"}
+    assert read_all("pos:silent,payment:500:0.2,pos:cut") == {
+        "pos": {"silent": 1.0, "cut": 1.0},
+        "payment": {"500": 0.2},
+    }
 
 
 @pytest.mark.parametrize(
