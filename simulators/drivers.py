@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from simulators.calling import Answer, Caller
-from simulators.city import BLOCK_M, DRIVING_MPS, driver_home
+from simulators.city import driver_home
 from simulators.command import Failure, Pace, Teller, kafka_options, options, run, topic, whole, worker_options
 from simulators.faults import AWAY_LEAST_S, AWAY_S, Faults, fault_options
 from simulators.kafka import Reports, producing
 from simulators.ledger import Ledger, TripEntry, now
-from simulators.streets import along, metres, moved
+from simulators.streets import after
 from topics.families import LOCATIONS
 from topics.identity import OrderId, PartyId
 from topics.locations import Location
@@ -196,20 +196,19 @@ class Driver:
 
     async def _drive(self, there: Position) -> None:
         """Be there after as long as it takes by the streets, reporting on the way."""
-        here, speed = self._position, DRIVING_MPS * self._pace.factor
-        distance, began = metres(here, there), time.monotonic()
+        way, began = self._region.way(self._position, there), time.monotonic()
+        takes_s = self._pace.real(sum(leg.seconds for leg in way))
         while not self._pace.instant and self._position != there:
-            left_s = distance / speed - (time.monotonic() - began)
+            left_s = takes_s - (time.monotonic() - began)
             await asyncio.sleep(max(0.0, min(REPORT_S, left_s)))
-            self._be(along(here, there, (time.monotonic() - began) * speed))
+            self._be(after(way, (time.monotonic() - began) * self._pace.factor))
         self._position = there
 
     async def _drift(self) -> None:
-        """Change place by a block now and then."""
+        """Change place by a block now and then, within the region."""
         while not self._pace.instant:
             await asyncio.sleep(max(self._pace.real(self._chance.uniform(0.5, 1.5) * DRIFT_S), DRIFT_LEAST_S))
-            north, east = self._chance.choice(((BLOCK_M, 0), (-BLOCK_M, 0), (0, BLOCK_M), (0, -BLOCK_M)))
-            self._be(moved(self._position, north, east))
+            self._be(self._chance.choice(self._region.a_block_from(self._position)))
 
     def _be(self, position: Position) -> None:
         self._position = position
