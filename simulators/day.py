@@ -12,10 +12,10 @@ HOUR_S = 3600.0
 DAY_H = 24
 
 ORDERS_PER_HOUR: tuple[float, ...] = (
-    *(6, 3, 2, 1, 1, 2),
-    *(6, 18, 36, 30, 24, 60),
-    *(150, 180, 110, 45, 36, 48),
-    *(80, 160, 210, 170, 80, 24),
+    *(3, 1, 1, 1, 1, 1),
+    *(3, 8, 15, 12, 10, 25),
+    *(65, 75, 45, 20, 15, 20),
+    *(35, 70, 90, 70, 35, 10),
 )
 """From midnight on: breakfast, a peak at lunch, and a longer and higher one at dinner."""
 

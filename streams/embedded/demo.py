@@ -39,6 +39,8 @@ RATE = 1.0
 """Orders a second."""
 LATER = 0.1
 """Of the orders of a day, the share that is for later."""
+DRIVERS_OF_A_DAY = 24
+"""Enough for its peaks."""
 STUCK_S = 180.0
 """Nothing has moved for so long: something is wrong, and the demo says so."""
 STUCK_WITH_FAULTS_S = 90.0
@@ -98,7 +100,7 @@ class Demo:
         self._simulator(supervisor, "pos", "--port", str(pos))
         url = self._world["DABBAWALA_URL"] = self._start_worker(supervisor)
         self._screen.say(f"The worker is ready: {url}/table/ shows what it keeps. Starting drivers and the provider")
-        self._simulator(supervisor, "drivers")
+        self._simulator(supervisor, "drivers", *(["--drivers", str(DRIVERS_OF_A_DAY)] if self._day else []))
         self._screen.footer = f"{url}/table/   logs in {self._directory / 'logs'}   Ctrl-C ends everything"
         self._screen.faults = dict(self._faults)
         if faults := told_faults(self._faults):
