@@ -144,13 +144,13 @@ class Driver:
     async def _deliver(self, trip: Assignment) -> None:
         self._learn(trip)
         body = {"delivery": trip.delivery}
-        await self._fall_silent(f"{self.name}/{trip.delivery}/{trip.attempt}")
+        await self._fall_silent(f"{trip.delivery}/{trip.attempt}")
         if not trip.picked_up:
             await self._drive(trip.pickup)
             if not await self._tell("pickup", f"pickup/{trip.delivery}/{trip.attempt}", body):
                 return
             self._note("picked_up", trip.delivery, trip.attempt)
-            await self._fall_silent(f"{self.name}/{trip.delivery}/{trip.attempt}/carrying")
+            await self._fall_silent(f"{trip.delivery}/{trip.attempt}/carrying")
         await self._drive(trip.dropoff)
         if await self._tell("delivered", f"delivered/{trip.delivery}/{trip.attempt}", body):
             self._note("delivered", trip.delivery, trip.attempt)

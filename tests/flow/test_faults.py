@@ -42,9 +42,9 @@ def stack(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
 
 
 @pytest.fixture
-def run() -> str:
-    """The name of a run that no other has."""
-    return f"faults-{uuid.uuid4().hex[:8]}"
+def run(request: pytest.FixtureRequest) -> str:
+    """The name of the test's run: the same every time, so that the same orders are struck."""
+    return "-".join(request.node.name.split("_")[1:5])
 
 
 def switch_on(url: str, **rates: float) -> None:
