@@ -128,7 +128,7 @@ def test_the_seed_decides_whom_a_fault_strikes_and_each_repeat_is_drawn_anew() -
 @pytest.mark.parametrize("party", ["payment", "pos"])
 @pytest.mark.parametrize("kind", ["500", "500-after", "cut", "cut-after", "silent", "slow"])
 async def test_a_request_fares_as_the_fault_says_and_the_ledger_tells_what_was_done(
-    simulator: Starts, worker: FakeWorker, party: str, kind: str
+    worker: FakeWorker, simulator: Starts, party: str, kind: str
 ) -> None:
     troubled = simulator(party, "--speed", "0", "--faults", kind)
     url, began = await troubled.serving(), time.monotonic()
@@ -143,7 +143,7 @@ async def test_a_request_fares_as_the_fault_says_and_the_ledger_tells_what_was_d
 
 @pytest.mark.parametrize("party", ["payment", "pos"])
 async def test_what_was_done_before_the_answer_went_wrong_is_known_when_it_is_asked_again(
-    simulator: Starts, worker: FakeWorker, party: str
+    worker: FakeWorker, simulator: Starts, party: str
 ) -> None:
     troubled = simulator(party, "--speed", "0", "--faults", "500-after")
     url = await troubled.serving()
@@ -159,7 +159,7 @@ async def test_what_was_done_before_the_answer_went_wrong_is_known_when_it_is_as
         assert sorted(set(ticket_events(troubled)) - {"told finished"}) == ["accepted", "finished", "replay"]
 
 
-async def test_a_request_that_is_sent_again_passes_in_the_end(simulator: Starts, worker: FakeWorker) -> None:
+async def test_a_request_that_is_sent_again_passes_in_the_end(worker: FakeWorker, simulator: Starts) -> None:
     payment = simulator("payment", "--speed", "0", "--faults", "500:0.5,cut:0.5")
     url = await payment.serving()
     answers = [await asked(url, "payment", worker.url) for _ in range(20)]
@@ -171,7 +171,7 @@ async def test_a_request_that_is_sent_again_passes_in_the_end(simulator: Starts,
 
 
 @pytest.mark.parametrize("party", ["payment", "pos"])
-async def test_faults_are_switched_on_and_off_while_it_runs(simulator: Starts, worker: FakeWorker, party: str) -> None:
+async def test_faults_are_switched_on_and_off_while_it_runs(worker: FakeWorker, simulator: Starts, party: str) -> None:
     url = await simulator(party, "--speed", "0").serving()
     assert (await switch(url, "POST", {"500": 1})).json() == {"500": 1}
     assert (await switch(url, "GET")).json() == {"500": 1}
@@ -195,7 +195,7 @@ async def test_a_fault_that_cannot_be_switched_on_is_told_why_and_none_is(simula
 
 
 async def test_who_waits_for_a_silent_party_is_cut_off_when_it_comes_back(
-    simulator: Starts, worker: FakeWorker
+    worker: FakeWorker, simulator: Starts
 ) -> None:
     pos = simulator("pos", "--speed", "0", "--faults", "silent")
     url, began = await pos.serving(), time.monotonic()
@@ -213,7 +213,7 @@ async def test_who_waits_for_a_silent_party_is_cut_off_when_it_comes_back(
 # -- payment and pos: what they decide, and callbacks ----------------------------------------------------------------
 
 
-async def test_declines_and_refusals_are_drawn_by_order(simulator: Starts, worker: FakeWorker) -> None:
+async def test_declines_and_refusals_are_drawn_by_order(worker: FakeWorker, simulator: Starts) -> None:
     payment = await simulator("payment", "--speed", "0", "--faults", "decline:0.3").serving()
     pos = await simulator("pos", "--speed", "0", "--faults", "refuse:0.3").serving()
     numbers = range(40)
@@ -227,7 +227,7 @@ async def test_declines_and_refusals_are_drawn_by_order(simulator: Starts, worke
 
 @pytest.mark.parametrize("party", ["payment", "pos"])
 async def test_a_lost_callback_is_made_when_the_fault_is_switched_off_or_after_a_start_without_it(
-    simulator: Starts, worker: FakeWorker, party: str
+    worker: FakeWorker, simulator: Starts, party: str
 ) -> None:
     path = PAYMENTS if party == "payment" else FINISHED
     troubled = simulator(party, "--speed", "0", "--faults", "lost")
@@ -259,7 +259,7 @@ def _told(party: Simulator) -> set[str]:
 
 @pytest.mark.parametrize("party", ["payment", "pos"])
 async def test_a_doubled_callback_is_made_twice_under_one_key(
-    simulator: Starts, worker: FakeWorker, party: str
+    worker: FakeWorker, simulator: Starts, party: str
 ) -> None:
     path = PAYMENTS if party == "payment" else FINISHED
     url = await simulator(party, "--speed", "0", "--faults", "doubled").serving()
@@ -269,7 +269,7 @@ async def test_a_doubled_callback_is_made_twice_under_one_key(
 
 
 @pytest.mark.parametrize("party", ["payment", "pos"])
-async def test_a_late_callback_is_made_later(simulator: Starts, worker: FakeWorker, party: str) -> None:
+async def test_a_late_callback_is_made_later(worker: FakeWorker, simulator: Starts, party: str) -> None:
     path = PAYMENTS if party == "payment" else FINISHED
     late = simulator(party, "--speed", "0", "--faults", "late")
     url, began = await late.serving(), time.monotonic()
@@ -279,7 +279,7 @@ async def test_a_late_callback_is_made_later(simulator: Starts, worker: FakeWork
     await until(lambda: {"answered", "told"} & _told(late), "and written down")
 
 
-async def test_a_ticket_is_finished_though_its_acceptance_is_lost(simulator: Starts, worker: FakeWorker) -> None:
+async def test_a_ticket_is_finished_though_its_acceptance_is_lost(worker: FakeWorker, simulator: Starts) -> None:
     pos = simulator("pos", "--speed", "0", "--receive")
     url = await pos.serving("--faults", "lost:0.5")
     for number in range(20):
@@ -295,7 +295,7 @@ async def test_a_ticket_is_finished_though_its_acceptance_is_lost(simulator: Sta
 
 
 @pytest.fixture
-def drivers(simulator: Starts, worker: FakeWorker, kafka: str, topics: str) -> Simulator:
+def drivers(worker: FakeWorker, simulator: Starts, kafka: str, topics: str) -> Simulator:
     """One driver in instant time."""
     return simulator(
         "drivers", "--drivers", "1", "--worker", worker.url, "--bootstrap-servers", kafka, "--topic-prefix", topics,
@@ -343,7 +343,7 @@ async def test_a_driver_who_is_gone_says_nothing_until_started_again_without_the
 # -- provider --------------------------------------------------------------------------------------------------------
 
 
-async def test_an_order_placed_twice_at_once_is_answered_once(simulator: Starts, worker: FakeWorker) -> None:
+async def test_an_order_placed_twice_at_once_is_answered_once(worker: FakeWorker, simulator: Starts) -> None:
     provider = simulator("provider", "--worker", worker.url, "--orders", "5", "--speed", "0", "--faults", "doubled")
     provider.start()
     assert await provider.ended() == 0, provider.output
