@@ -3,6 +3,8 @@
 ORDERS =
 SPEED =
 SEED =
+DAY =
+FAULTS =
 N = 100
 ROUNDS =
 JOBS = 3
@@ -31,9 +33,9 @@ help: ## this list
 	@echo 'make TARGET, where TARGET is one of'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-13s %s\n", $$1, $$2 }'
 
-demo: .venv/installed-embedded ## everything, live on one screen, until Ctrl-C; ORDERS=20 ends by itself; SPEED=, SEED=
+demo: .venv/installed-embedded ## everything, live on one screen, until Ctrl-C; ORDERS=20 ends by itself; SPEED=, SEED=, DAY=11:00, FAULTS=pos:silent
 	@$(BIN)/python -m streams.embedded.demo $(if $(ORDERS),--orders $(ORDERS)) $(if $(SPEED),--speed $(SPEED)) \
-		$(if $(SEED),--seed $(SEED)) $(ARGS)
+		$(if $(SEED),--seed $(SEED)) $(if $(DAY),--day $(DAY)) $(if $(FAULTS),--faults $(FAULTS)) $(ARGS)
 
 worker: .venv/installed-embedded ## a worker; again in another terminal: one more; the embedded Kafka stays when they end
 	@$(BIN)/faust -A streams.app worker -l info $(ARGS)

@@ -1,4 +1,4 @@
-"""The small city that the simulators share: two quarters of Mumbai, their restaurants, menus, customers and orders.
+"""The small city that the simulators share: three quarters of Mumbai, their restaurants, menus, customers and orders.
 
     python -m simulators.city --pos-url http://127.0.0.1:5050 > catalogue.json
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from simulators.command import url
-from simulators.streets import moved
+from simulators.streets import Leg, moved, offset
 from topics.orders import Customer, Fee, Item, Modifier, Placed
 from topics.places import Position
 from topics.restaurants import MenuItem, MenuModifier, Restaurant
@@ -22,8 +22,10 @@ from topics.restaurants import MenuItem, MenuModifier, Restaurant
 CURRENCY = "INR"
 TIME_ZONE = "Asia/Kolkata"
 PROVIDER = "tiffin-express"
-DRIVING_MPS = 5.0
+STREET_MPS, AVENUE_MPS = 4.5, 7.0
 """A scooter in the city's traffic, metres a second."""
+AVENUE_EVERY = 4
+"""Of the streets in each direction, one in so many is an avenue."""
 BLOCK_M = 120.0
 """From one street to the next."""
 FEES = (Fee(name="Delivery", amount=35_00), Fee(name="Packaging", amount=10_00))
@@ -48,6 +50,32 @@ class Region(NamedTuple):
     def somewhere(self, chance: Random) -> tuple[int, int]:
         """A lane and a road."""
         return chance.randrange(self.lanes), chance.randrange(self.roads)
+
+    def way(self, here: Position, there: Position) -> tuple[Leg, Leg]:
+        """How one drives: along the road that one is on, then along the lane that leads there."""
+        corner = Position(here.lat, there.lon)
+        _, road = self._streets(here)
+        lane, _ = self._streets(there)
+        return Leg(here, corner, _driving_mps(road)), Leg(corner, there, _driving_mps(lane))
+
+    def a_block_from(self, here: Position) -> list[Position]:
+        """The places within the region that are one block away; if there is none, this one."""
+        places = [moved(here, *by) for by in ((BLOCK_M, 0), (-BLOCK_M, 0), (0, BLOCK_M), (0, -BLOCK_M))]
+        return [place for place in places if self.holds(place)] or [here]
+
+    def holds(self, position: Position) -> bool:
+        """Whether it lies within the region."""
+        lane, road = self._streets(position)
+        return 0 <= lane < self.lanes and 0 <= road < self.roads
+
+    def _streets(self, position: Position) -> tuple[int, int]:
+        """The nearest lane and road."""
+        north, east = offset(self.corner, position)
+        return round(east / BLOCK_M), round(north / BLOCK_M)
+
+
+def _driving_mps(street: int) -> float:
+    return STREET_MPS if street % AVENUE_EVERY else AVENUE_MPS
 
 
 class Product(NamedTuple):
@@ -76,6 +104,8 @@ class Kitchen(NamedTuple):
     road: int
     preparation_s: int
     menu: tuple[Product, ...]
+    weight: int = 2
+    """How much is ordered there, compared with the others."""
 
     @property
     def position(self) -> Position:
@@ -99,7 +129,8 @@ class Kitchen(NamedTuple):
 
 FORT = Region("mumbai-fort", "Fort", Position(18.925, 72.826), lanes=12, roads=22)
 DADAR = Region("mumbai-dadar", "Dadar", Position(19.006, 72.836), lanes=18, roads=20)
-REGIONS = (FORT, DADAR)
+BANDRA = Region("mumbai-bandra", "Bandra", Position(19.047, 72.822), lanes=14, roads=18)
+REGIONS = (FORT, DADAR, BANDRA)
 
 _CHEESE = Modifier(name="Extra cheese", pos_code="X-CHEESE", price=40_00)
 _GHEE = Modifier(name="With ghee", pos_code="X-GHEE", price=15_00)
@@ -117,6 +148,7 @@ KITCHENS: Mapping[str, Kitchen] = {
             lane=2,
             road=16,
             preparation_s=480,
+            weight=5,
             menu=(
                 Product("LT-01", "Tiffin of the day, three tiers", 180_00, (_GHEE, _SPICY)),
                 Product("LT-02", "Rajma rice box", 140_00, (_GHEE,)),
@@ -153,6 +185,7 @@ KITCHENS: Mapping[str, Kitchen] = {
             lane=7,
             road=3,
             preparation_s=900,
+            weight=1,
             menu=(
                 Product("HS-01", "Maki, eight pieces", 420_00, (_SPICY,)),
                 Product("HS-02", "Salmon nigiri, six pieces", 640_00),
@@ -170,6 +203,7 @@ KITCHENS: Mapping[str, Kitchen] = {
             lane=12,
             road=15,
             preparation_s=420,
+            weight=4,
             menu=(
                 Product("MD-01", "Masala dosa", 120_00, (_GHEE, _SPICY)),
                 Product("MD-02", "Idli, four", 80_00, (_GHEE,)),
@@ -218,8 +252,61 @@ KITCHENS: Mapping[str, Kitchen] = {
                 Product("HC-08", "Cutting chai", 20_00),
             ),
         ),
+        Kitchen(
+            "carter-kebabs",
+            "Carter Road Kebabs",
+            BANDRA,
+            lane=2,
+            road=13,
+            preparation_s=660,
+            weight=3,
+            menu=(
+                Product("CK-01", "Chicken tikka roll", 210_00, (_CHEESE, _SPICY)),
+                Product("CK-02", "Paneer tikka roll", 190_00, (_CHEESE, _SPICY)),
+                Product("CK-03", "Seekh kebab, four", 260_00, (_SPICY,)),
+                Product("CK-04", "Butter naan", 45_00, (_GHEE,)),
+                Product("CK-05", "Mutton boti, six", 320_00, (_SPICY,)),
+                Product("CK-06", "Green salad", 60_00),
+            ),
+        ),
+        Kitchen(
+            "hill-road-biryani",
+            "Hill Road Biryani",
+            BANDRA,
+            lane=6,
+            road=5,
+            preparation_s=540,
+            weight=4,
+            menu=(
+                Product("HB-01", "Chicken biryani", 280_00, (_GHEE, _SPICY)),
+                Product("HB-02", "Vegetable biryani", 220_00, (_GHEE, _SPICY)),
+                Product("HB-03", "Raita", 50_00),
+                Product("HB-04", "Gulab jamun, two", 70_00),
+                Product("HB-05", "Mutton biryani", 340_00, (_GHEE, _SPICY)),
+                Product("HB-06", "Egg biryani", 240_00, (_GHEE, _SPICY)),
+            ),
+        ),
+        Kitchen(
+            "pali-salads",
+            "Pali Salads",
+            BANDRA,
+            lane=11,
+            road=9,
+            preparation_s=240,
+            weight=1,
+            menu=(
+                Product("PS-01", "Chickpea bowl", 240_00, (_SPICY,)),
+                Product("PS-02", "Millet and mango bowl", 290_00),
+                Product("PS-03", "Watermelon juice", 110_00),
+                Product("PS-04", "Beetroot and paneer salad", 260_00, (_NO_ONION,)),
+                Product("PS-05", "Sprouts salad", 180_00, (_SPICY, _NO_ONION)),
+                Product("PS-06", "Tender coconut", 90_00),
+            ),
+        ),
     )
 }
+
+_WEIGHTS = tuple(kitchen.weight for kitchen in KITCHENS.values())
 
 _FIRST_NAMES = (
     "Aarav",
@@ -242,7 +329,7 @@ _NOTES = ("", "", "", "", "Ring twice, please", "Leave it with the watchman", "C
 def order(seed: str, run: str, number: int, placed_at: datetime, deliver_at: datetime | None = None) -> Placed:
     """The order of that number, 1 the first: the same for the same seed; `run` only goes into its external id."""
     chance = Random(f"order/{seed}/{number}")
-    kitchen = chance.choice(tuple(KITCHENS.values()))
+    kitchen = chance.choices(tuple(KITCHENS.values()), _WEIGHTS)[0]
     products = chance.sample(kitchen.menu, k=chance.randint(1, min(3, len(kitchen.menu))))
     items = tuple(_item(f"{line}", product, chance) for line, product in enumerate(products, 1))
     tip = chance.choice(TIPS)

@@ -39,10 +39,14 @@ class Pace:
             await asyncio.sleep(self.real(simulated_s))
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Tells defaults, and leaves a table at the end as it is."""
+
+
 def options(name: str, what: str, ledger: str) -> argparse.ArgumentParser:
     """A command line with what every simulator understands: `--ledger`, `--seed`, `--speed`, `--quiet`."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m simulators.{name}", description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog=f"python -m simulators.{name}", description=what, formatter_class=HelpFormatter
     )
     parser.add_argument("--ledger", type=Path, default=home() / "ledgers" / ledger, help="its append-only record")
     parser.add_argument("--seed", default="1", help="decides everything that is left to chance")

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from simulators.calling import Answer, Caller
-from simulators.city import BLOCK_M, DRIVING_MPS, driver_home
+from simulators.city import driver_home
 from simulators.command import Failure, Pace, Teller, kafka_options, options, run, topic, whole, worker_options
+from simulators.faults import AWAY_LEAST_S, AWAY_S, Faults, fault_options
 from simulators.kafka import Reports, producing
 from simulators.ledger import Ledger, TripEntry, now
-from simulators.streets import along, metres, moved
+from simulators.streets import after
 from topics.families import LOCATIONS
 from topics.identity import OrderId, PartyId
 from topics.locations import Location
@@ -70,6 +71,7 @@ class Surroundings(NamedTuple):
     reports: Reports
     ledger: Ledger[TripEntry]
     teller: Teller
+    faults: Faults
 
 
 class Driver:
@@ -83,7 +85,7 @@ class Driver:
         self.name = name
         self._url = f"{arguments.worker}/v1/drivers/{name}"
         self._pace: Pace = arguments.speed
-        self._caller, self._reports, self._ledger, self._teller = shared
+        self._caller, self._reports, self._ledger, self._teller, self._faults = shared
         self._chance = Random(f"driver/{arguments.seed}/{name}")
         self._region, self._position = driver_home(arguments.seed, name, number)
         self._last = last.get(name)
@@ -142,20 +144,34 @@ class Driver:
     async def _deliver(self, trip: Assignment) -> None:
         self._learn(trip)
         body = {"delivery": trip.delivery}
+        await self._fall_silent(f"{trip.delivery}/{trip.attempt}")
         if not trip.picked_up:
             await self._drive(trip.pickup)
             if not await self._tell("pickup", f"pickup/{trip.delivery}/{trip.attempt}", body):
                 return
             self._note("picked_up", trip.delivery, trip.attempt)
+            await self._fall_silent(f"{trip.delivery}/{trip.attempt}/carrying")
         await self._drive(trip.dropoff)
         if await self._tell("delivered", f"delivered/{trip.delivery}/{trip.attempt}", body):
             self._note("delivered", trip.delivery, trip.attempt)
 
+    async def _fall_silent(self, key: str) -> None:
+        """Stand still and say nothing, if such a fault strikes the driver with this delivery."""
+        if self._faults.strikes("gone", key):
+            self._teller.event(f"{self.name} is gone")
+            await asyncio.Event().wait()
+        if self._faults.strikes("silent", key):
+            self._teller.event(f"{self.name} falls silent")
+            await asyncio.sleep(max(self._pace.real(AWAY_S), AWAY_LEAST_S))
+
     async def _tell(self, what: str, cause: str, body: Any) -> bool:
         """Tell the worker until it has decided; whether it took it. How the driver stands then is known."""
-        answer = await self._caller.insist(
-            "POST", lambda: f"{self._url}/{what}", body, f"{self.name}/{cause}", undecided=True
+        key = f"{self.name}/{cause}"
+        copies = 2 if self._faults.strikes("doubled", key) else 1
+        told = (
+            self._caller.insist("POST", lambda: f"{self._url}/{what}", body, key, undecided=True) for _ in range(copies)
         )
+        answer = (await asyncio.gather(*told))[0]
         if answer.status == 200:
             self._standing = answer.read(Standing)
             return True
@@ -180,20 +196,19 @@ class Driver:
 
     async def _drive(self, there: Position) -> None:
         """Be there after as long as it takes by the streets, reporting on the way."""
-        here, speed = self._position, DRIVING_MPS * self._pace.factor
-        distance, began = metres(here, there), time.monotonic()
+        way, began = self._region.way(self._position, there), time.monotonic()
+        takes_s = self._pace.real(sum(leg.seconds for leg in way))
         while not self._pace.instant and self._position != there:
-            left_s = distance / speed - (time.monotonic() - began)
+            left_s = takes_s - (time.monotonic() - began)
             await asyncio.sleep(max(0.0, min(REPORT_S, left_s)))
-            self._be(along(here, there, (time.monotonic() - began) * speed))
+            self._be(after(way, (time.monotonic() - began) * self._pace.factor))
         self._position = there
 
     async def _drift(self) -> None:
-        """Change place by a block now and then."""
+        """Change place by a block now and then, within the region."""
         while not self._pace.instant:
             await asyncio.sleep(max(self._pace.real(self._chance.uniform(0.5, 1.5) * DRIFT_S), DRIFT_LEAST_S))
-            north, east = self._chance.choice(((BLOCK_M, 0), (-BLOCK_M, 0), (0, BLOCK_M), (0, -BLOCK_M)))
-            self._be(moved(self._position, north, east))
+            self._be(self._chance.choice(self._region.a_block_from(self._position)))
 
     def _be(self, position: Position) -> None:
         self._position = position
@@ -246,7 +261,9 @@ async def drive(arguments: argparse.Namespace) -> int:
     async with Caller(teller, arguments.seed) as caller:
         await caller.wait_for_worker(arguments.worker, arguments.patience)
         async with producing(arguments, teller) as producer:
-            shared = Surroundings(caller, Reports(producer, topic(arguments, LOCATIONS), teller), ledger, teller)
+            reports = Reports(producer, topic(arguments, LOCATIONS), teller)
+            faults = Faults("drivers", arguments.seed, arguments.faults)
+            shared = Surroundings(caller, reports, ledger, teller, faults)
             drivers = [Driver(number, arguments, shared, last) for number in range(arguments.drivers)]
             teller.notice(f"{len(drivers)} drivers work for {arguments.worker}")
             try:
@@ -265,6 +282,7 @@ def main() -> None:
     worker_options(parser)
     kafka_options(parser)
     parser.add_argument("--drivers", type=whole(1, 10_000), default=12, metavar="N", help="how many there are")
+    fault_options(parser, "drivers")
     run(drive(parser.parse_args()))
 
 

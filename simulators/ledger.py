@@ -53,6 +53,7 @@ minor units. The files, one object a line:
     placing  the order is about to be placed, `via` http or kafka, as one `placed_at` and wished for `deliver_at`
     answer   outcome `accepted`: answered 2xx (`status`), or acknowledged by Kafka (`status` 0);
              outcome `refused`: answered with another final `status`
+    malformed  something that is no order was sent; `outcome` as for an answer, empty over Kafka, which asks nobody
     ended    the order's status as followed: DELIVERED, REJECTED or CANCELLED in `outcome`
 """
 
@@ -127,7 +128,7 @@ class TripEntry(Entry, frozen=True, kw_only=True):
 class AnswerEntry(Entry, frozen=True, kw_only=True):
     """What the ordering provider was answered."""
 
-    event: Literal["placing", "answer", "ended"]
+    event: Literal["placing", "answer", "malformed", "ended"]
     order: str
     via: Literal["http", "kafka"] = "http"
     outcome: str = ""

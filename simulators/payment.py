@@ -7,7 +7,8 @@
 
 The same key with the same request is the same answer and nothing more; with another request it is 422. A callback is a
 `Charged`, `Declined` or `Refunded` record posted to `callback_url` until there is a final answer to it; where the
-request is sent again the callback is, too. What was done is written down before it is said.
+request is sent again the callback is, too. What was done is written down before it is said. As long as a fault of
+callbacks is switched on, whatever is asked is answered by one.
 """
 
 import argparse
@@ -21,8 +22,18 @@ from aiohttp import web
 from simulators.calling import Caller
 from simulators.chance import falls_under, split_rule
 from simulators.command import Pace, Teller, options, run, serve_options, share
+from simulators.faults import CALLBACKS, HELD_BACK, Faults, fault_options
 from simulators.ledger import Ledger, PaymentEntry, now
-from simulators.serving import CallbackUrl, Problem, idempotency_key, read_body, respond, served
+from simulators.serving import (
+    CallbackUrl,
+    Problem,
+    faults_routes,
+    idempotency_key,
+    read_body,
+    respond,
+    served,
+    troubled,
+)
 from topics.identity import OrderId
 from topics.orders import Amount, Currency
 from topics.payments import Charged, ChargeId, Declined, PaymentRecord, Refunded
@@ -87,6 +98,7 @@ class PaymentProvider:
         self._pace: Pace = arguments.speed
         self._declined: DeclineRule = arguments.decline
         self._calls_back: bool = arguments.callback
+        self._faults = Faults("payment", arguments.seed, arguments.faults)
         self._caller, self._tasks, self._teller = caller, tasks, teller
         self._ledger = Ledger(arguments.ledger, PaymentEntry)
         self._done: dict[str, PaymentEntry] = {}
@@ -104,7 +116,11 @@ class PaymentProvider:
 
     def routes(self) -> list[web.RouteDef]:
         """What it serves."""
-        return [web.post("/v1/charges", self.charge), web.post("/v1/refunds", self.refund)]
+        return [
+            web.post("/v1/charges", troubled(self.charge, self._faults)),
+            web.post("/v1/refunds", troubled(self.refund, self._faults)),
+            *faults_routes(self._faults),
+        ]
 
     def resume(self) -> None:
         """Call back whoever was left waiting when the last process ended."""
@@ -115,7 +131,7 @@ class PaymentProvider:
         """Handle `POST /v1/charges`."""
         key, asked = idempotency_key(request), await read_body(request, _charges)
         if (done := self._done.get(key)) is None:
-            reason = self._declined.reason(asked, self._seed)
+            reason = self._reason_to_decline(asked)
             done = self._do(
                 PaymentEntry(
                     key=key,
@@ -126,7 +142,7 @@ class PaymentProvider:
                     amount=asked.amount,
                     currency=asked.currency,
                     reason=reason,
-                    callback_url=asked.callback_url if self._calls_back else "",
+                    callback_url=self._callback_url(asked),
                 )
             )
         else:
@@ -149,13 +165,24 @@ class PaymentProvider:
                     refund_id=_id("re", key),
                     amount=asked.amount,
                     currency=asked.currency,
-                    callback_url=asked.callback_url if self._calls_back else "",
+                    callback_url=self._callback_url(asked),
                 )
             )
         else:
             same = done.kind == "refund" and _money(done) == _money(asked) and done.charge_id == asked.charge_id
             done = self._again(done, same, asked)
         return await self._answer(done)
+
+    def _reason_to_decline(self, asked: ChargeRequest) -> str:
+        """Empty: it is charged."""
+        if reason := self._declined.reason(asked, self._seed):
+            return reason
+        return "the card was declined" if self._faults.strikes("decline", asked.order) else ""
+
+    def _callback_url(self, asked: ChargeRequest | RefundRequest) -> str:
+        """Where the outcome is told; empty: in the answer itself."""
+        calls_back = self._calls_back or any(kind in self._faults.rates for kind in CALLBACKS)
+        return asked.callback_url if calls_back else ""
 
     def _check_refund(self, key: str, asked: RefundRequest) -> None:
         charge = self._charged.get(asked.charge_id)
@@ -223,14 +250,17 @@ class PaymentProvider:
 
     async def _call_back(self, key: str) -> None:
         await self._pace.pass_time(PROCESSING_S)
+        if fault := self._faults.one_of(HELD_BACK, key):
+            await self._faults.hold_back(fault, self._pace)
+        copies = 2 if self._faults.strikes("doubled", key) else 1
+        await asyncio.gather(*(self._tell(key) for _ in range(copies)))
+        self._calling.discard(key)
+
+    async def _tell(self, key: str) -> None:
         done = self._done[key]
         record = msgspec.Raw(write(_record(done)))
         answer = await self._caller.insist("POST", lambda: self._done[key].callback_url, record, key)
-        self._calling.discard(key)
-        entry = PaymentEntry(key=key, kind="callback", order=done.order, outcome="answered", status=answer.status)
-        self._ledger.append(entry)
-        self._remember(entry)
-        self._say(entry)
+        self._do(PaymentEntry(key=key, kind="callback", order=done.order, outcome="answered", status=answer.status))
 
     def _say(self, entry: PaymentEntry) -> None:
         what = {"callback": f"callback answered {entry.status}"}.get(entry.kind, f"{entry.kind} {entry.outcome}")
@@ -279,6 +309,7 @@ def main() -> None:
         help="never; always; share:P (that share of the orders); ending:DIGITS (amounts in minor units that end so)",
     )
     parser.add_argument("--callback", action="store_true", help="answer 202 and call back with the outcome")
+    fault_options(parser, "payment")
     run(serve(parser.parse_args()))
 
 

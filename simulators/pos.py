@@ -22,8 +22,18 @@ from simulators.calling import Caller
 from simulators.chance import falls_under, split_rule
 from simulators.city import KITCHENS
 from simulators.command import Pace, Teller, options, run, serve_options, share
+from simulators.faults import HELD_BACK, Faults, fault_options
 from simulators.ledger import Ledger, TicketEntry, now
-from simulators.serving import CallbackUrl, Problem, idempotency_key, read_body, respond, served
+from simulators.serving import (
+    CallbackUrl,
+    Problem,
+    faults_routes,
+    idempotency_key,
+    read_body,
+    respond,
+    served,
+    troubled,
+)
 from topics.identity import OrderId, PartyId
 from topics.records import Reader
 
@@ -129,6 +139,7 @@ class PointsOfSale:
         self._pace: Pace = arguments.speed
         self._rejected: RejectRule = arguments.reject
         self._receives: bool = arguments.receive
+        self._faults = Faults("pos", arguments.seed, arguments.faults)
         self._caller, self._tasks, self._teller = caller, tasks, teller
         self._ledger = Ledger(arguments.ledger, TicketEntry)
         self._tickets: dict[str, Ticket] = {}
@@ -138,7 +149,8 @@ class PointsOfSale:
 
     def routes(self) -> list[web.RouteDef]:
         """What they serve."""
-        return [web.post("/restaurants/{restaurant}/prepare", self.prepare)]
+        prepare = troubled(self.prepare, self._faults)
+        return [web.post("/restaurants/{restaurant}/prepare", prepare), *faults_routes(self._faults)]
 
     def resume(self) -> None:
         """Go on with every ticket that the last process left unfinished."""
@@ -160,6 +172,8 @@ class PointsOfSale:
 
     def _open(self, key: str, asked: PrepareRequest) -> Ticket:
         reason = self._rejected.reason(asked, self._seed)
+        if not reason and self._faults.strikes("refuse", asked.order):
+            reason = "the kitchen is too busy"
         entry = TicketEntry(
             event="received",
             order=asked.order,
@@ -214,8 +228,25 @@ class PointsOfSale:
         await self._tell(ticket, "finished")
 
     async def _tell(self, ticket: Ticket, verb: Verb) -> None:
+        """Call back; what is held back does not hold up what happens next."""
         if verb in ticket.told:
             return
+        key = f"{ticket.first.order}/{verb}"
+        copies = 2 if self._faults.strikes("doubled", key) else 1
+        fault = self._faults.one_of(HELD_BACK, key)
+        if fault:
+            self._tasks.create_task(self._tell_at_last(ticket, verb, copies, fault))
+        else:
+            await self._call_back(ticket, verb, copies)
+
+    async def _tell_at_last(self, ticket: Ticket, verb: Verb, copies: int, fault: str) -> None:
+        await self._faults.hold_back(fault, self._pace)
+        await self._call_back(ticket, verb, copies)
+
+    async def _call_back(self, ticket: Ticket, verb: Verb, copies: int) -> None:
+        await asyncio.gather(*(self._call_back_once(ticket, verb) for _ in range(copies)))
+
+    async def _call_back_once(self, ticket: Ticket, verb: Verb) -> None:
         first = ticket.first
         answer = await self._caller.insist(
             "POST",
@@ -265,6 +296,7 @@ def main() -> None:
         help="never; always; share:P (that share of the tickets); restaurant:ID; product:CODE",
     )
     parser.add_argument("--receive", action="store_true", help="answer 202 and call back with the decision")
+    fault_options(parser, "pos")
     run(serve(parser.parse_args()))
 
 

@@ -1,7 +1,8 @@
 """An ordering provider: places the orders of the city's customers, over HTTP or Kafka, until each is answered.
 
 An order is called after the run and its number, and the seed decides what it holds: the same run with the same seed
-places the same orders. A run that was interrupted goes on where it stood when it is started again under its name.
+places the same orders. A run that was interrupted goes on where it stood when it is started again under its name. So
+many orders a second on average, or, with `--day`, as many as the hour of a simulated day brings, until it is over.
 
 It ends when all orders are answered (with `--follow`: have ended), with status 0 if all were accepted, else 1.
 """
@@ -11,16 +12,18 @@ import asyncio
 import re
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
-from itertools import count
+from itertools import count, islice
 from random import Random
+from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from simulators.calling import Caller
+from simulators.calling import Answer, Caller
 from simulators.chance import falls_under
 from simulators.city import PROVIDER, external_id, order
 from simulators.command import (
@@ -36,6 +39,8 @@ from simulators.command import (
     whole,
     worker_options,
 )
+from simulators.day import DAY_H, HOUR_S, ORDERS_PER_HOUR, arrivals, clock, read_curve, read_time
+from simulators.faults import Faults, fault_options
 from simulators.kafka import producing, send
 from simulators.ledger import AnswerEntry, Ledger, now
 from topics.families import ORDERS
@@ -45,9 +50,9 @@ from topics.orders import Placed
 
 AT_ONCE = 32
 """Requests under way."""
-LATER_S = 3600.0
+LATER_S, LATER_MOST_S = 3600.0, 4 * 3600.0
 """How far ahead an order for later is wished for."""
-LONGEST_STEP_S = 7200.0
+LONGEST_STEP_S = LATER_MOST_S + 7200.0
 """What an order that is followed may stay as it is, besides the patience with whoever does not answer."""
 RETRY_S = 0.5
 FOLLOW_S = 0.5
@@ -74,6 +79,8 @@ class Provider:
         self._run: str = arguments.run
         self._count: int | None = arguments.orders
         self._rate: float = arguments.rate
+        self._day: tuple[float, ...] | None = arguments.day
+        self._from_s: float = arguments.start
         self._pace: Pace = arguments.speed
         self._patience_s: float = arguments.patience
         self._url = f"{arguments.worker}/v1/orders"
@@ -81,6 +88,7 @@ class Provider:
         self._over_kafka: float = arguments.kafka
         self._later: float = arguments.later
         self._follows: bool = arguments.follow
+        self._faults = Faults("provider", arguments.seed, arguments.faults)
         self._caller, self._producer, self._teller = caller, producer, teller
         self._placing = asyncio.Semaphore(AT_ONCE)
         self._looking = asyncio.Semaphore(AT_ONCE)
@@ -93,29 +101,46 @@ class Provider:
 
     async def place_all(self) -> int:
         """Place the orders of the run, each when it is its time, and wait for what becomes of them; the exit status."""
+        placed = 0
         async with asyncio.TaskGroup() as tasks:
-            for number in count(1) if self._count is None else range(1, self._count + 1):
+            for number, pause_s in enumerate(islice(self._pauses(), self._count), 1):
                 if self._name(number) not in self._answers:
+                    await asyncio.sleep(pause_s)
                     await self._placing.acquire()
                     task = tasks.create_task(self._place(number))
                     task.add_done_callback(lambda _: self._placing.release())
-                    await asyncio.sleep(self._until_next(number))
                 if self._follows:
                     tasks.create_task(self._follow(self._name(number)))
-        return self._sum_up()
+                placed = number
+        return self._sum_up(placed)
 
     def _name(self, number: int) -> str:
         return order_id(PROVIDER, external_id(self._run, number))
 
-    def _until_next(self, number: int) -> float:
-        """Seconds from this order to the next: random, so many orders a second on average."""
-        if self._pace.instant:
-            return 0.0
-        return Random(f"moment/{self._seed}/{number}").expovariate(self._rate)
+    def _pauses(self) -> Iterator[float]:
+        """Real seconds before each order: by the hour of the day, or random, so many orders a second on average."""
+        if self._day is not None:
+            yield from self._pauses_of_the_day(self._day)
+            return
+        yield 0.0
+        for number in count(1):
+            rest = Random(f"moment/{self._seed}/{number}").expovariate(self._rate)
+            yield 0.0 if self._pace.instant else rest
+
+    def _pauses_of_the_day(self, curve: tuple[float, ...]) -> Iterator[float]:
+        before, told = self._from_s, ""
+        for second in arrivals(curve, self._from_s, self._seed):
+            yield self._pace.real(second - before)
+            if (hour := clock(second // HOUR_S * HOUR_S)) != told:
+                self._teller.event(f"it is past {hour}: {curve[int(second // HOUR_S)]:g} orders an hour")
+                told = hour
+            before = second
 
     async def _place(self, number: int) -> None:
         intent = self._intents.get(self._name(number)) or self._intend(number)
         assert intent.placed_at is not None
+        if self._faults.strikes("malformed", self._name(number)):
+            await self._place_malformed(number, intent)
         placed = order(self._seed, self._run, number, intent.placed_at, intent.deliver_at)
         if intent.via == "kafka":
             await self._place_on_topic(placed)
@@ -125,30 +150,51 @@ class Provider:
     def _intend(self, number: int) -> AnswerEntry:
         """Write down when, how and for when an order is placed: after a crash, the same is placed again."""
         at, later = now(), falls_under(self._later, self._seed, f"later/{number}")
+        ahead_s = Random(f"ahead/{self._seed}/{number}").uniform(LATER_S, LATER_MOST_S)
         intent = AnswerEntry(
             at=at,
             event="placing",
             order=self._name(number),
             via="kafka" if falls_under(self._over_kafka, self._seed, f"via/{number}") else "http",
             placed_at=at,
-            deliver_at=at + timedelta(seconds=self._pace.real(LATER_S)) if later else None,
+            deliver_at=at + timedelta(seconds=self._pace.real(ahead_s)) if later else None,
         )
         self._write(intent)
         return intent
 
     async def _place_by_request(self, placed: Placed) -> None:
-        answer = await self._caller.insist(
-            "POST", lambda: self._url, placed, f"{placed.key}/place", patience_s=self._patience_s
-        )
+        copies = 2 if self._faults.strikes("doubled", placed.key) else 1
+        answers = await asyncio.gather(*(self._ask(placed, f"{placed.key}/place") for _ in range(copies)))
+        answer = max(answers, key=lambda answer: answer.status)  # a refusal of either is worth telling
         outcome = "accepted" if answer.status < 300 else "refused"
         self._write(
             AnswerEntry(event="answer", order=placed.key, outcome=outcome, status=answer.status, reason=answer.detail)
         )
 
+    async def _ask(self, body: Any, key: str) -> Answer:
+        return await self._caller.insist("POST", lambda: self._url, body, key, patience_s=self._patience_s)
+
+    async def _place_malformed(self, number: int, intent: AnswerEntry) -> None:
+        """Send something that is no order, under an id of its own."""
+        assert intent.placed_at is not None
+        placed = order(self._seed, f"{self._run}-malformed", number, intent.placed_at)
+        body = malformed(placed, Random(f"malformed/{self._seed}/{number}"))
+        entry = AnswerEntry(event="malformed", order=placed.key, via=intent.via)
+        if intent.via == "kafka" and self._producer is not None:
+            with suppress(KafkaError):
+                await self._producer.send_and_wait(self._topic, body, placed.key.encode())
+        else:
+            answer = await self._ask(msgspec.Raw(body), f"{placed.key}/place")
+            outcome = "accepted" if answer.status < 300 else "refused"
+            entry = msgspec.structs.replace(entry, status=answer.status, reason=answer.detail, outcome=outcome)
+        self._write(entry)
+
     async def _place_on_topic(self, placed: Placed) -> None:
         if self._producer is None:
             raise Failure(f"order {placed.key} was begun over Kafka in an earlier run: go on with --kafka")
         record = msgspec.structs.replace(placed, id=placed.event_id)
+        if self._faults.strikes("doubled", placed.key):
+            await _unacknowledged(self._producer, self._topic, record)
         deadline = time.monotonic() + self._patience_s
         while (error := await _unacknowledged(self._producer, self._topic, record)) is not None:
             if time.monotonic() > deadline:
@@ -191,15 +237,34 @@ class Provider:
             self._teller.event(f"{entry.order} {entry.outcome} over {entry.via}{reason}")
 
     def _remember(self, entry: AnswerEntry) -> None:
-        {"placing": self._intents, "answer": self._answers, "ended": self._ends}[entry.event][entry.order] = entry
+        known = {"placing": self._intents, "answer": self._answers, "ended": self._ends}
+        if entry.event in known:
+            known[entry.event][entry.order] = entry
 
-    def _sum_up(self) -> int:
-        names = [self._name(number) for number in range(1, (self._count or 0) + 1)]
+    def _sum_up(self, placed: int) -> int:
+        names = [self._name(number) for number in range(1, placed + 1)]
         outcomes = Counter(self._answers[name].outcome for name in names)
         ends = Counter(self._ends[name].outcome for name in names if name in self._ends)
         told = ", ".join(f"{number} {what}" for number, what in ((n, w) for w, n in (outcomes + ends).items()))
         self._teller.notice(f"{len(names)} orders: {told}")
         return 1 if outcomes["refused"] else 0
+
+
+def malformed(placed: Placed, chance: Random) -> bytes:
+    """What a careless sender makes of an order: nothing that can be used."""
+    body: dict[str, Any] = msgspec.to_builtins(placed)
+    spoilt: dict[str, Any] = chance.choice(
+        (
+            {"total": body["total"] + 1},
+            {"items": []},
+            {"items": [{**body["items"][0], "quantity": -1}]},
+            {"currency": "rupees"},
+            {"restaurant": "nowhere"},
+            {"customer": None},
+        )
+    )
+    text = msgspec.json.encode(body | spoilt)
+    return chance.choice((text, text, text[: len(text) // 2]))
 
 
 async def _unacknowledged(producer: AIOKafkaProducer, name: str, record: Placed) -> str | None:
@@ -220,7 +285,7 @@ async def provide(arguments: argparse.Namespace) -> int:
             await caller.wait_for_worker(arguments.worker, arguments.patience)
         producer = await stack.enter_async_context(producing(arguments, teller)) if arguments.kafka else None
         provider = Provider(arguments, caller, producer, teller)
-        teller.notice(f"run {arguments.run}")
+        teller.notice(f"run {arguments.run}{' from ' + clock(arguments.start) if arguments.day else ''}")
         return await provider.place_all()
 
 
@@ -251,9 +316,25 @@ def main() -> None:
         help="place all orders, or that share of them, over Kafka instead of HTTP",
     )
     parser.add_argument(
-        "--later", type=share, default=0.0, metavar="SHARE", help="that share is wished for in an hour, not at once"
+        "--later",
+        type=share,
+        default=0.0,
+        metavar="SHARE",
+        help="that share is wished for in 1 to 4 hours, not at once",
+    )
+    parser.add_argument(
+        "--day",
+        type=read_curve,
+        nargs="?",
+        const=ORDERS_PER_HOUR,
+        metavar="FILE",
+        help=f"follow a day to its end instead of --rate; FILE: a JSON list of {DAY_H} numbers, the orders per hour",
+    )
+    parser.add_argument(
+        "--from", dest="start", type=read_time, default="00:00", metavar="HH:MM", help="when a --day begins"
     )
     parser.add_argument("--follow", action="store_true", help="wait until each order has ended")
+    fault_options(parser, "provider")
     run(provide(parser.parse_args()))
 
 

@@ -1,8 +1,13 @@
-"""How the simulators that are called serve HTTP: bodies read with types, errors as problem+json (RFC 9457)."""
+"""How the simulators that are called serve HTTP: bodies read with types, errors as problem+json (RFC 9457), faults.
+
+GET /faults             {kind: rate} of those that are switched on
+POST /faults            {kind: rate}: these too
+DELETE /faults          none any more; requests that were kept silent about are cut
+"""
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
@@ -11,10 +16,13 @@ import msgspec
 from aiohttp import web
 
 from simulators.command import Failure
+from simulators.faults import AFTER, BEFORE, SLOW_S, Faults, WrongFault
 from topics.records import Reader, Undecodable
 
 CallbackUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/\s]+", max_length=2000)]
 """Where a caller wants to be called back."""
+
+_rates: Reader[Mapping[str, float]] = Reader(dict[str, float])
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -47,6 +55,59 @@ def idempotency_key(request: web.Request) -> str:
     if not key:
         raise Problem(400, "send an Idempotency-Key header: the same request again must not be done twice")
     return key
+
+
+def faults_routes(faults: Faults) -> list[web.RouteDef]:
+    """Where faults are switched on and off while the simulator runs."""
+
+    async def show(_: web.Request) -> web.Response:
+        return respond(200, faults.rates)
+
+    async def switch_on(request: web.Request) -> web.Response:
+        try:
+            faults.switch_on(await read_body(request, _rates))
+        except WrongFault as wrong:
+            raise Problem(400, str(wrong)) from None
+        return respond(200, faults.rates)
+
+    async def switch_off(_: web.Request) -> web.Response:
+        faults.switch_off()
+        return respond(200, faults.rates)
+
+    return [web.get("/faults", show), web.post("/faults", switch_on), web.delete("/faults", switch_off)]
+
+
+def troubled(handler: Handler, faults: Faults) -> Handler:
+    """The handler, as somebody sees it whose request one of these faults may strike."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        key = request.headers.get("Idempotency-Key", "")
+        match faults.one_of(BEFORE, key):
+            case "500":
+                raise Problem(500, "nothing was done: a fault that is switched on")
+            case "silent":
+                await faults.until_off("silent")
+                return _cut(request)
+            case "cut":
+                return _cut(request)
+        answer = await handler(request)
+        match faults.one_of(AFTER, key):
+            case "500-after":
+                raise Problem(500, "nobody knows what was done: a fault that is switched on")
+            case "cut-after":
+                return _cut(request)
+            case "slow":
+                await asyncio.sleep(SLOW_S)
+        return answer
+
+    return handle
+
+
+def _cut(request: web.Request) -> web.Response:
+    """Cut the connection; what is returned reaches nobody."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
 
 
 @asynccontextmanager

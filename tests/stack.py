@@ -63,6 +63,16 @@ class Stack:
         """The first worker's."""
         return self.url_of(1)
 
+    @property
+    def payment_url(self) -> str:
+        """The payment provider's."""
+        return f"http://127.0.0.1:{self._payment_port}"
+
+    @property
+    def pos_url(self) -> str:
+        """That of the restaurants' points of sale."""
+        return f"http://127.0.0.1:{self._pos_port}"
+
     def url_of(self, number: int) -> str:
         """A worker's, as it has written it down."""
         return (self.directory / f"worker-{number}" / "url").read_text().strip()

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from topics.order_updates import OrderStatus, OrderUpdated
+from topics.order_updates import Attention, OrderStatus, OrderUpdated
 from topics.records import epoch_ms
 
 STYLES = {
@@ -25,7 +25,7 @@ STYLES = {
     OrderStatus.CANCELLED: "red",
 }
 FRAMES_PER_S = 8
-AROUND = 9
+AROUND = 11
 """Lines of the screen that are no orders."""
 
 
@@ -66,6 +66,10 @@ class Orders:
         )
         return (under_way + ended)[:limit]
 
+    def stuck(self) -> list[Seen]:
+        """Those that a person should look at, the oldest first."""
+        return sorted((seen for seen in self.seen.values() if seen.update.attention), key=lambda seen: seen.since_ms)
+
 
 class Screen:
     """Shows what goes on. Use as a context manager; `say` is for progress, `show` for orders."""
@@ -75,6 +79,8 @@ class Screen:
         self.console = console or Console()
         self.names = names
         self.footer = ""
+        self.faults: dict[str, Mapping[str, float]] = {}
+        """Party -> kind -> rate of the faults that are switched on."""
         self._live: Live | None = None
 
     def say(self, line: str) -> None:
@@ -105,7 +111,7 @@ class Screen:
             parts = [time.strftime("%H:%M:%S"), update.order, self._name(update), update.status.value]
             parts += [f"driver {update.driver}"] if update.driver else []
             parts += [f"ETA {_eta(update)}"] if _eta(update) else []
-            parts += [f"needs attention: {update.attention.waits_for}"] if update.attention else []
+            parts += [f"needs attention: {waits(update.attention)}"] if update.attention else []
             print("  ".join(parts), flush=True)
 
     def _drawn(self, orders: Orders, goal: int | None) -> RenderableType:
@@ -118,11 +124,12 @@ class Screen:
             update = seen.update
             status = Text(update.status.value, STYLES[update.status])
             if update.attention:
-                status.append(f"  ! {update.attention.waits_for}", "bold red")
+                status.append(f"  ! {waits(update.attention)}", "bold red")
             ended_ms = _at_ms(seen) if update.status.ended else _now_ms()
             age = f"{max(0, ended_ms - seen.since_ms) / 1000:.0f} s"
             table.add_row(update.order, self._name(update), status, update.driver or "", _eta(update), age)
-        return Group(self._counts(orders, goal), Text(), table, Text(), Text(self.footer, "dim"))
+        faults = [Text(line, "red") for line in [told_faults(self.faults)] if line]
+        return Group(self._counts(orders, goal), *faults, Text(), table, Text(), Text(self.footer, "dim"))
 
     def _counts(self, orders: Orders, goal: int | None) -> Text:
         counts = Counter(seen.update.status for seen in orders.seen.values())
@@ -130,12 +137,31 @@ class Screen:
         for status in OrderStatus:
             if counts[status]:
                 line.append(f"{status.value} {counts[status]}  ", STYLES[status])
+        if stuck := len(orders.stuck()):
+            line.append(f"attention {stuck}  ", "bold red")
         if goal:
             line.append(f"of {goal}", "bold")
         return line
 
     def _name(self, update: OrderUpdated) -> str:
         return self.names.get(update.restaurant, update.restaurant)
+
+
+def waits(attention: Attention) -> str:
+    """What is waited for and since when, as this machine's clock has it."""
+    since_ms = epoch_ms(attention.since)
+    clock = time.strftime("%H:%M:%S", time.localtime(since_ms / 1000))
+    return f"waits for {attention.waits_for} since {clock} ({max(0, _now_ms() - since_ms) / 1000:.0f} s)"
+
+
+def told_faults(faults: Mapping[str, Mapping[str, float]]) -> str:
+    """The faults that are switched on, as a line; empty where none is."""
+    on = [f"{party} {', '.join(_fault(*each) for each in rates.items())}" for party, rates in faults.items() if rates]
+    return f"Faults: {'; '.join(on)}" if on else ""
+
+
+def _fault(kind: str, rate: float) -> str:
+    return kind if rate == 1 else f"{kind} ({rate:.0%})"
 
 
 def _eta(update: OrderUpdated) -> str:

@@ -2,9 +2,9 @@
 
 A transaction costs worker and broker some milliseconds of CPU between them, however little is in it. Where records come
 one by one it is made at once, for the next hop waits for it. Where there is more to do than the machine can, one for
-every few records would be all that it does: then a pause lets more of them share one, and everything gets through sooner
-(whole orders over HTTP on two busy cores: 27 orders/s without a pause, 95 with one of 25 ms, at a quarter of the
-latency).
+every few records would be all that it does: then a pause lets more of them share one, and everything gets through
+sooner (whole orders over HTTP on two busy cores: 27 orders/s without a pause, 95 with one of 25 ms, at a quarter of
+the latency).
 
 That there is too much to do shows in how long commits take, compared with the quickest: as in TCP Vegas, where a longer
 round trip tells of queues on the way (Brakmo and Peterson, 1995).

@@ -2,15 +2,17 @@
 
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulators.city import DRIVING_MPS, KITCHENS, REGIONS, order
-from simulators.streets import along, metres
+from simulators.city import AVENUE_MPS, BLOCK_M, KITCHENS, REGIONS, STREET_MPS, Region, driver_home, order
+from simulators.streets import after, along, metres
 from topics.families import ORDERS
 from topics.orders import Placed
 from topics.places import Position
@@ -57,10 +59,53 @@ def test_every_order_adds_up_and_every_restaurant_gets_some() -> None:
 
 def test_customers_live_in_the_region_of_their_restaurant() -> None:
     for placed in (order("1", "run", number, AT) for number in NUMBERS):
-        region = KITCHENS[placed.restaurant].region
-        far = max(metres(region.corner, region.crossing(lane, road)) for lane in (0, region.lanes) for road in (0, 22))
-        assert metres(region.corner, placed.customer.position) <= far
+        assert KITCHENS[placed.restaurant].region.holds(placed.customer.position)
     assert len({kitchen.region.id for kitchen in KITCHENS.values()}) == len(REGIONS)
+
+
+def test_regions_lie_apart_and_each_has_its_drivers_and_its_share_of_the_orders() -> None:
+    for region in REGIONS:
+        assert not any(region.holds(kitchen.position) for kitchen in KITCHENS.values() if kitchen.region is not region)
+    homes = [driver_home("1", f"driver-{number}", number) for number in range(12)]
+    assert Counter(region.id for region, _ in homes) == {region.id: 4 for region in REGIONS}
+    assert all(region.holds(home) for region, home in homes)
+
+
+def test_who_orders_where_is_drawn_by_weight() -> None:
+    placed = Counter(order("1", "run", number, AT).restaurant for number in range(1, 3001))
+    weights = sum(kitchen.weight for kitchen in KITCHENS.values())
+    for kitchen in KITCHENS.values():
+        assert placed[kitchen.id] / 3000 == pytest.approx(kitchen.weight / weights, abs=0.03)
+
+
+def test_an_avenue_is_driven_faster_than_a_street() -> None:
+    region = REGIONS[0]
+    avenue, street = region.crossing(0, 4), region.crossing(0, 5)
+    by_avenue, by_street = region.way(avenue, region.crossing(8, 4)), region.way(street, region.crossing(8, 5))
+    assert sum(leg.seconds for leg in by_avenue) == pytest.approx(8 * BLOCK_M / AVENUE_MPS, rel=0.01)
+    assert sum(leg.seconds for leg in by_street) == pytest.approx(8 * BLOCK_M / STREET_MPS, rel=0.01)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.sampled_from(REGIONS), st.randoms(use_true_random=False))
+def test_the_way_leads_there_by_the_streets_in_the_time_it_takes(
+    one: float, other: float, region: Region, chance: Random
+) -> None:
+    here, there = region.crossing(*region.somewhere(chance)), region.crossing(*region.somewhere(chance))
+    way = region.way(here, there)
+    takes = sum(leg.seconds for leg in way)
+    first, second = sorted((one * takes, other * takes))
+    assert after(way, 0) in (here, there)
+    assert after(way, takes + 1) == there
+    assert metres(here, after(way, first)) <= metres(here, after(way, second)) + 1
+    assert metres(after(way, first), after(way, second)) <= (second - first) * AVENUE_MPS + 1
+
+
+@given(st.sampled_from(REGIONS), st.randoms(use_true_random=False))
+def test_who_drifts_stays_in_the_region(region: Region, chance: Random) -> None:
+    place = region.crossing(0, 0)
+    for _ in range(50):
+        place = chance.choice(region.a_block_from(place))
+        assert region.holds(place)
 
 
 @given(POSITIONS, POSITIONS, st.floats(0, 1), st.floats(1, 60))
@@ -68,9 +113,9 @@ def test_a_driver_gets_nearer_by_what_is_driven_and_ends_there(
     here: Position, there: Position, part: float, seconds: float
 ) -> None:
     distance = metres(here, there)
-    before, after = part * distance, min(distance, part * distance + seconds * DRIVING_MPS)
-    driven = metres(along(here, there, before), along(here, there, after))
-    assert driven == pytest.approx(after - before, abs=0.01 * distance + 1)
+    before, then = part * distance, min(distance, part * distance + seconds * AVENUE_MPS)
+    driven = metres(along(here, there, before), along(here, there, then))
+    assert driven == pytest.approx(then - before, abs=0.01 * distance + 1)
     assert along(here, there, distance + 1) == there
 
 

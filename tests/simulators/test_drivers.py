@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from simulators.city import BLOCK_M, DRIVING_MPS, driver_home
+from simulators.city import AVENUE_MPS, BLOCK_M, driver_home
 from simulators.drivers import driver_name
 from simulators.streets import metres
 from tests.simulators.conftest import Starts
@@ -69,7 +69,7 @@ async def test_positions_go_from_home_by_the_restaurant_to_the_customer_at_the_s
     assert {location.driver for location in locations} == {DRIVER}
     assert len({location.id for location in locations}) == len(locations)
     for (here, then), (there, later) in pairwise((location.position, location.at) for location in locations):
-        assert metres(here, there) <= 200 * DRIVING_MPS * (later - then).total_seconds() + BLOCK_M
+        assert metres(here, there) <= 200 * AVENUE_MPS * (later - then).total_seconds() + BLOCK_M
     brought = [entry["at"] for entry in drivers.entries() if entry["event"] in ("assigned", "delivered")]
     assert brought == sorted(brought)
 
