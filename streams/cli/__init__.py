@@ -1,5 +1,5 @@
 """Commands of `faust -A streams.app`: the worker, and looking into its tables."""
 
-from streams.cli import table, topics, worker
+from streams.cli import leave, table, topics, worker
 
-__all__ = ["table", "topics", "worker"]
+__all__ = ["leave", "table", "topics", "worker"]

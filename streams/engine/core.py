@@ -52,6 +52,8 @@ class Core:
         self.tasks: dict[int, Task] = {}
         self.counters: Counter[str] = Counter()
         self.watch = Watch()
+        self.leaving = settings.leave_on_stop
+        """Whether this worker is not to come back when it stops."""
         self.failpoint = from_environment()
         self.calls = CallRunner(
             settings,

@@ -16,6 +16,7 @@ from faust.types import AgentT, AppT, StreamT
 from faust.types.topics import TopicT
 
 from streams.engine import provision, store
+from streams.engine.assignor import TaskAssignor
 from streams.engine.calls import CALLS
 from streams.engine.core import Core, Handler, ResultHandler, TimerHandler
 from streams.engine.indexes import IndexFactory
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 METADATA_MAX_AGE_MS = 60_000
 """How long a moved leader may go unnoticed by a task that has nothing to say."""
+HEARTBEAT_S = 0.3
+"""A rebalance begins for a worker with its next heartbeat, and for all of them with the last one's."""
 KEYS_REMEMBERED = 200_000
 """Whose partition is not computed again: murmur2 in Python takes 3 us."""
 
@@ -57,6 +60,7 @@ def exactly_once(
         "store": f"{store.SCHEME}://",
         "Worker": TaskWorker,
         "TableManager": TaskTables,
+        "PartitionAssignor": TaskAssignor,
         "ConsumerScheduler": BatchScheduler,
         "processing_guarantee": "exactly_once",
         "topic_partitions": partitions,
@@ -66,7 +70,7 @@ def exactly_once(
         "consumer_auto_offset_reset": "earliest",
         "consumer_max_fetch_size": 4 << 20,
         "broker_session_timeout": session_timeout_s,
-        "broker_heartbeat_interval": session_timeout_s / 3,
+        "broker_heartbeat_interval": min(HEARTBEAT_S, session_timeout_s / 3),
         "broker_max_poll_records": 4000,
         "stream_wait_empty": False,
         **others,

@@ -6,16 +6,21 @@ name that is overridden or relied on here has a test that fails when a new versi
     fetch     Consumer._getmany -> FetchedRecords -> BatchScheduler -> Consumer._to_message binds each batch to its task
     open      Recovery._restart_recovery, after an assignment and after a task broke: one procedure for both
     close     TransactionManager.on_partitions_revoked and on_rebalance; TableManager.on_stop when the worker ends
+    stop      Worker._schedule_shutdown: tables, consumer (leaves the group, if it is to), web, producer, all in time
 """
 
 import asyncio
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
 import faust
+from aiohttp.web import AppRunner
 from aiokafka import TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.app.base import App
@@ -25,9 +30,11 @@ from faust.transport.consumer import Fetcher, TransactionManager
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, AppT
 from faust.types.tuples import ConsumerMessage
+from faust.web.drivers.aiohttp import Web
 from mode import Service
 
 from streams.engine.fetch import FetchedRecords
+from streams.engine.membership import end_membership
 from streams.engine.provision import NoBroker, TopicsDiffer
 from streams.engine.task import Record, Task
 from streams.engine.transactions import OldBroker
@@ -37,6 +44,10 @@ if TYPE_CHECKING:
 
 USAGE = 2
 """Exit status of a worker that cannot work as it was started."""
+LEAVE_SIGNAL = signal.SIGQUIT
+"""Stop for good: leave the group, so that the others take over at once. Faust has SIGUSR1 and SIGUSR2 already."""
+GATHER_S = 0.5
+"""How long what is left running is waited for at the very end."""
 TELL_S = 2.0
 """How long the group's coordinator has to take note of how far the tasks are; the next time is soon."""
 IDLE_S = 0.005
@@ -79,20 +90,64 @@ class BatchScheduler:
 
 
 class TaskWorker(faust.Worker):
+    """Stops on SIGTERM and SIGINT to come back, on ``LEAVE_SIGNAL`` for good."""
+
+    @property
+    def engine(self) -> "Engine":
+        return cast(TaskTransport, self.app.transport).engine
+
     async def on_first_start(self) -> None:
         """Refuse to start in one sentence, before there is anything to stop."""
         await super().on_first_start()
+        web = cast(Web, self.app.web)
+        web._runner = AppRunner(web.web_app, access_log=None, shutdown_timeout=self.engine.settings.close_requests_s)
         try:
-            await cast(TaskTransport, self.app.transport).engine.prepare()
+            await self.engine.prepare()
         except (NoBroker, OldBroker, TopicsDiffer) as exc:
             print(exc, file=self.stderr)  # not sys.stderr: that is a log by now, and `-l error` would not show it
             raise SystemExit(USAGE) from None
+
+    def install_signal_handlers(self) -> None:
+        super().install_signal_handlers()
+        self.loop.add_signal_handler(LEAVE_SIGNAL, self._leave)
+
+    def _leave(self) -> None:
+        self.engine.leaving = True
+        self._flag_as_shutdown_by_signal()
+        self._schedule_shutdown(LEAVE_SIGNAL)
+
+    def _schedule_shutdown(self, signal: signal.Signals) -> None:
+        """In time whatever happens: the broker may be away, and somebody read his answer a byte a second."""
+        limit = threading.Timer(self.engine.settings.stop_s, self._cut_off)
+        limit.daemon = True
+        limit.start()
+        super()._schedule_shutdown(signal)
+
+    def _cut_off(self) -> None:
+        self.log.warning("stopping takes too long, the rest is cut off")
+        os._exit(0)
+
+    def _gather_all(self) -> None:
+        """Faust gives what is left a second to end by itself, which nothing of it does."""
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.wait(left, timeout=GATHER_S) if left else asyncio.sleep(0))
+
+    async def _sentinel_task(self) -> None:
+        """Faust sleeps for a second before it closes the event loop."""
 
 
 class TaskConsumerThread(AIOKafkaConsumerThread):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._fetched = FetchedRecords()
+
+    async def on_thread_stop(self) -> None:
+        """The tasks are closed and committed by now: whoever takes over may begin."""
+        if self._consumer is not None:
+            await end_membership(self._consumer, leave=cast(TaskTransport, self.transport).engine.leaving)
+        await super().on_thread_stop()
 
     def _create_worker_consumer(self, transport: Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -147,6 +202,10 @@ class TaskConsumer(Consumer):
     def is_member(self) -> bool:
         """False from the moment a heartbeat says that the group has expelled us until we have joined it again."""
         return bool(self._thread._ensure_consumer()._coordinator.member_id)
+
+    def rejoin(self) -> None:
+        """Join the group once more, to tell the others of a new address. To be called in the consumer's thread."""
+        self._thread._ensure_consumer()._coordinator.request_rejoin()
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Tell the group how far its tasks are, for those who watch its lag; nobody reads on from there.
@@ -414,4 +473,5 @@ class TaskTables(TableManager):
 
     async def on_stop(self) -> None:
         await self.give_up()
+        self.engine.watch.stopped()
         await super().on_stop()
