@@ -1,4 +1,4 @@
-"""The base of our commands: what goes wrong is one sentence and exit code 2, never a traceback."""
+"""The base of our commands for Faust: what goes wrong is one sentence and exit code 2, never a traceback."""
 
 import sys
 from collections.abc import Callable
@@ -6,15 +6,9 @@ from typing import Any, ClassVar, NoReturn
 
 from faust.cli.base import AppCommand
 
+from streams.cli.errors import USAGE, CommandError
 from streams.embedded.errors import SetUpError
 from streams.restaurants import WrongRestaurants
-
-USAGE = 2
-
-
-class CommandError(Exception):
-    """The command cannot do what it was asked to; the message says why and what would help."""
-
 
 SENTENCES = (CommandError, SetUpError, WrongRestaurants)
 """Errors whose message is meant for the person at the keyboard."""

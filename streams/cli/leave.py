@@ -1,4 +1,4 @@
-"""`faust -A streams.app leave [NUMBER]`: a worker stops for good, and the others take its partitions over at once.
+"""`leave [NUMBER]`: a worker stops for good, and the others take its partitions over at once.
 
 One that runs is told to stop and to leave the group. For one that is gone and will not be back the group is told, which
 otherwise waits until its session ends.
@@ -12,39 +12,34 @@ from pathlib import Path
 import click
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
-from faust.cli.base import argument
 
-from streams.app import app, engine, settings
-from streams.cli.command import Command, CommandError
-from streams.cli.kafka import find_kafka, use_kafka
+from streams.cli.errors import CommandError
 from streams.embedded.slots import is_held, living_workers
-from streams.engine.membership import leave_group
-from streams.engine.runtime import LEAVE_SIGNAL
 
 WITHIN_S = 10.0
 """A worker stops within five seconds of being told."""
 POLL_S = 0.05
 
 
-class leave(Command):
-    """Stop the worker in `worker-NUMBER` for good; without NUMBER, the only one that runs."""
+@click.command()
+@click.argument("number", required=False, type=click.IntRange(min=1))
+def leave(number: int | None) -> None:
+    """Stop the worker in `worker-NUMBER` for good; without NUMBER, the only one that runs.
 
-    options = [argument("number", required=False, type=click.IntRange(min=1))]  # noqa: RUF012  (Faust's way)
+    Its partitions go to the other workers at once. Without this they wait for its return until its session ends.
+    """
+    from streams.app import settings  # a command that is not called does without Faust
 
-    def perform(self, number: int | None) -> None:
-        """Tell the worker, or the group."""
-        home = settings.directory / f"worker-{number}" if number else _only_one(settings.directory)
-        if not (home / "instance-id").exists():
-            raise CommandError(f"There is no {home}: no worker of that number has run here.")
-        if is_held(home):
-            _stop(home)
-            self.say(f"{home.name} has stopped and left the group.")
-            return
-        use_kafka(find_kafka(settings, self.say))
-        if asyncio.run(_leave((home / "instance-id").read_text().strip())):
-            self.say(f"{home.name} does not run; it has left the group.")
-        else:
-            self.say(f"{home.name} does not run, and is not in the group.")
+    home = settings.directory / f"worker-{number}" if number else _only_one(settings.directory)
+    if not (home / "instance-id").exists():
+        raise CommandError(f"There is no {home}: no worker of that number has run here.")
+    if is_held(home):
+        _stop(home)
+        click.echo(f"{home.name} has stopped and left the group.")
+    elif _tell_group((home / "instance-id").read_text().strip()):
+        click.echo(f"{home.name} does not run; it has left the group.")
+    else:
+        click.echo(f"{home.name} does not run, and is not in the group.")
 
 
 def _only_one(directory: Path) -> Path:
@@ -58,6 +53,8 @@ def _only_one(directory: Path) -> Path:
 
 def _stop(home: Path) -> None:
     """Its lock goes with its process."""
+    from streams.engine.runtime import LEAVE_SIGNAL
+
     pid = int((home / "pid").read_text())
     os.kill(pid, LEAVE_SIGNAL)
     until = time.monotonic() + WITHIN_S
@@ -67,12 +64,23 @@ def _stop(home: Path) -> None:
         time.sleep(POLL_S)
 
 
-async def _leave(instance_id: str) -> bool:
-    client = AIOKafkaClient(**engine.client_settings)
+def _tell_group(instance_id: str) -> bool:
+    """False if the group has no such member."""
+    from streams.app import app, engine, settings
+    from streams.cli.kafka import find_kafka, use_kafka
+
+    async def tell() -> bool:
+        from streams.engine.membership import leave_group
+
+        client = AIOKafkaClient(**engine.client_settings)
+        try:
+            await client.bootstrap()
+            return await leave_group(client, app.conf.id, instance_id)
+        finally:
+            await client.close()
+
+    use_kafka(find_kafka(settings, click.echo))
     try:
-        await client.bootstrap()
-        return await leave_group(client, app.conf.id, instance_id)
+        return asyncio.run(tell())
     except KafkaError as error:
         raise CommandError(f"The group {app.conf.id} cannot be told: {error}.") from None
-    finally:
-        await client.close()

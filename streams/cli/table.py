@@ -13,7 +13,8 @@ from rich.json import JSON
 from rich.table import Table
 
 from streams.app import app, settings
-from streams.cli.command import Command, CommandError
+from streams.cli.command import Command
+from streams.cli.errors import CommandError
 from streams.embedded.slots import worker_urls
 from streams.settings import Settings
 

@@ -20,7 +20,7 @@ from streams.engine.assignor import TaskAssignor
 from streams.engine.calls import CALLS
 from streams.engine.core import Core, Handler, ResultHandler, TimerHandler
 from streams.engine.indexes import IndexFactory
-from streams.engine.provision import CHANGELOG_CONFIG, CREATED_WITHIN_S, TopicSpec
+from streams.engine.provision import CHANGELOG_CONFIG, CREATED_WITHIN_S, Difference, TopicSpec
 from streams.engine.quiet import quieten
 from streams.engine.restore import restore
 from streams.engine.runtime import BatchScheduler, TaskTables, TaskTransport, TaskWorker
@@ -34,6 +34,7 @@ METADATA_MAX_AGE_MS = 60_000
 """How long a moved leader may go unnoticed by a task that has nothing to say."""
 HEARTBEAT_S = 0.3
 """A rebalance begins for a worker with its next heartbeat, and for all of them with the last one's."""
+MAX_INT = 2**31 - 1
 KEYS_REMEMBERED = 200_000
 """Whose partition is not computed again: murmur2 in Python takes 3 us."""
 
@@ -185,6 +186,19 @@ class Engine(Core):
     async def check_topics(self) -> None:
         """Raise ``TopicsDiffer`` or ``OldBroker``, one sentence each, where the tasks could not run as they must."""
         await provision.check_topics(self.client_settings, self.topics())
+
+    async def compare_topics(self) -> list[Difference]:
+        """What of the topics, and of the brokers, is not as the tasks need it."""
+        brokers = {
+            "transaction.max.timeout.ms": (int(1000 * self.settings.transaction_timeout_s), MAX_INT),
+            "group.min.session.timeout.ms": (0, int(1000 * self.session_timeout_s)),
+            "group.max.session.timeout.ms": (int(1000 * self.session_timeout_s), MAX_INT),
+        }
+        return await provision.compare_topics(self.client_settings, self.topics(), brokers)
+
+    async def mend_topics(self, replication_factor: int, differences: Sequence[Difference]) -> None:
+        """Create what is missing, set what is set otherwise; the number of partitions stays as it is."""
+        await provision.mend_topics(self.client_settings, self.topics(), replication_factor, differences)
 
     @property
     def client_settings(self) -> dict[str, Any]:

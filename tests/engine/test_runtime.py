@@ -272,7 +272,11 @@ def test_topics_are_all_that_has_to_exist_each_with_its_partitions(engine: Engin
         "app-timers-changelog": 4,
         "app-calls-changelog": 4,
     }
-    assert specs["app-calls-changelog"].config == {"cleanup.policy": "compact", "segment.bytes": "67108864"}
+    assert specs["app-calls-changelog"].config == {
+        "cleanup.policy": "compact",
+        "delete.retention.ms": "86400000",
+        "segment.bytes": "67108864",
+    }
     assert specs["out"].config == {"retention.ms": "1000"}
 
 
