@@ -220,7 +220,9 @@ async def mend_topics(
 async def _set(client: AIOKafkaClient, settings: Mapping[str, Mapping[str, str]]) -> None:
     """Returns when the broker that is asked says so, or soon after."""
     node = client.get_random_node()
-    changes: list[Any] = [(TOPIC, name, [(key, SET, config[key], {}) for key in config], {}) for name, config in settings.items()]
+    changes: list[Any] = [
+        (TOPIC, name, [(key, SET, value, {}) for key, value in config.items()], {}) for name, config in settings.items()
+    ]
     reply = await client.send(node, IncrementalAlterConfigs(changes, False))
     for code, message, _, name, _ in reply.results:
         if code:

@@ -5,7 +5,8 @@ name that is overridden or relied on here has a test that fails when a new versi
 
     fetch     Consumer._getmany -> FetchedRecords -> BatchScheduler -> Consumer._to_message binds each batch to its task
     open      Recovery._restart_recovery, after an assignment and after a task broke: one procedure for both
-    close     TransactionManager.on_partitions_revoked and on_rebalance; TableManager.on_stop when the worker ends
+    suspend   TransactionManager.on_partitions_revoked and on_rebalance: what stays in this worker is not opened again
+    close     after the assignment, what went to others; TableManager.on_stop when the worker ends
     stop      Worker._schedule_shutdown: tables, consumer (leaves the group, if it is to), web, producer, all in time
 """
 
@@ -15,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
@@ -322,6 +323,11 @@ class TaskRecovery(Recovery):
     def consumer(self) -> TaskConsumer:
         return cast(TaskConsumer, self.app.consumer)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.held_in: dict[int, int] = {}
+        """Partition -> generation of the group in which its task was this worker's last."""
+
     def interrupt(self) -> None:
         """A rebalance or the end of the worker: what is being opened is not ours any more.
 
@@ -376,16 +382,21 @@ class TaskRecovery(Recovery):
         assignment = consumer.assignment()
         self.owned = frozenset(tp.partition for tp in assignment if tp.topic == engine.anchor)
         await self._close_broken()
-        opened = await self._open_each(self.owned - engine.tasks.keys())
+        stay = await self._sort_out_suspended(generation)
+        opened = await self._open_each(self.owned - engine.tasks.keys() - stay.keys())
         if app.consumer_generation_id != generation or self._interruptions != interruptions:
             await asyncio.gather(*(task.close(commit=False) for task in opened.values()))
             return
-        engine.tasks.update(opened)
+        for partition in stay:
+            del engine.suspended[partition]
+        engine.tasks.update(opened | stay)
         await self._seek(assignment)
         if self._interruptions != interruptions:
-            return  # whoever interrupted has closed the tasks
-        for task in opened.values():
+            return  # whoever interrupted has suspended the tasks
+        for task in (opened | stay).values():
             task.start()
+        if not all(task.alive for task in stay.values()):
+            self.request_reset()  # one that broke while it stood still has not asked for it
         await self._resume()
         engine.watch.released()  # a row that was committed when its task broke came from the changelog, unannounced
         self.log.info(
@@ -395,6 +406,27 @@ class TaskRecovery(Recovery):
             1e3 * (stopped - began),
             1e3 * (time.perf_counter() - stopped),
         )
+        await self._close_suspended()
+
+    async def _sort_out_suspended(self, generation: int) -> dict[int, Task]:
+        """Those that stay: nobody else can have had them if this generation follows on the one that they were ours in.
+        What is ours and has to be opened anew is closed; what is not ours can wait until the others go on."""
+        suspended = self.engine.suspended
+        stay = {
+            partition: task
+            for partition, task in suspended.items()
+            if task.alive and partition in self.owned and self.held_in[partition] == generation - 1
+        }
+        await self._close_suspended(self.owned - stay.keys())
+        return stay
+
+    async def _close_suspended(self, partitions: Collection[int] | None = None) -> None:
+        """All, or those of these partitions. They are on record until they are closed, for this may be cancelled."""
+        suspended = self.engine.suspended
+        closed = [p for p in suspended if partitions is None or p in partitions]
+        await asyncio.gather(*(suspended[partition].close(commit=False) for partition in closed))
+        for partition in closed:
+            suspended.pop(partition, None)
 
     async def _close_broken(self) -> None:
         """Drop what is broken or not ours. Healthy tasks go on: they know themselves where to read next."""
@@ -467,11 +499,14 @@ class TaskTables(TableManager):
         self._tables_registered.set()
 
     async def give_up(self) -> None:
-        """The partitions are revoked, or the worker ends: commit what was applied, release everything."""
+        """The partitions are revoked: commit what was applied and stand still, for most of them will stay here."""
         self.recovery.interrupt()
-        await self.engine.close_all()
+        self.recovery.held_in |= dict.fromkeys(self.engine.tasks, cast(App, self.app).consumer_generation_id)
+        await self.engine.suspend_all()
 
     async def on_stop(self) -> None:
-        await self.give_up()
+        """The worker ends: commit what was applied, release everything."""
+        self.recovery.interrupt()
+        await self.engine.close_all()
         self.engine.watch.stopped()
         await super().on_stop()
