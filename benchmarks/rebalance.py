@@ -5,7 +5,7 @@
 Two workers of the engine's toy (`tests/integration/engine_kit`), 4 partitions, a steady load. A round: the second
 worker joins, leaves, joins again and is killed. A partition's pause is the longest time between two commits of its task
 around that, by the time stamps of its rows of `positions`, which every commit writes: from the last commit of its old
-owner to the first of its new one. Those that stay pause too, for every worker closes its tasks in a rebalance.
+owner to the first of its new one. Those that stay pause too, while it is decided.
 Uses the broker of `KAFKA_BOOTSTRAP_SERVERS`, or an embedded one of its own. Prints a table; asserts nothing but that
 every record was applied once.
 """
