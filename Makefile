@@ -59,8 +59,8 @@ format: .venv/installed-dev ## bring the code into its format
 kills: .venv/installed-dev ## kill the worker N=100 times at seeded moments and compare; SEED=
 	@$(BIN)/python -m tests.integration.kills $(N) $(SEED)
 
-flow-kills: .venv/installed-dev ## kill the worker N=100 times, each in a run of 100 orders, and compare all books; SEED=
-	@$(BIN)/python -m tests.flow.kills $(N) 100 $(or $(SEED),1)
+flow-kills: .venv/installed-dev ## kill the worker N=100 times, each in a run of 100 orders, and compare all books; SEED=, WORKERS=2
+	@$(BIN)/python -m tests.flow.kills $(N) 100 $(or $(SEED),1) $(or $(WORKERS),1)
 
 lock: .venv/installed-dev ## resolve pyproject.toml's dependencies anew into requirements/*.txt
 	@for lock in 'run' 'embedded --extra embedded' 'dev --extra embedded --group dev'; do \

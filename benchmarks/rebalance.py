@@ -11,6 +11,7 @@ every record was applied once.
 """
 
 import asyncio
+import math
 import os
 import statistics
 import sys
@@ -141,7 +142,7 @@ def _print(pauses: Pauses) -> None:
 
 
 def _p90(found: list[float]) -> float:
-    return sorted(found)[int(0.9 * (len(found) - 1))]
+    return sorted(found)[math.ceil(0.9 * len(found)) - 1]
 
 
 if __name__ == "__main__":
