@@ -62,8 +62,8 @@ format: .venv/installed-dev ## bring the code into its format
 kills: .venv/installed-dev ## kill the worker N=100 times at seeded moments and compare; SEED=
 	@$(BIN)/python -m tests.integration.kills $(N) $(SEED)
 
-flow-kills: .venv/installed-dev ## kill the worker N=100 times, each in a run of 100 orders, and compare all books; SEED=
-	@$(BIN)/python -m tests.flow.kills $(N) 100 $(or $(SEED),1)
+flow-kills: .venv/installed-dev ## kill the worker N=100 times, each in a run of 100 orders, and compare all books; SEED=, WORKERS=2
+	@$(BIN)/python -m tests.flow.kills $(N) 100 $(or $(SEED),1) $(or $(WORKERS),1)
 
 bench: .venv/installed-dev ## measure everything (20 minutes, alone on the machine) into benchmarks/RESULTS.md; ROUNDS=5
 	@$(BIN)/python -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)

@@ -68,7 +68,10 @@ engine = OrderEngine(
     anchor=topic_of(families.ORDERS),
     dead_letters=topic_of(families.DEAD_LETTERS),
     settings=EngineSettings(
-        commit_gap_ms=settings.commit_gap_ms, create_topics=True, replication_factor=settings.replication_factor
+        commit_gap_ms=settings.commit_gap_ms,
+        create_topics=True,
+        replication_factor=settings.replication_factor,
+        leave_on_stop=settings.leave_on_stop,
     ),
 )
 orders, payments, pos, deliveries, dispatch, drivers, locations = map(_source, families.SOURCES)

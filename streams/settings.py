@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     replication_factor: int
     commit_gap_ms: int
     """Pause after a commit, for clusters with the default ``add.partitions.to.txn.retry.backoff.ms``."""
+    leave_on_stop: bool
+    """A worker that stops leaves the group, so that others take over at once: for one that is not to come back."""
     payment_provider: str
     payment_url: str
     public_url: str | None
@@ -63,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             partitions=_number(variables, "DABBAWALA_PARTITIONS", 4, 1, 1000, int),
             replication_factor=_number(variables, "DABBAWALA_REPLICATION_FACTOR", 1 if embedded else 3, 1, 16, int),
             commit_gap_ms=_number(variables, "DABBAWALA_COMMIT_GAP_MS", 0 if embedded else 4, 0, 1000, int),
+            leave_on_stop=bool(_number(variables, "DABBAWALA_LEAVE_ON_STOP", 0, 0, 1, int)),
             payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
             payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),

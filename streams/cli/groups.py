@@ -13,6 +13,8 @@ COMMANDS = {
     "tasks": "streams.cli.tasks:tasks",
     "catalogue": "streams.cli.catalogue:catalogue",
     "dead-letters": "streams.cli.dead_letters:dead_letters",
+    "topics": "streams.cli.topics:topics",
+    "leave": "streams.cli.leave:leave",
 }
 """Name -> module:command. None of these modules imports Faust before it is needed: a command has to start at once."""
 NAMES = tuple(COMMANDS)

@@ -1,28 +1,82 @@
-"""`faust -A streams.app topics`: create the topics that are missing, and check those that are there."""
+"""`topics list` and `topics check`: the topics that have to exist, and whether they are as the tasks need them."""
 
 import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
 from rich.console import Console
 from rich.table import Table
 
-from streams.app import engine, settings
-from streams.cli.command import Command
-from streams.cli.errors import CommandError
-from streams.cli.kafka import find_kafka, use_kafka
-from streams.engine import NoBroker, OldBroker, TopicsDiffer
+from streams.cli.errors import NOT_SO, CommandError
+
+if TYPE_CHECKING:
+    from streams.engine import Difference
+
+T = TypeVar("T")
 
 
-class topics(Command):
-    """Create the topics that are missing, and check that the others are as the tasks need them."""
+@click.group()
+def topics() -> None:
+    """Look at the topics, create and mend them."""
 
-    def perform(self) -> None:
-        """Create, check, list."""
-        use_kafka(find_kafka(settings, self.say))
-        try:
-            asyncio.run(engine.create_topics(settings.replication_factor))
-        except (NoBroker, OldBroker, TopicsDiffer) as wrong:
-            raise CommandError(str(wrong)) from None
-        drawn = Table("topic", "partitions", "settings", title="topics")
-        for spec in engine.topics():
-            drawn.add_row(spec.name, str(spec.partitions), " ".join(f"{k}={v}" for k, v in spec.config.items()))
-        Console().print(drawn)
+
+@topics.command("list")
+def list_topics() -> None:
+    """List the topics that have to exist, with their settings. Asks no broker."""
+    from streams.app import engine  # a command that is not called does without Faust
+
+    drawn = Table("topic", "partitions", "settings", title="topics")
+    for spec in engine.topics():
+        drawn.add_row(spec.name, str(spec.partitions), " ".join(f"{k}={v}" for k, v in spec.config.items()))
+    Console().print(drawn)
+
+
+@topics.command("check")
+@click.option("--create", is_flag=True, help="Create what is missing, and set what is set otherwise.")
+def check(create: bool) -> None:
+    """Say what is missing or otherwise than it has to be: topics, numbers of partitions, settings, brokers.
+
+    Exits with 0 if everything is as it has to be, 1 if not. The number of partitions is never changed.
+    """
+    from streams.app import engine, settings
+
+    _find_kafka()
+    differences = _ask(engine.compare_topics())
+    if create and differences:
+        _ask(engine.mend_topics(settings.replication_factor, differences))
+        before, differences = differences, _ask(engine.compare_topics())
+        for mended in (each for each in before if each not in differences):
+            done = "created" if mended.what == "topic" else f"{mended.what}={mended.needed} (it was {mended.found})"
+            click.echo(f"{mended.where}: {done}")
+    if differences:
+        _print(differences)
+        click.get_current_context().exit(NOT_SO)
+    click.echo(f"The {len(engine.topics())} topics are as they have to be.")
+
+
+def _find_kafka() -> None:
+    from streams.app import settings
+    from streams.cli.command import SENTENCES
+    from streams.cli.kafka import find_kafka, use_kafka
+
+    try:
+        use_kafka(find_kafka(settings, click.echo))
+    except SENTENCES as wrong:
+        raise CommandError(str(wrong)) from None
+
+
+def _ask(what: Coroutine[Any, Any, T]) -> T:
+    from streams.engine import NoBroker, OldBroker, TopicsDiffer
+
+    try:
+        return asyncio.run(what)
+    except (NoBroker, OldBroker, TopicsDiffer) as wrong:
+        raise CommandError(str(wrong)) from None
+
+
+def _print(differences: "Sequence[Difference]") -> None:
+    drawn = Table("where", "what", "found", "needed", "what to do", title="not as it has to be")
+    for each in differences:
+        drawn.add_row(each.where, each.what, each.found, each.needed, each.advice or "topics check --create")
+    Console().print(drawn)

@@ -5,6 +5,8 @@ free `worker-N` directory, whose instance id is its static membership in the con
 """
 
 import asyncio
+import signal
+import sys
 from typing import Any
 
 import faust.cli.worker
@@ -16,6 +18,7 @@ from streams.catalogue_file import read_catalogue
 from streams.cli.command import SENTENCES, fail
 from streams.cli.kafka import find_kafka, use_kafka
 from streams.embedded.slots import Slot, take_worker_slot
+from streams.engine.runtime import LEAVE_SIGNAL
 
 
 class worker(faust.cli.worker.worker):
@@ -33,6 +36,8 @@ class worker(faust.cli.worker.worker):
         **kwargs: Any,
     ) -> ServiceT:
         """The app, told where its Kafka and its place are."""
+        for stop in (signal.SIGTERM, LEAVE_SIGNAL):  # until the worker has handlers of its own, there is nothing to do
+            signal.signal(stop, lambda *_: sys.exit(0))
         try:
             if settings.catalogue is not None:
                 read_catalogue(settings.catalogue)

@@ -3,7 +3,7 @@
 from streams.engine.calls import Again, Answered, Performer
 from streams.engine.engine import Engine, NotHere, Reached, exactly_once
 from streams.engine.indexes import Index
-from streams.engine.provision import NoBroker, TopicsDiffer, TopicSpec
+from streams.engine.provision import Difference, NoBroker, TopicsDiffer, TopicSpec
 from streams.engine.settings import EngineSettings
 from streams.engine.task import Record, Refuse, Task
 from streams.engine.transactions import OldBroker
@@ -11,6 +11,7 @@ from streams.engine.transactions import OldBroker
 __all__ = [
     "Again",
     "Answered",
+    "Difference",
     "Engine",
     "EngineSettings",
     "Index",

@@ -51,11 +51,15 @@ class Core:
         self.result_handler: ResultHandler = _no_handler("result of a call", "on_result")
         self.performer: Performer | None = None
         self.tasks: dict[int, Task] = {}
+        self.suspended: dict[int, Task] = {}
+        """Tasks that stand still while it is decided whether they stay here."""
         self.counters: Counter[str] = Counter()
         self.resets: Counter[int] = Counter()
         """Partition -> how often its task broke in this worker."""
         self.watch = Watch()
         self.pace = Pace(settings.commit_gap_ms, settings.commit_gap_most_ms)
+        self.leaving = settings.leave_on_stop
+        """Whether this worker is not to come back when it stops."""
         self.failpoint = from_environment()
         self.calls = CallRunner(
             settings,
@@ -102,7 +106,7 @@ class Core:
     async def _apply(self, task: Task, topic: str, records: Sequence[Record], handler: Handler) -> None:
         slice_end = time.perf_counter() + self.settings.slice_s
         for record in records:
-            if not task.alive:
+            if not task.alive or task.closing:
                 return
             if record.offset < task.next_offsets[topic]:
                 continue  # applied before a seek
@@ -137,8 +141,15 @@ class Core:
         log.warning("task %d broken, opened again in %g s: %r", task.partition, delay_s, exc)
         self.request_reset(delay_s)
 
-    async def close_all(self, *, commit: bool = True) -> None:
+    async def suspend_all(self) -> None:
+        """Have every task commit what it has applied and stand still; until it is started again nobody here sees it."""
+        self.suspended |= self.tasks
         tasks, self.tasks = list(self.tasks.values()), {}
+        await asyncio.gather(*(task.suspend() for task in tasks))
+        self.watch.released()
+
+    async def close_all(self, *, commit: bool = True) -> None:
+        tasks, self.tasks, self.suspended = [*self.tasks.values(), *self.suspended.values()], {}, {}
         await asyncio.gather(*(task.close(commit=commit) for task in tasks))
         self.watch.released()
 

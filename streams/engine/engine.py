@@ -17,10 +17,11 @@ from faust.types import TP, AgentT, AppT, StreamT
 from faust.types.topics import TopicT
 
 from streams.engine import provision, store
+from streams.engine.assignor import TaskAssignor
 from streams.engine.calls import CALLS
 from streams.engine.core import Core, Handler, ResultHandler, TimerHandler
 from streams.engine.indexes import IndexFactory
-from streams.engine.provision import CHANGELOG_CONFIG, CREATED_WITHIN_S, TopicSpec
+from streams.engine.provision import CHANGELOG_CONFIG, CREATED_WITHIN_S, Difference, TopicSpec
 from streams.engine.quiet import quieten
 from streams.engine.restore import restore
 from streams.engine.runtime import BatchScheduler, TaskConsumer, TaskTables, TaskTransport, TaskWorker
@@ -34,6 +35,9 @@ METADATA_MAX_AGE_MS = 60_000
 """How long a moved leader may go unnoticed by a task that has nothing to say."""
 REACHED_S = 3.0
 """How long the brokers may take to say where topics end."""
+HEARTBEAT_S = 0.3
+"""A rebalance begins for a worker with its next heartbeat, and for all of them with the last one's."""
+MAX_INT = 2**31 - 1
 KEYS_REMEMBERED = 200_000
 """Whose partition is not computed again: murmur2 in Python takes 3 us."""
 
@@ -69,6 +73,7 @@ def exactly_once(
         "store": f"{store.SCHEME}://",
         "Worker": TaskWorker,
         "TableManager": TaskTables,
+        "PartitionAssignor": TaskAssignor,
         "ConsumerScheduler": BatchScheduler,
         "processing_guarantee": "exactly_once",
         "topic_partitions": partitions,
@@ -78,7 +83,7 @@ def exactly_once(
         "consumer_auto_offset_reset": "earliest",
         "consumer_max_fetch_size": 4 << 20,
         "broker_session_timeout": session_timeout_s,
-        "broker_heartbeat_interval": session_timeout_s / 3,
+        "broker_heartbeat_interval": min(HEARTBEAT_S, session_timeout_s / 3),
         "broker_max_poll_records": 4000,
         "stream_wait_empty": False,
         **others,
@@ -193,6 +198,19 @@ class Engine(Core):
     async def check_topics(self) -> None:
         """Raise ``TopicsDiffer`` or ``OldBroker``, one sentence each, where the tasks could not run as they must."""
         await provision.check_topics(self.client_settings, self.topics())
+
+    async def compare_topics(self) -> list[Difference]:
+        """What of the topics, and of the brokers, is not as the tasks need it."""
+        brokers = {
+            "transaction.max.timeout.ms": (int(1000 * self.settings.transaction_timeout_s), MAX_INT),
+            "group.min.session.timeout.ms": (0, int(1000 * self.session_timeout_s)),
+            "group.max.session.timeout.ms": (int(1000 * self.session_timeout_s), MAX_INT),
+        }
+        return await provision.compare_topics(self.client_settings, self.topics(), brokers)
+
+    async def mend_topics(self, replication_factor: int, differences: Sequence[Difference]) -> None:
+        """Create what is missing, set what is set otherwise; the number of partitions stays as it is."""
+        await provision.mend_topics(self.client_settings, self.topics(), replication_factor, differences)
 
     @property
     def client_settings(self) -> dict[str, Any]:

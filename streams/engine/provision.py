@@ -1,7 +1,7 @@
-"""The topics that the engine needs: created, and checked, before anything is consumed."""
+"""The topics that the engine needs: created, checked and mended, before anything is consumed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +9,77 @@ from typing import Any
 import aiokafka.errors as errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.types import Boolean, CompactArray, Int8, Int16, Int32
 
-from streams.engine.transactions import describe_topics, refuse_old_brokers
+from streams.engine.transactions import TAGS, TEXT, describe_topics, refuse_old_brokers, versioned_request
 
-CHANGELOG_CONFIG = {"cleanup.policy": "compact", "segment.bytes": str(64 << 20)}
-"""Smaller segments than Kafka's 1 GiB: only closed ones are compacted, and a restore reads what is not."""
+CHANGELOG_CONFIG = {
+    "cleanup.policy": "compact",
+    "delete.retention.ms": str(24 * 3600 * 1000),
+    "segment.bytes": str(64 << 20),
+}
+"""Smaller segments than Kafka's 1 GiB: only closed ones are compacted, and a restore reads what is not. Deletions stay
+readable for a day: a local store that was away for half of that does without them (``OLDEST_S`` in ``store``)."""
 CREATED_WITHIN_S = 30.0
+POLL_S = 0.05
+TOPIC, BROKER = 2, 4
+"""The kinds of things that have settings, in the protocol."""
+SET = 0
+"""The operation of IncrementalAlterConfigs; what is not named stays as it is."""
+
+_RESOURCE = (("type", Int8), ("name", TEXT))
+DescribeConfigs = versioned_request(
+    32,
+    4,
+    (
+        ("resources", CompactArray(*_RESOURCE, ("keys", CompactArray(TEXT)), TAGS)),
+        ("synonyms", Boolean),
+        ("documentation", Boolean),
+    ),
+    (
+        ("throttle", Int32),
+        (
+            "results",
+            CompactArray(
+                ("error_code", Int16),
+                ("error_message", TEXT),
+                *_RESOURCE,
+                (
+                    "configs",
+                    CompactArray(
+                        ("name", TEXT),
+                        ("value", TEXT),
+                        ("read_only", Boolean),
+                        ("source", Int8),
+                        ("sensitive", Boolean),
+                        ("synonyms", CompactArray(("name", TEXT), ("value", TEXT), ("source", Int8), TAGS)),
+                        ("type", Int8),
+                        ("documentation", TEXT),
+                        TAGS,
+                    ),
+                ),
+                TAGS,
+            ),
+        ),
+    ),
+)
+IncrementalAlterConfigs = versioned_request(
+    44,
+    1,
+    (
+        (
+            "resources",
+            CompactArray(
+                *_RESOURCE, ("configs", CompactArray(("name", TEXT), ("operation", Int8), ("value", TEXT), TAGS)), TAGS
+            ),
+        ),
+        ("validate_only", Boolean),
+    ),
+    (
+        ("throttle", Int32),
+        ("results", CompactArray(("error_code", Int16), ("error_message", TEXT), *_RESOURCE, TAGS)),
+    ),
+)
 
 
 class TopicsDiffer(Exception):
@@ -32,6 +97,20 @@ class TopicSpec:
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as the tasks need it."""
+
+    where: str
+    """A topic, or ``broker 1``."""
+    what: str
+    """``topic`` where there is none, ``partitions``, or the name of a setting."""
+    found: str
+    needed: str
+    advice: str = ""
+    """What to do, for what ``mend_topics`` leaves alone."""
 
 
 async def create_topics(
@@ -65,18 +144,13 @@ async def check_topics(client_settings: Mapping[str, Any], specs: Sequence[Topic
 
     ``wait_s``: how long freshly created topics may take to become known to the broker that is asked.
     """
-    client = AIOKafkaClient(**client_settings)
-    async with _reaching(client_settings):
-        await client.bootstrap()
-    try:
+    async with _connected(client_settings) as client:
         await refuse_old_brokers(client)
         until = asyncio.get_running_loop().time() + wait_s
         found = await describe_topics(client, [spec.name for spec in specs])
         while len(found) < len(specs) and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_S)
             found = await describe_topics(client, [spec.name for spec in specs])
-    finally:
-        await client.close()
     if missing := [spec.name for spec in specs if spec.name not in found]:
         raise TopicsDiffer(f"These topics do not exist, create them before the worker starts: {', '.join(missing)}.")
     for spec in specs:
@@ -86,6 +160,115 @@ async def check_topics(client_settings: Mapping[str, Any], specs: Sequence[Topic
                 f"needed: all topics and tables of the tasks must have the same number, so create it anew or change "
                 f"the number of partitions."
             )
+
+
+async def compare_topics(
+    client_settings: Mapping[str, Any], specs: Sequence[TopicSpec], brokers: Mapping[str, tuple[int, int]]
+) -> list[Difference]:
+    """What is missing or otherwise than it has to be, of the topics and of the brokers' settings (name -> range).
+
+    A setting that the spec does not name is the operator's to choose, but for ``cleanup.policy``. ``OldBroker``,
+    ``NoBroker``.
+    """
+    async with _connected(client_settings) as client:
+        await refuse_old_brokers(client)
+        known = await describe_topics(client, [spec.name for spec in specs])
+        needed = {spec.name: {"cleanup.policy": "delete", **spec.config} for spec in specs if spec.name in known}
+        asked: list[Any] = [(TOPIC, name, list(config), {}) for name, config in needed.items()]
+        found = await _describe(client, client.get_random_node(), asked)
+        differences = [
+            *(Difference(spec.name, "topic", "none", "one") for spec in specs if spec.name not in known),
+            *(
+                Difference(spec.name, "partitions", str(known[spec.name].partitions), str(spec.partitions), _PARTITIONS)
+                for spec in specs
+                if spec.name in known and known[spec.name].partitions != spec.partitions
+            ),
+            *(
+                Difference(name, key, found[name].get(key, ""), value)
+                for name, config in needed.items()
+                for key, value in config.items()
+                if found[name].get(key) != value
+            ),
+        ]
+        for broker in sorted(broker.nodeId for broker in client.cluster.brokers()):
+            settings = await _describe(client, broker, [(BROKER, str(broker), list(brokers), {})])
+            differences += _out_of_range(f"broker {broker}", settings[str(broker)], brokers)
+        return differences
+
+
+async def mend_topics(
+    client_settings: Mapping[str, Any],
+    specs: Sequence[TopicSpec],
+    replication_factor: int,
+    differences: Sequence[Difference],
+) -> None:
+    """Create the topics that are missing, and set what is set otherwise; nothing that comes with advice."""
+    missing = {difference.where for difference in differences if difference.what == "topic"}
+    if missing:
+        created = [spec for spec in specs if spec.name in missing]
+        await create_topics(client_settings, created, replication_factor)
+        await check_topics(client_settings, created, wait_s=CREATED_WITHIN_S)
+    settings: dict[str, dict[str, str]] = {}
+    for each in differences:
+        if each.what != "topic" and not each.advice:
+            settings.setdefault(each.where, {})[each.what] = each.needed
+    if settings:
+        async with _connected(client_settings) as client:
+            await _set(client, settings)
+
+
+async def _set(client: AIOKafkaClient, settings: Mapping[str, Mapping[str, str]]) -> None:
+    """Returns when the broker that is asked says so, or soon after."""
+    node = client.get_random_node()
+    changes: list[Any] = [
+        (TOPIC, name, [(key, SET, value, {}) for key, value in config.items()], {}) for name, config in settings.items()
+    ]
+    reply = await client.send(node, IncrementalAlterConfigs(changes, False))
+    for code, message, _, name, _ in reply.results:
+        if code:
+            why = message or errors.for_code(code).__name__
+            raise TopicsDiffer(f"The settings of the topic {name} cannot be changed: {why}.")
+    asked: list[Any] = [(TOPIC, name, list(config), {}) for name, config in settings.items()]
+    for _ in range(int(CREATED_WITHIN_S / POLL_S)):
+        if await _describe(client, node, asked) == settings:
+            return
+        await asyncio.sleep(POLL_S)
+
+
+_PARTITIONS = "all must have the same number: drain it and create it anew, or set the number of partitions to this"
+
+
+async def _describe(client: AIOKafkaClient, node: int, resources: Sequence[Any]) -> dict[str, dict[str, str]]:
+    """Resource -> setting -> value in effect."""
+    if not resources:
+        return {}
+    reply = await client.send(node, DescribeConfigs(list(resources), False, False))
+    for code, message, _, name, *_ in reply.results:
+        if code:
+            why = message or errors.for_code(code).__name__
+            raise TopicsDiffer(f"The settings of {name} cannot be read: {why}.")
+    return {name: {config[0]: config[1] for config in configs} for _, _, _, name, configs, _ in reply.results}
+
+
+def _out_of_range(
+    where: str, settings: Mapping[str, str], ranges: Mapping[str, tuple[int, int]]
+) -> Iterator[Difference]:
+    for name, (low, high) in ranges.items():
+        value = settings.get(name)
+        if value is not None and not low <= int(value) <= high:
+            needed = f"at least {low}" if int(value) < low else f"at most {high}"
+            yield Difference(where, name, value, needed, "set it where the broker is configured")
+
+
+@asynccontextmanager
+async def _connected(client_settings: Mapping[str, Any]) -> AsyncIterator[AIOKafkaClient]:
+    client = AIOKafkaClient(**client_settings)
+    async with _reaching(client_settings):
+        await client.bootstrap()
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 @asynccontextmanager

@@ -5,17 +5,23 @@ name that is overridden or relied on here has a test that fails when a new versi
 
     fetch     Consumer._getmany -> FetchedRecords -> BatchScheduler -> Consumer._to_message binds each batch to its task
     open      Recovery._restart_recovery, after an assignment and after a task broke: one procedure for both
-    close     TransactionManager.on_partitions_revoked and on_rebalance; TableManager.on_stop when the worker ends
+    suspend   TransactionManager.on_partitions_revoked and on_rebalance: what stays in this worker is not opened again
+    close     after the assignment, what went to others; TableManager.on_stop when the worker ends
+    stop      Worker._schedule_shutdown: tables, consumer (leaves the group, if it is to), web, producer, all in time
 """
 
 import asyncio
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
 import faust
+from aiohttp.web import AppRunner
 from aiokafka import TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.app.base import App
@@ -25,9 +31,11 @@ from faust.transport.consumer import Fetcher, TransactionManager
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, AppT
 from faust.types.tuples import ConsumerMessage
+from faust.web.drivers.aiohttp import Web
 from mode import Service
 
 from streams.engine.fetch import FetchedRecords
+from streams.engine.membership import end_membership
 from streams.engine.provision import NoBroker, TopicsDiffer
 from streams.engine.task import Record, Task
 from streams.engine.transactions import OldBroker
@@ -37,6 +45,10 @@ if TYPE_CHECKING:
 
 USAGE = 2
 """Exit status of a worker that cannot work as it was started."""
+LEAVE_SIGNAL = signal.SIGQUIT
+"""Stop for good: leave the group, so that the others take over at once. Faust has SIGUSR1 and SIGUSR2 already."""
+GATHER_S = 0.5
+"""How long what is left running is waited for at the very end."""
 TELL_S = 2.0
 """How long the group's coordinator has to take note of how far the tasks are; the next time is soon."""
 IDLE_S = 0.005
@@ -79,20 +91,64 @@ class BatchScheduler:
 
 
 class TaskWorker(faust.Worker):
+    """Stops on SIGTERM and SIGINT to come back, on ``LEAVE_SIGNAL`` for good."""
+
+    @property
+    def engine(self) -> "Engine":
+        return cast(TaskTransport, self.app.transport).engine
+
     async def on_first_start(self) -> None:
         """Refuse to start in one sentence, before there is anything to stop."""
         await super().on_first_start()
+        web = cast(Web, self.app.web)
+        web._runner = AppRunner(web.web_app, access_log=None, shutdown_timeout=self.engine.settings.close_requests_s)
         try:
-            await cast(TaskTransport, self.app.transport).engine.prepare()
+            await self.engine.prepare()
         except (NoBroker, OldBroker, TopicsDiffer) as exc:
             print(exc, file=self.stderr)  # not sys.stderr: that is a log by now, and `-l error` would not show it
             raise SystemExit(USAGE) from None
+
+    def install_signal_handlers(self) -> None:
+        super().install_signal_handlers()
+        self.loop.add_signal_handler(LEAVE_SIGNAL, self._leave)
+
+    def _leave(self) -> None:
+        self.engine.leaving = True
+        self._flag_as_shutdown_by_signal()
+        self._schedule_shutdown(LEAVE_SIGNAL)
+
+    def _schedule_shutdown(self, signal: signal.Signals) -> None:
+        """In time whatever happens: the broker may be away, and somebody read his answer a byte a second."""
+        limit = threading.Timer(self.engine.settings.stop_s, self._cut_off)
+        limit.daemon = True
+        limit.start()
+        super()._schedule_shutdown(signal)
+
+    def _cut_off(self) -> None:
+        self.log.warning("stopping takes too long, the rest is cut off")
+        os._exit(0)
+
+    def _gather_all(self) -> None:
+        """Faust gives what is left a second to end by itself, which nothing of it does."""
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.wait(left, timeout=GATHER_S) if left else asyncio.sleep(0))
+
+    async def _sentinel_task(self) -> None:
+        """Faust sleeps for a second before it closes the event loop."""
 
 
 class TaskConsumerThread(AIOKafkaConsumerThread):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._fetched = FetchedRecords()
+
+    async def on_thread_stop(self) -> None:
+        """The tasks are closed and committed by now: whoever takes over may begin."""
+        if self._consumer is not None:
+            await end_membership(self._consumer, leave=cast(TaskTransport, self.transport).engine.leaving)
+        await super().on_thread_stop()
 
     def _create_worker_consumer(self, transport: Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -156,6 +212,10 @@ class TaskConsumer(Consumer):
     def is_member(self) -> bool:
         """False from the moment a heartbeat says that the group has expelled us until we have joined it again."""
         return bool(self._thread._ensure_consumer()._coordinator.member_id)
+
+    def rejoin(self) -> None:
+        """Join the group once more, to tell the others of a new address. To be called in the consumer's thread."""
+        self._thread._ensure_consumer()._coordinator.request_rejoin()
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Tell the group how far its tasks are, for those who watch its lag; nobody reads on from there.
@@ -283,6 +343,11 @@ class TaskRecovery(Recovery):
     def consumer(self) -> TaskConsumer:
         return cast(TaskConsumer, self.app.consumer)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.held_in: dict[int, int] = {}
+        """Partition -> generation of the group in which its task was this worker's last."""
+
     def interrupt(self) -> None:
         """A rebalance or the end of the worker: what is being opened is not ours any more.
 
@@ -337,16 +402,21 @@ class TaskRecovery(Recovery):
         assignment = consumer.assignment()
         self.owned = frozenset(tp.partition for tp in assignment if tp.topic == engine.anchor)
         await self._close_broken()
-        opened = await self._open_each(self.owned - engine.tasks.keys())
+        stay = await self._sort_out_suspended(generation)
+        opened = await self._open_each(self.owned - engine.tasks.keys() - stay.keys())
         if app.consumer_generation_id != generation or self._interruptions != interruptions:
             await asyncio.gather(*(task.close(commit=False) for task in opened.values()))
             return
-        engine.tasks.update(opened)
+        for partition in stay:
+            del engine.suspended[partition]
+        engine.tasks.update(opened | stay)
         await self._seek(assignment)
         if self._interruptions != interruptions:
-            return  # whoever interrupted has closed the tasks
-        for task in opened.values():
+            return  # whoever interrupted has suspended the tasks
+        for task in (opened | stay).values():
             task.start()
+        if not all(task.alive for task in stay.values()):
+            self.request_reset()  # one that broke while it stood still has not asked for it
         await self._resume()
         engine.watch.released()  # a row that was committed when its task broke came from the changelog, unannounced
         self.log.info(
@@ -356,6 +426,27 @@ class TaskRecovery(Recovery):
             1e3 * (stopped - began),
             1e3 * (time.perf_counter() - stopped),
         )
+        await self._close_suspended()
+
+    async def _sort_out_suspended(self, generation: int) -> dict[int, Task]:
+        """Those that stay: nobody else can have had them if this generation follows on the one that they were ours in.
+        What is ours and has to be opened anew is closed; what is not ours can wait until the others go on."""
+        suspended = self.engine.suspended
+        stay = {
+            partition: task
+            for partition, task in suspended.items()
+            if task.alive and partition in self.owned and self.held_in[partition] == generation - 1
+        }
+        await self._close_suspended(self.owned - stay.keys())
+        return stay
+
+    async def _close_suspended(self, partitions: Collection[int] | None = None) -> None:
+        """All, or those of these partitions. They are on record until they are closed, for this may be cancelled."""
+        suspended = self.engine.suspended
+        closed = [p for p in suspended if partitions is None or p in partitions]
+        await asyncio.gather(*(suspended[partition].close(commit=False) for partition in closed))
+        for partition in closed:
+            suspended.pop(partition, None)
 
     async def _close_broken(self) -> None:
         """Drop what is broken or not ours. Healthy tasks go on: they know themselves where to read next."""
@@ -428,10 +519,14 @@ class TaskTables(TableManager):
         self._tables_registered.set()
 
     async def give_up(self) -> None:
-        """The partitions are revoked, or the worker ends: commit what was applied, release everything."""
+        """The partitions are revoked: commit what was applied and stand still, for most of them will stay here."""
         self.recovery.interrupt()
-        await self.engine.close_all()
+        self.recovery.held_in |= dict.fromkeys(self.engine.tasks, cast(App, self.app).consumer_generation_id)
+        await self.engine.suspend_all()
 
     async def on_stop(self) -> None:
-        await self.give_up()
+        """The worker ends: commit what was applied, release everything."""
+        self.recovery.interrupt()
+        await self.engine.close_all()
+        self.engine.watch.stopped()
         await super().on_stop()

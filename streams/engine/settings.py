@@ -49,10 +49,17 @@ class EngineSettings:
     breaker_max_s: float = 30.0
     """How long it is left alone before one call tries; doubles while that one fails."""
 
-    close_calls_s: float = 2.0
+    close_calls_s: float = 1.0
     """On the way out, how long running calls are waited for; cut off, the next owner makes them again."""
     close_commit_s: float = 2.0
     """On the way out, how long the last commit is waited for."""
+    close_requests_s: float = 0.5
+    """When the worker stops, how long HTTP requests under way are waited for."""
+    stop_s: float = 4.5
+    """When the worker is told to stop, what has not ended by then is cut off: it is as safe as any crash."""
+    leave_on_stop: bool = False
+    """A worker that stops leaves the group: for one that is not to come back. Others take over at once, where they
+    otherwise wait for the end of its session so that nothing moves in a restart."""
     reopen_backoff_s: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0, 3.0)
     """Before a broken task is opened again, by how often it broke in a row."""
     steady_commits: int = 20

@@ -372,7 +372,7 @@ class Task:
         if self._timer_handle is not None:
             self._timer_handle.cancel()
             self._timer_handle = None
-        if not self.alive or self.full:  # the commit under way schedules again
+        if not self.alive or self.closing or self.full:  # the commit under way schedules again
             return
         first = next((key for key in self.timers if self.get(TIMERS, key) is not None), None)
         if first is not None:
@@ -380,6 +380,8 @@ class Task:
             self._timer_handle = asyncio.get_running_loop().call_later(max(0.0, delay_s), self._fire_timers)
 
     def _fire_timers(self) -> None:
+        if self.closing:
+            return
         try:
             now_ms, slice_end = self.now_ms, time.perf_counter() + self._core.settings.slice_s
             for key in self.timers:
@@ -436,10 +438,15 @@ class Task:
         return False
 
     def start(self) -> None:
-        """Begin to commit, to fire timers and to make calls."""
-        self._loop_task = asyncio.create_task(self._commit_loop(), name=f"commits of task {self.partition}")
+        """Begin to commit, to fire timers and to make calls; again after ``suspend``."""
+        if not self.alive:
+            return
+        self.closing = False
+        if self._loop_task is None:
+            self._loop_task = asyncio.create_task(self._commit_loop(), name=f"commits of task {self.partition}")
+            self._schedule_progress()
         self._schedule_timers()
-        self._schedule_progress()
+        self._core.calls.forget(self)
         for call_id in self.calls:
             self._core.calls.add(self, call_id)
 
@@ -552,16 +559,26 @@ class Task:
         self._core.calls.forget(self)
         self._wake(lambda _: True, TaskBroken(f"task {self.partition} broke"))
 
-    async def close(self, *, commit: bool = True) -> None:
-        """Give the task up. With ``commit`` running calls may end, and what was applied is committed, in time."""
+    async def suspend(self) -> None:
+        """Stand still until ``start``: running calls may end, and what was applied is committed, in time. Nothing else
+        is applied, fired or called."""
         self.closing = True
+        if not self.alive:
+            return
+        self._core.calls.forget(self)
         try:
-            if commit and self.alive:
-                await self._core.calls.drain(self, self._core.settings.close_calls_s)
-                async with asyncio.timeout(self._core.settings.close_commit_s):
-                    await self.committed()
+            await self._core.calls.drain(self, self._core.settings.close_calls_s)
+            async with asyncio.timeout(self._core.settings.close_commit_s):
+                await self.committed()
         except (TimeoutError, TaskBroken):
             pass  # the next owner does it again, from what was committed
+
+    async def close(self, *, commit: bool = True) -> None:
+        """Give the task up; with ``commit`` in an orderly way."""
+        self.closing = True
+        try:
+            if commit:
+                await self.suspend()
         finally:
             self.drop()
             running = [task for task in (self._loop_task, *self.running_calls.values()) if task is not None]

@@ -101,7 +101,7 @@ class _Uuid(Int64):  # type: ignore[misc]
         return data.read(16)
 
 
-def _request(
+def versioned_request(
     key: int, version: int, fields: Sequence[tuple[str, Any]], answer: Sequence[tuple[str, Any]], *, header: int = 1
 ) -> type[Any]:
     """A request class for ``AIOKafkaClient.send`` in exactly one version, so that nothing older is ever negotiated."""
@@ -143,7 +143,7 @@ _PRODUCER = (("producer_id", Int64), ("producer_epoch", Int16))
 _OWNER = (("transactional_id", TEXT), *_PRODUCER)
 _ERROR = (("throttle", Int32), ("error_code", Int16))
 
-ApiVersions = _request(
+ApiVersions = versioned_request(
     18,
     3,
     (("name", TEXT), ("version", TEXT)),
@@ -154,8 +154,10 @@ ApiVersions = _request(
     ),
     header=0,
 )
-InitProducerId = _request(22, 5, (("transactional_id", TEXT), ("timeout_ms", Int32), *_PRODUCER), (*_ERROR, *_PRODUCER))
-Produce = _request(
+InitProducerId = versioned_request(
+    22, 5, (("transactional_id", TEXT), ("timeout_ms", Int32), *_PRODUCER), (*_ERROR, *_PRODUCER)
+)
+Produce = versioned_request(
     0,
     12,
     (
@@ -177,8 +179,8 @@ Produce = _request(
         ("throttle", Int32),
     ),
 )
-EndTxn = _request(26, 5, (*_OWNER, ("commit", Boolean)), (*_ERROR, *_PRODUCER))
-Metadata = _request(
+EndTxn = versioned_request(26, 5, (*_OWNER, ("commit", Boolean)), (*_ERROR, *_PRODUCER))
+Metadata = versioned_request(
     3,
     12,
     (("topics", CompactArray(("id", _Uuid), ("name", TEXT), TAGS)), ("create", Boolean), ("operations", Boolean)),

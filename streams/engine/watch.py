@@ -13,7 +13,7 @@ class Awaited:
         self.future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
     async def get(self, timeout_s: float) -> object:
-        """The answer that the event's handler gave. ``TimeoutError`` if it is not committed in time."""
+        """The answer that the event's handler gave. ``TimeoutError`` if it is not committed in time, or not here."""
         return await asyncio.wait_for(asyncio.shield(self.future), timeout_s)
 
 
@@ -86,3 +86,10 @@ class Watch:
             for waiting in (each for futures in watched.values() for each in futures):
                 if not waiting.done():
                     waiting.set_result(None)
+
+    def stopped(self) -> None:
+        """No task is opened here any more: whoever waits for an answer is told that it does not come in time."""
+        for waiting in (each for futures in self._answers.values() for each in futures):
+            if not waiting.done():
+                waiting.set_exception(TimeoutError())
+                waiting.exception()  # known: it is no error where nobody has begun to wait

@@ -73,7 +73,8 @@ class Opening:
         app.consumer = self.consumer  # type: ignore[assignment]
         app.__dict__["_fetcher"] = FakeFetcher(self.log)
         monkeypatch.setattr(self.engine, "open", self.open)
-        self.recovery = runtime.TaskTables(app).recovery
+        self.tables = runtime.TaskTables(app)
+        self.recovery = self.tables.recovery
 
     async def open(self, partition: int) -> Task:
         self.log.append(f"open {partition}")
@@ -90,6 +91,16 @@ class Opening:
 
     async def run(self) -> None:
         await self.recovery._open_tasks(self.recovery.app.consumer_generation_id)
+
+    async def rebalance(self, partitions: set[int], generations: int = 1) -> None:
+        """The group assigns anew; with more than one generation, others had the partitions in between."""
+        app = self.recovery.app
+        await self.tables.give_up()
+        app.consumer_generation_id += generations
+        self.consumer.assigned = {TP(topic, p) for topic in ("in", "also") for p in partitions}
+        await self.tables.give_up()  # Faust says so again, after the assignment
+        self.log.clear()
+        await self.run()
 
     async def close(self) -> None:
         await self.engine.close_all(commit=False)
@@ -120,6 +131,47 @@ async def test_the_fetch_under_way_is_waited_for_before_anything_is_opened_or_so
         TP("also", 0): 20,
         TP("also", 1): 21,
     }
+    assert opening.engine.open_partitions() == [0, 1]
+
+
+async def test_in_a_rebalance_what_stays_is_not_opened_again_and_what_goes_is_closed(opening: Opening) -> None:
+    await opening.run()
+    stays, goes = opening.engine.tasks[0], opening.engine.tasks[1]
+    await opening.rebalance({0})
+    assert not any(step.startswith("open") for step in opening.log)
+    assert (opening.engine.tasks, opening.engine.suspended) == ({0: stays}, {})
+    assert (stays.alive, stays.closing, goes.alive) == (True, False, False)
+    assert [stage.store.closed for stage in opening.stages] == [False, True]
+    await opening.rebalance({0, 1})
+    assert [step for step in opening.log if step.startswith("open")] == ["open 1"]
+    assert opening.engine.tasks[0] is stays
+
+
+async def test_what_others_may_have_had_in_between_is_opened_anew(opening: Opening) -> None:
+    await opening.run()
+    await opening.rebalance({0, 1}, generations=2)
+    assert [step for step in opening.log if step.startswith("open")] == ["open 0", "open 1"]
+    assert [stage.store.closed for stage in opening.stages] == [True, True, False, False]
+
+
+async def test_what_is_left_over_from_an_earlier_generation_is_opened_anew(opening: Opening) -> None:
+    """Its closing was cancelled by the next rebalance, and meanwhile it was somebody else's."""
+    await opening.run()
+    left = opening.engine.tasks[1]
+    await opening.rebalance({0})
+    opening.engine.suspended[1] = left
+    left.alive = True
+    await opening.rebalance({0, 1})
+    assert [step for step in opening.log if step.startswith("open")] == ["open 1"]
+
+
+async def test_what_broke_while_it_stood_still_is_opened_anew(opening: Opening) -> None:
+    await opening.run()
+    broken = opening.engine.tasks[1]
+    await opening.tables.give_up()
+    opening.engine.break_task(broken, RuntimeError("fenced"))
+    await opening.rebalance({0, 1})
+    assert [step for step in opening.log if step.startswith("open")] == ["open 1"]
     assert opening.engine.open_partitions() == [0, 1]
 
 

@@ -36,6 +36,11 @@ from tests.engine.fakes import Stage
 
 OVERRIDDEN: list[tuple[type, type, str]] = [
     (Worker, runtime.TaskWorker, "on_first_start"),
+    (Worker, runtime.TaskWorker, "install_signal_handlers"),
+    (Worker, runtime.TaskWorker, "_schedule_shutdown"),
+    (Worker, runtime.TaskWorker, "_gather_all"),
+    (Worker, runtime.TaskWorker, "_sentinel_task"),
+    (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "on_thread_stop"),
     (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "_create_worker_consumer"),
     (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "_fetch_records"),
     (Fetcher, runtime.TaskFetcher, "_fetcher"),
@@ -108,6 +113,15 @@ RELIED_ON: list[tuple[object, str]] = [
     (TableManager, "on_standbys_ready"),
     (Conductor, "acks_enabled_for"),
     (PartitionAssignor, "external_topics_metadata"),
+    (PartitionAssignor, "_perform_assignment"),
+    (PartitionAssignor, "on_assignment"),
+    (PartitionAssignor, "_get_client_metadata"),
+    (PartitionAssignor, "_update_member_urls"),
+    (PartitionAssignor, "_protocol_assignments"),
+    (PartitionAssignor, "_get_changelog_distribution"),
+    (PartitionAssignor, "_get_external_topic_distribution"),
+    (GroupCoordinator, "request_rejoin"),
+    (GroupCoordinator, "close"),
     (AIOKafkaClient, "bootstrap"),
     (AIOKafkaClient, "coordinator_lookup"),
     (AIOKafkaClient, "force_metadata_update"),
@@ -258,7 +272,11 @@ def test_topics_are_all_that_has_to_exist_each_with_its_partitions(engine: Engin
         "app-timers-changelog": 4,
         "app-calls-changelog": 4,
     }
-    assert specs["app-calls-changelog"].config == {"cleanup.policy": "compact", "segment.bytes": "67108864"}
+    assert specs["app-calls-changelog"].config == {
+        "cleanup.policy": "compact",
+        "delete.retention.ms": "86400000",
+        "segment.bytes": "67108864",
+    }
     assert specs["out"].config == {"retention.ms": "1000"}
 
 

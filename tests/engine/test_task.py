@@ -425,6 +425,44 @@ async def test_a_task_that_breaks_while_it_closes_is_not_opened_again_by_who_giv
     assert not stage.core.counters["resets"]
 
 
+async def test_a_task_that_stands_still_has_committed_and_goes_on_where_it_stood(stage: Stage) -> None:
+    task = stage.task
+    await stage.apply(FakeRecord(0), handler=count)
+    await stage.core.suspend_all()
+    assert stage.transactions.positions == {"in": 1}
+    assert (stage.core.tasks, stage.core.suspended) == ({}, {0: task})
+    assert not stage.store.closed
+    await stage.apply(FakeRecord(1), handler=count)
+    assert task.next_offsets["in"] == 1, "nothing is applied"
+    stage.core.tasks, stage.core.suspended = stage.core.suspended, {}
+    task.start()
+    await stage.apply(FakeRecord(1), handler=count)
+    await task.committed()
+    assert stage.transactions.positions == {"in": 2}
+
+
+async def test_a_task_that_breaks_while_it_stands_still_stays_broken(stage: Stage) -> None:
+    await stage.core.suspend_all()
+    stage.core.break_task(stage.task, ConnectionError())
+    stage.task.start()
+    assert not stage.task.alive
+    assert stage.resets == []
+
+
+async def test_timers_wait_while_the_task_stands_still(stage: Stage) -> None:
+    fired: list[bytes] = []
+    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    stage.task.set_timer(stage.task.now_ms + 10, b"t", b"")
+    stage.task.touch()
+    await stage.task.committed()
+    await stage.core.suspend_all()
+    stage.clock.ms += 1000
+    stage.task._fire_timers()
+    assert not fired
+    stage.task.start()
+    await until(lambda: fired)
+
+
 async def test_closing_gives_up_after_its_deadline() -> None:
     stage = Stage(EngineSettings(close_commit_s=0.01))
     stage.task.start()

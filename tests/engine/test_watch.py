@@ -62,3 +62,14 @@ async def test_who_waits_for_a_row_is_let_go_when_tasks_are_closed() -> None:
     await asyncio.sleep(0)
     watch.released()
     assert await asyncio.wait_for(waiting, 1)
+
+
+async def test_who_waits_for_an_answer_is_let_go_when_the_worker_stops() -> None:
+    watch = Watch()
+    with watch.answer("e") as early, watch.answer("f") as late:
+        waiting = asyncio.create_task(early.get(60))
+        await asyncio.sleep(0)
+        watch.stopped()
+        for answer in (waiting, late.get(60)):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(answer, 1)

@@ -1,9 +1,10 @@
 """The worker is killed with `kill -9` in the middle of a run of orders, and started again; then all books must agree.
 
-    python -m tests.flow.kills [MOMENTS] [ORDERS] [SEED]
+    python -m tests.flow.kills [MOMENTS] [ORDERS] [SEED] [WORKERS]
 
-So many moments, which the seed decides, each in a run of so many orders. Uses the broker of `KAFKA_BOOTSTRAP_SERVERS`,
-or an embedded one of its own. Exit status 0 if nothing was lost or done twice.
+So many moments, which the seed decides, each in a run of so many orders. Of two workers it decides which is killed
+too, and whether the second one is started again at once or when all is over. Uses the broker of
+`KAFKA_BOOTSTRAP_SERVERS`, or an embedded one of its own. Exit status 0 if nothing was lost or done twice.
 """
 
 import asyncio
@@ -44,6 +45,10 @@ class Found(NamedTuple):
 
     moment: int
     """After so many updates."""
+    killed: int
+    """The number of the worker."""
+    back: bool
+    """Whether it was started again at once."""
     back_s: float
     """From the kill to the next order that is delivered."""
     ends: dict[str, int]
@@ -51,33 +56,38 @@ class Found(NamedTuple):
 
     def __str__(self) -> str:
         ends = ", ".join(f"{count} {status}" for status, count in self.ends.items())
-        first = f"killed after {self.moment} updates, delivering again {self.back_s:.1f} s later; {ends}"
+        how = f"worker {self.killed} killed{'' if self.back else ' for good'}"
+        first = f"{how} after {self.moment} updates, delivering again {self.back_s:.1f} s later; {ends}"
         return "\n  ".join([f"{first}; {len(self.violations)} violations", *self.violations])
 
 
-async def kill_once(stack: Stack, orders: int, seed: int) -> Found:
-    """One run of orders on a stack that works, with one kill."""
+async def kill_once(stack: Stack, orders: int, seed: int, killed: int = 1, back: bool = True) -> Found:
+    """One run of orders on a stack that works, with one kill. ``back``: the worker is started again at once; else when
+    all orders have ended without it, for the next run."""
     run = f"kill-{seed}-{uuid.uuid4().hex[:6]}"
     moment = random.Random(seed).randrange(UPDATES * orders)
     async with Following(stack.kafka, stack.name, [ORDER_UPDATES], from_now=True) as feed:
         provider = stack.place(run, orders, RATE)
         await feed.until(lambda: len(feed.updates(run)) >= moment, f"{moment} updates", FIRST_S + orders)
-        stack.workers[1].kill()
-        killed = time.monotonic()
-        stack.workers[1].start()
+        stack.workers[killed].kill()
+        killed_at = time.monotonic()
+        if back:
+            stack.workers[killed].start()
         await feed.catch_up()
         delivered = ends_in(feed, run)["DELIVERED"]
         left = orders - delivered
         await feed.until(
             lambda: ends_in(feed, run)["DELIVERED"] > delivered or not left, "an order is delivered again", ENDED_S
         )
-        back_s = time.monotonic() - killed
+        back_s = time.monotonic() - killed_at
         await ended(stack, feed, run, orders)
         await feed.until(lambda: provider.status is not None, "the provider has heard all its answers")
         violations = violations_of(stack, feed, run)
         if provider.status != 0:
             violations.append(f"the provider ended with status {provider.status}: an order was refused")
-        return Found(moment, back_s, dict(ends_in(feed, run)), violations)
+        if not back:
+            stack.workers[killed].restart()
+        return Found(moment, killed, back, back_s, dict(ends_in(feed, run)), violations)
 
 
 async def ended(stack: Stack, feed: Following, run: str, orders: int) -> None:
@@ -114,25 +124,35 @@ def violations_of(stack: Stack, feed: Following, run: str) -> list[str]:
 
 
 @contextmanager
-def at_work(kafka: str, directory: Path) -> Iterator[Stack]:
-    """A stack of its own, working."""
+def at_work(kafka: str, directory: Path, workers: int = 1) -> Iterator[Stack]:
+    """A stack of its own, working. The first worker is the one that everybody outside speaks to."""
     with installed(kafka, f"kills-{uuid.uuid4().hex[:8]}", directory, SPEED) as stack:
         stack.start_payment()
         stack.start_pos()
         stack.start_worker()
+        stack.environment["DABBAWALA_PUBLIC_URL"] = stack.url
+        for number in range(2, workers + 1):
+            stack.start_worker(number)
         stack.start_drivers(DRIVERS)
         yield stack
 
 
-def main(moments: int = 30, orders: int = 100, seed: int = 1) -> None:
+def whom(seed: int, workers: int) -> tuple[int, bool]:
+    """Which worker is killed, and whether it is started again at once: the first one always is."""
+    chance = random.Random(f"whom-{seed}")
+    killed = chance.randint(1, workers)
+    return killed, killed == 1 or chance.random() < 0.5
+
+
+def main(moments: int = 30, orders: int = 100, seed: int = 1, workers: int = 1) -> None:
     wrong = 0
     with tempfile.TemporaryDirectory() as directory:
         broker = EmbeddedKafka(Path(directory), lib=LIB, progress=print)
         try:
             kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or broker.start()
-            with at_work(kafka, Path(directory) / "stack") as stack:
+            with at_work(kafka, Path(directory) / "stack", workers) as stack:
                 for each in range(seed, seed + moments):
-                    found = asyncio.run(kill_once(stack, orders, each))
+                    found = asyncio.run(kill_once(stack, orders, each, *whom(each, workers)))
                     wrong += len(found.violations)
                     print(f"seed {each}: {found}", flush=True)
         finally:

@@ -26,6 +26,13 @@ def stack(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
         yield stack
 
 
+@pytest.fixture(scope="module")
+def pair(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The same with two workers."""
+    with at_work(kafka, tmp_path_factory.mktemp("kills-of-two"), workers=2) as stack:
+        yield stack
+
+
 def ended_by_itself(worker: Child) -> bool:
     """Whether a failpoint has ended it."""
     return worker.status is not None
@@ -36,6 +43,15 @@ async def test_a_worker_killed_in_a_run_of_orders_loses_none_and_does_nothing_tw
     found = await kill_once(stack, 40, seed)
     assert not found.violations
     assert found.ends == {"DELIVERED": 40}
+
+
+@pytest.mark.parametrize(("killed", "back"), [(1, True), (2, True), (2, False)])
+async def test_one_of_two_workers_killed_in_a_run_of_orders_loses_none_and_does_nothing_twice(
+    pair: Stack, killed: int, back: bool
+) -> None:
+    found = await kill_once(pair, 60, 10 * killed + back, killed, back)
+    assert not found.violations
+    assert found.ends == {"DELIVERED": 60}
 
 
 async def test_a_worker_killed_at_each_of_the_worst_places_loses_nothing(stack: Stack, unique: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,18 +56,24 @@ class Worker:
             os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def terminate(self, within_s: float = 15.0) -> tuple[int, float]:
-        """SIGTERM; returns the exit status and the seconds it took."""
+    def terminate(self, within_s: float = 15.0, by: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
+        """Have it end; returns the exit status and the seconds it took."""
         began = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(by)
         try:
             return self.process.wait(within_s), time.monotonic() - began
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"the worker did not end within {within_s} s of SIGTERM:\n{self.tail()}") from None
+            raise AssertionError(f"the worker did not end within {within_s} s of {by.name}:\n{self.tail()}") from None
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    @property
+    def tasks(self) -> list[int]:
+        """The partitions that are open, as it has said last."""
+        said = re.findall(r"tasks \[([\d, ]*)\] open", self.log.read_text(errors="replace"))
+        return [int(number) for number in said[-1].split(",") if number.strip()] if said else []
 
     def logged(self, text: str) -> int:
         """How often the log says so."""

@@ -22,6 +22,7 @@ from tests.integration.engine_kit import names
 
 RUN, WORKER = os.environ["TOY_RUN"], os.environ["TOY_WORKER"]
 TIMER_MS = int(os.environ.get("TOY_TIMER_MS", "50"))
+CALL_S = float(os.environ.get("TOY_CALL_S", "0.002"))
 LEDGER, DIFFERENCES, FIRST = Path("ledger"), Path("differences"), Path(f"first-{os.getpid()}")
 
 app = faust.App(
@@ -129,7 +130,7 @@ class Ledger:
         ledger = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(ledger, line)
         os.close(ledger)
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(CALL_S)
         return Answered(b"ok")
 
 

@@ -1,0 +1,149 @@
+"""How long the tasks pause when a worker joins, leaves or crashes, under load.
+
+    python -m benchmarks.rebalance [ROUNDS]
+
+Two workers of the engine's toy (`tests/integration/engine_kit`), 4 partitions, a steady load. A round: the second
+worker joins, leaves, joins again and is killed. A partition's pause is the longest time between two commits of its task
+around that, by the time stamps of its rows of `positions`, which every commit writes: from the last commit of its old
+owner to the first of its new one. Those that stay pause too, while it is decided.
+Uses the broker of `KAFKA_BOOTSTRAP_SERVERS`, or an embedded one of its own. Prints a table; asserts nothing but that
+every record was applied once.
+"""
+
+import asyncio
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from streams.embedded.kafka import EmbeddedKafka
+from streams.engine.runtime import LEAVE_SIGNAL
+from tests.integration.engine_kit import names
+from tests.integration.engine_kit.harness import Run, Worker
+
+ROUNDS = 5
+SESSION_S = 6
+RATE = 200.0
+"""Records a second: a partition commits every 10 to 20 ms."""
+AROUND_S = 0.5
+"""How long before and after an event commits are looked at."""
+ALL = list(range(names.PARTITIONS))
+
+Pauses = dict[str, list[float]]
+
+
+def main() -> None:
+    """Measure and print."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    with tempfile.TemporaryDirectory() as home:
+        broker = EmbeddedKafka(Path(home), lib=Path(".dabbawala/kafka/lib"))
+        try:
+            kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or broker.start()
+            pauses = asyncio.run(_measure(kafka, Path(home), rounds))
+        finally:
+            broker.kill()
+    _print(pauses)
+
+
+async def _measure(kafka: str, home: Path, rounds: int) -> Pauses:
+    pauses: defaultdict[str, list[float]] = defaultdict(list)
+    async with Run(kafka, f"rebalance-{uuid.uuid4().hex[:6]}", home, TOY_SESSION_S=str(SESSION_S)) as toy:
+        first = await toy.at_work(toy.start(1))
+        enough = asyncio.Event()
+        load = asyncio.create_task(_load(toy, enough))
+        commits = Commits(kafka, toy.run)
+        following = asyncio.create_task(commits.follow())
+        for _ in range(rounds):
+            for event, end in (("leave", LEAVE_SIGNAL), ("crash", None)):
+                second = await _join(toy, commits, first, pauses)
+                moving = set(second.tasks)
+                began = time.time()
+                second.process.send_signal(end) if end else second.process.kill()
+                await toy.wait(lambda: first.tasks == ALL)
+                await commits.past(time.time() + AROUND_S)
+                _note(pauses, event, commits, began, moving)
+                second.process.wait()
+        enough.set()
+        await load
+        following.cancel()
+        await toy.done()
+    return pauses
+
+
+async def _join(toy: Run, commits: "Commits", first: Worker, pauses: Pauses) -> Worker:
+    began = time.time()
+    second = toy.start(2)
+    await toy.wait(lambda: sorted(first.tasks + second.tasks) == ALL and second.tasks)
+    await commits.past(time.time() + AROUND_S)
+    _note(pauses, "join", commits, began, set(second.tasks))
+    return second
+
+
+def _note(pauses: Pauses, event: str, commits: "Commits", began: float, moving: set[int]) -> None:
+    for partition in ALL:
+        where = "moves" if partition in moving else "stays"
+        pauses.setdefault(f"{event}, {where}", []).append(commits.longest_pause(partition, began - AROUND_S))
+
+
+async def _load(toy: Run, enough: asyncio.Event) -> None:
+    while not enough.is_set():
+        await toy.send(int(RATE), ids=1000, rate=RATE)
+
+
+class Commits:
+    """When the tasks have committed, in seconds since the epoch."""
+
+    def __init__(self, kafka: str, run: str) -> None:
+        self._kafka, self._topic = kafka, names.changelog(run, "positions")
+        self._more = asyncio.Event()
+        self._at: dict[int, list[float]] = {partition: [] for partition in ALL}
+
+    async def follow(self) -> None:
+        """Read on, for ever."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka, isolation_level="read_committed")
+        await consumer.start()
+        try:
+            consumer.assign([TopicPartition(self._topic, partition) for partition in ALL])
+            async for record in consumer:
+                self._at[record.partition].append(record.timestamp / 1000)
+                self._more.set()
+        finally:
+            await consumer.stop()
+
+    async def past(self, moment: float) -> None:
+        """Wait until every task has committed after this moment."""
+        while not all(times and times[-1] > moment for times in self._at.values()):
+            self._more.clear()
+            await self._more.wait()
+
+    def longest_pause(self, partition: int, since: float) -> float:
+        """Between two commits of a partition, in seconds."""
+        times = [at for at in self._at[partition] if at > since]
+        return max(later - earlier for earlier, later in pairwise(times))
+
+
+def _print(pauses: Pauses) -> None:
+    shown = Table("", "partitions", "p50, ms", "p90, ms", "longest, ms", title="pause of a partition")
+    figures: list[Callable[[list[float]], float]] = [statistics.median, _p90, max]
+    for what, found in sorted(pauses.items()):
+        shown.add_row(what, str(len(found)), *(f"{1000 * figure(found):.0f}" for figure in figures))
+    Console().print(shown)
+
+
+def _p90(found: list[float]) -> float:
+    return sorted(found)[math.ceil(0.9 * len(found)) - 1]
+
+
+if __name__ == "__main__":
+    main()

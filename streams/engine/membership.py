@@ -1,0 +1,77 @@
+"""How a worker ends its membership in the consumer group: for a while, to come back, or for good.
+
+A member with a ``group.instance.id`` keeps its partitions until its session ends, which is what a restart wants, and
+aiokafka never sends LeaveGroup for one. A worker that is not to come back says so here; the others take over at once.
+"""
+
+import asyncio
+import logging
+
+import aiokafka
+import aiokafka.errors as errors
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.protocol.types import CompactArray, Int16, Int32
+
+from streams.engine.transactions import TAGS, TEXT, versioned_request
+
+log = logging.getLogger(__name__)
+
+JOINING_S = 0.3
+"""How long an orderly end may take. Longer takes only a worker that has just asked to join and waits for the others."""
+LEAVE_S = 1.0
+"""How long the group has to let a worker go; without its answer the session ends as after a crash."""
+
+NO_MEMBER = frozenset({25, 82})
+"""Nobody has the instance id, or another member has."""
+_MEMBER = (("member_id", TEXT), ("instance_id", TEXT))
+LeaveGroup = versioned_request(
+    13,
+    4,
+    (("group", TEXT), ("members", CompactArray(*_MEMBER, TAGS))),
+    (("throttle", Int32), ("error_code", Int16), ("members", CompactArray(*_MEMBER, ("error_code", Int16), TAGS))),
+)
+
+
+async def end_membership(consumer: aiokafka.AIOKafkaConsumer, *, leave: bool) -> None:
+    """No heartbeat and no join after this. ``leave``: for good, the group assigns the partitions to others at once."""
+    coordinator = consumer._coordinator
+    if coordinator is None:
+        return  # it has not begun to join
+    member_id = coordinator.member_id
+    closing = asyncio.ensure_future(coordinator.close())
+    if not await _done(closing):
+        _hang_up(consumer)  # it waits for an answer that comes when everybody has joined
+        if not await _done(closing):
+            coordinator._coordination_task.cancel()
+            closing.cancel()
+    if leave:
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await leave_group(consumer._client, consumer._group_id, consumer._group_instance_id, member_id)
+        except (errors.KafkaError, TimeoutError) as exc:
+            log.warning("the group was not told that this worker leaves, it notices at the end of its session: %r", exc)
+
+
+async def leave_group(client: AIOKafkaClient, group: str, instance_id: str, member_id: str = "") -> bool:
+    """End the membership of an instance id for good; False if the group has no such member. ``KafkaError``.
+
+    With a ``member_id`` only if the instance id is still that member's, and not its successor's.
+    """
+    node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+    request = LeaveGroup(group, [(member_id, instance_id, {})])
+    reply = await client.send(node, request, group=ConnectionGroup.COORDINATION)
+    code = reply.error_code or reply.members[0][2]
+    log.info("leaving the group %s: %s", group, errors.for_code(code).__name__)
+    if code not in (0, *NO_MEMBER):
+        raise errors.for_code(code)(f"{instance_id} could not leave {group}")
+    return not code
+
+
+async def _done(closing: "asyncio.Future[None]") -> bool:
+    return bool((await asyncio.wait([closing], timeout=JOINING_S))[0])
+
+
+def _hang_up(consumer: aiokafka.AIOKafkaConsumer) -> None:
+    for (_, purpose), connection in list(consumer._client._conns.items()):
+        if purpose is ConnectionGroup.COORDINATION:
+            connection.close()
