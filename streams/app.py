@@ -20,7 +20,7 @@ from topics.families import Family, topic_name
 
 DEFAULT_BROKER = "127.0.0.1:9092"
 """Where nobody has said anything else; a worker finds out before it starts."""
-AGENTS = 7
+AGENTS = 8
 
 
 class OrderEngine(Engine):
@@ -71,7 +71,7 @@ engine = OrderEngine(
         commit_gap_ms=settings.commit_gap_ms, create_topics=True, replication_factor=settings.replication_factor
     ),
 )
-orders, payments, pos, deliveries, dispatch, drivers, locations = map(_source, families.SOURCES)
+orders, payments, pos, deliveries, dispatch, drivers, locations, dead_letters = map(_source, families.SOURCES)
 order_updates = engine.sink(topic_of(families.ORDER_UPDATES), config=families.ORDER_UPDATES.config)
 engine.sink(topic_of(families.RESTAURANTS), config=families.RESTAURANTS.config)
 restaurants = Restaurants(topic_of(families.RESTAURANTS), settings.partitions, settings.restaurants)

@@ -46,9 +46,11 @@ ORDER_UPDATES = _kept_for_a_week("order-updates", order_updates.READER)
 RESTAURANTS = Family("restaurants", restaurants.READER, {"cleanup.policy": "compact"})
 DEAD_LETTERS = Family(dead_letters.FAMILY, None, {"retention.ms": str(4 * WEEK_MS)})
 
-SOURCES = (ORDERS, PAYMENTS, POS, DELIVERIES, DISPATCH, DRIVERS, LOCATIONS)
-"""What the agents consume, one agent each; the first one decides which worker owns which partition."""
-FAMILIES = (*SOURCES, ORDER_UPDATES, RESTAURANTS, DEAD_LETTERS)
+INPUTS = (ORDERS, PAYMENTS, POS, DELIVERIES, DISPATCH, DRIVERS, LOCATIONS)
+"""What is decided on; the first one decides which worker owns which partition."""
+SOURCES = (*INPUTS, DEAD_LETTERS)
+"""What the agents consume, one agent each."""
+FAMILIES = (*SOURCES, ORDER_UPDATES, RESTAURANTS)
 
 
 def topic_name(family: str, prefix: str = "dabbawala") -> str:

@@ -11,7 +11,7 @@ from aiohttp import web
 from streams import tables
 from streams.app import app, engine
 from streams.problems import Problem
-from streams.views.ask import ApiView, elsewhere, everywhere, respond
+from streams.views.ask import ApiView, elsewhere_by_partition, everywhere, respond
 from topics.identity import owner_of
 
 TIMERS = "timers"
@@ -56,8 +56,7 @@ class OwnersRows(ApiView):
         if name == POSITIONS:  # in each partition there is one of every topic
             rows = await everywhere(request, _rows(name, limit), "rows")
             return _answer(request, name, [row for row in rows if row["key"] == key])
-        owner = owner_of(key)
-        if (answer := await elsewhere(request, owner)) is not None:
+        if (answer := await elsewhere_by_partition(request, _partition_of(name, key))) is not None:
             return answer
         return _answer(request, name, _rows(name, limit, key))
 
@@ -65,13 +64,20 @@ class OwnersRows(ApiView):
 def _rows(name: str, limit: int, key: str | None = None) -> list[dict[str, Any]]:
     if key is None:
         return _shown(name, engine.scan(name, limit=limit))
-    partition = engine.partition_of(owner_of(key).encode())
+    partition = _partition_of(name, key)
     if name == TIMERS:  # kept in the order they are due
         rows = _shown(name, engine.scan(name, partition, limit=None))
         return [row for row in rows if row["key"] == key or row["key"].startswith(f"{key}/")][:limit]
     own = engine.read(name, partition, key.encode())
     its_own = [] if own is None else [(partition, key.encode(), own)]
     return _shown(name, chain(its_own, engine.scan(name, partition, prefix=f"{key}/".encode(), limit=limit)))[:limit]
+
+
+def _partition_of(name: str, key: str) -> int:
+    owner = owner_of(key)
+    if name == tables.dead_letters.name and owner.isdecimal() and int(owner) < engine.partitions:
+        return int(owner)
+    return engine.partition_of(owner.encode())
 
 
 def _shown(name: str, rows: Iterable[tuple[int, bytes, bytes]]) -> list[dict[str, Any]]:
