@@ -53,13 +53,12 @@ class LetterCommand(ApiView):
         place = _place(partition, offset)
         if (answer := await elsewhere_by_partition(request, place[0])) is not None:
             return answer
-        wish = Command(command)
+        letter, wish = f"{place[0]}/{place[1]}", Command(command)
 
         async def ask(waiting: str) -> None:
             headers = {COMMAND: wish.value.encode(), LETTER: b"%d" % place[1], REQUEST: waiting.encode()}
-            await send(DEAD_LETTERS, None, None, headers, partition=place[0])
+            await send(DEAD_LETTERS, letter.encode(), wish.value.encode(), headers, partition=place[0])
 
-        letter = f"{place[0]}/{place[1]}"
         return answered(await decided(ask), f"dead letter {letter}", f"/v1/dead-letters/{letter}", {"letter": letter})
 
 

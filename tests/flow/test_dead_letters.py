@@ -12,7 +12,7 @@ import pytest
 from streams.embedded.processes import Child
 from tests.flow.client import Body, Client, an_order, order_id, partition_of
 from tests.flow.reading import Following
-from tests.stack import installed
+from tests.stack import Stack, installed
 from topics.dead_letters import COMMAND, LETTER
 from topics.families import DEAD_LETTERS, ORDERS, PAYMENTS
 from topics.restaurants import Restaurant
@@ -167,9 +167,7 @@ async def test_a_poison_order_that_is_put_back_twice_over_a_kill_is_applied_once
             letter = (await letter_of(client, order))["letter"]
             assert await client.order(order) is None
         worker.kill()
-        known = Path(stack.environment["DABBAWALA_RESTAURANTS"])
-        mended = [*msgspec.json.decode(known.read_bytes()), {**msgspec.to_builtins(tiffin), "restaurant": place}]
-        known.write_bytes(msgspec.json.encode(mended))
+        make_known(stack, msgspec.structs.replace(tiffin, restaurant=place))
         dying = stack.start_worker(DABBAWALA_FAILPOINTS=f"{moment}:kill:1")
         async with Client(stack) as client:
             with pytest.raises(httpx.HTTPError):
@@ -186,6 +184,12 @@ async def test_a_poison_order_that_is_put_back_twice_over_a_kill_is_applied_once
                 await orders.catch_up()
             assert len(orders.records) == 2
             assert [entry["event"] for entry in await client.journal(order)].count("OrderPlaced") == 1
+
+
+def make_known(stack: Stack, restaurant: Restaurant) -> None:
+    """To the workers that are started from now on."""
+    file = Path(stack.environment["DABBAWALA_RESTAURANTS"])
+    file.write_bytes(msgspec.json.encode([*msgspec.json.decode(file.read_bytes()), restaurant]))
 
 
 async def _has_ended(child: Child) -> bool:

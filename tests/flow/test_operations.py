@@ -5,6 +5,7 @@ import json
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -145,7 +146,8 @@ async def test_timers_come_in_the_order_in_which_they_are_due(
     orders = await placed(clients[0], kitchens[4], unique, 10)
     for client in clients:
         found = await walked(client, "/v1/timers", "timers", limit=25)
-        assert [timer["due"] for timer in found] == sorted(timer["due"] for timer in found)
+        due = [datetime.fromisoformat(timer["due"]) for timer in found]
+        assert due == sorted(due)
         assert {f"{order}/charge-wait" for order in orders} <= {timer["timer"] for timer in found}
 
 
