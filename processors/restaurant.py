@@ -143,7 +143,7 @@ TABLE: Table[Ticket] = Table(
         Transition((TOLD, ACCEPTED, REFUSED, FINISHED), TicketReceived, None, absorb),
         Transition((TOLD, ACCEPTED, REFUSED, FINISHED), PrepareFailed, None, absorb),
         # what operators want
-        Transition((ASKED, TOLD), PrepareRetried, None, ask_again),
+        Transition((ASKED, TOLD), PrepareRetried, ASKED, ask_again),
         Transition((ASKED,), PrepareAbandoned, None, give_up),
     ),
 )
