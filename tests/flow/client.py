@@ -99,6 +99,7 @@ class Client:
         key: str | None = None,
         partition: int | None = None,
         headers: Mapping[str, str | bytes | None] | None = None,
+        timestamp_ms: int | None = None,
     ) -> None:
         """Put a record on a topic; by its key, unless told which partition."""
         await self._producer.send_and_wait(
@@ -107,6 +108,7 @@ class Client:
             key=None if key is None else key.encode(),
             partition=partition,
             headers=[(name, v.encode() if isinstance(v, str) else v) for name, v in (headers or {}).items()],
+            timestamp_ms=timestamp_ms,
         )
 
     async def charged(self, order: str, charge_id: str, amount: int = 200_00) -> httpx.Response:

@@ -2,6 +2,8 @@
 
 import base64
 import random
+import time
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import httpx
 import msgspec
 import pytest
 
+from processors.letters import KEPT_MS
 from streams.embedded.processes import Child
 from tests.flow.client import Body, Client, an_order, order_id, partition_of
 from tests.flow.reading import Following
@@ -18,6 +21,7 @@ from topics.families import DEAD_LETTERS, ORDERS, PAYMENTS
 from topics.restaurants import Restaurant
 
 SEED = 11
+HALF_AN_HOUR_MS = 30 * 60 * 1000
 
 
 async def letters(client: Client, mark: str) -> list[Body]:
@@ -91,6 +95,21 @@ async def test_a_letter_that_is_discarded_goes_nowhere(client: Client, unique: s
     replayed = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")
     assert replayed.json()["outcome"] == "ABSORBED"
     assert await letters(client, order_id(unique)) == []
+
+
+async def test_a_letter_is_forgotten_when_the_topic_keeps_it_no_longer(client: Client, unique: str) -> None:
+    now_ms, soon_ms = round(time.time() * 1000), 3000
+    await client.produce(DEAD_LETTERS, b"old", key=f"{unique}-old", timestamp_ms=now_ms - KEPT_MS + soon_ms)
+    await client.produce(DEAD_LETTERS, b"new", key=f"{unique}-new", timestamp_ms=now_ms + HALF_AN_HOUR_MS)
+    old, new = await letter_of(client, f"{unique}-old"), await letter_of(client, f"{unique}-new")
+
+    async def forgotten() -> bool:
+        return not await letters(client, f"{unique}-old")
+
+    await client.until(forgotten, "its time is over")
+    assert (await client.post(f"/v1/dead-letters/{old['letter']}/replay")).json()["outcome"] == "ABSORBED"
+    assert datetime.fromisoformat(new["at"]).timestamp() < time.time() + 1, "nobody's clock is ahead of ours"
+    assert await letters(client, f"{unique}-new")
 
 
 async def test_letters_that_there_cannot_be_are_unknown(client: Client) -> None:
