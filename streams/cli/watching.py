@@ -12,7 +12,7 @@ from typing import NamedTuple
 import httpx
 
 from streams.cli.asking import ask, refused, silent, worker_url
-from streams.cli.errors import CommandError
+from streams.cli.errors import CommandError, NoWorker
 from topics.order_updates import READER, OrderStatus, OrderUpdated
 from topics.records import Undecodable
 
@@ -49,9 +49,11 @@ def follow(order: str, tell: Callable[[OrderUpdated, str], None]) -> OrderStatus
             status = status or OrderStatus(ask(f"/v1/orders/{order}")["status"])
             if status.ended:
                 return status
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, NoWorker) as error:
             if time.monotonic() - heard > PATIENCE_S:
                 raise silent(f"{worker_url()}/v1/orders/{order}/events", error) from None
+            if isinstance(error, NoWorker) and not last_id:
+                raise  # there was none to begin with
         time.sleep(AGAIN_S)
 
 

@@ -1,6 +1,9 @@
 """An order is followed to its end, whatever cuts the stream off."""
 
 import json
+import os
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +59,26 @@ def test_a_stream_that_was_cut_off_is_taken_up_after_the_last_event(worker: Fake
     assert done.status == 0
     assert [json.loads(line)["version"] for line in done.printed.splitlines()] == [1, 2, 3]
     assert seen == ["2-2"]
+
+
+def test_while_no_worker_runs_here_an_order_that_was_followed_is_waited_for(
+    worker: FakeWorker, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = os.environ["DABBAWALA_URL"]
+    monkeypatch.setenv("DABBAWALA_DIR", str(tmp_path))
+    monkeypatch.setattr(watching, "AGAIN_S", 0.01)
+
+    def and_dies(_: Asked) -> Answer:
+        monkeypatch.delenv("DABBAWALA_URL")
+        threading.Timer(0.1, lambda: os.environ.__setitem__("DABBAWALA_URL", url)).start()
+        return stream(update(1, "CREATED"))
+
+    worker.says(PATH, and_dies, stream(update(2, "DELIVERED")))
+    assert run("orders", "watch", "my-shop:1").status == 0
+    monkeypatch.delenv("DABBAWALA_URL")
+    done = run("orders", "watch", "my-shop:1")
+    assert (done.status, done.printed) == (2, "")
+    assert "No worker runs" in done.error
 
 
 def test_an_order_that_ended_before_anybody_looked_is_at_its_end(worker: FakeWorker, run: Run) -> None:
