@@ -280,6 +280,13 @@ def test_a_call_is_made_again_or_given_up_in_somebody_s_name(worker: FakeWorker,
     assert asked.headers["idempotency-key"]
 
 
+def test_what_is_not_decided_in_time_is_told_as_noted(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/dead-letters/3/17/replay", problem(202, "")._replace(body={"letter": "3/17"}))
+    worker.says("/v1/calls/my-shop:1/charge/retry", problem(202, "")._replace(body={"call": "my-shop:1/charge"}))
+    assert "noted" in run("dead-letters", "replay", "3/17").printed
+    assert "noted" in run("calls", "retry", "my-shop:1/charge").printed
+
+
 def test_a_wish_that_is_refused_says_why(worker: FakeWorker, run: Run) -> None:
     worker.says("/v1/calls/my-shop:1/charge/retry", problem(409, "the payment is CHARGED"))
     assert run("calls", "retry", "my-shop:1/charge") == (2, "", "The payment is CHARGED.\n")
