@@ -5,7 +5,7 @@ WORKDIR /app
 COPY requirements/run.txt requirements/run.txt
 RUN pip install --no-cache-dir --require-hashes -r requirements/run.txt
 
-COPY pyproject.toml restaurants.json ./
+COPY pyproject.toml catalogue.json ./
 COPY topics topics
 COPY processors processors
 COPY streams streams

@@ -15,7 +15,7 @@ from hashlib import sha256
 import msgspec
 
 from processors.decision import Decision, Moment, Outcome, Table, Transition, absorb, refused
-from processors.geography import cell, travel_ms
+from processors.geography import cell_name, travel_ms
 from processors.parameters import Parameters
 from topics import deliveries
 from topics.dispatch import DriverAvailable, DriverGone, DriverMoved
@@ -139,7 +139,7 @@ def out_of_date(driver: Driver, event: Location, moment: Moment) -> bool:
 
 def in_new_cell(driver: Driver, event: Location, moment: Moment) -> bool:
     """in another cell"""
-    return cell(event.position, moment.parameters.dispatch_resolution) != driver.cell
+    return cell_name(event.position, moment.parameters.dispatch_resolution) != driver.cell
 
 
 def moves_eta(driver: Driver, event: Location, moment: Moment) -> bool:
@@ -372,7 +372,7 @@ def _said_ms(event: Location, moment: Moment) -> int:
 
 
 def _at(driver: Driver, position: Position, at_ms: int, moment: Moment) -> Driver:
-    where = cell(position, moment.parameters.dispatch_resolution)
+    where = cell_name(position, moment.parameters.dispatch_resolution)
     return msgspec.structs.replace(driver, position=position, located_ms=at_ms, cell=where)
 
 

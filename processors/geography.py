@@ -7,7 +7,7 @@ detour.
 from functools import lru_cache
 from math import asin, cos, radians, sin, sqrt
 
-import h3
+import h3.api.basic_int as h3
 
 from processors.parameters import Parameters
 from topics.places import Position
@@ -31,18 +31,24 @@ def travel_ms(a: Position, b: Position, parameters: Parameters) -> int:
     return parameters.duration_ms(road_m / parameters.courier_speed_m_s + parameters.handover_s)
 
 
-def cell(position: Position, resolution: int) -> str:
-    """The H3 cell a position lies in."""
-    return str(h3.latlng_to_cell(position.lat, position.lon, resolution))
+def cell(position: Position, resolution: int) -> int:
+    """The H3 cell a position lies in, as the number that it is: half the time of its name."""
+    number: int = h3.latlng_to_cell(position.lat, position.lon, resolution)
+    return number
 
 
-@lru_cache(maxsize=4096)
-def ring(centre: str, k: int) -> tuple[str, ...]:
+def cell_name(position: Position, resolution: int) -> str:
+    """The H3 cell a position lies in, as it is usually written: in hexadecimal."""
+    return str(h3.int_to_str(cell(position, resolution)))
+
+
+@lru_cache(maxsize=65_536)
+def ring(centre: int, k: int) -> tuple[int, ...]:
     """The cells ``k`` steps away from a cell."""
     return tuple(h3.grid_ring(centre, k))
 
 
-def middle(cell: str) -> Point:
+def middle(cell: int) -> Point:
     """The middle of a cell."""
     lat, lon = h3.cell_to_latlng(cell)
     return point(Position(lat, lon))

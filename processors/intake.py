@@ -1,10 +1,22 @@
-"""What is checked at the door, before an order exists and before anybody is charged."""
+"""What is checked at the door, before an order exists and before anybody is charged.
+
+Rules:
+1. An order names its restaurant's items and modifiers by their ``pos_code`` and has the menu's prices and currency.
+2. A restaurant that has no menu takes any items.
+3. It has to be open when it is to start: for a wished time, when the preparation has to start; else when the order was
+   placed.
+"""
+
+from collections.abc import Iterator
 
 import msgspec
 
+from processors import hours
+from processors.order import start_ms
+from processors.parameters import Parameters
 from topics.orders import Item, Placed
 from topics.records import epoch_ms, write
-from topics.restaurants import Restaurant
+from topics.restaurants import MenuItem, Restaurant
 
 HOUR_MS = 3_600_000
 LONGEST_AHEAD_DAYS = 30
@@ -19,24 +31,85 @@ class Problem(msgspec.Struct, frozen=True):
     detail: str
 
 
-def check(placed: Placed, restaurant: Restaurant | None, at_ms: int) -> list[Problem]:
+def check(placed: Placed, restaurant: Restaurant | None, at_ms: int, parameters: Parameters) -> list[Problem]:
     """Everything wrong with the order; ``at_ms`` is the record's own time, in milliseconds since 1970."""
     problems: list[Problem] = []
     if placed.external_id is None:
         problems.append(Problem("/external_id", "the order has no id: give an external_id"))
     if restaurant is None:
         problems.append(Problem("/restaurant", f"there is no restaurant {placed.restaurant!r}"))
+    else:
+        problems += _against_the_menu(placed, restaurant)
     if placed.total != (expected := _total(placed)):
         problems.append(Problem("/total", f"the total is {placed.total}, but {_sum(placed)} = {expected}"))
-    if placed.deliver_at is not None:
-        ahead_ms = epoch_ms(placed.deliver_at) - at_ms
-        if ahead_ms < -HOUR_MS:
-            problems.append(Problem("/deliver_at", "the wished time is more than an hour before the order"))
-        if ahead_ms > LONGEST_AHEAD_DAYS * 24 * HOUR_MS:
-            problems.append(Problem("/deliver_at", f"the wished time is more than {LONGEST_AHEAD_DAYS} days ahead"))
+    wish = list(_wish(placed, at_ms))
+    problems += wish
+    if restaurant is not None and not wish:
+        problems += _closed(placed, restaurant, at_ms, parameters)
     if (size := len(write(placed))) > LARGEST_ORDER:
         problems.append(Problem("", f"the order has {size} bytes of JSON, and may have {LARGEST_ORDER}"))
     return problems
+
+
+def _against_the_menu(placed: Placed, restaurant: Restaurant) -> Iterator[Problem]:
+    if restaurant.currency not in (None, placed.currency):
+        yield Problem("/currency", f"{restaurant.name} takes {restaurant.currency}, not {placed.currency}")
+    if not restaurant.menu:
+        return
+    codes = {item.pos_code for item in placed.items}
+    menu = {item.pos_code: item for item in restaurant.menu if item.pos_code in codes}
+    for index, item in enumerate(placed.items):
+        yield from _line(f"/items/{index}", item, menu.get(item.pos_code), restaurant)
+
+
+def _line(pointer: str, item: Item, offered: MenuItem | None, restaurant: Restaurant) -> Iterator[Problem]:
+    if not item.pos_code:
+        yield Problem(f"{pointer}/pos_code", f"the item has no pos_code: give the one on {restaurant.name}'s menu")
+    elif offered is None:
+        yield Problem(f"{pointer}/pos_code", f"{restaurant.name} has no {item.pos_code!r} on its menu")
+    else:
+        if not offered.available:
+            yield Problem(f"{pointer}/pos_code", f"{item.pos_code!r} is sold out")
+        if item.unit_price != offered.unit_price:
+            yield Problem(f"{pointer}/unit_price", _price(item.pos_code, item.unit_price, offered.unit_price))
+        yield from _modifiers(f"{pointer}/modifiers", item, offered)
+
+
+def _modifiers(pointer: str, item: Item, offered: MenuItem) -> Iterator[Problem]:
+    prices = {modifier.pos_code: modifier.price for modifier in offered.modifiers}
+    seen: set[str] = set()
+    for index, modifier in enumerate(item.modifiers):
+        code = modifier.pos_code
+        if code not in prices:
+            yield Problem(f"{pointer}/{index}/pos_code", f"{offered.pos_code!r} has no modifier {code!r} on the menu")
+        elif code in seen:
+            yield Problem(f"{pointer}/{index}/pos_code", f"the modifier {code!r} is there already")
+        elif modifier.price != prices[code]:
+            yield Problem(f"{pointer}/{index}/price", _price(code, modifier.price, prices[code]))
+        seen.add(code)
+
+
+def _price(code: str, said: int, price: int) -> str:
+    return f"the price of {code!r} is {price} on the menu, not {said}"
+
+
+def _wish(placed: Placed, at_ms: int) -> Iterator[Problem]:
+    """What is wrong with the time it is wished for."""
+    if placed.deliver_at is None:
+        return
+    ahead_ms = epoch_ms(placed.deliver_at) - at_ms
+    if ahead_ms < -HOUR_MS:
+        yield Problem("/deliver_at", "the wished time is more than an hour before the order")
+    if ahead_ms > LONGEST_AHEAD_DAYS * 24 * HOUR_MS:
+        yield Problem("/deliver_at", f"the wished time is more than {LONGEST_AHEAD_DAYS} days ahead")
+
+
+def _closed(placed: Placed, restaurant: Restaurant, at_ms: int, parameters: Parameters) -> Iterator[Problem]:
+    starts_ms = max(at_ms, start_ms(placed, restaurant, at_ms, parameters))
+    if hours.is_open(restaurant, starts_ms):
+        return
+    pointer, when = ("/restaurant", "") if placed.deliver_at is None else ("/deliver_at", "when it has to start, ")
+    yield Problem(pointer, f"{restaurant.name} is closed {when}on {hours.describe(restaurant, starts_ms)}")
 
 
 def _line_total(item: Item) -> int:

@@ -43,8 +43,10 @@ from processors.events import (
 from processors.geography import travel_ms
 from processors.parameters import Parameters
 from topics.order_updates import Attention, OrderStatus, OrderUpdated
+from topics.orders import Placed
 from topics.places import Position
 from topics.records import epoch_ms, instant
+from topics.restaurants import Restaurant
 
 LONGEST_TEXT = 200
 """Of ``topics.orders.Text``."""
@@ -202,8 +204,7 @@ def create(_: None, event: OrderPlaced, moment: Moment) -> Decision[Order]:
     placed_ms = now_ms if placed.at is None else epoch_ms(placed.at)
     preparation = parameters.duration_ms(restaurant.preparation_s)
     travel = travel_ms(restaurant.position, placed.customer.position, parameters)
-    wished_ms = placed_ms if placed.deliver_at is None else epoch_ms(placed.deliver_at)
-    start_ms = placed_ms if placed.deliver_at is None else wished_ms - preparation - travel
+    start = start_ms(placed, restaurant, placed_ms, parameters)
     order = Order(
         id=placed.key,
         stage=Stage.CREATED,
@@ -217,8 +218,8 @@ def create(_: None, event: OrderPlaced, moment: Moment) -> Decision[Order]:
         dropoff=placed.customer.position,
         preparation_ms=preparation,
         travel_ms=travel,
-        start_ms=start_ms,
-        eta_ms=max(start_ms, now_ms) + preparation + travel,
+        start_ms=start,
+        eta_ms=max(start, now_ms) + preparation + travel,
     )
     return Decision(state=order, tell=(PaymentDue(order.id, placed.total, placed.currency),))
 
@@ -381,6 +382,14 @@ def _enter(
     concerns = after.concerns if before is None else _without(after, _wait_name(before))
     entered = msgspec.structs.replace(after, timer=timer, concerns=concerns, waits_since_ms=moment.now_ms)
     return entered, tuple(timers)
+
+
+def start_ms(placed: Placed, restaurant: Restaurant, placed_ms: int, parameters: Parameters) -> int:
+    """When the restaurant is to be asked, in milliseconds since 1970; in the past: at once."""
+    if placed.deliver_at is None:
+        return placed_ms
+    travel = travel_ms(restaurant.position, placed.customer.position, parameters)
+    return epoch_ms(placed.deliver_at) - parameters.duration_ms(restaurant.preparation_s) - travel
 
 
 def _wait_name(order: Order) -> str:

@@ -1,16 +1,17 @@
 """Who waits where, in memory: how dispatch finds the nearest driver and the oldest delivery.
 
 Drivers are found by H3 cell. A search looks at the cell of the pickup, then at the ring around it, and so on, until no
-ring can hold anybody nearer than who was found. Where drivers are few and far between that would be many empty rings:
-once it has looked at more cells than there are drivers' cells, it goes through those instead, the nearest first. So a
-match costs as much with ten drivers as with sixty thousand, and it is exact.
+ring can hold anybody nearer than who was found. How large the cells are follows from how many wait: where many drivers
+share a cell, all are sorted into smaller ones, where hardly two do, into larger ones. And once a search has looked at
+more cells than there are drivers' cells, it goes through those instead, the nearest first. So a match costs little more
+with a hundred thousand drivers than with ten, and it is exact.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from heapq import heapify, heappop
 from itertools import count
-from math import sqrt
+from math import inf, sqrt
 from typing import NamedTuple
 
 from processors.dispatch import PendingDelivery, Row, WaitingDriver, decode_row, kind_of
@@ -29,6 +30,15 @@ from processors.geography import (
 from topics.identity import owner_of
 from topics.places import Position
 
+CROWDED = 4.0
+"""Drivers a cell, on average, from which on smaller cells are used. One step of H3 divides a cell by seven: between
+this and `LONELY` there is room for it, so that nobody is sorted to and fro."""
+LONELY = 1.15
+FEW_CELLS = 16
+"""So few are gone through faster than rings are looked up."""
+COARSEST, FINEST = 3, 13
+"""H3 resolutions: cells of 69 km and of 4 m edge."""
+
 
 class Found(NamedTuple):
     """A driver, compared by distance first, then by id."""
@@ -44,8 +54,8 @@ class Cell:
 
     __slots__ = ("drivers", "middle")
 
-    def __init__(self, name: str) -> None:
-        self.middle = middle(name)
+    def __init__(self, number: int) -> None:
+        self.middle = middle(number)
         self.drivers: dict[str, tuple[Point, WaitingDriver]] = {}
 
 
@@ -54,8 +64,8 @@ class Region:
 
     def __init__(self, resolution: int) -> None:
         self._resolution = resolution
-        self._cells: dict[str, Cell] = {}
-        self._cell_of: dict[str, str] = {}
+        self._cells: dict[int, Cell] = {}
+        self._cell_of: dict[str, int] = {}
         self._pending: dict[str, PendingDelivery] = {}
         self._oldest_first: list[str] = []
 
@@ -74,7 +84,10 @@ class Region:
 
     def nearest(self, position: Position, hidden: Collection[str]) -> Found | None:
         """The nearest driver whose row is not hidden."""
-        here, centre, best, looked = point(position), cell(position, self._resolution), None, 0
+        here = point(position)
+        if len(self._cells) <= FEW_CELLS:
+            return self._nearest_of_all(here, hidden)
+        centre, best, looked = cell(position, self._resolution), None, 0
         for k in count():
             if best is not None and best.distance < chord_squared_of(ring_at_least_m(k, self._resolution)):
                 return best
@@ -99,40 +112,62 @@ class Region:
     def _nearest_of_all(self, here: Point, hidden: Collection[str]) -> Found | None:
         """By drivers' cells, the nearest first, until no cell can hold anybody nearer than who was found."""
         radius = radius_at_most_m(self._resolution) / EARTH_RADIUS_M
-        cells = [(sqrt(chord_squared(here, one.middle)), name) for name, one in self._cells.items()]
+        cells = [(sqrt(chord_squared(here, one.middle)), number) for number, one in self._cells.items()]
         heapify(cells)
         best: Found | None = None
         while cells:
-            distance, name = heappop(cells)
+            distance, number = heappop(cells)
             if best is not None and sqrt(best.distance) < distance - radius:
                 break
-            best = _nearer(best, self._nearest_in((name,), here, hidden))
+            best = _nearer(best, self._nearest_in((number,), here, hidden))
         return best
 
-    def _nearest_in(self, cells: Iterable[str], here: Point, hidden: Collection[str]) -> Found | None:
-        occupied = (self._cells[name] for name in cells if name in self._cells)
-        found = (
-            Found(chord_squared(here, there), row.driver, row)
-            for one in occupied
-            for key, (there, row) in one.drivers.items()
-            if key not in hidden
-        )
-        return min(found, default=None)
+    def _nearest_in(self, cells: Iterable[int], here: Point, hidden: Collection[str]) -> Found | None:
+        best, least, (x, y, z) = None, inf, here
+        for number in cells:
+            if number not in self._cells:
+                continue
+            for key, (there, row) in self._cells[number].drivers.items():
+                # chord_squared, by hand: this is the innermost loop of a match
+                dx, dy, dz = x - there[0], y - there[1], z - there[2]
+                distance = dx * dx + dy * dy + dz * dz
+                if distance <= least and key not in hidden:
+                    best, least = _nearer(best, Found(distance, row.driver, row)), distance
+        return best
 
     def _add_driver(self, key: str, row: WaitingDriver) -> None:
-        name = self._cell_of[key] = cell(row.position, self._resolution)
-        if name not in self._cells:
-            self._cells[name] = Cell(name)
-        self._cells[name].drivers[key] = point(row.position), row
+        self._sort_in(key, point(row.position), row)
+        self._fit_cells()
 
     def _remove_driver(self, key: str) -> None:
-        name = self._cell_of.pop(key, None)
-        if name is None:
+        number = self._cell_of.pop(key, None)
+        if number is None:
             return
-        drivers = self._cells[name].drivers
+        drivers = self._cells[number].drivers
         del drivers[key]
         if not drivers:
-            del self._cells[name]
+            del self._cells[number]
+        self._fit_cells()
+
+    def _sort_in(self, key: str, there: Point, row: WaitingDriver) -> None:
+        number = self._cell_of[key] = cell(row.position, self._resolution)
+        if number not in self._cells:
+            self._cells[number] = Cell(number)
+        self._cells[number].drivers[key] = there, row
+
+    def _fit_cells(self) -> None:
+        """Choose another resolution where the number of drivers wants it: seldom, a step is a factor of seven."""
+        drivers, cells = len(self._cell_of), len(self._cells)
+        if drivers > max(CROWDED * cells, FEW_CELLS) and self._resolution < FINEST:
+            self._sort_anew(self._resolution + 1)
+        elif cells > FEW_CELLS and drivers < LONELY * cells and self._resolution > COARSEST:
+            self._sort_anew(self._resolution - 1)
+
+    def _sort_anew(self, resolution: int) -> None:
+        cells, self._cells, self._resolution = self._cells, {}, resolution
+        for one in cells.values():
+            for key, (there, row) in one.drivers.items():
+                self._sort_in(key, there, row)
 
 
 class DispatchIndex:
@@ -146,7 +181,7 @@ class DispatchIndex:
     """
 
     def __init__(self, resolution: int) -> None:
-        """``resolution``: of the H3 cells."""
+        """``resolution``: of the H3 cells to begin with."""
         self._resolution = resolution
         self._committed: dict[str, Region] = {}
         self._fresh: dict[str, Region] = {}

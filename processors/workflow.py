@@ -124,7 +124,7 @@ def _place(
     if workflow.order is None:
         at_ms = _placed_ms(placed, now_ms)
         placed = msgspec.structs.replace(placed, at=instant(at_ms))
-        if problems := check(placed, restaurant, at_ms):
+        if problems := check(placed, restaurant, at_ms, parameters):
             reason = "; ".join(": ".join(filter(None, (problem.pointer, problem.detail))) for problem in problems)
             return Step(outcome=Outcome.REFUSED, reason=reason, problems=tuple(problems), workflow=workflow)
         workflow = msgspec.structs.replace(workflow, placed=placed)

@@ -1,6 +1,6 @@
 """The small city that the simulators share: two quarters of Mumbai, their restaurants, menus, customers and orders.
 
-    python -m simulators.city --pos-url http://127.0.0.1:5050 > restaurants.json
+    python -m simulators.city --pos-url http://127.0.0.1:5050 > catalogue.json
 
 The restaurants, people and streets are made up. Prices are in paise (INR) and include tax.
 """
@@ -17,9 +17,10 @@ from simulators.command import url
 from simulators.streets import moved
 from topics.orders import Customer, Fee, Item, Modifier, Placed
 from topics.places import Position
-from topics.restaurants import Restaurant
+from topics.restaurants import MenuItem, MenuModifier, Restaurant
 
 CURRENCY = "INR"
+TIME_ZONE = "Asia/Kolkata"
 PROVIDER = "tiffin-express"
 DRIVING_MPS = 5.0
 """A scooter in the city's traffic, metres a second."""
@@ -58,9 +59,15 @@ class Product(NamedTuple):
     price: int
     extras: tuple[Modifier, ...] = ()
 
+    def record(self) -> MenuItem:
+        """What the menu on the topic says of it."""
+        extras = tuple(MenuModifier(pos_code=each.pos_code, name=each.name, price=each.price) for each in self.extras)
+        return MenuItem(pos_code=self.code, name=self.name, unit_price=self.price, modifiers=extras)
+
 
 class Kitchen(NamedTuple):
-    """A restaurant: at a crossing of its region, with a menu, and the seconds it takes to prepare an order."""
+    """A restaurant: at a crossing of its region, with a menu, and the seconds it takes to prepare an order. It is
+    always open."""
 
     id: str
     name: str
@@ -84,6 +91,9 @@ class Kitchen(NamedTuple):
             position=self.position,
             pos_url=f"{pos_url}/restaurants/{self.id}",
             preparation_s=self.preparation_s,
+            time_zone=TIME_ZONE,
+            currency=CURRENCY,
+            menu=tuple(product.record() for product in self.menu),
         )
 
 
@@ -94,6 +104,8 @@ REGIONS = (FORT, DADAR)
 _CHEESE = Modifier(name="Extra cheese", pos_code="X-CHEESE", price=40_00)
 _GHEE = Modifier(name="With ghee", pos_code="X-GHEE", price=15_00)
 _SPICY = Modifier(name="Extra spicy", pos_code="X-SPICY", price=0)
+_LARGE = Modifier(name="Large", pos_code="X-LARGE", price=60_00)
+_NO_ONION = Modifier(name="No onion, no garlic", pos_code="X-JAIN", price=0)
 
 KITCHENS: Mapping[str, Kitchen] = {
     kitchen.id: kitchen
@@ -110,6 +122,10 @@ KITCHENS: Mapping[str, Kitchen] = {
                 Product("LT-02", "Rajma rice box", 140_00, (_GHEE,)),
                 Product("LT-03", "Puran poli, two", 90_00, (_GHEE,)),
                 Product("LT-04", "Buttermilk", 40_00),
+                Product("LT-05", "Aloo gobi with three chapatis", 150_00, (_GHEE, _SPICY, _NO_ONION)),
+                Product("LT-06", "Dal khichdi", 130_00, (_GHEE, _NO_ONION)),
+                Product("LT-07", "Kothimbir vadi, six", 110_00, (_SPICY,)),
+                Product("LT-08", "Shrikhand", 85_00),
             ),
         ),
         Kitchen(
@@ -124,6 +140,10 @@ KITCHENS: Mapping[str, Kitchen] = {
                 Product("BS-02", "Pizza Paneer Tikka", 390_00, (_CHEESE, _SPICY)),
                 Product("BS-03", "Garlic bread", 150_00, (_CHEESE,)),
                 Product("BS-04", "Fresh lime soda", 80_00),
+                Product("BS-05", "Pizza Four Cheeses", 450_00, (_LARGE,)),
+                Product("BS-06", "Pizza Garden", 360_00, (_CHEESE, _LARGE, _NO_ONION)),
+                Product("BS-07", "Penne arrabbiata", 340_00, (_CHEESE, _SPICY)),
+                Product("BS-08", "Tiramisu", 220_00),
             ),
         ),
         Kitchen(
@@ -137,6 +157,10 @@ KITCHENS: Mapping[str, Kitchen] = {
                 Product("HS-01", "Maki, eight pieces", 420_00, (_SPICY,)),
                 Product("HS-02", "Salmon nigiri, six pieces", 640_00),
                 Product("HS-03", "Miso soup", 160_00),
+                Product("HS-04", "Cucumber maki, eight pieces", 300_00, (_SPICY,)),
+                Product("HS-05", "Prawn tempura", 580_00, (_SPICY,)),
+                Product("HS-06", "Vegetable udon", 440_00, (_LARGE, _SPICY)),
+                Product("HS-07", "Matcha mochi, three", 260_00),
             ),
         ),
         Kitchen(
@@ -151,6 +175,11 @@ KITCHENS: Mapping[str, Kitchen] = {
                 Product("MD-02", "Idli, four", 80_00, (_GHEE,)),
                 Product("MD-03", "Medu vada, two", 75_00),
                 Product("MD-04", "Filter coffee", 45_00),
+                Product("MD-05", "Mysore masala dosa", 140_00, (_GHEE, _SPICY)),
+                Product("MD-06", "Onion uttapam", 125_00, (_CHEESE, _SPICY)),
+                Product("MD-07", "Rava dosa", 130_00, (_GHEE,)),
+                Product("MD-08", "Pongal", 95_00, (_GHEE,)),
+                Product("MD-09", "Kesari", 60_00),
             ),
         ),
         Kitchen(
@@ -165,6 +194,10 @@ KITCHENS: Mapping[str, Kitchen] = {
                 Product("SB-02", "Potato burger", 190_00, (_CHEESE, _SPICY)),
                 Product("SB-03", "Masala fries", 120_00, (_CHEESE,)),
                 Product("SB-04", "Mango shake", 140_00),
+                Product("SB-05", "Paneer burger", 230_00, (_CHEESE, _SPICY)),
+                Product("SB-06", "Fish burger", 290_00, (_CHEESE, _LARGE)),
+                Product("SB-07", "Onion rings", 130_00),
+                Product("SB-08", "Cold coffee", 120_00, (_LARGE,)),
             ),
         ),
         Kitchen(
@@ -178,6 +211,11 @@ KITCHENS: Mapping[str, Kitchen] = {
                 Product("HC-01", "Vada pav, two", 60_00, (_CHEESE, _SPICY)),
                 Product("HC-02", "Pav bhaji", 150_00, (_CHEESE, _SPICY)),
                 Product("HC-03", "Sev puri", 80_00, (_SPICY,)),
+                Product("HC-04", "Pani puri, eight", 60_00, (_SPICY,)),
+                Product("HC-05", "Ragda pattice", 95_00, (_SPICY, _NO_ONION)),
+                Product("HC-06", "Dabeli, two", 70_00, (_CHEESE,)),
+                Product("HC-07", "Misal pav", 120_00, (_SPICY,)),
+                Product("HC-08", "Cutting chai", 20_00),
             ),
         ),
     )

@@ -11,9 +11,9 @@ import faust
 
 from processors.parameters import Parameters
 from streams.calls.performer import HttpPerformer
+from streams.catalogue import HELP, Catalogue, RestaurantTopic
 from streams.engine import Engine, EngineSettings, exactly_once
 from streams.problems import problem_middleware
-from streams.restaurants import Restaurants
 from streams.settings import Settings, WrongSetting
 from topics import families
 from topics.families import Family, topic_name
@@ -24,12 +24,12 @@ AGENTS = 8
 
 
 class OrderEngine(Engine):
-    """The engine, with what this app needs before it consumes anything: the restaurants."""
+    """The engine, with what this app needs before it consumes anything: the catalogue."""
 
     async def prepare(self) -> None:
-        """Create or check the topics, then read the restaurants."""
+        """Create or check the topics, then read the catalogue."""
         await super().prepare()
-        await restaurants.start(self.client_settings)
+        await catalogue.start(self.client_settings)
 
 
 def topic_of(family: Family) -> str:
@@ -73,15 +73,24 @@ engine = OrderEngine(
 )
 orders, payments, pos, deliveries, dispatch, drivers, locations, dead_letters = map(_source, families.SOURCES)
 order_updates = engine.sink(topic_of(families.ORDER_UPDATES), config=families.ORDER_UPDATES.config)
-engine.sink(topic_of(families.RESTAURANTS), config=families.RESTAURANTS.config)
-restaurants = Restaurants(topic_of(families.RESTAURANTS), settings.partitions, settings.restaurants)
+restaurants = RestaurantTopic(
+    engine.sink(topic_of(families.RESTAURANTS), config=families.RESTAURANTS.config),
+    settings.partitions,
+    engine.partition_of,
+)
+catalogue = Catalogue(
+    # the host says nothing, but Faust takes a URL without one for none at all
+    app.Table("restaurants", store="memory://here", changelog_topic=app.topic(restaurants.name), help=HELP),
+    restaurants,
+    settings.catalogue,
+)
 engine.performer = performer = HttpPerformer(settings.payment_url, settings.payment_provider, public_url)
 
 
 @app.on_before_shutdown.connect
 async def _let_go(*_: Any, **__: Any) -> None:
     """Close what has connections of its own."""
-    await restaurants.stop()
+    await catalogue.stop()
     await performer.close()
 
 

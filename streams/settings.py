@@ -11,6 +11,8 @@ from typing import TypeVar
 import msgspec
 
 T = TypeVar("T")
+CATALOGUE = Path("catalogue.json")
+"""The restaurants of the simulated city."""
 
 
 class WrongSetting(ValueError):
@@ -36,7 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     payment_url: str
     public_url: str | None
     """Where payment providers and restaurants reach the web views; None: the worker's own address."""
-    restaurants: Path
+    catalogue: Path | None
+    """The restaurants that a worker writes to their topic at its start; None: none, they come from elsewhere."""
     speed_up: float
     """How much faster than the real world the simulated one is; divides waits and travel times. 0: no time at all."""
 
@@ -57,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
             payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),
-            restaurants=Path(variables.get("DABBAWALA_RESTAURANTS", "restaurants.json")),
+            catalogue=_file(variables, "DABBAWALA_CATALOGUE", CATALOGUE),
             speed_up=_number(variables, "DABBAWALA_SPEED_UP", 1.0, 0.0, 1e6, float),
         )
 
@@ -92,6 +95,14 @@ def _word(variables: Mapping[str, str], name: str, default: str) -> str:
     if not value or not all(letter.isalnum() or letter in "._-" for letter in value):
         raise WrongSetting(f"{name}={value!r}: it must be letters, digits, dots, dashes and underscores")
     return value
+
+
+def _file(variables: Mapping[str, str], name: str, default: Path) -> Path | None:
+    """An empty name stands for no file."""
+    value = variables.get(name)
+    if value is None:
+        return default
+    return Path(value) if value else None
 
 
 def _url(variables: Mapping[str, str], name: str, default: U) -> str | U:

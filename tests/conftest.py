@@ -24,7 +24,12 @@ settings.register_profile("dabbawala", deadline=None, print_blob=True)
 settings.load_profile("dabbawala")
 
 
-OWN_STACK = ("tests/flow/test_kills.py", "tests/flow/test_operations.py", "tests/flow/test_workers.py")
+OWN_STACK = (
+    "tests/flow/test_catalogue.py",
+    "tests/flow/test_kills.py",
+    "tests/flow/test_operations.py",
+    "tests/flow/test_workers.py",
+)
 """The files of `tests/flow` whose tests share a stack among themselves; those of the others share one together."""
 
 

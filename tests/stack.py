@@ -22,6 +22,8 @@ FAUST = str(Path(sys.executable).parent / "faust")
 POLL_S = 0.05
 FIRST_PORT = 20_000
 SEED = "7"
+TAKES_ANYTHING = "lakshmi-tiffin"
+"""The restaurant of the city that tests order by hand from: it has no menu here."""
 
 
 class Stack:
@@ -52,7 +54,7 @@ class Stack:
             "DABBAWALA_COMMIT_GAP_MS": "0",
             "DABBAWALA_SPEED_UP": str(speed),
             "DABBAWALA_PAYMENT_URL": f"http://127.0.0.1:{self._payment_port}",
-            "DABBAWALA_RESTAURANTS": str(self._restaurants(kitchens)),
+            "DABBAWALA_CATALOGUE": str(self._catalogue(kitchens)),
             "PYTHONPATH": str(ROOT),
         }
 
@@ -65,11 +67,11 @@ class Stack:
         """A worker's, as it has written it down."""
         return (self.directory / f"worker-{number}" / "url").read_text().strip()
 
-    def start_worker(self, number: int = 1, *, wait: bool = True, **more: str) -> Child:
+    def start_worker(self, number: int = 1, *, wait: bool = True, app: str = "streams.app", **more: str) -> Child:
         """A worker, ready unless told not to `wait`; `more`: of its environment. The first one's port is ours, so that
-        stacks beside each other do not race for one."""
+        stacks beside each other do not race for one. `app`: another module that has the app."""
         port = ["--web-port", str(self._worker_port)] if number == 1 else []
-        command = [FAUST, "-A", "streams.app", "worker", "-l", "info", *port]
+        command = [FAUST, "-A", app, "worker", "-l", "info", *port]
         child = self._supervisor.start(
             f"worker-{number}", command, environment={**self.environment, **more}, wait=False
         )
@@ -159,13 +161,17 @@ class Stack:
         pid = (self.directory / f"worker-{number}" / "pid").read_text().strip()
         return pid == str(child.pid) and httpx.get(f"{self.url_of(number)}/readyz", timeout=2).status_code == 200
 
-    def _restaurants(self, kitchens: Sequence[Restaurant]) -> Path:
-        city = msgspec.json.decode((ROOT / "restaurants.json").read_bytes(), type=list[Restaurant])
+    def _catalogue(self, kitchens: Sequence[Restaurant]) -> Path:
+        city = msgspec.json.decode((ROOT / "catalogue.json").read_bytes(), type=list[Restaurant])
         moved = [
-            msgspec.structs.replace(r, pos_url=f"http://127.0.0.1:{self._pos_port}/restaurants/{r.restaurant}")
+            msgspec.structs.replace(
+                r,
+                pos_url=f"http://127.0.0.1:{self._pos_port}/restaurants/{r.restaurant}",
+                menu=() if r.restaurant == TAKES_ANYTHING else r.menu,
+            )
             for r in city
         ]
-        file = self.directory / "restaurants.json"
+        file = self.directory / "catalogue.json"
         file.write_bytes(msgspec.json.encode([*moved, *kitchens]))
         return file
 

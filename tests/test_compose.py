@@ -146,7 +146,7 @@ def test_compose_takes_the_file() -> None:
 def test_everything_that_a_whole_installation_needs_has_a_service(compose: dict[str, Any]) -> None:
     assert compose["services"].keys() == {
         "kafka",
-        "restaurants",
+        "catalogue",
         "topics",
         "worker",
         "payment",
@@ -174,7 +174,7 @@ def test_services_call_each_other_by_names_and_ports_that_are_served(compose: di
 
 
 def test_every_service_of_ours_has_a_command_that_is_tried_here(compose: dict[str, Any]) -> None:
-    tried = {"restaurants", "topics", "worker", *SERVED, *CALLING}
+    tried = {"catalogue", "topics", "worker", *SERVED, *CALLING}
     assert services(compose).keys() == tried
 
 
@@ -182,11 +182,11 @@ SERVED = {"payment": "5060", "pos": "5050"}
 CALLING = ("drivers", "provider")
 
 
-def test_the_restaurants_are_written_as_the_worker_reads_them(compose: dict[str, Any], image: Image) -> None:
-    service = services(compose)["restaurants"]
+def test_the_catalogue_is_written_as_the_worker_reads_it(compose: dict[str, Any], image: Image) -> None:
+    service = services(compose)["catalogue"]
     told = image.run(service)
     assert (told.returncode, told.stderr) == (0, "")
-    written = yaml.safe_load((image.data / "restaurants.json").read_text())
+    written = yaml.safe_load((image.data / "catalogue.json").read_text())
     assert {each["pos_url"].partition("/restaurants/")[0] for each in written} == {"http://pos:5050"}
 
 
@@ -198,7 +198,7 @@ def test_the_topics_are_made(compose: dict[str, Any], image: Image, unique: str)
 
 
 def test_the_worker_starts_and_its_health_is_seen(compose: dict[str, Any], image: Image) -> None:
-    assert image.run(services(compose)["restaurants"]).returncode == 0
+    assert image.run(services(compose)["catalogue"]).returncode == 0
     worker, port = services(compose)["worker"], free_port()
     command = image.command(worker, **{"6066": port})
     command = [*command[: command.index("--web-host")], "--web-host", "127.0.0.1"]

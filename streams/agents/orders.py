@@ -4,7 +4,7 @@ import msgspec
 
 from streams import workflow
 from streams.agents.intake import decoded, from_here
-from streams.app import engine, restaurants
+from streams.app import catalogue, engine
 from streams.app import orders as topic
 from streams.engine import Record, Refuse, Task
 from topics.identity import external_id_of
@@ -21,7 +21,7 @@ def orders(task: Task, record: Record) -> None:
     if isinstance(event, Placed):
         event = _complete(event, record)
     if from_here(task, record, event.key):
-        restaurant = restaurants.get(event.restaurant) if isinstance(event, Placed) else None
+        restaurant = catalogue.get(event.restaurant) if isinstance(event, Placed) else None
         workflow.apply(task, event.key, event, record, restaurant)
 
 

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, NoReturn
 
 from faust.cli.base import AppCommand
 
+from streams.catalogue_file import WrongCatalogue
 from streams.cli.errors import USAGE, CommandError
 from streams.embedded.errors import SetUpError
-from streams.restaurants import WrongRestaurants
 
-SENTENCES = (CommandError, SetUpError, WrongRestaurants)
+SENTENCES = (CommandError, SetUpError, WrongCatalogue)
 """Errors whose message is meant for the person at the keyboard."""
 
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "timers": "streams.cli.timers:timers",
     "calls": "streams.cli.calls:calls",
     "tasks": "streams.cli.tasks:tasks",
+    "catalogue": "streams.cli.catalogue:catalogue",
     "dead-letters": "streams.cli.dead_letters:dead_letters",
 }
 """Name -> module:command. None of these modules imports Faust before it is needed: a command has to start at once."""

@@ -55,4 +55,10 @@ DRIVER = Id(
     "up to 64 letters, digits, dots, dashes and underscores",
     _listed("/v1/drivers", "drivers", "driver"),
 )
+RESTAURANT = Id(
+    "a restaurant",
+    PartyId,
+    "up to 64 letters, digits, dots, dashes and underscores",
+    _listed("/v1/restaurants", "restaurants", "id"),
+)
 REGION = Id("a region", PartyId, "up to 64 letters, digits, dots, dashes and underscores", lambda _: [])

@@ -12,10 +12,10 @@ from mode import ServiceT
 from yarl import URL
 
 from streams.app import app, settings
+from streams.catalogue_file import read_catalogue
 from streams.cli.command import SENTENCES, fail
 from streams.cli.kafka import find_kafka, use_kafka
 from streams.embedded.slots import Slot, take_worker_slot
-from streams.restaurants import load
 
 
 class worker(faust.cli.worker.worker):
@@ -34,7 +34,8 @@ class worker(faust.cli.worker.worker):
     ) -> ServiceT:
         """The app, told where its Kafka and its place are."""
         try:
-            load(settings.restaurants)
+            if settings.catalogue is not None:
+                read_catalogue(settings.catalogue)
             use_kafka(find_kafka(settings, self.say))
             self.slot = take_worker_slot(settings.directory, port=web_port, host=web_host)
         except SENTENCES as error:

@@ -18,16 +18,16 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from streams.catalogue_file import WrongCatalogue, read_catalogue
 from streams.embedded.errors import SetUpError
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.ports import is_free
 from streams.embedded.processes import Child, Supervisor
 from streams.embedded.screen import Orders, Screen
-from streams.settings import Settings, WrongSetting
+from streams.settings import CATALOGUE, Settings, WrongSetting
 from topics.families import ORDER_UPDATES, topic_name
 from topics.order_updates import READER, OrderStatus
 from topics.records import Undecodable
-from topics.restaurants import Restaurant
 
 SPEED = 30.0
 RATE = 1.0
@@ -62,12 +62,11 @@ class Demo:
         supervisor = stack.enter_context(Supervisor(self._directory / "logs"))
         bootstrap = self._settings.bootstrap_servers or self._start_kafka(supervisor, stack)
         payment, pos = _free_port(FIRST_PAYMENT_PORT), _free_port(FIRST_POS_PORT)
-        restaurants = self._restaurants(pos)
         self._world = {
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "DABBAWALA_DIR": str(self._directory),
             "DABBAWALA_SPEED_UP": str(self._speed),
-            "DABBAWALA_RESTAURANTS": str(restaurants),
+            "DABBAWALA_CATALOGUE": str(self._catalogue(pos)),
             "DABBAWALA_PAYMENT_URL": f"http://127.0.0.1:{payment}",
             "DABBAWALA_REPLICATION_FACTOR": str(self._settings.replication_factor),
             "DABBAWALA_COMMIT_GAP_MS": str(self._settings.commit_gap_ms),
@@ -146,14 +145,15 @@ class Demo:
                 supervisor.adopt(process.pid)
         return bootstrap
 
-    def _restaurants(self, pos_port: int) -> Path:
+    def _catalogue(self, pos_port: int) -> Path:
         """The city's restaurants, whose points of sale listen on the port that was free."""
-        found = msgspec.json.decode(self._settings.restaurants.read_bytes(), type=list[Restaurant])
+        found = read_catalogue(self._settings.catalogue or CATALOGUE)
         moved = [
             msgspec.structs.replace(r, pos_url=f"http://127.0.0.1:{pos_port}/restaurants/{r.restaurant}") for r in found
         ]
         self._screen.names = {restaurant.restaurant: restaurant.name for restaurant in found}
-        file = self._directory / "restaurants.json"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        file = self._directory / "catalogue.json"
         file.write_bytes(msgspec.json.encode(moved))
         return file
 
@@ -233,7 +233,7 @@ def main() -> int:
     except KeyboardInterrupt:
         screen.say("Everything has been stopped.")
         return 128 + signal.SIGINT if "--orders" in sys.argv else os.EX_OK
-    except (SetUpError, WrongSetting, KafkaError, OSError) as error:
+    except (SetUpError, WrongSetting, WrongCatalogue, KafkaError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -50,19 +50,19 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self.positions or self.outputs or any(self.rows.values()))
 
-    def put(self, table: str, key: bytes, value: bytes | None) -> None:
+    def put(self, table: str, key: bytes, value: bytes | None, size: int) -> None:
+        """``size``: of key and value, in bytes."""
         rows = self.rows[table]
         self._log.append((rows, key, rows.get(key, MISSING)))
         rows[key] = value
-        self.bytes += len(key) + len(value or b"")
+        self.bytes += size
 
-    def emit(self, topic: str, partition: int, record: Outgoing) -> None:
+    def emit(self, topic: str, partition: int, record: Outgoing, size: int) -> None:
+        """``size``: of key, value and headers, in bytes."""
         records = self.outputs[topic, partition]
         self._log.append(records)
         records.append(record)
-        key, value, headers = record
-        self.bytes += len(key or b"") + len(value or b"")
-        self.bytes += sum(len(name) + len(content or b"") for name, content in headers)
+        self.bytes += size
 
     def note_positions(self, table: str) -> None:
         """Make the positions rows of this table, for the commit."""

@@ -204,8 +204,10 @@ class Task:
         """Write a row; ``value`` None deletes it. ``ValueError`` for a row that no changelog record can hold."""
         if key.startswith(RESERVED_PREFIX):
             raise ValueError(f"{table}: a row's key must not start with {RESERVED_PREFIX!r}")
-        self._refuse_oversize(f"a row of {table}", len(key) + len(value or b""))
-        self.pending.put(table, key, value)
+        size = len(key) + len(value or b"")
+        if size > MAX_RECORD_BYTES:
+            raise _oversize(f"a row of {table}", size)
+        self.pending.put(table, key, value, size)
 
     def emit(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header] = ()) -> None:
         """Produce a record with the commit. ``ValueError`` for a topic that was not declared, or too large a record."""
@@ -213,10 +215,11 @@ class Task:
         if partitions is None:
             raise ValueError(f"nothing is known of the topic {topic!r}: declare it with engine.sink({topic!r})")
         size = len(key or b"") + len(value or b"")
-        if headers:
-            size += sum(len(name) + len(content or b"") for name, content in headers)
-        self._refuse_oversize(f"a record for {topic}", size)
-        self.pending.emit(topic, self._core.partitioner(key or b"", partitions), (key, value, headers))
+        for name, content in headers:
+            size += len(name) + len(content or b"")
+        if size > MAX_RECORD_BYTES:
+            raise _oversize(f"a record for {topic}", size)
+        self.pending.emit(topic, self._core.partitioner(key or b"", partitions), (key, value, headers), size)
 
     def set_timer(self, due_ms: int, timer_id: bytes, payload: bytes) -> None:
         """Have ``on_timer`` called at ``due_ms``, once. (due_ms, timer_id) names it: a timer set again is replaced."""
@@ -230,9 +233,9 @@ class Task:
         if self._core.performer is None:
             raise ValueError("nobody performs calls: set engine.performer")
         row = encode_call(Call(request, due_ms=self.now_ms))
-        self._refuse_oversize(
-            "a call, with room for what its attempts come to,", len(call_id) + len(row) + GROWTH_BYTES
-        )
+        size = len(call_id) + len(row) + GROWTH_BYTES
+        if size > MAX_RECORD_BYTES:
+            raise _oversize("a call, with room for what its attempts come to,", size)
         self.put(CALLS, call_id, row)
 
     def cancel_call(self, call_id: bytes) -> None:
@@ -269,11 +272,6 @@ class Task:
     def count(self, name: str) -> None:
         """Count something in ``engine.counters``, if and when this commits."""
         self.pending.count(name)
-
-    @staticmethod
-    def _refuse_oversize(what: str, size: int) -> None:
-        if size > MAX_RECORD_BYTES:
-            raise ValueError(f"{what} would have {size:,} bytes; at most {MAX_RECORD_BYTES:,} fit")
 
     # -- applying -------------------------------------------------------------------------------------------------
 
@@ -576,3 +574,7 @@ class Task:
                 await asyncio.gather(*running, return_exceptions=True)
             finally:
                 await self._transactions.close()
+
+
+def _oversize(what: str, size: int) -> ValueError:
+    return ValueError(f"{what} would have {size:,} bytes; at most {MAX_RECORD_BYTES:,} fit")

@@ -207,7 +207,7 @@ def refusal(told: Told, key: str, status: int = HTTPStatus.CONFLICT) -> Problem:
     if told.outcome is Outcome.UNKNOWN:
         return Problem(404, "unknown", f"there is no {key} here")
     errors = [FieldError(pointer, detail) for pointer, detail in told.problems]
-    return Problem(status, "refused", told.reason, errors)
+    return Problem(status, "invalid" if errors else "refused", told.reason, errors)
 
 
 @cache

@@ -6,12 +6,11 @@ from http import HTTPStatus
 import msgspec
 from aiohttp import web
 
-from processors import intake
 from processors.decision import Outcome
 from processors.order import Order
 from processors.workflow import JournalLine
 from streams import tables
-from streams.app import app, restaurants
+from streams.app import app
 from streams.problems import FieldError, Problem
 from streams.views.ask import ApiView, decide, elsewhere, named, read_body, refusal, respond
 from streams.views.listing import Listing
@@ -34,10 +33,6 @@ class Orders(ApiView):
         placed = msgspec.structs.replace(placed, at=instant(_now_ms()))
         if (answer := await elsewhere(request, placed.key)) is not None:
             return answer
-        known = tables.orders.read(placed.key, placed.key)
-        if known is None and (problems := intake.check(placed, restaurants.get(placed.restaurant), _now_ms())):
-            errors = [FieldError(problem.pointer, problem.detail) for problem in problems]
-            raise Problem(422, "invalid", "the order cannot be taken: " + errors[0].detail, errors)
         told = await decide(ORDERS, placed)
         location = f"/v1/orders/{placed.key}"
         if told is None:

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from streams import tables
-from streams.app import app, engine
+from streams.app import app, catalogue, engine
 from streams.problems import Problem
 from streams.views.ask import ApiView, elsewhere_by_partition, everywhere, respond
 from topics.identity import owner_of
@@ -42,6 +42,8 @@ class TableRows(ApiView):
     async def get(self, request: web.Request, name: str) -> web.Response:
         """At most `?limit=` of each worker."""
         limit = _checked(request, name)
+        if name == catalogue.name:
+            return _answer(request, name, _restaurants()[:limit])
         rows = await everywhere(request, _rows(name, limit), "rows")
         return _answer(request, name, rows)
 
@@ -53,6 +55,8 @@ class OwnersRows(ApiView):
     async def get(self, request: web.Request, name: str, key: str) -> web.Response:
         """Every row whose key is it or begins with it and a slash."""
         limit = _checked(request, name)
+        if name == catalogue.name:
+            return _answer(request, name, [row for row in _restaurants() if row["key"] == key])
         if name == POSITIONS:  # in each partition there is one of every topic
             rows = await everywhere(request, _rows(name, limit), "rows")
             return _answer(request, name, [row for row in rows if row["key"] == key])
@@ -71,6 +75,14 @@ def _rows(name: str, limit: int, key: str | None = None) -> list[dict[str, Any]]
     own = engine.read(name, partition, key.encode())
     its_own = [] if own is None else [(partition, key.encode(), own)]
     return _shown(name, chain(its_own, engine.scan(name, partition, prefix=f"{key}/".encode(), limit=limit)))[:limit]
+
+
+def _restaurants() -> list[dict[str, Any]]:
+    """Every worker has all of them."""
+    return [
+        {"partition": engine.partition_of(row.key.encode()), "key": row.key, "row": msgspec.to_builtins(row)}
+        for row in catalogue.all()
+    ]
 
 
 def _partition_of(name: str, key: str) -> int:

@@ -257,6 +257,16 @@ async def test_a_broken_task_applies_nothing_more(stage: Stage) -> None:
     assert stage.log == []
 
 
+async def test_what_a_transaction_holds_is_counted_in_bytes(stage: Stage) -> None:
+    def handler(task: Task, record: FakeRecord) -> None:
+        task.put("counts", b"k", b"12")
+        task.put("counts", b"k", None)
+        task.emit("out", b"key", None, [("trace", b"1234"), ("mark", b"")])
+
+    stage.task.apply(FakeRecord(0), handler)  # type: ignore[arg-type]
+    assert stage.task.pending.bytes == 3 + 1 + 3 + 9 + 4
+
+
 async def test_a_task_that_breaks_while_it_commits_does_not_end_the_transaction(stage: Stage) -> None:
     stage.transactions.hold.clear()
     await stage.apply(FakeRecord(0), handler=count)

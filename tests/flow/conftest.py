@@ -8,7 +8,7 @@ import pytest
 
 from tests.flow.client import Client
 from tests.flow.hand_pos import HandPos, played_by_hand
-from tests.stack import ROOT, Stack, installed
+from tests.stack import ROOT, TAKES_ANYTHING, Stack, installed
 from topics.restaurants import Restaurant
 
 KITCHENS = 60
@@ -51,8 +51,8 @@ def kitchen(_kitchens: Iterator[Restaurant]) -> Restaurant:
 @pytest.fixture(scope="session")
 def tiffin() -> Restaurant:
     """A restaurant of the simulated city, which cooks and has drivers."""
-    city = msgspec.json.decode((ROOT / "restaurants.json").read_bytes(), type=list[Restaurant])
-    return next(restaurant for restaurant in city if restaurant.restaurant == "lakshmi-tiffin")
+    city = msgspec.json.decode((ROOT / "catalogue.json").read_bytes(), type=list[Restaurant])
+    return next(restaurant for restaurant in city if restaurant.restaurant == TAKES_ANYTHING)
 
 
 @pytest.fixture

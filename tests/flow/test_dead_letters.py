@@ -186,7 +186,7 @@ async def test_a_poison_order_that_is_put_back_twice_over_a_kill_is_applied_once
             letter = (await letter_of(client, order))["letter"]
             assert await client.order(order) is None
         worker.kill()
-        make_known(stack, msgspec.structs.replace(tiffin, restaurant=place))
+        make_known(stack, msgspec.structs.replace(tiffin, restaurant=place, menu=()))
         dying = stack.start_worker(DABBAWALA_FAILPOINTS=f"{moment}:kill:1")
         async with Client(stack) as client:
             with pytest.raises(httpx.HTTPError):
@@ -207,7 +207,7 @@ async def test_a_poison_order_that_is_put_back_twice_over_a_kill_is_applied_once
 
 def make_known(stack: Stack, restaurant: Restaurant) -> None:
     """To the workers that are started from now on."""
-    file = Path(stack.environment["DABBAWALA_RESTAURANTS"])
+    file = Path(stack.environment["DABBAWALA_CATALOGUE"])
     file.write_bytes(msgspec.json.encode([*msgspec.json.decode(file.read_bytes()), restaurant]))
 
 

@@ -19,6 +19,7 @@ TABLES = {
     "journal",
     "drivers",
     "dispatch",
+    "restaurants",
     "positions",
     "timers",
     "calls",

@@ -7,7 +7,7 @@ import pytest
 
 from processors.decision import Decision, Outcome
 from processors.driver import HEARD, TABLE, Assignment, Driver, Stage, decide
-from processors.geography import cell, travel_ms
+from processors.geography import cell_name, travel_ms
 from processors.parameters import Parameters
 from tests.processors import grid
 from tests.processors.cases import DRIVER, HOME, KITCHEN, NOW, ORDER, STREET, P, later
@@ -34,7 +34,7 @@ def at(stage: Stage) -> Driver:
         region="fort",
         position=STREET,
         located_ms=NOW - 10_000,
-        cell=cell(STREET, P.dispatch_resolution),
+        cell=cell_name(STREET, P.dispatch_resolution),
         heard=heard.heard,
         assignment=HAS if busy else None,
         last=LAST,

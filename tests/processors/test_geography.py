@@ -1,6 +1,6 @@
 """Distances, journeys, cells."""
 
-import h3
+import h3.api.basic_int as h3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -5,34 +5,34 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from processors.intake import LARGEST_ORDER, Problem, check
-from tests.processors.cases import NOW, RESTAURANT, later, placed
+from tests.processors.cases import NOW, RESTAURANT, P, later, placed
 from topics.orders import READER, Fee, Item, Modifier
 from topics.records import Undecodable, write
 
 
 def test_an_order_that_adds_up_passes() -> None:
-    assert check(placed(), RESTAURANT, NOW) == []
+    assert check(placed(), RESTAURANT, NOW, P) == []
 
 
 @pytest.mark.parametrize("total", [629, 631, 0])
 def test_a_wrong_total_is_refused_line_by_line(total: int) -> None:
-    assert check(placed(total=total), RESTAURANT, NOW) == [
+    assert check(placed(total=total), RESTAURANT, NOW, P) == [
         Problem("/total", f"the total is {total}, but /items/0 2 x 280 + /fees/0 40 + /tip 20 + /tax 10 = 630")
     ]
 
 
 def test_every_part_of_the_sum_counts() -> None:
     fees = (Fee(name="delivery", amount=40), Fee(name="bag", amount=5))
-    assert check(placed(fees=fees, tip=0, tax=0, total=605), RESTAURANT, NOW) == []
+    assert check(placed(fees=fees, tip=0, tax=0, total=605), RESTAURANT, NOW, P) == []
 
 
 def test_an_unknown_restaurant_is_refused() -> None:
-    assert check(placed(), None, NOW) == [Problem("/restaurant", "there is no restaurant 'lakshmi'")]
+    assert check(placed(), None, NOW, P) == [Problem("/restaurant", "there is no restaurant 'lakshmi'")]
 
 
 @pytest.mark.parametrize(("seconds", "problems"), [(3600, 0), (0, 0), (-3600, 0), (-3601, 1)])
 def test_a_wish_more_than_an_hour_before_the_order_is_refused(seconds: int, problems: int) -> None:
-    assert len(check(placed(deliver_at=later(seconds)), RESTAURANT, NOW)) == problems
+    assert len(check(placed(deliver_at=later(seconds)), RESTAURANT, NOW, P)) == problems
 
 
 DAYS_30 = 30 * 24 * 3600
@@ -40,7 +40,7 @@ DAYS_30 = 30 * 24 * 3600
 
 @pytest.mark.parametrize(("seconds", "problems"), [(DAYS_30, []), (DAYS_30 + 1, ["/deliver_at"])])
 def test_a_wish_more_than_thirty_days_ahead_is_refused(seconds: int, problems: list[str]) -> None:
-    assert [problem.pointer for problem in check(placed(deliver_at=later(seconds)), RESTAURANT, NOW)] == problems
+    assert [problem.pointer for problem in check(placed(deliver_at=later(seconds)), RESTAURANT, NOW, P)] == problems
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_wish_more_than_thirty_days_ahead_is_refused(seconds: int, problems: l
     ids=str,
 )
 def test_a_wish_at_the_end_of_time_is_refused_like_any_other(wished: datetime) -> None:
-    [problem] = check(placed(deliver_at=wished), RESTAURANT, NOW)
+    [problem] = check(placed(deliver_at=wished), RESTAURANT, NOW, P)
     assert problem.pointer == "/deliver_at"
 
 
@@ -62,8 +62,8 @@ def test_an_order_of_more_than_256_kib_is_refused() -> None:
     fits = LARGEST_ORDER - len(write(placed(display_number="n"))) + 1
     largest = placed(display_number="n" * fits)
     assert len(write(largest)) == LARGEST_ORDER == 262_144
-    assert check(largest, RESTAURANT, NOW) == []
-    assert check(placed(display_number="n" * (fits + 1)), RESTAURANT, NOW) == [
+    assert check(largest, RESTAURANT, NOW, P) == []
+    assert check(placed(display_number="n" * (fits + 1)), RESTAURANT, NOW, P) == [
         Problem("", "the order has 262145 bytes of JSON, and may have 262144")
     ]
 
@@ -80,5 +80,5 @@ def test_an_item_has_fifty_modifiers_at_most() -> None:
 
 def test_everything_wrong_is_said_at_once() -> None:
     wrong = placed(external_id=None, total=1, deliver_at=later(-9999))
-    pointers = [problem.pointer for problem in check(wrong, None, NOW)]
+    pointers = [problem.pointer for problem in check(wrong, None, NOW, P)]
     assert pointers == ["/external_id", "/restaurant", "/total", "/deliver_at"]

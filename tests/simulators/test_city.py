@@ -23,11 +23,11 @@ LATITUDES, LONGITUDES = st.floats(18.9, 19.1), st.floats(72.8, 72.9)
 POSITIONS = st.builds(Position, LATITUDES, LONGITUDES)
 
 
-def test_the_file_of_restaurants_is_what_the_city_prints() -> None:
+def test_the_catalogue_is_what_the_city_prints() -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "simulators.city"], cwd=ROOT, capture_output=True, check=True, text=True
     ).stdout
-    assert (ROOT / "restaurants.json").read_text() == printed
+    assert (ROOT / "catalogue.json").read_text() == printed
 
 
 def test_a_seed_replays_the_same_orders_whatever_the_run() -> None:

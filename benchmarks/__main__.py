@@ -1,0 +1,99 @@
+"""`make bench`: everything that is measured, in one run on one broker, written as a table and a plot.
+
+    python -m benchmarks [--rounds 5] [--only NAME ...] [--into benchmarks/RESULTS.md]
+
+Nothing else should run meanwhile. Takes about twenty minutes; what was measured is written also when it is cut short.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import contest, hop, matching, orders_http, orders_topics, restart, where
+from benchmarks.lab import Lab, lab, machine, shown
+from benchmarks.plot import draw
+
+BENCHES: dict[str, Callable[[Lab], None]] = {
+    "contest": contest.run,
+    "hop": hop.run,
+    "matching": matching.run,
+    "restart": restart.run,
+    "orders-topics": orders_topics.run,
+    "orders-http": orders_http.run,
+    "where": where.run,
+}
+
+
+def main() -> None:
+    """Measure, and write down."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure everything.")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=BENCHES, help="only these")
+    parser.add_argument("--into", type=Path, default=Path("benchmarks/RESULTS.md"), metavar="FILE")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory, lab(Path(directory), arguments.rounds) as here:
+        load = os.getloadavg()[0]
+        try:
+            for name in arguments.only or BENCHES:
+                BENCHES[name](here)
+        finally:
+            if here.samples:
+                picture = arguments.into.with_suffix(".svg")
+                draw(here, picture)
+                arguments.into.write_text(report(here, load, picture.name))
+                here.say(f"written: {arguments.into}")
+
+
+def report(lab: Lab, load: float, picture: str) -> str:
+    """The results in Markdown."""
+    lines = [
+        "# What it does, measured",
+        "",
+        f"Written by `make bench` on {time.strftime('%Y-%m-%d', time.gmtime())} at {_commit()}: {machine()}. Broker, "
+        f"workers, simulators and whoever measures share these; {lab.rounds} rounds in turns, the load average was "
+        f"{load:.1f} before. Medians; in brackets the lowest and the highest round.",
+        "",
+        f"![]({picture})",
+    ]
+    for bench in dict.fromkeys(sample.bench for sample in lab.samples):
+        lines += ["", f"## {bench[0].upper()}{bench[1:]}", "", *_table(lab, bench)]
+        for ratio in (ratio for ratio in lab.ratios if ratio.bench == bench):
+            value = lab.median(bench, ratio.one, ratio.of) / lab.median(bench, ratio.other, ratio.of)
+            lines += ["", f"{ratio.one} / {ratio.other}, {ratio.of}: **{shown(value)}** (wanted {ratio.wanted})"]
+        for target in (target for target in lab.targets if target.bench == bench):
+            value = lab.median(bench, target.subject, target.of)
+            lines += ["", f"{target.subject}, {target.of}: **{shown(value)}** (wanted {target.wanted})"]
+        lines += [line for name, note in lab.notes if name == bench for line in ("", note)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(lab: Lab, bench: str) -> list[str]:
+    """A row a subject, a column a figure."""
+    samples = [sample for sample in lab.samples if sample.bench == bench]
+    subjects, figures = (dict.fromkeys(names) for names in zip(*((s.subject, s.of) for s in samples), strict=True))
+    rows = [["", *figures], ["---", *("---:" for _ in figures)]]
+    for subject in subjects:
+        rows.append([subject, *(_cell(lab.values(bench, subject, of)) for of in figures)])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    if len(values) == 1:
+        return shown(values[0])
+    return f"{shown(statistics.median(values))} ({shown(min(values))} - {shown(max(values))})"
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "an unknown commit"
+
+
+if __name__ == "__main__":
+    main()

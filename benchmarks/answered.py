@@ -1,0 +1,29 @@
+"""The app with nobody to call: every call is answered at once with "a callback follows", as a party may.
+
+What follows is said on the topics by `benchmarks.topics_only`. `faust -A benchmarks.answered worker`
+"""
+
+import msgspec
+
+from streams.app import app, engine
+from streams.calls.performer import Answer
+from streams.engine import Again, Answered
+
+__all__ = ["app"]
+
+FOLLOWS = Answered(msgspec.json.encode(Answer(202, "")))
+
+
+class Nobody:
+    """Stands where the HTTP client is."""
+
+    def host(self, request: bytes) -> str:
+        """One for all."""
+        return "nobody"
+
+    async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Answered | Again:
+        """An answer without a wire."""
+        return FOLLOWS
+
+
+engine.performer = Nobody()

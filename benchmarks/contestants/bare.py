@@ -1,0 +1,70 @@
+"""Count and forward without Faust: one consumer, one transaction a poll. See `benchmarks.contestants`.
+
+The engine's own transaction client and store, and nothing else: no timers, no calls, no rebalance, nothing that breaks
+and is opened again. It is what the engine's comfort is measured against.
+"""
+
+import asyncio
+from collections import defaultdict
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import AIOKafkaClient
+
+from benchmarks.contestants.work import IN, KAFKA, OUT, PARTITIONS, RECORDS, RUN, Watch, decode, forwarded_key
+from streams.engine.changes import Outgoing
+from streams.engine.engine import java_partition
+from streams.engine.provision import CHANGELOG_CONFIG, TopicSpec, create_topics
+from streams.engine.store import PartitionStore
+from streams.engine.transactions import TransactionalClient
+
+CHANGELOG = f"{RUN}-counts-changelog"
+POLL = 4000
+"""Records a poll, as the engine has it."""
+
+
+async def main() -> None:
+    """Do all records."""
+    await create_topics({"bootstrap_servers": KAFKA}, [TopicSpec(CHANGELOG, PARTITIONS, CHANGELOG_CONFIG)], 1)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=KAFKA,
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=4 << 20,
+        auto_offset_reset="earliest",
+    )
+    client = TransactionalClient(AIOKafkaClient(bootstrap_servers=KAFKA), f"{RUN}-bare")
+    await consumer.start()
+    await client.start([OUT, CHANGELOG])
+    consumer.assign([TopicPartition(IN, partition) for partition in range(PARTITIONS)])
+    stores = [PartitionStore(Path(f"bare-{partition}"), ["counts"], {"counts": ""}) for partition in range(PARTITIONS)]
+    watch, done, partitions = Watch(), 0, dict[bytes, int]()
+    while done < RECORDS:
+        fetched = await consumer.getmany(timeout_ms=100, max_records=POLL)
+        if not fetched:
+            continue
+        watch.start()
+        outputs: defaultdict[tuple[str, int], list[Outgoing]] = defaultdict(list)
+        changed: defaultdict[int, dict[bytes, bytes | None]] = defaultdict(dict)
+        for tp, records in fetched.items():
+            store, rows = stores[tp.partition], changed[tp.partition]
+            for record in records:
+                key = forwarded_key(decode(record.value))
+                before = rows.get(record.key) or store.get("counts", record.key) or b"0"
+                rows[record.key] = b"%d" % (int(before) + 1)
+                partition = partitions.get(key)
+                if partition is None:
+                    partition = partitions[key] = java_partition(key, PARTITIONS)
+                outputs[OUT, partition].append((key, record.value, ()))
+            done += len(records)
+        for number, rows in changed.items():
+            outputs[CHANGELOG, number] = [(key, value, ()) for key, value in rows.items()]
+        appended = await client.produce(outputs)
+        await client.end()
+        for number, rows in changed.items():
+            stores[number].write({"counts": rows}, {"counts": appended[CHANGELOG, number]})
+    watch.finish(done)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,143 @@
+"""Whole orders over HTTP: how many a second, how long each takes, and whose CPU it costs; one worker and two.
+
+Everything is there as in the demo, without simulated delays: payment provider, restaurants, drivers, broker, workers.
+A set number of orders is under way at any time; each is followed from POST to the committed DELIVERED.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import psutil
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from httpx_aiohttp import AiohttpTransport
+
+from benchmarks.lab import Cpu, Lab, Sample, quantile
+from benchmarks.topics_only import UPDATES, made
+from tests.stack import Stack, installed
+from topics.families import ORDER_UPDATES, topic_name
+from topics.orders import Placed
+from topics.records import write
+
+BENCH = "whole flow with HTTP"
+PARTITIONS = 4
+DRIVERS = 400
+WARM_UP, ORDERS = 600, 1500
+UNDER_WAY = 150
+WITHIN_S = 240.0
+SIMULATORS = ("payment", "pos", "drivers")
+
+
+def run(lab: Lab) -> None:
+    """One worker and two, in turns."""
+    for turn in range(max(1, lab.rounds // 2)):
+        for workers in (1, 2):
+            lab.say(f"{BENCH}, round {turn + 1}: {workers} worker{'s' if workers > 1 else ''}")
+            asyncio.run(measure(lab, BENCH, workers))
+    lab.target(BENCH, "1 worker", "orders/s", ">= 150")
+
+
+async def measure(lab: Lab, bench: str, workers: int, app: str = "streams.app", **environment: Any) -> None:
+    """One round, with this app as the workers."""
+    directory = lab.subdirectory("http")
+    with installed(lab.kafka, directory.name, directory, 0.0) as stack:
+        stack.start_payment()
+        stack.start_pos()
+        for number in range(1, workers + 1):
+            stack.start_worker(number, app=app, **environment)
+        stack.start_drivers(DRIVERS)
+        async with _Following(stack) as following:
+            await _all_wait(stack)
+            await following.run(made("warm", WARM_UP))
+            following.took.clear()
+            cpu = Cpu(
+                {
+                    "worker": [psutil.Process(child.pid) for child in stack.workers.values()],
+                    "broker": [lab.broker],
+                    "simulators": [psutil.Process(stack.simulators[name].pid) for name in SIMULATORS],
+                    "provider": [psutil.Process()],
+                }
+            )
+            seconds = await following.run(made("run", ORDERS))
+            subject = f"{workers} worker{'s' if workers > 1 else ''}"
+            lab.add(Sample(bench, subject, "orders/s", ORDERS / seconds))
+            lab.add(Sample(bench, subject, "ms an order, p50", 1000 * quantile(following.took, 0.5)))
+            lab.add(Sample(bench, subject, "ms an order, p99", 1000 * quantile(following.took, 0.99)))
+            for name, used in cpu.used_s().items():
+                lab.add(Sample(bench, subject, f"CPU ms an order: {name}", 1000 * used / ORDERS))
+
+
+async def _all_wait(stack: Stack) -> None:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=10) as client, asyncio.timeout(60):
+        while True:
+            answers = [
+                (await client.get("/table/dispatch/", params={"limit": "10000"})).json().get("rows", [])
+                for _ in stack.workers
+            ]
+            if max(sum("/driver/" in row["key"] for row in rows) for rows in answers) >= DRIVERS:
+                return
+            await asyncio.sleep(0.1)
+
+
+class _Following:
+    """Places orders over HTTP and sees them delivered on `order-updates`."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._began: dict[str, float] = {}
+        self._ended: dict[str, asyncio.Future[None]] = {}
+        self.took: list[float] = []
+
+    async def __aenter__(self) -> "_Following":
+        urls = [self._stack.url_of(number) for number in self._stack.workers]
+        self._clients = [httpx.AsyncClient(base_url=url, transport=AiohttpTransport(), timeout=60) for url in urls]
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._stack.kafka,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=100,
+        )
+        await self._consumer.start()
+        topic = topic_name(ORDER_UPDATES.name, self._stack.name)
+        tps = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
+        self._consumer.assign(tps)
+        await self._consumer.seek_to_end(*tps)
+        self._reading = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        await self._consumer.stop()
+        for client in self._clients:
+            await client.aclose()
+
+    async def run(self, orders: list[Placed]) -> float:
+        """Seconds until all are delivered."""
+        places, began = asyncio.Semaphore(UNDER_WAY), time.perf_counter()
+        async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
+            for number, order in enumerate(orders):
+                await places.acquire()
+                group.create_task(self._one(order, self._clients[number % len(self._clients)], places))
+        return time.perf_counter() - began
+
+    async def _one(self, order: Placed, client: httpx.AsyncClient, places: asyncio.Semaphore) -> None:
+        self._began[order.key] = time.perf_counter()
+        ended = self._ended[order.key] = asyncio.get_running_loop().create_future()
+        answer = await client.post("/v1/orders", content=write(order))
+        if answer.status_code not in (201, 202):
+            raise SystemExit(f"{order.key}: {answer.status_code} {answer.text}")
+        await ended
+        places.release()
+
+    async def _read(self) -> None:
+        while True:
+            for records in (await self._consumer.getmany(timeout_ms=200)).values():
+                for record in records:
+                    update = UPDATES.decode(record.value)
+                    if update.status == "REJECTED":
+                        raise SystemExit(f"{update.order} was rejected")
+                    if update.status == "DELIVERED" and (ended := self._ended.pop(update.order, None)):
+                        self.took.append(time.perf_counter() - self._began.pop(update.order))
+                        ended.set_result(None)

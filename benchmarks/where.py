@@ -1,0 +1,35 @@
+"""Where an order's microseconds go in the worker: its CPU time, sampled, by what it was spent on."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import orders_http, orders_topics
+from benchmarks.lab import Lab, Sample
+
+BENCH = "where an order's time goes"
+APP = "benchmarks.sampled"
+
+
+def run(lab: Lab) -> None:
+    """One round without HTTP and one with, a sampler in the worker."""
+    for flow in ("without HTTP", "with HTTP"):
+        lab.say(f"{BENCH}, {flow}")
+        file = lab.directory / f"samples {flow}"
+        told = {"BENCH_SAMPLES": str(file.absolute())}
+        inner = f"{BENCH}, {flow}"
+        if flow == "without HTTP":
+            asyncio.run(orders_topics.measure(lab, inner, APP, BENCH_ANSWERED="1", **told))
+        else:
+            asyncio.run(orders_http.measure(lab, inner, 1, APP, **told))
+        cpu_us = 1000 * lab.median(inner, "1 worker", "CPU ms an order: worker")
+        lab.samples = [sample for sample in lab.samples if sample.bench != inner]  # a sampled worker is no measure
+        for kind, us in _shares(file, cpu_us).items():
+            lab.add(Sample(BENCH, kind, f"us an order {flow}", us))
+
+
+def _shares(file: Path, cpu_us: float) -> dict[str, float]:
+    counts = msgspec.json.decode(file.read_bytes(), type=dict[str, int])
+    total = sum(counts.values())
+    return {kind: cpu_us * count / total for kind, count in sorted(counts.items(), key=lambda item: -item[1])}

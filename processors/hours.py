@@ -1,0 +1,39 @@
+"""Whether a restaurant is open at a moment: its hours, on its own clock."""
+
+from collections.abc import Iterable
+
+from topics.records import instant
+from topics.restaurants import Hours, Interval, Restaurant, zone
+
+DAYS = tuple(day.capitalize() for day in Hours.__struct_fields__)
+
+
+def is_open(restaurant: Restaurant, at_ms: int) -> bool:
+    """Whether it is open at a moment, in milliseconds since 1970."""
+    days = restaurant.hours.days
+    if not any(days):
+        return True
+    local = instant(at_ms).astimezone(zone(restaurant.time_zone))
+    now, today = local.hour * 60 + local.minute, local.weekday()
+    return _is_within(days[today], now) or _is_within(days[today - 1], now + 24 * 60)
+
+
+def describe(restaurant: Restaurant, at_ms: int) -> str:
+    """A moment on the restaurant's clock, and when it is open on that day."""
+    local = instant(at_ms).astimezone(zone(restaurant.time_zone))
+    day, today = DAYS[local.weekday()], restaurant.hours.days[local.weekday()]
+    hours = ", ".join(f"{each.opens}-{each.closes}" for each in today)
+    return f"{day} {local:%Y-%m-%d %H:%M} in {restaurant.time_zone}; hours on {day}: {hours or 'none'}"
+
+
+def _is_within(intervals: Iterable[Interval], minute: int) -> bool:
+    """``minute`` counts from the beginning of the day on which the intervals open."""
+    for each in intervals:
+        opens, closes = _minute(each.opens), _minute(each.closes)
+        if opens <= minute < (closes if closes > opens else closes + 24 * 60):
+            return True
+    return False
+
+
+def _minute(time_of_day: str) -> int:
+    return int(time_of_day[:2]) * 60 + int(time_of_day[3:])

@@ -1,0 +1,82 @@
+"""When a restaurant is open: its hours, on its own clock."""
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from processors.hours import DAYS, describe, is_open
+from tests.processors.cases import NOW, RESTAURANT
+from topics.records import epoch_ms
+from topics.restaurants import Hours, Interval, Restaurant
+
+LUNCH, DINNER = Interval(opens="11:30", closes="15:00"), Interval(opens="18:00", closes="01:00")
+
+
+def kitchen(time_zone: str = "UTC", **days: tuple[Interval, ...]) -> Restaurant:
+    return msgspec.structs.replace(RESTAURANT, time_zone=time_zone, hours=Hours(**days))
+
+
+def at(text: str) -> int:
+    """A moment of UTC, in milliseconds since 1970."""
+    return epoch_ms(datetime.fromisoformat(text).replace(tzinfo=UTC))
+
+
+MONDAY, TUESDAY = "2026-01-05", "2026-01-06"
+
+
+def test_without_hours_it_is_always_open() -> None:
+    assert is_open(RESTAURANT, NOW)
+
+
+@pytest.mark.parametrize(
+    ("moment", "opened"),
+    [
+        (f"{MONDAY}T11:29:59", False),
+        (f"{MONDAY}T11:30", True),
+        (f"{MONDAY}T14:59:59", True),
+        (f"{MONDAY}T15:00", False),
+        (f"{MONDAY}T17:59", False),
+        (f"{MONDAY}T18:00", True),
+        (f"{MONDAY}T23:59:59", True),
+        (f"{TUESDAY}T00:00", True),
+        (f"{TUESDAY}T00:59", True),
+        (f"{TUESDAY}T01:00", False),
+        (f"{TUESDAY}T12:00", False),
+        (f"{MONDAY}T00:30", False),
+    ],
+)
+def test_it_is_open_from_the_first_minute_until_before_the_last_past_midnight_too(moment: str, opened: bool) -> None:
+    assert is_open(kitchen(monday=(LUNCH, DINNER)), at(moment)) is opened
+
+
+def test_sundays_night_ends_on_monday() -> None:
+    assert is_open(kitchen(sunday=(DINNER,)), at(f"{MONDAY}T00:30"))
+    assert not is_open(kitchen(sunday=(DINNER,)), at(f"{TUESDAY}T00:30"))
+
+
+@pytest.mark.parametrize(("minutes", "opened"), [(-1, False), (0, True), (24 * 60 - 1, True), (24 * 60, False)])
+def test_an_interval_that_ends_when_it_began_is_a_whole_day(minutes: int, opened: bool) -> None:
+    day = kitchen(monday=(Interval(opens="06:00", closes="06:00"),))
+    assert is_open(day, at(f"{MONDAY}T06:00") + minutes * 60_000) is opened
+
+
+def test_hours_are_those_of_the_restaurants_clock() -> None:
+    mumbai = kitchen("Asia/Kolkata", monday=(LUNCH,))
+    assert is_open(mumbai, at(f"{MONDAY}T06:00"))
+    assert not is_open(mumbai, at(f"{MONDAY}T12:00"))
+    late = kitchen("America/Los_Angeles", sunday=(DINNER,))
+    assert is_open(late, at(f"{MONDAY}T03:00")), "it is still Sunday evening there"
+
+
+def test_summer_time_moves_the_hours_with_the_clock() -> None:
+    berlin = kitchen("Europe/Berlin", **{day.lower(): (LUNCH,) for day in DAYS})
+    assert is_open(berlin, at("2026-01-05T10:30"))
+    assert not is_open(berlin, at("2026-07-06T13:30"))
+    assert is_open(berlin, at("2026-07-06T09:30"))
+
+
+def test_a_refusal_can_say_when_it_is_and_when_it_opens() -> None:
+    told = describe(kitchen("Asia/Kolkata", monday=(LUNCH, DINNER)), at(f"{MONDAY}T03:00"))
+    assert told == "Monday 2026-01-05 08:30 in Asia/Kolkata; hours on Monday: 11:30-15:00, 18:00-01:00"
+    assert describe(kitchen(monday=(LUNCH,)), at(f"{TUESDAY}T03:00")).endswith("hours on Tuesday: none")
