@@ -4,6 +4,7 @@ ORDERS =
 SPEED =
 SEED =
 N = 100
+ROUNDS =
 JOBS = 3
 ARGS =
 PYTHON =
@@ -24,7 +25,7 @@ INSTALL = python=$(or $(PYTHON),python3); \
 	fi; \
 	$$python requirements/install.py
 
-.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills lock lock-kafka clean
+.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills bench lock lock-kafka clean
 
 help: ## this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -61,6 +62,9 @@ kills: .venv/installed-dev ## kill the worker N=100 times at seeded moments and 
 
 flow-kills: .venv/installed-dev ## kill the worker N=100 times, each in a run of 100 orders, and compare all books; SEED=
 	@$(BIN)/python -m tests.flow.kills $(N) 100 $(or $(SEED),1)
+
+bench: .venv/installed-dev ## measure everything (20 minutes, alone on the machine) into benchmarks/RESULTS.md; ROUNDS=5
+	@$(BIN)/python -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 lock: .venv/installed-dev ## resolve pyproject.toml's dependencies anew into requirements/*.txt
 	@for lock in 'run' 'embedded --extra embedded' 'dev --extra embedded --group dev'; do \

@@ -70,6 +70,8 @@ class Decision(msgspec.Struct, Generic[S], frozen=True, kw_only=True):
     """Keys of calls that nobody needs the answer of any more."""
     again: bool = False
     """The same event is to be applied once more, in the new state."""
+    gone: bool = False
+    """There is no state any more."""
 
 
 class Moment(NamedTuple):

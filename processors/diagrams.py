@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from processors import delivery, dispatch, driver, order, payment, restaurant
+from processors import delivery, dispatch, driver, history, order, payment, restaurant
 from processors.decision import Table, Transition
 
 BEGIN, END = "<!-- machines: begin -->", "<!-- machines: end -->"
@@ -21,6 +21,7 @@ MACHINES: tuple[tuple[str, str, Table[Any], type[Enum]], ...] = (
     ("Payment", "processors/payment.py", payment.TABLE, payment.Stage),
     ("Restaurant", "processors/restaurant.py", restaurant.TABLE, restaurant.Stage),
     ("Delivery", "processors/delivery.py", delivery.TABLE, delivery.Stage),
+    ("History", "processors/history.py", history.TABLE, history.Stage),
     ("Driver", "processors/driver.py", driver.TABLE, driver.Stage),
     ("Dispatch", "processors/dispatch.py", dispatch.TABLE, dispatch.Stage),
 )

@@ -33,6 +33,10 @@ class _ForOrder(msgspec.Struct, frozen=True):
     machine: ClassVar[str] = "order"
 
 
+class _ForHistory(msgspec.Struct, frozen=True):
+    machine: ClassVar[str] = "history"
+
+
 class _ForPayment(msgspec.Struct, frozen=True):
     machine: ClassVar[str] = "payment"
 
@@ -63,6 +67,10 @@ class WaitedTooLong(_ForOrder, frozen=True):
     """What the order waits for has not come."""
 
 
+class RetireDue(_ForOrder, frozen=True):
+    """It is time for an order that has ended to leave the tables."""
+
+
 class AttentionNeeded(_ForOrder, frozen=True):
     """A person should look. ``wait`` names what must end for that to be over; "" is the order's present wait."""
 
@@ -74,6 +82,21 @@ class AttentionOver(_ForOrder, frozen=True):
     """What a person should have looked at has come right."""
 
     wait: str
+
+
+# -- history ---------------------------------------------------------------------------------------------------------
+
+
+class Retire(_ForHistory, frozen=True):
+    """The order leaves the tables."""
+
+    order: str
+    placed_ms: int
+    body_hash: str
+
+
+class ForgetDue(_ForHistory, frozen=True):
+    """The history topic keeps the order no longer."""
 
 
 # -- payment ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ Rules:
    takes too long a person is asked to look, and what was waited for still counts when it comes after all.
 3. A step is taken once: an event that comes again is absorbed. No step is skipped: a restaurant that has finished
    before it accepted has accepted.
-4. Where it ended it stays: DELIVERED or REJECTED.
+4. Where it ended it stays: DELIVERED or REJECTED. After its retention it leaves the tables, unless a person should look
+   at it (a refund that is still due is such a case): then it stays until that is over, and for a retention more.
 5. Every change the world may know of is one record on `order-updates`, numbered without a gap.
 """
 
@@ -36,6 +37,8 @@ from processors.events import (
     RestaurantAccepted,
     RestaurantFinished,
     RestaurantRefused,
+    Retire,
+    RetireDue,
     StartDue,
     TicketAsked,
     WaitedTooLong,
@@ -136,7 +139,7 @@ class Wait(NamedTuple):
     waits_for: str
     due_ms: Callable[[Order, Moment], int]
     """When the timer of the wait that begins now fires, in milliseconds since 1970."""
-    fires: type[StartDue | WaitedTooLong] = WaitedTooLong
+    fires: type[StartDue | RetireDue | WaitedTooLong] = WaitedTooLong
     """What the timer says: that it took too long, or, where the timer is itself what is waited for, that it is time."""
 
     def timer(self, order: Order, moment: Moment) -> Timer:
@@ -154,6 +157,12 @@ def _preparation(order: Order, moment: Moment) -> int:
     return moment.now_ms + order.preparation_ms + moment.parameters.wait_ms(moment.parameters.preparation_grace_s)
 
 
+RETIREMENT = Wait(
+    "retirement",
+    "its retirement",
+    lambda _, moment: moment.now_ms + round(moment.parameters.retention_s * 1000),
+    RetireDue,
+)
 WAITS = {
     Stage.CREATED: Wait("charge", "the payment", _at_most(lambda p: p.charge_wait_s)),
     Stage.SCHEDULED: Wait("start", "its time", lambda order, _: order.start_ms, StartDue),
@@ -163,10 +172,14 @@ WAITS = {
     Stage.WAITING_FOR_DRIVER: Wait("pickup", "the driver to pick up", _at_most(lambda p: p.pickup_wait_s)),
     Stage.IN_DELIVERY: Wait("delivery", "the driver to deliver", _at_most(lambda p: p.delivery_wait_s)),
     Stage.REFUND_DUE: Wait("refund", "the refund", _at_most(lambda p: p.refund_wait_s)),
+    Stage.DELIVERED: RETIREMENT,
+    Stage.REJECTED: RETIREMENT,
 }
-"""Every stage that does not end the order is a wait with a timer."""
+"""Every stage is a wait with a timer."""
 OTHERS_TURN = tuple(stage for stage, wait in WAITS.items() if wait.fires is WaitedTooLong)
 """The stages that something from outside has to end."""
+ENDED = tuple(stage for stage, wait in WAITS.items() if wait is RETIREMENT)
+"""The stages that nothing moves an order on from."""
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------
@@ -192,6 +205,11 @@ def is_news(order: Order, event: AttentionNeeded, _: Moment) -> bool:
 def concerned(order: Order, event: AttentionOver, _: Moment) -> bool:
     """a person was asked to look at it"""
     return any(concern.wait == event.wait for concern in order.concerns)
+
+
+def nobody_looks(order: Order, _event: RetireDue, __: Moment) -> bool:
+    """nobody has to look at it"""
+    return not order.concerns
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
@@ -299,6 +317,16 @@ def be_at_ease(order: Order, event: AttentionOver, _: Moment) -> Decision[Order]
     return Decision(state=msgspec.structs.replace(order, concerns=_without(order, event.wait)))
 
 
+def retire(order: Order, _event: RetireDue, __: Moment) -> Decision[Order]:
+    """history: retire; the order leaves the tables"""
+    return Decision(gone=True, tell=(Retire(order.id, order.placed_ms, order.body_hash),))
+
+
+def stay(order: Order, _event: RetireDue, __: Moment) -> Decision[Order]:
+    """it stays until nobody has to look at it; then timer: retirement"""
+    return Decision(state=msgspec.structs.replace(order, timer=None))
+
+
 # -- the table -------------------------------------------------------------------------------------------------------
 
 CREATED, SCHEDULED, ASKED = Stage.CREATED, Stage.SCHEDULED, Stage.ASKED
@@ -327,6 +355,8 @@ TABLE: Table[Order] = Table(
         Transition((IN_DELIVERY,), DeliveryDone, DELIVERED, finish, update=True),
         Transition((REFUND_DUE,), PaymentRefunded, REJECTED, note_refund, update=True),
         Transition((REJECTED,), PaymentRefunded, None, note_refund, update=True),
+        Transition(ENDED, RetireDue, None, retire, when=nobody_looks),
+        Transition(ENDED, RetireDue, None, stay),
         # what takes too long, or cannot be right
         Transition(OTHERS_TURN, WaitedTooLong, None, complain, update=True),
         Transition(ANY, AttentionNeeded, None, take_notice, when=is_news, update=True),
@@ -362,6 +392,8 @@ def decide(order: Order | None, event: object, now_ms: int, parameters: Paramete
     timers: tuple[SetTimer | CancelTimer, ...] = ()
     if order is None or after.stage is not order.stage:
         after, timers = _enter(order, after, event, moment)
+    elif after.stage in ENDED and after.timer is None and not after.concerns:
+        after, timers = _wait_anew(after, moment)
     if not row.update:
         return msgspec.structs.replace(decision, state=after, timers=timers)
     after = msgspec.structs.replace(after, version=after.version + 1, updated_ms=now_ms)
@@ -375,13 +407,16 @@ def _enter(
     timers: list[SetTimer | CancelTimer] = []
     if before is not None and before.timer is not None and not isinstance(event, WAITS[before.stage].fires):
         timers.append(CancelTimer(before.timer.name, before.timer.due_ms))  # one that has fired is no more
-    wait = WAITS.get(after.stage)
-    timer = None if wait is None else wait.timer(after, moment)
-    if timer is not None:
-        timers.append(SetTimer(timer.name, timer.due_ms))
     concerns = after.concerns if before is None else _without(after, _wait_name(before))
-    entered = msgspec.structs.replace(after, timer=timer, concerns=concerns, waits_since_ms=moment.now_ms)
-    return entered, tuple(timers)
+    waits, begun = _wait_anew(msgspec.structs.replace(after, concerns=concerns), moment)
+    return waits, (*timers, *begun)
+
+
+def _wait_anew(order: Order, moment: Moment) -> tuple[Order, tuple[SetTimer]]:
+    """The wait of its stage begins, with its timer."""
+    timer = WAITS[order.stage].timer(order, moment)
+    waits = msgspec.structs.replace(order, timer=timer, waits_since_ms=moment.now_ms)
+    return waits, (SetTimer(timer.name, timer.due_ms),)
 
 
 def start_ms(placed: Placed, restaurant: Restaurant, placed_ms: int, parameters: Parameters) -> int:
@@ -393,8 +428,8 @@ def start_ms(placed: Placed, restaurant: Restaurant, placed_ms: int, parameters:
 
 
 def _wait_name(order: Order) -> str:
-    wait = WAITS.get(order.stage)
-    return wait.name if wait else ""
+    """Of the wait that a person may be asked to look at; an order that has ended has none."""
+    return "" if order.stage in ENDED else WAITS[order.stage].name
 
 
 def _rejected(order: Order, reason: str) -> Order:

@@ -34,6 +34,11 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     asked_kept_s: float = 24 * 3600
     """How long dispatch remembers what it was asked, to absorb a repeat. Not divided by the speed-up."""
 
+    retention_s: float = 30 * 24 * 3600
+    """How long an order that has ended stays in the tables. Not divided by the speed-up."""
+    history_s: float = 365 * 24 * 3600
+    """How long the history topic keeps it after that. Not divided by the speed-up."""
+
     speed_up: float = 1.0
 
     def duration_ms(self, seconds: float) -> int:

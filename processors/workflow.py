@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 
-from processors import answers, delivery, order, payment, restaurant
+from processors import answers, delivery, history, order, payment, restaurant
 from processors.decision import Call, CancelTimer, Decision, Outcome, SetTimer
 from processors.delivery import Delivery
 from processors.events import (
     CallAnswered,
     ChargeAbandoned,
     ChargeRetried,
+    ForgetDue,
     OrderPlaced,
     PrepareAbandoned,
     PrepareRetried,
@@ -25,11 +26,13 @@ from processors.events import (
     TicketAsked,
     TimerDue,
 )
+from processors.history import Retired
 from processors.intake import Problem, check
 from processors.order import Order
 from processors.parameters import Parameters
 from processors.payment import Payment
 from processors.restaurant import Ticket
+from topics.order_history import Kind
 from topics.orders import CallAbandonAsked, CallRetryAsked, Placed
 from topics.records import Record, epoch_ms, instant
 from topics.restaurants import Restaurant
@@ -47,6 +50,8 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True):
     payment: Payment | None = None
     ticket: Ticket | None = None
     delivery: Delivery | None = None
+    history: Retired | None = None
+    """Of an order that has left the tables: then there is none of the others."""
 
 
 class JournalLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,15 +75,18 @@ class JournalLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What one event from outside led to, to be committed as one.
 
-    ``outcome``, ``reason`` and ``problems`` are for its sender. ``changed`` holds the rows to write, by the names of
-    ``Workflow``'s fields. For an order nobody knows, nothing is written and nothing journalled.
+    ``outcome``, ``reason`` and ``problems`` are for its sender. ``changed`` holds the rows to write (None: to delete)
+    by the names of ``Workflow``'s fields. For an order nobody knows, nothing is written and nothing journalled.
     """
 
     outcome: Outcome
     reason: str = ""
     problems: tuple[Problem, ...] = ()
     workflow: Workflow
-    changed: dict[str, msgspec.Struct] = {}
+    changed: dict[str, msgspec.Struct | None] = {}
+    retire: bool = False
+    """The order leaves the tables: its rows, as they were, and its journal go to the history topic, and the journal's
+    rows are deleted."""
     journal: tuple[JournalLine, ...] = ()
     emit: tuple[Record, ...] = ()
     timers: tuple[SetTimer | CancelTimer, ...] = ()
@@ -101,6 +109,8 @@ def apply(
     time where the sender gave none), for a wished time is judged against it.
     """
     match event:
+        case _ if workflow.history is not None:
+            return _look_back(workflow, event, now_ms, parameters)
         case Placed():
             return _place(workflow, event, now_ms, parameters, restaurant)
         case _ if workflow.order is None:
@@ -162,14 +172,36 @@ def _wish(workflow: Workflow, event: CallRetryAsked | CallAbandonAsked) -> Any:
             return PrepareRetried(asked, workflow.order.pos_url) if retried else PrepareAbandoned(asked)
 
 
+def _look_back(workflow: Workflow, event: Any, now_ms: int, parameters: Parameters) -> Step:
+    """An order that has left the tables has one row and no journal."""
+    match event:
+        case Placed():
+            event = OrderPlaced(event, None)
+        case TimerDue():
+            event = ForgetDue()  # the other timers went with the order
+    decision = history.decide(workflow.history, event, now_ms, parameters)
+    return Step(
+        outcome=decision.outcome,
+        reason=decision.reason,
+        workflow=Workflow() if decision.gone else workflow,
+        changed={"history": None} if decision.gone else {},
+        emit=decision.emit,
+    )
+
+
 MACHINES: Mapping[str, Callable[[Any, Any, int, Parameters], Decision[Any]]] = {
     "order": order.decide,
     "payment": payment.decide,
     "ticket": restaurant.decide,
     "delivery": delivery.decide,
+    "history": history.decide,
 }
 MACHINE_OF_FAMILY: Mapping[str, str] = {"payments": "payment", "pos": "ticket", "deliveries": "delivery"}
 """Which machine the records of a topic are for. Events of our own say it themselves."""
+
+
+WITH_THE_ORDER: tuple[Kind, ...] = ("order", "placed", "payment", "ticket", "delivery")
+"""The rows that leave the tables together."""
 
 
 class _Moving:
@@ -178,7 +210,7 @@ class _Moving:
     def __init__(self, workflow: Workflow, event_id: str, now_ms: int, parameters: Parameters) -> None:
         self._before, self._event_id, self._now_ms, self._parameters = workflow, event_id, now_ms, parameters
         self._states: dict[str, Any] = {machine: getattr(workflow, machine) for machine in MACHINES}
-        self._changed: dict[str, msgspec.Struct] = {}
+        self._changed: dict[str, msgspec.Struct | None] = {}
         self._lines = 0 if workflow.order is None else workflow.order.journal
         self._journal: list[JournalLine] = []
         self._decisions: list[Decision[Any]] = []
@@ -200,9 +232,9 @@ class _Moving:
             event = msgspec.structs.replace(event, placed=self._before.placed)
         before = self._states[machine]
         decision = MACHINES[machine](before, event, self._now_ms, self._parameters)
-        if decision.state is not None:
+        if decision.state is not None or decision.gone:
             self._states[machine] = self._changed[machine] = decision.state
-        if decision.outcome is not Outcome.ABSORBED:
+        if decision.outcome is not Outcome.ABSORBED and self._states["order"] is not None:
             self._note(machine, event, before, decision)
         self._decisions.append(decision)
         return decision
@@ -230,12 +262,17 @@ class _Moving:
             self._states["order"] = self._changed["order"] = counted
         if self._before.order is None and self._before.placed is not None:
             self._changed["placed"] = self._before.placed
+        flow = Workflow(placed=self._before.placed, **self._states)
+        if flow.order is None:
+            flow = Workflow(history=flow.history)
+            self._changed |= {name: None for name in WITH_THE_ORDER if getattr(self._before, name) is not None}
         decisions, first = self._decisions, self._decisions[0]
         return Step(
             outcome=first.outcome,
             reason=first.reason,
-            workflow=Workflow(placed=self._before.placed, **self._states),
+            workflow=flow,
             changed=self._changed,
+            retire=flow.order is None,
             journal=tuple(self._journal),
             emit=tuple(record for decision in decisions for record in decision.emit),
             timers=tuple(timer for decision in decisions for timer in decision.timers),

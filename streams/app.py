@@ -51,7 +51,7 @@ try:
 except WrongSetting as wrong:
     print(wrong, file=sys.stderr)
     sys.exit(2)
-parameters = Parameters(speed_up=settings.speed_up)
+parameters = Parameters(speed_up=settings.speed_up, retention_s=settings.retention_s, history_s=settings.history_s)
 bootstrap = settings.bootstrap_servers or settings.embedded_address() or DEFAULT_BROKER
 app = faust.App(
     settings.application,
@@ -73,6 +73,8 @@ engine = OrderEngine(
 )
 orders, payments, pos, deliveries, dispatch, drivers, locations, dead_letters = map(_source, families.SOURCES)
 order_updates = engine.sink(topic_of(families.ORDER_UPDATES), config=families.ORDER_UPDATES.config)
+history_config = {**families.ORDER_HISTORY.config, "retention.ms": str(round(settings.history_s * 1000))}
+engine.sink(topic_of(families.ORDER_HISTORY), config=history_config)
 restaurants = RestaurantTopic(
     engine.sink(topic_of(families.RESTAURANTS), config=families.RESTAURANTS.config),
     settings.partitions,

@@ -13,6 +13,8 @@ import msgspec
 T = TypeVar("T")
 CATALOGUE = Path("catalogue.json")
 """The restaurants of the simulated city."""
+LONGEST_DAYS = 36_500
+DAY_S = 24 * 3600
 
 
 class WrongSetting(ValueError):
@@ -40,6 +42,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where payment providers and restaurants reach the web views; None: the worker's own address."""
     catalogue: Path | None
     """The restaurants that a worker writes to their topic at its start; None: none, they come from elsewhere."""
+    retention_days: float
+    """How long an order that has ended stays in the tables."""
+    history_days: float
+    """How long the history topic keeps it after that."""
     speed_up: float
     """How much faster than the real world the simulated one is; divides waits and travel times. 0: no time at all."""
 
@@ -61,8 +67,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),
             catalogue=_file(variables, "DABBAWALA_CATALOGUE", CATALOGUE),
+            retention_days=_number(variables, "DABBAWALA_RETENTION_DAYS", 30.0, 0.0, LONGEST_DAYS, float),
+            history_days=_number(variables, "DABBAWALA_HISTORY_DAYS", 365.0, 0.0, LONGEST_DAYS, float),
             speed_up=_number(variables, "DABBAWALA_SPEED_UP", 1.0, 0.0, 1e6, float),
         )
+
+    @property
+    def retention_s(self) -> float:
+        """How long an order that has ended stays in the tables, in seconds."""
+        return self.retention_days * DAY_S
+
+    @property
+    def history_s(self) -> float:
+        """How long the history topic keeps it after that, in seconds."""
+        return self.history_days * DAY_S
 
     def embedded_address(self) -> str | None:
         """The bootstrap servers of the embedded Kafka, as written down by whoever started it."""

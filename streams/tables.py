@@ -14,11 +14,12 @@ import msgspec
 from processors import dispatch as dispatch_rows
 from processors.delivery import Delivery
 from processors.driver import Driver
+from processors.history import Retired
 from processors.letters import Letter
 from processors.order import Order
 from processors.payment import Payment
 from processors.restaurant import Ticket
-from processors.workflow import JournalLine
+from processors.workflow import JournalLine, Workflow
 from streams.app import engine
 from streams.engine import Task
 from topics.orders import Placed
@@ -87,6 +88,9 @@ bodies: Rows[Placed] = Rows("bodies", _struct(Placed), "Order id -> what was ord
 journal: Rows[JournalLine] = Rows(
     "journal", _struct(JournalLine), "Order id/number -> one event that was applied to the order, and what it led to."
 )
+history: Rows[Retired] = Rows(
+    "history", _struct(Retired), "Order id -> when the order left the tables; the history topic has it."
+)
 drivers: Rows[Driver] = Rows("drivers", _struct(Driver), "Driver id -> what the driver does, and where.")
 dispatch: Rows[dispatch_rows.Row] = Rows(
     "dispatch",
@@ -103,8 +107,20 @@ OF_AN_ORDER: dict[str, Rows[Any]] = {
     "payment": payments,
     "ticket": tickets,
     "delivery": deliveries,
+    "history": history,
 }
 """The tables of what moves together, by the names it has in `processors.workflow.Workflow`."""
+
+
+def workflow_of(task: Task, order: str) -> Workflow:
+    """The rows of an order as the task sees them. One that is in the tables has not left them: a look less."""
+    rows = {name: table.get(task, order) for name, table in OF_AN_ORDER.items() if table is not history}
+    return Workflow(**rows, history=None if rows["order"] else history.get(task, order))
+
+
+def committed_workflow_of(order: str) -> Workflow:
+    """The committed rows of an order. `NotHere` where its partition is not open in this worker."""
+    return Workflow(**{name: table.read(order, order) for name, table in OF_AN_ORDER.items()})
 
 
 def shown(table: str, key: bytes, value: bytes) -> tuple[str, Any]:

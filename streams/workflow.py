@@ -8,16 +8,17 @@ from typing import Any
 
 import msgspec
 
-from processors import workflow
+from processors import history, workflow
 from processors.decision import Outcome
 from processors.events import CallAnswered, TimerDue
 from processors.workflow import Step, Workflow, journal_key
 from streams import tables
 from streams.app import engine, parameters, settings
 from streams.calls.performer import ANSWERS, ROWS, row_of
-from streams.engine import Record, Task
+from streams.engine import Record, Refuse, Task
 from streams.outbox import emit, set_timers
 from topics.identity import owner_of
+from topics.order_history import Kind
 from topics.restaurants import Restaurant
 
 REQUEST = "dabbawala-request"
@@ -61,14 +62,19 @@ def timer_due(task: Task, name: str) -> None:
 
 
 def call_answered(task: Task, key: str, request: bytes, result: bytes) -> None:
-    """Apply the answer to a call, in the transaction that deletes the call."""
+    """Apply the answer to a call, in the transaction that deletes the call. One that comes when the order has left the
+    tables has no journal to be noted in: it is a dead letter."""
     answer = ANSWERS.decode(result)
-    _move(task, owner_of(key), CallAnswered(key, ROWS.decode(request).kind, answer.status, answer.body))
+    step = _move(task, owner_of(key), CallAnswered(key, ROWS.decode(request).kind, answer.status, answer.body))
+    if step.workflow.order is None:
+        raise Refuse(step.reason)
 
 
 def _move(task: Task, order: str, event: Any, restaurant: Restaurant | None = None) -> Step:
-    rows = {name: table.get(task, order) for name, table in tables.OF_AN_ORDER.items()}
-    step = workflow.apply(Workflow(**rows), event, task.now_ms, parameters, restaurant)
+    before = tables.workflow_of(task, order)
+    step = workflow.apply(before, event, task.now_ms, parameters, restaurant)
+    if step.retire:
+        _retire(task, before, step.workflow)
     for name, row in step.changed.items():
         tables.OF_AN_ORDER[name].put(task, order, row)
     for line in step.journal:
@@ -81,6 +87,24 @@ def _move(task: Task, order: str, event: Any, restaurant: Restaurant | None = No
     for key in step.cancel_calls:
         task.cancel_call(key.encode())
     return step
+
+
+def _retire(task: Task, flow: Workflow, after: Workflow) -> None:
+    """Put an order's rows and journal on the history topic; the journal's rows go here, the others are changes."""
+    assert flow.order is not None
+    assert after.history is not None
+    order, status = flow.order.id, flow.order.status
+    rows: list[tuple[Kind, msgspec.Struct]] = [
+        (name, row) for name in workflow.WITH_THE_ORDER if (row := getattr(flow, name)) is not None
+    ]
+    for number in range(1, flow.order.journal + 1):
+        key = journal_key(order, number)
+        line = tables.journal.get(task, key)
+        assert line is not None, f"the journal of {order} has no line {number}"
+        rows.append(("journal", line))
+        tables.journal.put(task, key, None)
+    for record in history.records_of(order, status, rows, after.history.retired_ms):
+        emit(task, record, settings.topic_prefix)
 
 
 def _pairs(step: Step) -> tuple[tuple[str, str], ...]:

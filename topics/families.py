@@ -12,6 +12,7 @@ from topics import (
     dispatch,
     drivers,
     locations,
+    order_history,
     order_updates,
     orders,
     payments,
@@ -21,6 +22,7 @@ from topics import (
 from topics.records import Reader
 
 WEEK_MS = 7 * 24 * 3600 * 1000
+YEAR_MS = 365 * 24 * 3600 * 1000
 
 
 class Family(NamedTuple):
@@ -43,6 +45,10 @@ DRIVERS = _kept_for_a_week("drivers", drivers.READER)
 LOCATIONS = _kept_for_a_week("locations", locations.READER)
 DELIVERIES = _kept_for_a_week("deliveries", deliveries.READER)
 ORDER_UPDATES = _kept_for_a_week("order-updates", order_updates.READER)
+ORDER_HISTORY = Family(
+    "order-history", order_history.READER, {"cleanup.policy": "delete", "retention.ms": str(YEAR_MS)}
+)
+"""An installation may keep it for another time (`DABBAWALA_HISTORY_DAYS`)."""
 RESTAURANTS = Family("restaurants", restaurants.READER, {"cleanup.policy": "compact"})
 DEAD_LETTERS = Family(dead_letters.FAMILY, None, {"retention.ms": str(4 * WEEK_MS)})
 
@@ -50,7 +56,7 @@ INPUTS = (ORDERS, PAYMENTS, POS, DELIVERIES, DISPATCH, DRIVERS, LOCATIONS)
 """What is decided on; the first one decides which worker owns which partition."""
 SOURCES = (*INPUTS, DEAD_LETTERS)
 """What the agents consume, one agent each."""
-FAMILIES = (*SOURCES, ORDER_UPDATES, RESTAURANTS)
+FAMILIES = (*SOURCES, ORDER_UPDATES, ORDER_HISTORY, RESTAURANTS)
 
 
 def topic_name(family: str, prefix: str = "dabbawala") -> str:

@@ -10,6 +10,7 @@ from typing import NoReturn
 from streams.engine.calls import CallRunner, Performer
 from streams.engine.failpoints import from_environment
 from streams.engine.indexes import IndexFactory
+from streams.engine.pace import Pace
 from streams.engine.settings import EngineSettings
 from streams.engine.task import Clock, Record, Task, WallClock
 from streams.engine.watch import Watch
@@ -54,6 +55,7 @@ class Core:
         self.resets: Counter[int] = Counter()
         """Partition -> how often its task broke in this worker."""
         self.watch = Watch()
+        self.pace = Pace(settings.commit_gap_ms, settings.commit_gap_most_ms)
         self.failpoint = from_environment()
         self.calls = CallRunner(
             settings,

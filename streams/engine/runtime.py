@@ -189,6 +189,8 @@ class TaskConsumer(Consumer):
         if not hungry:
             await asyncio.sleep(IDLE_S)
             return {}
+        if engine.pace.pause_s:
+            await asyncio.sleep(engine.pace.pause_s)  # more comes with one fetch
         wait_s = engine.settings.poll_s if len(hungry) == len(active) else IDLE_S
         # a fetch left behind by a cancelled fetcher would swallow the records that follow a seek: see settle()
         self._fetch = asyncio.ensure_future(super()._getmany(hungry, wait_s))

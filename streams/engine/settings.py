@@ -8,8 +8,10 @@ class EngineSettings:
     """Times are seconds unless the name says otherwise. ``ValueError`` names the value that cannot be."""
 
     commit_gap_ms: int = 0
-    """Pause after a commit. 0 where the broker has ``add.partitions.to.txn.retry.backoff.ms=1`` (the embedded one);
-    with the broker's default of 20 a gap of 4 spares the back-off that transactions in close succession run into."""
+    """Pause after a commit while nothing holds them up. 0 where the broker has ``add.partitions.to.txn.retry.backoff.ms=1``
+    (the embedded one); with its default of 20 a gap of 4 spares the back-off of transactions in close succession."""
+    commit_gap_most_ms: int = 25
+    """What the pause grows to while commits are held up, see ``pace``."""
     commit_deadline_s: float = 8.0
     """A commit that takes longer breaks the task. Below the transaction timeout: the broker must not decide first."""
     transaction_timeout_s: float = 10.0

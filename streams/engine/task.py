@@ -453,8 +453,8 @@ class Task:
                 await self._changed.wait()
                 self._changed.clear()
                 await self._commit()
-                if self._core.settings.commit_gap_ms:
-                    await asyncio.sleep(self._core.settings.commit_gap_ms / 1000)
+                if self._core.pace.pause_s:
+                    await asyncio.sleep(self._core.pace.pause_s)
                 self.touch()
         except Exception as exc:
             self._core.break_task(self, exc)
@@ -480,6 +480,8 @@ class Task:
             if not self.alive:
                 raise TaskBroken(f"task {self.partition} broke while it committed")
             await transactions.end()
+        now = self._clock.monotonic()
+        core.pace.committed(now - begun, now)
         failpoint("committed", transactions.cut)
         self._store.write(changes.rows, {table: appended[tp] for tp, table in changelogs.items()})
         self.committing, self.owned_since = None, begun

@@ -54,10 +54,10 @@ class TimerHead:
             place = bisect_left(self._keys, key)
             if self._keys[place : place + 1] != [key]:
                 self._keys.insert(place, key)
-        if len(self._keys) > 2 * self._size:
-            del self._keys[self._size :]
-            self._bound = self._keys[-1]
-        elif len(self._keys) <= self._size // 4 and self._bound is not None:
+            if len(self._keys) > 2 * self._size:
+                del self._keys[self._size :]
+                self._bound = self._keys[-1]
+        if len(self._keys) <= self._size // 4 and self._bound is not None:
             self._fill()
 
     def _fill(self) -> None:

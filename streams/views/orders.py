@@ -1,17 +1,20 @@
 """Placing an order, and looking at one."""
 
 import time
+from collections.abc import Iterable
+from datetime import datetime
 from http import HTTPStatus
 
 import msgspec
 from aiohttp import web
 
 from processors.decision import Outcome
+from processors.history import Retired
 from processors.order import Order
-from processors.workflow import JournalLine
-from streams import tables
+from processors.workflow import JournalLine, Workflow
+from streams import history, tables
 from streams.app import app
-from streams.problems import FieldError, Problem
+from streams.problems import SOON, FieldError, Problem
 from streams.views.ask import ApiView, decide, elsewhere, named, read_body, refusal, respond
 from streams.views.listing import Listing
 from topics.families import ORDERS
@@ -43,7 +46,7 @@ class Orders(ApiView):
             "id": placed.key,
             "provider": placed.provider,
             "external_id": placed.external_id,
-            "placed_at": instant(_known(placed.key).placed_ms),
+            "placed_at": _placed_at(placed.key),
         }
         return respond(201 if told.outcome is Outcome.APPLIED else 200, body, Location=location)
 
@@ -68,7 +71,13 @@ class OneOrder(ApiView):
     async def get(self, request: web.Request, order: str) -> web.Response:
         """Status, ETA, and where its payment, ticket and delivery are."""
         named(order, OrderId, "an order")
-        return await elsewhere(request, order) or respond(200, _shown(_known(order)))
+        if (answer := await elsewhere(request, order)) is not None:
+            return answer
+        flow = _known(order)
+        if flow.history is None:
+            return respond(200, _shown(flow))
+        kept = await _kept(order, flow.history)
+        return respond(200, {**_shown(kept.workflow), "retired_at": instant(flow.history.retired_ms)})
 
 
 @app.page("/v1/orders/{order}/journal")
@@ -80,9 +89,11 @@ class OrderJournal(ApiView):
         named(order, OrderId, "an order")
         if (answer := await elsewhere(request, order)) is not None:
             return answer
-        _known(order)
-        lines = [_line(line) for _, line in tables.journal.scan(order, f"{order}/")]
-        return respond(200, {"order": order, "entries": lines})
+        flow = _known(order)
+        if flow.history is None:
+            return respond(200, _journal(order, (line for _, line in tables.journal.scan(order, f"{order}/"))))
+        kept = await _kept(order, flow.history)
+        return respond(200, {**_journal(order, kept.journal), "retired_at": instant(flow.history.retired_ms)})
 
 
 def _identified(placed: Placed, idempotency_key: str | None) -> Placed:
@@ -96,24 +107,43 @@ def _identified(placed: Placed, idempotency_key: str | None) -> Placed:
     return msgspec.structs.replace(placed, external_id=external_id_of(key))
 
 
+def _journal(order: str, lines: Iterable[JournalLine]) -> dict[str, object]:
+    return {"order": order, "entries": [_line(line) for line in lines]}
+
+
 def _line(line: JournalLine) -> dict[str, object]:
     shown: dict[str, object] = msgspec.to_builtins(line)
     del shown["at_ms"]
     return {"seq": shown.pop("seq"), "at": instant(line.at_ms), **shown}
 
 
-def _known(order: str) -> Order:
-    row = tables.orders.read(order, order)
-    if row is None:
+def _known(order: str) -> Workflow:
+    """The order in the tables, or that it has left them."""
+    flow = tables.committed_workflow_of(order)
+    if flow.order is None and flow.history is None:
         raise Problem(404, "unknown", f"there is no order {order} here")
-    return row
+    return flow
 
 
-def _shown(row: Order) -> dict[str, object]:
-    body = tables.bodies.read(row.id, row.id)
-    payment = tables.payments.read(row.id, row.id)
-    ticket = tables.tickets.read(row.id, row.id)
-    delivery = tables.deliveries.read(row.id, row.id)
+def _placed_at(order: str) -> datetime | None:
+    """When it was placed; None if there is no such order."""
+    row = tables.orders.read(order, order) or tables.history.read(order, order)
+    return None if row is None else instant(row.placed_ms)
+
+
+async def _kept(order: str, retired: Retired) -> history.Kept:
+    """An order that has left the tables, as it was then."""
+    try:
+        return await history.read(order, retired)
+    except history.Unread as unread:
+        if unread.gone:
+            raise Problem(404, "unknown", str(unread)) from None
+        raise Problem(503, "history-unread", f"{unread}; try again", headers=SOON) from None
+
+
+def _shown(flow: Workflow) -> dict[str, object]:
+    row, body, payment, ticket, delivery = flow.order, flow.placed, flow.payment, flow.ticket, flow.delivery
+    assert row is not None
     concern = row.concerns[0] if row.concerns else None
     eta_ms = None if row.status.ended else row.eta_ms
     return {
@@ -142,7 +172,7 @@ listing = Listing(
     tables.orders.name,
     "orders",
     lambda key, value: tables.orders.decode(key.decode(), value),
-    lambda _, row: _shown(row),
+    lambda _, row: _shown(msgspec.structs.replace(tables.committed_workflow_of(row.id), order=row)),
 )
 
 

@@ -1,5 +1,6 @@
 """The tables, decoded, as the workers have them committed: JSON, or a page for a browser."""
 
+import asyncio
 from collections.abc import Iterable
 from html import escape
 from itertools import chain
@@ -62,16 +63,27 @@ class OwnersRows(ApiView):
             return _answer(request, name, [row for row in rows if row["key"] == key])
         if (answer := await elsewhere_by_partition(request, _partition_of(name, key))) is not None:
             return answer
-        return _answer(request, name, _rows(name, limit, key))
+        rows = await _timers(key, limit) if name == TIMERS else _rows(name, limit, key)
+        return _answer(request, name, rows)
+
+
+async def _timers(key: str, limit: int) -> list[dict[str, Any]]:
+    """They are kept in the order they are due, so all are gone through: a page at a time, the tasks go on meanwhile."""
+    partition, after, found = engine.partition_of(owner_of(key).encode()), b"", []
+    while page := list(engine.scan(TIMERS, partition, after=after, limit=tables.PAGE)):
+        rows = _shown(TIMERS, page)
+        found += [row for row in rows if row["key"] == key or row["key"].startswith(f"{key}/")]
+        after = page[-1][1]
+        if len(found) >= limit:
+            break
+        await asyncio.sleep(0)
+    return found[:limit]
 
 
 def _rows(name: str, limit: int, key: str | None = None) -> list[dict[str, Any]]:
     if key is None:
         return _shown(name, engine.scan(name, limit=limit))
     partition = _partition_of(name, key)
-    if name == TIMERS:  # kept in the order they are due
-        rows = _shown(name, engine.scan(name, partition, limit=None))
-        return [row for row in rows if row["key"] == key or row["key"].startswith(f"{key}/")][:limit]
     own = engine.read(name, partition, key.encode())
     its_own = [] if own is None else [(partition, key.encode(), own)]
     return _shown(name, chain(its_own, engine.scan(name, partition, prefix=f"{key}/".encode(), limit=limit)))[:limit]

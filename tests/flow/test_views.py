@@ -20,6 +20,7 @@ TABLES = {
     "drivers",
     "dispatch",
     "restaurants",
+    "history",
     "positions",
     "timers",
     "calls",

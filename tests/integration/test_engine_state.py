@@ -154,6 +154,21 @@ async def test_a_timer_that_came_due_while_nobody_ran_fires_after_the_start(
         await toy.done()
 
 
+async def test_a_burst_of_timers_that_a_kill_cuts_in_two_fires_each_once(
+    kafka: str, unique: str, tmp_path: Path
+) -> None:
+    async with Run(kafka, unique, tmp_path, TOY_TIMER_MS="4000", TOY_TIMER_HEAD="64") as toy:
+        await toy.send(6000)
+        worker = toy.start()
+        await toy.wait(lambda: toy.judge.sums()["fired"] > 100, why="the burst has begun")
+        worker.kill()
+        await toy.judge.read()
+        assert toy.judge.sums()["fired"] < toy.sent
+        toy.start()
+        await toy.done(within_s=40)
+        assert not toy.judge.letters
+
+
 async def test_a_worker_refuses_to_start_where_topics_differ_and_says_so_in_a_sentence(
     kafka: str, unique: str, tmp_path: Path
 ) -> None:

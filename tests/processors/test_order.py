@@ -24,11 +24,13 @@ from processors.events import (
     RestaurantAccepted,
     RestaurantFinished,
     RestaurantRefused,
+    Retire,
+    RetireDue,
     StartDue,
     TicketAsked,
     WaitedTooLong,
 )
-from processors.order import OTHERS_TURN, STATUS, TABLE, WAITS, Order, Stage, Timer, decide
+from processors.order import ENDED, OTHERS_TURN, STATUS, TABLE, WAITS, Order, Stage, Timer, decide
 from processors.parameters import Parameters
 from tests.processors import grid
 from tests.processors.cases import HOME, KITCHEN, NOW, ORDER, RESTAURANT, P, later, placed
@@ -44,9 +46,8 @@ def created(**changes: Any) -> Order:
 
 def at(stage: Stage) -> Order:
     """An order in this stage, with the timer of its wait."""
-    name = ("" if stage not in WAITS else f"{ORDER}/{WAITS[stage].name}") + ("-wait" if stage in OTHERS_TURN else "")
-    timer = Timer(name, NOW + 60_000) if name else None
-    return msgspec.structs.replace(created(), stage=stage, timer=timer, waits_since_ms=NOW - 5)
+    name = f"{ORDER}/{WAITS[stage].name}" + ("-wait" if stage in OTHERS_TURN else "")
+    return msgspec.structs.replace(created(), stage=stage, timer=Timer(name, NOW + 60_000), waits_since_ms=NOW - 5)
 
 
 STATES: dict[str, Order | None] = {"-": None, **{stage.name: at(stage) for stage in Stage}}
@@ -66,6 +67,7 @@ EVENTS = {
     "eta": DeliveryEtaChanged(NOW + 300_000),
     "done": DeliveryDone(),
     "too-long": WaitedTooLong(),
+    "retire": RetireDue(),
     "attention": AttentionNeeded("an operator: odd", "operator"),
     "attention-here": AttentionNeeded("the restaurant to make up its mind"),
     "at-ease": AttentionOver("operator"),
@@ -87,12 +89,14 @@ picked-up        x       x         x         x              x                   
 eta              x       x         x         x              x                   x                   !                  !           =         x          x
 done             x       x         x         x              x                   x                   x                  DELIVERED   =         x          x
 too-long         x       !         x         !              !                   !                   !                  !           x         !          x
+retire           x       x         x         x              x                   x                   x                  x           !         x          !
 attention        x       !         !         !              !                   !                   !                  !           !         !          !
 attention-here   x       !         !         !              !                   !                   !                  !           =         !          =
 at-ease          x       =         =         =              =                   =                   =                  =           =         =          =
 """  # noqa: E501
 LATER = created(deliver_at=later(7200))
 CONCERNED = decide(at(Stage.ASKED), EVENTS["attention"], NOW, P).state
+LOOKED_AT = decide(at(Stage.DELIVERED), EVENTS["attention"], NOW, P).state
 
 
 @grid.parameters(GRID)
@@ -103,15 +107,15 @@ def test_every_event_in_every_stage_does_what_the_grid_says(cell: grid.Cell) -> 
 def test_every_row_of_the_table_is_taken() -> None:
     guarded = {TABLE.find(LATER, PaymentCharged(), Moment(NOW, P))}
     guarded.add(TABLE.find(CONCERNED, EVENTS["at-ease"], Moment(NOW, P)))
+    guarded.add(TABLE.find(LOOKED_AT, RetireDue(), Moment(NOW, P)))
     assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == guarded
 
 
-def test_every_stage_is_in_the_grid_can_be_reached_and_ends_or_has_a_timer() -> None:
+def test_every_stage_is_in_the_grid_can_be_reached_and_has_a_timer() -> None:
     assert GRID.split("\n")[1].split() == ["-", *Stage.__members__]
     assert {row.to for row in TABLE} >= set(Stage)
-    assert {stage for stage in Stage if stage not in WAITS} == {stage for stage in Stage if at(stage).status.ended} - {
-        Stage.REFUND_DUE
-    }
+    assert WAITS.keys() == set(Stage)
+    assert set(ENDED) == {stage for stage in Stage if STATUS[stage].ended} - {Stage.REFUND_DUE}
 
 
 def test_every_stage_shows_a_public_status() -> None:
@@ -195,7 +199,7 @@ def test_a_stage_ends_the_timer_of_the_one_before_and_begins_its_own(stage: Stag
 
 
 @pytest.mark.parametrize("event", ["done", "declined", "refunded"])
-def test_an_order_that_has_ended_has_no_timer_and_no_eta(event: str) -> None:
+def test_an_order_that_has_ended_waits_for_its_retirement_alone_and_has_no_eta(event: str) -> None:
     stage = {"done": Stage.IN_DELIVERY, "declined": Stage.CREATED, "refunded": Stage.REFUND_DUE}[event]
     before = at(stage)
     if stage is Stage.REFUND_DUE:
@@ -203,8 +207,51 @@ def test_an_order_that_has_ended_has_no_timer_and_no_eta(event: str) -> None:
     decision = decide(before, EVENTS[event], NOW, P)
     assert decision.state is not None
     assert decision.state.status.ended
-    assert (decision.state.timer, decision.state.eta_ms) == (None, None)
-    assert [type(timer) for timer in decision.timers] == [CancelTimer]
+    assert decision.state.eta_ms is None
+    retirement = SetTimer(f"{ORDER}/retirement", NOW + 30 * 24 * 3_600_000)
+    assert before.timer is not None
+    assert decision.timers == (CancelTimer(before.timer.name, before.timer.due_ms), retirement)
+    assert decision.state.timer == Timer(retirement.name, retirement.due_ms)
+
+
+@pytest.mark.parametrize("stage", ENDED, ids=lambda stage: stage.name)
+def test_an_order_that_nobody_has_to_look_at_is_retired_without_a_word_to_the_world(stage: Stage) -> None:
+    ended = at(stage)
+    decision = decide(ended, RetireDue(), NOW, P)
+    assert (decision.gone, decision.emit, decision.timers) == (True, (), ())
+    assert decision.tell == (Retire(ORDER, ended.placed_ms, ended.body_hash),)
+
+
+@pytest.mark.parametrize(
+    ("stage", "concern", "settled"),
+    [
+        (Stage.DELIVERED, EVENTS["attention"], EVENTS["at-ease"]),
+        (Stage.REJECTED, AttentionNeeded("the refund of c1: a second charge", "refund of c1"), EVENTS["refunded"]),
+    ],
+    ids=["attention", "a refund that is due"],
+)
+def test_an_order_that_a_person_should_look_at_stays_until_that_is_over_and_a_retention_more(
+    stage: Stage, concern: Any, settled: Any
+) -> None:
+    looked_at = decide(at(stage), concern, NOW, P).state
+    stays = decide(looked_at, RetireDue(), NOW, P)
+    assert stays.state is not None
+    assert (stays.gone, stays.state.timer, stays.timers) == (False, None, ())
+    over = decide(stays.state, settled, NOW + 7, P)
+    assert over.timers == (SetTimer(f"{ORDER}/retirement", NOW + 7 + 30 * 24 * 3_600_000),)
+    assert decide(over.state, RetireDue(), NOW, P).gone
+
+
+def test_what_is_settled_before_the_retention_is_over_does_not_make_it_longer() -> None:
+    over = decide(LOOKED_AT, EVENTS["at-ease"], NOW + 7, P)
+    assert over.state is not None
+    assert (over.timers, over.state.timer) == ((), at(Stage.DELIVERED).timer)
+
+
+def test_the_retention_is_as_long_in_a_fast_world() -> None:
+    for speed in (0, 1, 300):
+        decision = decide(at(Stage.IN_DELIVERY), DeliveryDone(), NOW, Parameters(speed_up=speed, retention_s=7.5))
+        assert decision.timers[-1] == SetTimer(f"{ORDER}/retirement", NOW + 7_500)
 
 
 def test_food_that_is_ready_before_it_was_accepted_was_accepted() -> None:

@@ -1,0 +1,153 @@
+"""What remains of an order that was retired, and what is kept of it."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from processors import history, workflow
+from processors.decision import Moment, Outcome, SetTimer
+from processors.events import CallAnswered, ForgetDue, OrderPlaced, Retire, TimerDue
+from processors.history import LARGEST_PART, TABLE, Retired, Stage, decide, records_of
+from processors.workflow import JournalLine, Workflow
+from tests.processors import grid
+from tests.processors.cases import NOW, ORDER, RESTAURANT, P, later, placed
+from topics.deliveries import Delivered, DriverAssigned
+from topics.drivers import Unassign
+from topics.order_history import OrderRetired
+from topics.order_updates import OrderStatus
+from topics.payments import Charged, Declined
+from topics.pos import PreparationFinished
+from topics.records import write
+
+DAY_MS = 24 * 3_600_000
+RETIRED = Retired(retired_ms=NOW, placed_ms=NOW - 5, body_hash=placed().body_hash())
+STATES = {"-": None, "RETIRED": RETIRED}
+EVENTS = {
+    "retire": Retire(ORDER, NOW - 5, placed().body_hash()),
+    "placed": OrderPlaced(placed(), None),
+    "placed-otherwise": OrderPlaced(placed(tip=21, total=631), RESTAURANT),
+    "assigned": DriverAssigned(id="a", order=ORDER, driver="asha", attempt=2, eta_s=60),
+    "delivered": Delivered(order=ORDER, driver="asha", attempt=1),
+    "charged": Charged(order=ORDER, charge_id="c1", amount=630, currency="INR"),
+    "finished": PreparationFinished(order=ORDER),
+    "answered": CallAnswered(f"{ORDER}/charge", "charge", 200, "{}"),
+    "forget": ForgetDue(),
+}
+GRID = """
+                 -       RETIRED
+retire           RETIRED x
+placed           x       =
+placed-otherwise x       x
+assigned         x       x
+delivered        x       x
+charged          x       x
+finished         x       x
+answered         x       x
+forget           x       !
+"""
+
+
+@grid.parameters(GRID)
+def test_every_event_does_what_the_grid_says(cell: grid.Cell) -> None:
+    grid.check(cell, decide, STATES, EVENTS, Stage)
+
+
+def test_every_row_of_the_table_is_taken() -> None:
+    assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == set()
+
+
+def rejected() -> Workflow:
+    flow = workflow.apply(Workflow(), placed(), NOW, P, RESTAURANT).workflow
+    return workflow.apply(flow, Declined(order=ORDER, reason="no funds"), NOW + 1, P).workflow
+
+
+def retired() -> Workflow:
+    return workflow.apply(rejected(), TimerDue(f"{ORDER}/retirement"), NOW + DAY_MS, P).workflow
+
+
+def test_one_transaction_deletes_all_rows_of_an_order_and_writes_the_one_that_remains() -> None:
+    before = rejected()
+    step = workflow.apply(before, TimerDue(f"{ORDER}/retirement"), NOW + DAY_MS, P)
+    assert (step.outcome, step.retire, step.journal, step.emit) == (Outcome.APPLIED, True, (), ())
+    assert before.order is not None
+    remains = Retired(retired_ms=NOW + DAY_MS, placed_ms=NOW, body_hash=before.order.body_hash)
+    assert step.changed == {"order": None, "placed": None, "payment": None, "history": remains}
+    assert step.workflow == Workflow(history=remains)
+    assert step.timers == (SetTimer(f"{ORDER}/history", NOW + 366 * DAY_MS),)
+    assert len(msgspec.json.encode(remains)) < 100
+
+
+def test_an_order_placed_again_after_its_retirement_is_the_same_order() -> None:
+    again = workflow.apply(retired(), placed(at=later(99)), NOW + 2 * DAY_MS, P, None)
+    assert (again.outcome, again.changed, again.workflow) == (Outcome.ABSORBED, {}, retired())
+    other = workflow.apply(retired(), placed(tip=21, total=631), NOW + 2 * DAY_MS, P, RESTAURANT)
+    assert (other.outcome, other.changed) == (Outcome.REFUSED, {})
+    assert "exists with another body" in other.reason
+
+
+@pytest.mark.parametrize("event", ["charged", "finished", "delivered", "answered", "assigned"])
+def test_what_comes_after_the_retirement_is_refused_as_too_late_and_changes_nothing(event: str) -> None:
+    late: Any = EVENTS[event]
+    step = workflow.apply(retired(), late, NOW + 2 * DAY_MS, P)
+    assert (step.outcome, step.changed, step.journal) == (Outcome.REFUSED, {}, ())
+    assert f"{type(late).__name__} comes too late: the order ended" in step.reason
+
+
+def test_a_driver_that_comes_after_the_retirement_is_free_again() -> None:
+    [unassign] = workflow.apply(retired(), EVENTS["assigned"], NOW + 2 * DAY_MS, P).emit
+    assert isinstance(unassign, Unassign)
+    assert (unassign.driver, unassign.delivery, unassign.attempt) == ("asha", ORDER, 2)
+
+
+def test_when_its_history_is_gone_the_id_is_free() -> None:
+    step = workflow.apply(retired(), TimerDue(f"{ORDER}/history"), NOW + 366 * DAY_MS, P)
+    assert (step.changed, step.workflow) == ({"history": None}, Workflow())
+    assert workflow.apply(step.workflow, placed(), NOW + 366 * DAY_MS, P, RESTAURANT).outcome is Outcome.APPLIED
+
+
+def kept(parts: tuple[OrderRetired, ...]) -> list[tuple[str, Any]]:
+    """The rows that the records hold, read from their bytes as a reader would."""
+    records = [msgspec.json.decode(write(part), type=OrderRetired) for part in parts]
+    assert [(part.part, part.parts) for part in records] == [(n, len(parts)) for n in range(1, len(parts) + 1)]
+    return [(kept.kind, msgspec.json.decode(kept.row)) for part in records for kept in part.rows]
+
+
+def line(seq: int, reason: str = "") -> JournalLine:
+    return JournalLine(seq=seq, at_ms=NOW, machine="order", event="DeliveryEtaChanged", event_id="e", reason=reason)
+
+
+def test_the_history_keeps_every_row_as_it_was() -> None:
+    flow = rejected()
+    assert flow.order is not None
+    assert flow.placed is not None
+    assert flow.payment is not None
+    [record] = parts = records_of(
+        ORDER,
+        OrderStatus.REJECTED,
+        [("order", flow.order), ("placed", flow.placed), ("payment", flow.payment), ("journal", line(1))],
+        NOW,
+    )
+    assert (record.key, record.id, record.status) == (ORDER, f"{ORDER}/retired/1", OrderStatus.REJECTED)
+    assert kept(parts) == [
+        ("order", msgspec.to_builtins(flow.order)),
+        ("placed", msgspec.json.decode(write(flow.placed))),
+        ("payment", msgspec.to_builtins(flow.payment)),
+        ("journal", msgspec.to_builtins(line(1))),
+    ]
+
+
+@pytest.mark.parametrize(("lines", "reason"), [(20_000, ""), (3000, "x" * 1000), (10, "x" * 200_000)])
+def test_a_journal_too_long_for_one_record_is_kept_whole_in_several(lines: int, reason: str) -> None:
+    journal = [line(seq, reason) for seq in range(1, lines + 1)]
+    parts = records_of(ORDER, OrderStatus.DELIVERED, [("journal", each) for each in journal], NOW)
+    assert len(parts) > 1
+    assert all(len(write(part)) < LARGEST_PART + 1000 for part in parts)
+    assert [row for _, row in kept(parts)] == [msgspec.to_builtins(each) for each in journal]
+    assert len({part.id for part in parts}) == len(parts)
+
+
+def test_the_reason_given_for_a_late_event_says_when_it_left() -> None:
+    decision = history.decide(RETIRED, EVENTS["finished"], NOW, P)
+    assert decision.reason.endswith("it left for the history at 2027-01-15T08:00:00+00:00")
+    assert TABLE.find(RETIRED, EVENTS["finished"], Moment(NOW, P)) is None
