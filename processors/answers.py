@@ -7,7 +7,8 @@
 | prepare | `accepted` | 409, 422: rejected | received; a record on `pos` follows |
 
 Server errors, time-outs and cut connections are no answers: the call is made again under the same key. Any other
-status, or a body that does not say what the status promises, cannot be helped by asking again: a person has to look.
+status, or a body that does not say what the status promises, cannot be helped by asking again: a person has to look,
+and may have the call made again under the same key (``CallRetryAsked``).
 """
 
 from collections.abc import Callable

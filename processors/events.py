@@ -149,6 +149,32 @@ class PaymentRefunded(_ForOrder, frozen=True):
     wait: str
 
 
+class ChargeRetried(_ForPayment, frozen=True):
+    """An operator wants the customer charged after all. ``asked``: who, and why."""
+
+    asked: str
+
+
+class ChargeAbandoned(_ForPayment, frozen=True):
+    """An operator does not want the charge asked for any more. ``asked``: who, and why."""
+
+    asked: str
+
+
+class RefundRetried(_ForPayment, frozen=True):
+    """An operator wants this charge given back after all. ``asked``: who, and why."""
+
+    charge_id: str
+    asked: str
+
+
+class RefundAbandoned(_ForPayment, frozen=True):
+    """An operator does not want this refund asked for any more. ``asked``: who, and why."""
+
+    charge_id: str
+    asked: str
+
+
 # -- restaurant ------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +193,20 @@ class PrepareFailed(_ForTicket, frozen=True):
     """The restaurant's point of sale will not talk about the ticket; asking again does not help."""
 
     reason: str
+
+
+class PrepareRetried(_ForTicket, frozen=True):
+    """An operator wants the restaurant asked again. ``asked``: who, and why."""
+
+    asked: str
+    pos_url: str
+    placed: Placed | None = None
+
+
+class PrepareAbandoned(_ForTicket, frozen=True):
+    """An operator does not want the restaurant asked any more. ``asked``: who, and why."""
+
+    asked: str
 
 
 class RestaurantAccepted(_ForOrder, frozen=True):

@@ -16,14 +16,18 @@ from processors.decision import Call, Decision, Moment, Table, Transition, absor
 from processors.events import (
     AttentionNeeded,
     AttentionOver,
+    ChargeAbandoned,
     ChargeFailed,
+    ChargeRetried,
     PaymentCharged,
     PaymentDeclined,
     PaymentDue,
     PaymentMismatched,
     PaymentRefunded,
+    RefundAbandoned,
     RefundDue,
     RefundFailed,
+    RefundRetried,
 )
 from processors.parameters import Parameters
 from processors.requests import ChargeRequest, RefundRequest
@@ -101,14 +105,18 @@ def refunded_already(payment: Payment, event: Refunded | RefundFailed, _: Moment
     return refund is not None and refund.done
 
 
+def refund_is_due(payment: Payment, event: RefundRetried | RefundAbandoned, _: Moment) -> bool:
+    """its refund due"""
+    return _is_due(payment, event.charge_id)
+
+
 # -- effects ---------------------------------------------------------------------------------------------------------
 
 
 def charge(_: None, event: PaymentDue, __: Moment) -> Decision[Payment]:
     """call: charge"""
     payment = Payment(order=event.order, stage=Stage.DUE, amount=event.amount, currency=event.currency)
-    request = ChargeRequest(order=event.order, amount=event.amount, currency=event.currency)
-    return Decision(state=payment, calls=(Call(f"{event.order}/charge", "charge", request),))
+    return Decision(state=payment, calls=(_charge_call(payment),))
 
 
 def take(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
@@ -181,6 +189,28 @@ def report_refund(payment: Payment, event: RefundFailed, _: Moment) -> Decision[
     return Decision(tell=(needed,))
 
 
+def charge_again(payment: Payment, event: ChargeRetried, _: Moment) -> Decision[Payment]:
+    """call: charge, at once"""
+    return Decision(reason=event.asked, calls=(_charge_call(payment),))
+
+
+def give_charge_up(payment: Payment, event: ChargeAbandoned, _: Moment) -> Decision[Payment]:
+    """call: charge no more; attention"""
+    needed = AttentionNeeded(f"the charge, given up {event.asked}")
+    return Decision(reason=event.asked, tell=(needed,), cancel_calls=(_charge_call(payment).key,))
+
+
+def refund_again(payment: Payment, event: RefundRetried, _: Moment) -> Decision[Payment]:
+    """call: refund, at once"""
+    return Decision(reason=event.asked, calls=(_refund_call(payment, event.charge_id),))
+
+
+def give_refund_up(payment: Payment, event: RefundAbandoned, _: Moment) -> Decision[Payment]:
+    """call: refund no more; attention"""
+    needed = AttentionNeeded(f"the refund of {event.charge_id}, given up {event.asked}", _wait(event))
+    return Decision(reason=event.asked, tell=(needed,), cancel_calls=(_refund_call(payment, event.charge_id).key,))
+
+
 # -- the table -------------------------------------------------------------------------------------------------------
 
 DUE, CHARGED, DECLINED = Stage.DUE, Stage.CHARGED, Stage.DECLINED
@@ -211,6 +241,11 @@ TABLE: Table[Payment] = Table(
         Transition(HAS_CHARGE, RefundFailed, None, report_refund, when=refund_of_another),
         Transition(HAS_CHARGE, RefundFailed, None, absorb, when=refunded_already),
         Transition((CHARGED, DECLINED, REFUND_DUE, REFUNDED), ChargeFailed, None, absorb),
+        # what operators want
+        Transition((DUE,), ChargeRetried, None, charge_again),
+        Transition((DUE,), ChargeAbandoned, None, give_charge_up),
+        Transition(HAS_CHARGE, RefundRetried, None, refund_again, when=refund_is_due),
+        Transition(HAS_CHARGE, RefundAbandoned, None, give_refund_up, when=refund_is_due),
     ),
 )
 
@@ -220,7 +255,7 @@ def decide(payment: Payment | None, event: object, now_ms: int, parameters: Para
     return TABLE.decide(payment, event, now_ms, parameters)
 
 
-def _wait(event: Charged | Refunded | RefundFailed) -> str:
+def _wait(event: Charged | Refunded | RefundFailed | RefundAbandoned) -> str:
     """The name of the wait for a refund."""
     return f"refund of {event.charge_id}"
 
@@ -236,12 +271,20 @@ def _is_due(payment: Payment, charge_id: str) -> bool:
 
 def _refunding(payment: Payment, charge_id: str, amount: int, currency: str, *tell: object) -> Decision[Payment]:
     refund = Refund(charge_id=charge_id, amount=amount, currency=currency)
-    request = RefundRequest(order=payment.order, charge_id=charge_id, amount=amount, currency=currency)
-    return Decision(
-        state=msgspec.structs.replace(payment, refunds=(*payment.refunds, refund)),
-        tell=tell,
-        calls=(Call(f"{payment.order}/refund/{charge_id}", "refund", request),),
-    )
+    refunding = msgspec.structs.replace(payment, refunds=(*payment.refunds, refund))
+    return Decision(state=refunding, tell=tell, calls=(_refund_call(refunding, charge_id),))
+
+
+def _charge_call(payment: Payment) -> Call:
+    request = ChargeRequest(order=payment.order, amount=payment.amount, currency=payment.currency)
+    return Call(f"{payment.order}/charge", "charge", request)
+
+
+def _refund_call(payment: Payment, charge_id: str) -> Call:
+    refund = _refund(payment, charge_id)
+    assert refund is not None
+    request = RefundRequest(order=payment.order, charge_id=charge_id, amount=refund.amount, currency=refund.currency)
+    return Call(f"{payment.order}/refund/{charge_id}", "refund", request)
 
 
 def _returned(payment: Payment, event: Refunded) -> Payment:

@@ -13,7 +13,9 @@ import msgspec
 from processors.decision import Call, Decision, Moment, Table, Transition, absorb, refused
 from processors.events import (
     AttentionNeeded,
+    PrepareAbandoned,
     PrepareFailed,
+    PrepareRetried,
     RestaurantAccepted,
     RestaurantFinished,
     RestaurantRefused,
@@ -61,7 +63,7 @@ def ask(_: None, event: TicketAsked, __: Moment) -> Decision[Ticket]:
     assert event.placed is not None
     placed = event.placed
     ticket = Ticket(order=placed.key, restaurant=placed.restaurant, stage=Stage.ASKED)
-    return Decision(state=ticket, calls=(Call(prepare_key(placed.key), "prepare", _request(placed, event.pos_url)),))
+    return Decision(state=ticket, calls=(_call(placed, event.pos_url),))
 
 
 def accept(ticket: Ticket, _event: TicketAccepted, __: Moment) -> Decision[Ticket]:
@@ -92,6 +94,18 @@ def note(_ticket: Ticket, _event: TicketReceived, __: Moment) -> Decision[Ticket
 def report(_ticket: Ticket, event: PrepareFailed, _: Moment) -> Decision[Ticket]:
     """attention"""
     return Decision(tell=(AttentionNeeded(f"the restaurant's answer: {event.reason}"),))
+
+
+def ask_again(_ticket: Ticket, event: PrepareRetried, _: Moment) -> Decision[Ticket]:
+    """call: prepare, at once"""
+    assert event.placed is not None
+    return Decision(reason=event.asked, calls=(_call(event.placed, event.pos_url),))
+
+
+def give_up(ticket: Ticket, event: PrepareAbandoned, _: Moment) -> Decision[Ticket]:
+    """call: prepare no more; attention"""
+    needed = AttentionNeeded(f"the restaurant's answer, given up {event.asked}")
+    return Decision(reason=event.asked, tell=(needed,), cancel_calls=(prepare_key(ticket.order),))
 
 
 def refuse_rejection(ticket: Ticket, event: TicketRejected, _: Moment) -> Decision[Ticket]:
@@ -128,6 +142,9 @@ TABLE: Table[Ticket] = Table(
         Transition((ACCEPTED, FINISHED), TicketRejected, None, refuse_rejection),
         Transition((TOLD, ACCEPTED, REFUSED, FINISHED), TicketReceived, None, absorb),
         Transition((TOLD, ACCEPTED, REFUSED, FINISHED), PrepareFailed, None, absorb),
+        # what operators want
+        Transition((ASKED, TOLD), PrepareRetried, ASKED, ask_again),
+        Transition((ASKED,), PrepareAbandoned, None, give_up),
     ),
 )
 
@@ -145,6 +162,10 @@ def prepare_key(order: str) -> str:
 def _unanswered(ticket: Ticket) -> tuple[str, ...]:
     """The call that asks for what the restaurant has just told by itself."""
     return (prepare_key(ticket.order),) if ticket.stage is Stage.ASKED else ()
+
+
+def _call(placed: Placed, pos_url: str) -> Call:
+    return Call(prepare_key(placed.key), "prepare", _request(placed, pos_url))
 
 
 def _request(placed: Placed, pos_url: str) -> PrepareRequest:

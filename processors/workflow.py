@@ -13,7 +13,19 @@ import msgspec
 from processors import answers, delivery, history, order, payment, restaurant
 from processors.decision import Call, CancelTimer, Decision, Outcome, SetTimer
 from processors.delivery import Delivery
-from processors.events import CallAnswered, ForgetDue, OrderPlaced, TicketAsked, TimerDue
+from processors.events import (
+    CallAnswered,
+    ChargeAbandoned,
+    ChargeRetried,
+    ForgetDue,
+    OrderPlaced,
+    PrepareAbandoned,
+    PrepareRetried,
+    RefundAbandoned,
+    RefundRetried,
+    TicketAsked,
+    TimerDue,
+)
 from processors.history import Retired
 from processors.intake import Problem, check
 from processors.order import Order
@@ -21,7 +33,7 @@ from processors.parameters import Parameters
 from processors.payment import Payment
 from processors.restaurant import Ticket
 from topics.order_history import Kind
-from topics.orders import Placed
+from topics.orders import CallAbandonAsked, CallRetryAsked, Placed
 from topics.records import Record, epoch_ms, instant
 from topics.restaurants import Restaurant
 
@@ -105,6 +117,8 @@ def apply(
             return Step(outcome=Outcome.UNKNOWN, reason="there is no such order", workflow=workflow)
         case TimerDue():
             return _fire(workflow, event, now_ms, parameters)
+        case CallRetryAsked() | CallAbandonAsked():
+            return _Moving(workflow, event.event_id, now_ms, parameters).run(_wish(workflow, event))
         case CallAnswered():
             meant = answers.meaning(event)
             if meant is None:
@@ -141,6 +155,21 @@ def _fire(workflow: Workflow, due: TimerDue, now_ms: int, parameters: Parameters
         return Step(outcome=Outcome.REFUSED, reason=f"no timer {due.name} is running", workflow=workflow)
     fires = order.WAITS[workflow.order.stage].fires
     return _Moving(workflow, due.name, now_ms, parameters).run(fires())
+
+
+def _wish(workflow: Workflow, event: CallRetryAsked | CallAbandonAsked) -> Any:
+    """What an operator wants done with a call, told to the machine that asked for it."""
+    assert workflow.order is not None
+    asked = "by " + (event.by or "an operator") + (f": {event.reason}" if event.reason else "")
+    retried = isinstance(event, CallRetryAsked)
+    purpose, _, charge_id = event.call.removeprefix(f"{event.key}/").partition("/")
+    match purpose:
+        case "charge":
+            return ChargeRetried(asked) if retried else ChargeAbandoned(asked)
+        case "refund":
+            return RefundRetried(charge_id, asked) if retried else RefundAbandoned(charge_id, asked)
+        case _:
+            return PrepareRetried(asked, workflow.order.pos_url) if retried else PrepareAbandoned(asked)
 
 
 def _look_back(workflow: Workflow, event: Any, now_ms: int, parameters: Parameters) -> Step:
@@ -199,7 +228,7 @@ class _Moving:
 
     def _move(self, event: Any) -> Decision[Any]:
         machine = MACHINE_OF_FAMILY[event.family] if isinstance(event, Record) else event.machine
-        if isinstance(event, TicketAsked):
+        if isinstance(event, TicketAsked | PrepareRetried):
             event = msgspec.structs.replace(event, placed=self._before.placed)
         before = self._states[machine]
         decision = MACHINES[machine](before, event, self._now_ms, self._parameters)

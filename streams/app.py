@@ -20,7 +20,7 @@ from topics.families import Family, topic_name
 
 DEFAULT_BROKER = "127.0.0.1:9092"
 """Where nobody has said anything else; a worker finds out before it starts."""
-AGENTS = 7
+AGENTS = 8
 
 
 class OrderEngine(Engine):
@@ -74,7 +74,7 @@ engine = OrderEngine(
         leave_on_stop=settings.leave_on_stop,
     ),
 )
-orders, payments, pos, deliveries, dispatch, drivers, locations = map(_source, families.SOURCES)
+orders, payments, pos, deliveries, dispatch, drivers, locations, dead_letters = map(_source, families.SOURCES)
 order_updates = engine.sink(topic_of(families.ORDER_UPDATES), config=families.ORDER_UPDATES.config)
 history_config = {**families.ORDER_HISTORY.config, "retention.ms": str(round(settings.history_s * 1000))}
 engine.sink(topic_of(families.ORDER_HISTORY), config=history_config)

@@ -1,8 +1,8 @@
 """What is kept: the tables, and how their rows are read and written.
 
 Every row belongs to somebody: the part of its key before the first slash is an order's, a driver's or a region's id,
-and decides the partition. Handlers read and write through their task and see its own changes; views read what is
-committed.
+and decides the partition (a dead letter's is the partition itself). Handlers read and write through their task and see
+its own changes; views read what is committed.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from processors import dispatch as dispatch_rows
 from processors.delivery import Delivery
 from processors.driver import Driver
 from processors.history import Retired
+from processors.letters import Letter
 from processors.order import Order
 from processors.payment import Payment
 from processors.restaurant import Ticket
@@ -49,6 +50,11 @@ class Rows(Generic[T]):
     def read(self, owner: str, key: str) -> T | None:
         """The committed row. `NotHere` where the owner's partition is not open in this worker."""
         found = engine.read(self.name, engine.partition_of(owner.encode()), key.encode())
+        return None if found is None else self.decode(key, found)
+
+    def read_in(self, partition: int, key: str) -> T | None:
+        """The committed row of a table whose keys begin with the partition. `NotHere` where it is not open here."""
+        found = engine.read(self.name, partition, key.encode())
         return None if found is None else self.decode(key, found)
 
     def scan(self, owner: str, prefix: str) -> Iterator[tuple[str, T]]:
@@ -90,6 +96,9 @@ dispatch: Rows[dispatch_rows.Row] = Rows(
     "dispatch",
     dispatch_rows.decode_row,
     "Region/what/id -> a driver who waits, a delivery that does, a request already seen.",
+)
+dead_letters: Rows[Letter] = Rows(
+    "dead_letters", _struct(Letter), "Partition/offset -> a dead letter, until somebody has seen to it."
 )
 
 OF_AN_ORDER: dict[str, Rows[Any]] = {

@@ -53,7 +53,7 @@ def tell(task: Task, record: Record, told: Told, whom: str) -> None:
 
 def request_of(record: Record) -> str:
     """Which request of a view this record was made for; empty for everybody else's records."""
-    return next((value.decode(errors="replace") for name, value in record.headers if name == REQUEST), "")
+    return next(((value or b"").decode(errors="replace") for name, value in record.headers if name == REQUEST), "")
 
 
 def timer_due(task: Task, name: str) -> None:

@@ -40,8 +40,9 @@ def test_every_module_says_what_it_is_for() -> None:
 
 def test_each_consumed_topic_has_a_module_of_records_and_an_agent_of_its_name() -> None:
     for family in SOURCES:
-        assert (ROOT / "topics" / f"{family.name}.py").exists(), family.name
-        assert (ROOT / "streams" / "agents" / f"{family.name}.py").exists(), family.name
+        module = f"{family.name.replace('-', '_')}.py"
+        assert (ROOT / "topics" / module).exists(), family.name
+        assert (ROOT / "streams" / "agents" / module).exists(), family.name
     for family in FAMILIES:
         assert (ROOT / "topics" / f"{family.name.replace('-', '_')}.py").exists(), family.name
 

@@ -1,11 +1,36 @@
-"""Records that could not be applied, as they came, with the cause.
+"""Records that could not be applied, as they came, with the cause; and what operators want done with them.
 
 | topic | key | written by | read by |
 |---|---|---|---|
-| dead-letters | the record's key | every task, in the transaction that passes over the record | operators |
+| dead-letters | the record's key | every task, in the transaction that passes over the record | agent `dead_letters` |
 
 The value is the original one, byte for byte. The headers say where it came from and why it lies here (the idea of
-Kafka's KIP-1034).
+Kafka's KIP-1034): `origin.topic`, `origin.partition` and `origin.offset` of a record, `origin.timer` or `origin.call`
+of what was none; `dead-letter.reason`; `exception.*` where a handler broke down; `dead-letter.cut` where the value was
+too large to be kept whole. A letter is called after where it lies: partition and offset.
+
+A record with the header `dabbawala-command` is no letter: it says what to do with the one at the offset in
+`dabbawala-letter`, in the same partition. The HTTP view writes it.
 """
 
+from enum import Enum
+
 FAMILY = "dead-letters"
+COMMAND = "dabbawala-command"
+LETTER = "dabbawala-letter"
+NOTES = ("origin.", "dead-letter.", "exception.")
+"""How the headers begin that were added to the record's own."""
+REASON, CUT, TOPIC, TIMER, CALL = (
+    "dead-letter.reason",
+    "dead-letter.cut",
+    "origin.topic",
+    "origin.timer",
+    "origin.call",
+)
+
+
+class Command(Enum):
+    """What is to become of a letter."""
+
+    REPLAY = "replay"
+    DISCARD = "discard"

@@ -52,9 +52,11 @@ ORDER_HISTORY = Family(
 RESTAURANTS = Family("restaurants", restaurants.READER, {"cleanup.policy": "compact"})
 DEAD_LETTERS = Family(dead_letters.FAMILY, None, {"retention.ms": str(4 * WEEK_MS)})
 
-SOURCES = (ORDERS, PAYMENTS, POS, DELIVERIES, DISPATCH, DRIVERS, LOCATIONS)
-"""What the agents consume, one agent each; the first one decides which worker owns which partition."""
-FAMILIES = (*SOURCES, ORDER_UPDATES, ORDER_HISTORY, RESTAURANTS, DEAD_LETTERS)
+INPUTS = (ORDERS, PAYMENTS, POS, DELIVERIES, DISPATCH, DRIVERS, LOCATIONS)
+"""What is decided on; the first one decides which worker owns which partition."""
+SOURCES = (*INPUTS, DEAD_LETTERS)
+"""What the agents consume, one agent each."""
+FAMILIES = (*SOURCES, ORDER_UPDATES, ORDER_HISTORY, RESTAURANTS)
 
 
 def topic_name(family: str, prefix: str = "dabbawala") -> str:

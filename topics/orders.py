@@ -1,8 +1,8 @@
-"""What is said of orders from outside: that one was placed.
+"""What is said of orders from outside: that one was placed, and what operators want done with its calls.
 
 | topic | key | written by | read by |
 |---|---|---|---|
-| orders | order id | the HTTP view, anyone's Kafka producer | agent `orders` |
+| orders | order id | the HTTP views, anyone's Kafka producer | agent `orders` |
 
 Money is an integer in minor units (cents, paise) of the order's currency (ISO 4217).
 """
@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from topics.identity import ExternalId, PartyId, ProviderId, order_id
+from topics.identity import ExternalId, PartyId, ProviderId, order_id, owner_of
 from topics.places import Position
 from topics.records import Instant, Reader, Record
 
@@ -105,4 +105,39 @@ class Placed(Record, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self.key}/{self.cause}"
 
 
-READER: Reader[Placed] = Reader(Placed)
+CallKey = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9-]{1,32}:[A-Za-z0-9][A-Za-z0-9._~-]{0,63}"
+        r"/(charge|prepare|refund/[A-Za-z0-9][A-Za-z0-9._~-]{0,63})$",
+        description="the idempotency key of a call: <order>/charge, <order>/prepare, <order>/refund/<charge>",
+    ),
+]
+
+
+class _CallAsked(Record, frozen=True, kw_only=True, omit_defaults=True):
+    family: ClassVar[str] = "orders"
+
+    call: CallKey
+    by: Text = ""
+    """Who asks for it."""
+    reason: Text = ""
+
+    @property
+    def key(self) -> str:
+        """The order's id."""
+        return owner_of(self.call)
+
+
+class CallRetryAsked(_CallAsked, frozen=True, kw_only=True, omit_defaults=True):
+    """A party outside is to be asked again, at once, under the same key; also if the call was given up."""
+
+
+class CallAbandonAsked(_CallAsked, frozen=True, kw_only=True, omit_defaults=True):
+    """A party outside is not to be asked any more; a person decides how the order goes on."""
+
+
+OrderRecord = Placed | CallRetryAsked | CallAbandonAsked
+READER: Reader[OrderRecord] = Reader(OrderRecord)
+PLACED: Reader[Placed] = Reader(Placed)
+"""Of a body that can be nothing else, and so need not say its type."""

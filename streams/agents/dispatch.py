@@ -11,7 +11,7 @@ from streams.engine import Record, Task
 from streams.outbox import emit, set_timers
 from topics.dispatch import READER
 
-TIMER = b"dispatch"
+TIMER: bytes = b"dispatch"
 """Marks the timers of dispatch among those of the task."""
 
 engine.index(tables.dispatch.name, lambda: DispatchIndex(parameters.dispatch_resolution))

@@ -16,11 +16,13 @@ IDEMPOTENCY_KEY = "idempotency-key"
 
 @engine.agent(topic)
 def orders(task: Task, record: Record) -> None:
-    """Take orders: check them at the door, have them paid."""
-    placed = _complete(decoded(task, READER, record), record)
-    if not from_here(task, record, placed.key):
-        return
-    workflow.apply(task, placed.key, placed, record, catalogue.get(placed.restaurant))
+    """Take orders: check them at the door, have them paid. Have calls made again, or given up."""
+    event = decoded(task, READER, record)
+    if isinstance(event, Placed):
+        event = _complete(event, record)
+    if from_here(task, record, event.key):
+        restaurant = catalogue.get(event.restaurant) if isinstance(event, Placed) else None
+        workflow.apply(task, event.key, event, record, restaurant)
 
 
 def _complete(placed: Placed, record: Record) -> Placed:

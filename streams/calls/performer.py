@@ -61,7 +61,11 @@ class HttpPerformer:
 
     def host(self, request: bytes) -> str:
         """Who is called: calls to one host share a limit and a circuit breaker."""
-        return urlsplit(self._asked(request)[0]).netloc
+        return urlsplit(self.url(request)).netloc
+
+    def url(self, request: bytes) -> str:
+        """Where a call goes."""
+        return self._asked(request)[0]
 
     async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Answered | Again:
         """One attempt."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from streams.cli.errors import CommandError, NotThere
+from streams.cli.errors import CommandError, NotThere, NoWorker
 from streams.embedded.slots import worker_urls
 from streams.settings import Settings, WrongSetting
 
@@ -31,7 +31,7 @@ def worker_url(directory: Path | None = None) -> str:
             raise CommandError(str(wrong)) from None
     if urls := worker_urls(directory):
         return urls[0]
-    raise CommandError(f"No worker runs under {directory}: start one with `make worker`, or name one in DABBAWALA_URL.")
+    raise NoWorker(f"No worker runs under {directory}: start one with `make worker`, or name one in DABBAWALA_URL.")
 
 
 def ask(

@@ -62,8 +62,8 @@ def list_calls(ctx: click.Context, limit: int, cursor: str | None, every: bool, 
 @reason_option
 def retry(key: str, by: str | None, reason: str | None) -> None:
     """Make a call again at once, also one that was given up, under the same idempotency key."""
-    _tell(key, "retry", by, reason)
-    click.echo(f"{key} is made again.")
+    decided = _tell(key, "retry", by, reason)
+    click.echo(f"{key} is made again." if decided else f"{key} will be made again soon: that is noted.")
 
 
 @calls.command()
@@ -72,20 +72,23 @@ def retry(key: str, by: str | None, reason: str | None) -> None:
 @reason_option
 def abandon(key: str, by: str | None, reason: str | None) -> None:
     """Give a call up: no further attempt. Its order goes on asking for a person's attention."""
-    _tell(key, "abandon", by, reason)
-    click.echo(f"{key} is given up; `dabbawala calls retry {key}` makes it again.")
+    decided = _tell(key, "abandon", by, reason)
+    done = "is given up" if decided else "will be given up soon: that is noted"
+    click.echo(f"{key} {done}; `dabbawala calls retry {key}` makes it again.")
 
 
-def _tell(key: str, what: str, by: str | None, reason: str | None) -> None:
+def _tell(key: str, what: str, by: str | None, reason: str | None) -> bool:
+    """Have it decided; False if that takes longer than the worker waits for."""
     order, slash, purpose = key.partition("/")
     if not slash or not purpose:
         raise CommandError(f"{key!r} is no call's key: that is ORDER/charge, ORDER/prepare or ORDER/refund/CHARGE.")
-    ask(
+    answer = ask(
         f"/v1/calls/{quote(order, safe=':')}/{quote(purpose)}/{what}",
         method="POST",
         body=msgspec.json.encode({"by": by or "", "reason": reason or ""}),
         headers={"Content-Type": "application/json", "Idempotency-Key": uuid4().hex},
     )
+    return "outcome" in answer
 
 
 def _line(row: dict[str, Any]) -> list[Text]:

@@ -107,7 +107,13 @@ def discard(letter: str) -> None:
 
 
 def _became(answer: dict[str, Any], done: str) -> str:
-    return f"{done}." if answer.get("outcome") == "APPLIED" else "was seen to already; nothing was done."
+    match answer.get("outcome"):
+        case "APPLIED":
+            return f"{done}."
+        case "ABSORBED":
+            return "was seen to already; nothing was done."
+        case _:  # the worker has not decided in time
+            return "will be seen to: that is noted, and not done yet."
 
 
 def _line(row: dict[str, Any]) -> list[Text]:

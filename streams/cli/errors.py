@@ -19,6 +19,10 @@ class CommandError(click.ClickException):
         click.echo(self.message, file=file, err=True)
 
 
+class NoWorker(CommandError):
+    """No worker runs here, and none was named."""
+
+
 class NotThere(CommandError):
     """What was asked for is not there."""
 

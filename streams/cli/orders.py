@@ -20,7 +20,7 @@ from streams.cli.showing import (
     text,
     when,
 )
-from streams.cli.watching import updates
+from streams.cli.watching import follow
 from streams.embedded.screen import STYLES
 from topics.order_updates import OrderStatus, OrderUpdated
 
@@ -120,14 +120,8 @@ def watch(ctx: click.Context, order: str, as_json: bool) -> None:
 
     Ends with 0 if the order was delivered, with 1 if it was not.
     """
-    status = ""
-    for update, line in updates(order):
-        status = update.status.value
-        if as_json:
-            click.echo(line)
-        else:
-            click.echo(_update_line(update))
-    if status != OrderStatus.DELIVERED.value:
+    status = follow(order, lambda update, line: click.echo(line if as_json else _update_line(update)))
+    if status is not OrderStatus.DELIVERED:
         ctx.exit(NOT_SO)
 
 

@@ -6,13 +6,13 @@ comes twice.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import httpx
 
 from streams.cli.asking import ask, refused, silent, worker_url
-from streams.cli.errors import CommandError
+from streams.cli.errors import CommandError, NoWorker
 from topics.order_updates import READER, OrderStatus, OrderUpdated
 from topics.records import Undecodable
 
@@ -32,22 +32,28 @@ class Event(NamedTuple):
     data: str
 
 
-def updates(order: str) -> Iterator[tuple[OrderUpdated, str]]:
-    """Each update of an order until it has ended, with its JSON as it came."""
-    last_id, last, heard = "", None, time.monotonic()
+def follow(order: str, tell: Callable[[OrderUpdated, str], None]) -> OrderStatus:
+    """Tell each update of an order, with its JSON as it came, until the order has ended; how it did."""
+    last_id, heard = "", time.monotonic()
+    status: OrderStatus | None = None
     while True:
         try:
             with _stream(order, last_id) as answer:
                 for event in events(answer.iter_lines()):
                     heard, last_id = time.monotonic(), event.id or last_id
                     if event.kind == UPDATED:
-                        last = _read(event)
-                        yield last, event.data
-            if _has_ended(order, last):
-                return
-        except httpx.HTTPError as error:
+                        update = _read(event)
+                        tell(update, event.data)
+                        status = update.status
+            # of an order that ended long ago, the feed may hold nothing any more
+            status = status or OrderStatus(ask(f"/v1/orders/{order}")["status"])
+            if status.ended:
+                return status
+        except (httpx.HTTPError, NoWorker) as error:
             if time.monotonic() - heard > PATIENCE_S:
                 raise silent(f"{worker_url()}/v1/orders/{order}/events", error) from None
+            if isinstance(error, NoWorker) and not last_id:
+                raise  # there was none to begin with
         time.sleep(AGAIN_S)
 
 
@@ -96,9 +102,3 @@ def _read(event: Event) -> OrderUpdated:
         return READER.read(event.data.encode())
     except Undecodable as wrong:
         raise CommandError(f"The worker's event {event.id} cannot be read ({wrong}): is it newer than this?") from None
-
-
-def _has_ended(order: str, last: OrderUpdated | None) -> bool:
-    """Whether nothing more will come. Of an order that ended long ago, the feed may hold nothing any more."""
-    status = last.status if last is not None else OrderStatus(ask(f"/v1/orders/{order}")["status"])
-    return status.ended

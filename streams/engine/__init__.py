@@ -1,6 +1,6 @@
 """Exactly-once tasks for any Faust app; see ``examples/count.py`` and ``ARCHITECTURE.md``."""
 
-from streams.engine.calls import Again, Answered, Performer
+from streams.engine.calls import Again, Answered, Call, Performer, decode_call
 from streams.engine.engine import Engine, NotHere, Reached, exactly_once
 from streams.engine.indexes import Index
 from streams.engine.provision import Difference, NoBroker, TopicsDiffer, TopicSpec
@@ -11,6 +11,7 @@ from streams.engine.transactions import OldBroker
 __all__ = [
     "Again",
     "Answered",
+    "Call",
     "Difference",
     "Engine",
     "EngineSettings",
@@ -25,5 +26,6 @@ __all__ = [
     "Task",
     "TopicSpec",
     "TopicsDiffer",
+    "decode_call",
     "exactly_once",
 ]

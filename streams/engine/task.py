@@ -284,7 +284,11 @@ class Task:
         except StoreError:
             raise
         except Exception as exc:
-            self.dead_letter(record, self._undo(exc), exc)
+            reason = self._undo(exc)
+            if record.topic == self._core.dead_letters:  # set aside once more, it would go round in circles
+                pending.count("dead_letters_passed_over")
+            else:
+                self.dead_letter(record, reason, exc)
         pending.positions[record.topic] = self.next_offsets[record.topic] = record.offset + 1
 
     def finish_call(self, call_id: bytes, row: bytes, answer: Answered | Again) -> None:

@@ -7,7 +7,7 @@ answer   what the task decided, once committed; if that takes too long, 202 and 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -141,9 +141,15 @@ async def send_on(request: web.Request, owner: str, **more: str) -> web.Response
 
 async def decide(family: Family, record: Record) -> Told | None:
     """Put the record on its topic and wait for the committed decision; None if that takes too long."""
+    return await decided(lambda request: produce(family, record, request))
+
+
+async def decided(ask: Callable[[str], Awaitable[None]]) -> Told | None:
+    """The committed decision on a record that `ask` puts on its topic, with the request it is given in its headers;
+    None if that takes too long."""
     request = uuid4().hex
     with engine.watch.answer(request) as decision:
-        await produce(family, record, request)
+        await ask(request)
         try:
             told = await decision.get(DECISION_S)
         except TimeoutError:
@@ -157,6 +163,13 @@ async def produce(family: Family, record: Record, request: str | None = None) ->
     headers = {"traceparent": traceparent(owner_of(record.event_id) or record.key, record.event_id).encode()}
     if request is not None:
         headers[REQUEST] = request.encode()
+    await send(family, record.key.encode(), write(record), headers)
+
+
+async def send(
+    family: Family, key: bytes | None, value: bytes | None, headers: dict[str, bytes], partition: int | None = None
+) -> None:
+    """Put bytes on a topic, by their key unless told which partition; returns when the broker has them."""
     topic = app.topic(
         topic_of(family),
         key_serializer="raw",
@@ -166,7 +179,7 @@ async def produce(family: Family, record: Record, request: str | None = None) ->
     )
     try:
         async with asyncio.timeout(ACKNOWLEDGED_S):
-            await (await topic.send(key=record.key.encode(), value=write(record), headers=headers))
+            await (await topic.send(key=key, value=value, partition=partition, headers=headers))
     except MessageSizeTooLargeError:
         raise Problem(413, "too-large", "the request is too large for a record in Kafka") from None
     except (TimeoutError, KafkaError):

@@ -103,7 +103,7 @@ def _open(here: str, partition: int, reached: dict[str, Reached] | None) -> dict
         "resets": engine.resets[partition],
         "calls": len(task.calls),
         "backlog": sum(task.backlog.values()),
-        "topics": {topic: at._asdict() for topic, at in (reached or {}).items()},
+        "topics": {topic: at._asdict() for topic, at in sorted((reached or {}).items())},
     }
 
 

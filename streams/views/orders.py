@@ -20,7 +20,7 @@ from streams.views.listing import Listing
 from topics.families import ORDERS
 from topics.identity import OrderId, external_id_of
 from topics.order_updates import OrderStatus
-from topics.orders import READER, Placed
+from topics.orders import PLACED, Placed
 from topics.records import instant
 
 LONGEST_KEY = 255
@@ -32,7 +32,7 @@ class Orders(ApiView):
 
     async def post(self, request: web.Request) -> web.Response:
         """201 for a new order, 200 with the same body for the same one again."""
-        placed = _identified(await read_body(request, READER), request.headers.get("Idempotency-Key"))
+        placed = _identified(await read_body(request, PLACED), request.headers.get("Idempotency-Key"))
         placed = msgspec.structs.replace(placed, at=instant(_now_ms()))
         if (answer := await elsewhere(request, placed.key)) is not None:
             return answer

@@ -12,7 +12,7 @@ from aiohttp import web
 from streams import tables
 from streams.app import app, catalogue, engine
 from streams.problems import Problem
-from streams.views.ask import ApiView, elsewhere, everywhere, respond
+from streams.views.ask import ApiView, elsewhere_by_partition, everywhere, respond
 from topics.identity import owner_of
 
 TIMERS = "timers"
@@ -61,8 +61,7 @@ class OwnersRows(ApiView):
         if name == POSITIONS:  # in each partition there is one of every topic
             rows = await everywhere(request, _rows(name, limit), "rows")
             return _answer(request, name, [row for row in rows if row["key"] == key])
-        owner = owner_of(key)
-        if (answer := await elsewhere(request, owner)) is not None:
+        if (answer := await elsewhere_by_partition(request, _partition_of(name, key))) is not None:
             return answer
         rows = await _timers(key, limit) if name == TIMERS else _rows(name, limit, key)
         return _answer(request, name, rows)
@@ -84,7 +83,7 @@ async def _timers(key: str, limit: int) -> list[dict[str, Any]]:
 def _rows(name: str, limit: int, key: str | None = None) -> list[dict[str, Any]]:
     if key is None:
         return _shown(name, engine.scan(name, limit=limit))
-    partition = engine.partition_of(owner_of(key).encode())
+    partition = _partition_of(name, key)
     own = engine.read(name, partition, key.encode())
     its_own = [] if own is None else [(partition, key.encode(), own)]
     return _shown(name, chain(its_own, engine.scan(name, partition, prefix=f"{key}/".encode(), limit=limit)))[:limit]
@@ -96,6 +95,13 @@ def _restaurants() -> list[dict[str, Any]]:
         {"partition": engine.partition_of(row.key.encode()), "key": row.key, "row": msgspec.to_builtins(row)}
         for row in catalogue.all()
     ]
+
+
+def _partition_of(name: str, key: str) -> int:
+    owner = owner_of(key)
+    if name == tables.dead_letters.name and owner.isdecimal() and int(owner) < engine.partitions:
+        return int(owner)
+    return engine.partition_of(owner.encode())
 
 
 def _shown(name: str, rows: Iterable[tuple[int, bytes, bytes]]) -> list[dict[str, Any]]:

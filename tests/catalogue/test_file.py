@@ -102,7 +102,7 @@ def test_the_orders_that_the_readme_shows_are_on_the_menu() -> None:
     )
     menus = {restaurant.key: restaurant for restaurant in read_catalogue(ROOT / "catalogue.json")}
     for shown in (json.loads(curl), ast.literal_eval(record), json.loads(kcat)):
-        placed = orders.READER.read(json.dumps({"type": "Placed", **shown}).encode())
+        placed = orders.PLACED.read(json.dumps({"type": "Placed", **shown}).encode())
         assert check(placed, menus[placed.restaurant], 0, Parameters()) == []
 
 

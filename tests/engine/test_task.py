@@ -174,6 +174,24 @@ async def test_a_reason_that_no_utf8_can_hold_is_told_all_the_same(stage: Stage)
     assert dict(headers)["dead-letter.reason"] == b"ValueError: unknown name ?"
 
 
+async def test_a_dead_letter_that_breaks_its_own_handler_is_passed_over_and_goes_round_in_no_circle(
+    stage: Stage,
+) -> None:
+    def poison(task: Task, _: FakeRecord) -> None:
+        task.emit("out", b"k", b"v")
+        raise RuntimeError("poison")
+
+    stage.core.sources.append("dead")
+    stage.task.next_offsets["dead"] = 0
+    stage.task.start()
+    await stage.apply(FakeRecord(0, topic="dead"), handler=poison)
+    await stage.task.committed()
+    assert letters(stage) == []
+    assert stage.core.counters["dead_letters_passed_over"] == 1
+    assert stage.transactions.positions == {"dead": 1}
+    assert ("out", 0) not in stage.transactions.committed
+
+
 async def test_a_dead_letter_fits_whatever_it_holds(stage: Stage) -> None:
     def handler(task: Task, record: FakeRecord) -> None:
         raise RuntimeError("x" * 2_000_000)

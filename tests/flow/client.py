@@ -98,7 +98,8 @@ class Client:
         value: bytes | Body | None,
         key: str | None = None,
         partition: int | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | bytes | None] | None = None,
+        timestamp_ms: int | None = None,
     ) -> None:
         """Put a record on a topic; by its key, unless told which partition."""
         await self._producer.send_and_wait(
@@ -106,7 +107,8 @@ class Client:
             msgspec.json.encode(value) if isinstance(value, dict) else value,
             key=None if key is None else key.encode(),
             partition=partition,
-            headers=[(name, value.encode()) for name, value in (headers or {}).items()],
+            headers=[(name, v.encode() if isinstance(v, str) else v) for name, v in (headers or {}).items()],
+            timestamp_ms=timestamp_ms,
         )
 
     async def charged(self, order: str, charge_id: str, amount: int = 200_00) -> httpx.Response:

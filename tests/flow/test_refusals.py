@@ -8,7 +8,7 @@ import pytest
 
 from tests.flow.client import Body, Client, an_order, order_id, partition_of
 from tests.flow.reading import PARTITIONS, Following, headers
-from topics.families import DEAD_LETTERS, ORDERS, SOURCES, Family
+from topics.families import DEAD_LETTERS, INPUTS, ORDERS, Family
 from topics.restaurants import Restaurant
 
 A_DAY = timedelta(days=1)
@@ -145,7 +145,7 @@ async def test_a_wrong_order_over_kafka_is_a_dead_letter_is_not_charged_and_stop
         assert not client.payments(order_id(name))
 
 
-@pytest.mark.parametrize("family", SOURCES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", INPUTS, ids=lambda family: family.name)
 async def test_what_is_no_record_becomes_a_dead_letter_whatever_the_topic(
     client: Client, unique: str, family: Family
 ) -> None:
@@ -179,7 +179,7 @@ async def test_events_of_what_nobody_knows_are_dead_letters(client: Client, uniq
         {"type": "DriverAssigned", "order": order, "driver": "d", "attempt": 1, "eta_s": 1},
         {"type": "PickedUp", "driver": unique, "delivery": order},
     ]
-    families = [next(f for f in SOURCES if f.name == name) for name in ("payments", "pos", "deliveries", "drivers")]
+    families = [next(f for f in INPUTS if f.name == name) for name in ("payments", "pos", "deliveries", "drivers")]
     async with Following(client.stack.kafka, client.stack.name, [DEAD_LETTERS], from_now=True) as letters:
         for family, event in zip(families, events, strict=True):
             await client.produce(family, event, key=order)

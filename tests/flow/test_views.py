@@ -24,8 +24,9 @@ TABLES = {
     "positions",
     "timers",
     "calls",
+    "dead_letters",
 }
-AGENTS = ("deliveries", "dispatch", "drivers", "locations", "orders", "payments", "pos")
+AGENTS = ("dead_letters", "deliveries", "dispatch", "drivers", "locations", "orders", "payments", "pos")
 
 
 async def in_preparation(client: Client, kitchen: Restaurant, name: str) -> str:
@@ -136,7 +137,7 @@ async def test_a_worker_tells_that_it_lives_is_ready_and_what_its_tasks_are_at(c
     assert told["counters"]["commits"] > 0
 
 
-def test_faust_lists_the_tables_with_their_help_and_the_seven_agents(stack: Stack) -> None:
+def test_faust_lists_the_tables_with_their_help_and_every_agent(stack: Stack) -> None:
     status, tables, error = stack.faust("tables")
     assert status == 0, error
     assert all(name in tables for name in TABLES)

@@ -6,14 +6,18 @@ from processors.decision import Call
 from processors.events import (
     AttentionNeeded,
     AttentionOver,
+    ChargeAbandoned,
     ChargeFailed,
+    ChargeRetried,
     PaymentCharged,
     PaymentDeclined,
     PaymentDue,
     PaymentMismatched,
     PaymentRefunded,
+    RefundAbandoned,
     RefundDue,
     RefundFailed,
+    RefundRetried,
 )
 from processors.payment import TABLE, Payment, Refund, Stage, decide
 from processors.requests import ChargeRequest, RefundRequest
@@ -51,9 +55,19 @@ EVENTS = {
     "charge-failed": ChargeFailed("answered 400"),
     "refund-failed-c1": RefundFailed("c1", "answered 400"),
     "refund-failed-c2": RefundFailed("c2", "answered 400"),
+    "retry-charge": ChargeRetried("by ana"),
+    "abandon-charge": ChargeAbandoned("by ana"),
+    "retry-refund-c1": RefundRetried("c1", "by ana"),
+    "abandon-refund-c1": RefundAbandoned("c1", "by ana"),
+    "retry-refund-c2": RefundRetried("c2", "by ana"),
 }
 GRID = """
                  -    DUE        CHARGED    CHARGED+c2 DECLINED   REFUND_DUE REFUND_DUE,declined REFUNDED
+retry-charge     x    !          x          x          x          x          x                   x
+abandon-charge   x    !          x          x          x          x          x                   x
+retry-refund-c1  x    x          x          x          x          !          !                   x
+abandon-refund-c1 x   x          x          x          x          !          !                   x
+retry-refund-c2  x    x          x          !          x          x          x                   x
 due              DUE  x          x          x          x          x          x                   x
 charged-c1       x    CHARGED    =          =          REFUND_DUE =          =                   =
 charged-c2       x    CHARGED    !          =          REFUND_DUE !          !                   !
@@ -127,6 +141,21 @@ def test_contradictions_ask_for_an_operator() -> None:
     for event in ("declined", "refunded-c1"):
         [needed] = decide(CHARGED, EVENTS[event], NOW, P).tell
         assert needed.wait == "operator"
+
+
+def test_an_operator_has_the_same_call_made_again_under_the_same_key() -> None:
+    assert decide(DUE, EVENTS["retry-charge"], NOW, P).calls == decide(None, EVENTS["due"], NOW, P).calls
+    refunding = decide(CHARGED, EVENTS["refund-due"], NOW, P)
+    assert decide(REFUND_DUE, EVENTS["retry-refund-c1"], NOW, P).calls == refunding.calls
+
+
+def test_a_call_that_an_operator_gives_up_is_cancelled_and_a_person_decides() -> None:
+    charge = decide(DUE, EVENTS["abandon-charge"], NOW, P)
+    assert charge.cancel_calls == (f"{ORDER}/charge",)
+    assert charge.tell == (AttentionNeeded("the charge, given up by ana"),)
+    refund = decide(REFUND_DUE, EVENTS["abandon-refund-c1"], NOW, P)
+    assert refund.cancel_calls == (f"{ORDER}/refund/c1",)
+    assert refund.tell == (AttentionNeeded("the refund of c1, given up by ana", "refund of c1"),)
 
 
 def test_a_call_that_failed_for_good_is_told_as_what_is_waited_for() -> None:

@@ -5,7 +5,9 @@ import pytest
 from processors.decision import Call
 from processors.events import (
     AttentionNeeded,
+    PrepareAbandoned,
     PrepareFailed,
+    PrepareRetried,
     RestaurantAccepted,
     RestaurantFinished,
     RestaurantRefused,
@@ -30,6 +32,8 @@ EVENTS = {
     "accepted-by-name": TicketAccepted(order=ORDER, restaurant="lakshmi"),
     "rejected": TicketRejected(order=ORDER, reason="closed"),
     "finished": PreparationFinished(order=ORDER),
+    "retry": PrepareRetried("by ana", "http://pos.example", placed()),
+    "abandon": PrepareAbandoned("by ana"),
     "accepted-elsewhere": TicketAccepted(order=ORDER, restaurant="other"),
     "rejected-elsewhere": TicketRejected(order=ORDER, restaurant="other"),
     "finished-elsewhere": PreparationFinished(order=ORDER, restaurant="other"),
@@ -37,6 +41,8 @@ EVENTS = {
 GRID = """
                    -     ASKED    TOLD     ACCEPTED REFUSED FINISHED
 asked              ASKED x        x        x        x       x
+retry              x     !        ASKED    x        x       x
+abandon            x     !        x        x        x       x
 received           x     TOLD     =        =        =       =
 failed             x     !        =        =        =       =
 accepted           x     ACCEPTED ACCEPTED =        x       =
@@ -77,6 +83,13 @@ def test_the_restaurant_is_asked_for_what_was_ordered_under_the_order_s_own_key(
         note="ring twice",
     )
     assert decide(None, EVENTS["asked"], NOW, P).calls == (Call(f"{ORDER}/prepare", "prepare", request),)
+
+
+def test_an_operator_has_the_restaurant_asked_again_under_the_same_key_or_no_more() -> None:
+    assert decide(STATES["TOLD"], EVENTS["retry"], NOW, P).calls == decide(None, EVENTS["asked"], NOW, P).calls
+    abandoned = decide(STATES["ASKED"], EVENTS["abandon"], NOW, P)
+    assert abandoned.cancel_calls == (f"{ORDER}/prepare",)
+    assert abandoned.tell == (AttentionNeeded("the restaurant's answer, given up by ana"),)
 
 
 @pytest.mark.parametrize("stage", ["ASKED", "TOLD"])

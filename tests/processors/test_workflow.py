@@ -15,6 +15,7 @@ from processors.workflow import JournalLine, Step, Workflow, journal_key
 from tests.processors.cases import NOW, ORDER, RESTAURANT, P, later, placed
 from topics.deliveries import DriverAssigned, EtaChanged, PickedUp
 from topics.order_updates import OrderStatus, OrderUpdated
+from topics.orders import CallAbandonAsked, CallRetryAsked
 from topics.payments import Charged, Declined
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
 
@@ -124,6 +125,25 @@ def test_a_wrong_charge_rejects_the_order_and_is_given_back_under_a_person_s_eye
     [update] = refunded.emit
     assert isinstance(update, OrderUpdated)
     assert (update.attention, update.refunded) == (None, True)
+
+
+def test_an_operator_s_wish_is_journalled_with_who_wanted_it_and_why() -> None:
+    call = f"{ORDER}/charge"
+    wish = CallAbandonAsked(id="w1", call=call, by="ana", reason="the bank is closed")
+    abandoned = apply(after(placed()), wish)
+    [line, attention] = abandoned.journal
+    assert (line.event, line.event_id, line.reason) == ("ChargeAbandoned", "w1", "by ana: the bank is closed")
+    assert attention.event == "AttentionNeeded"
+    assert abandoned.cancel_calls == (call,)
+    retried = apply(abandoned.workflow, CallRetryAsked(id="w2", call=call))
+    assert [line.reason for line in retried.journal] == ["by an operator"]
+    assert [call.key for call in retried.calls] == [call]
+
+
+def test_the_restaurant_is_asked_again_for_what_was_ordered() -> None:
+    [first] = apply(after(placed()), CHARGED).calls
+    [again] = apply(after(placed(), CHARGED), CallRetryAsked(id="w1", call=f"{ORDER}/prepare")).calls
+    assert again == first
 
 
 @pytest.mark.parametrize("event", [FINISHED, Declined(order=ORDER), ASSIGNED, CHARGED, TimerDue(f"{ORDER}/start")])

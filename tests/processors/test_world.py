@@ -16,6 +16,7 @@ from topics import deliveries
 from topics.drivers import Delivered, PickedUp, SetAvailable, SetUnavailable
 from topics.locations import Location
 from topics.order_updates import OrderStatus
+from topics.orders import CallAbandonAsked, CallRetryAsked
 from topics.payments import Charged, Declined, Refunded
 from topics.places import Position
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
@@ -110,14 +111,20 @@ class AnyWorld:
     def __init__(self, seed: int) -> None:
         self.choose = random.Random(seed)
         self.world = World()
-        self.shifts = self.seconds = 0
+        self.shifts = self.seconds = self.wishes = 0
         self.mischief = self.choose.choice((0.0, 0.1, 0.5))
         of_people = (self.restaurant_says, self.restaurant_says, self.become_available, self.work, self.work, self.move)
         self.usual: tuple[Callable[[], None], ...] = (self.place, self.answer, *of_people)
         of_money = (self.answer_badly, self.charge, self.decline, self.refund)
         of_drivers = (self.driver_says_anything, self.go_offline, self.mix_up_keys, self.claim)
         of_kafka = (self.say_again, self.say_again, self.overtake, self.overtake, self.let_time_go_by)
-        self.odd: tuple[Callable[[], None], ...] = (*of_money, self.say_anything, *of_drivers, *of_kafka)
+        self.odd: tuple[Callable[[], None], ...] = (
+            *of_money,
+            self.operate,
+            self.say_anything,
+            *of_drivers,
+            *of_kafka,
+        )
 
     def run(self) -> World:
         """Some steps of this and that; then everybody behaves, until nothing is left to happen; then a year goes by."""
@@ -217,6 +224,15 @@ class AnyWorld:
             self.world.say(give_back(self.world, order, charge))
         else:
             self.world.say(Refunded(order=self.choose.choice(ORDERS), charge_id="c9"))
+
+    # -- an operator -------------------------------------------------------------------------------------------------
+
+    def operate(self) -> None:
+        """Has any call made again, or gives it up, whether it is under way or not."""
+        wish = self.choose.choice((CallRetryAsked, CallRetryAsked, CallAbandonAsked))
+        purpose = self.choose.choice(("charge", "prepare", "refund/c1", "refund/c2"))
+        self.wishes += 1
+        self.world.say(wish(id=f"w{self.wishes}", call=f"{self.choose.choice(ORDERS)}/{purpose}"))
 
     # -- the restaurant ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,104 @@
+"""What is kept of a dead letter until somebody has seen to it, and what may be done with it.
+
+Whatever bytes lie on the topic, by whomever they were written, make a letter: nothing here raises.
+"""
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from topics.dead_letters import CALL, CUT, NOTES, REASON, TIMER, TOPIC
+
+LARGEST_ROW = 900_000
+"""In bytes of JSON, where bytes are base64; Kafka takes 1 MiB. Of a larger letter only the beginning is kept."""
+KEPT = 2_000
+"""Bytes of each part, of a letter that is too large."""
+OFFSET_DIGITS = 20
+KEPT_MS = 4 * 7 * 24 * 3600 * 1000
+"""As long as the topic keeps it."""
+
+Header = tuple[str, bytes | None]
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Row `<partition>/<offset>` of the table `dead_letters`."""
+
+    at_ms: int
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[Header, ...] = ()
+    whole: bool = True
+    """Nothing of it was cut off here."""
+
+    def note(self, name: str) -> str:
+        """A header as text; empty where there is none."""
+        return next(((value or b"").decode(errors="replace") for header, value in self.headers if header == name), "")
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people."""
+        if topic := self.origin_topic:
+            return f"{topic}/{self.note('origin.partition')} at {self.note('origin.offset')}"
+        if timer := self.note(TIMER):
+            return f"the timer {timer}"
+        return f"the answer to the call {self.note(CALL)}" if self.note(CALL) else ""
+
+    @property
+    def origin_topic(self) -> str:
+        """The topic it comes from; empty if from none."""
+        return self.note(TOPIC)
+
+    @property
+    def reason(self) -> str:
+        """Why it lies here."""
+        return self.note(REASON)
+
+    def own_headers(self) -> list[Header]:
+        """The headers that the record had when it came."""
+        return [(name, value) for name, value in self.headers if not name.startswith(NOTES)]
+
+
+def letter_key(partition: int, offset: int) -> str:
+    """The row's key; such keys sort by offset."""
+    return f"{partition}/{offset:0{OFFSET_DIGITS}d}"
+
+
+def letter_of(at_ms: int, key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> Letter:
+    """What is kept of a record on the topic of dead letters."""
+    letter = Letter(at_ms=at_ms, key=key, value=value, headers=tuple(headers))
+    if len(msgspec.json.encode(letter)) <= LARGEST_ROW:
+        return letter
+    notes = [(name, value) for name, value in headers if name.startswith(NOTES)][:20]
+    return Letter(
+        at_ms=at_ms,
+        key=_beginning(key),
+        value=_beginning(value),
+        headers=tuple((name[:KEPT], _beginning(value)) for name, value in notes),
+        whole=False,
+    )
+
+
+def expires_ms(letter: Letter) -> int:
+    """When it is forgotten, in milliseconds since 1970."""
+    return letter.at_ms + KEPT_MS
+
+
+def why_not_replayable(letter: Letter, inputs: Collection[str]) -> str:
+    """Why it cannot be put back where it came from, and what helps instead; empty if it can. `inputs`: the topics that
+    a letter may be put back on."""
+    topic = letter.origin_topic
+    if call := letter.note(CALL):
+        return f"it is the answer to a call: have that made again, with `dabbawala calls retry {call}`"
+    if letter.note(TIMER):
+        return "it is a timer, which came from no topic: see to the order that its key names"
+    if not topic:
+        return "it does not say which topic it came from"
+    if topic not in inputs:
+        return f"it came from {topic}, which nobody here reads"
+    if not letter.whole or letter.note(CUT):
+        return f"it is too large to be kept whole; the original lies on {letter.origin}"
+    return ""
+
+
+def _beginning(value: bytes | None) -> bytes | None:
+    return None if value is None else value[:KEPT]

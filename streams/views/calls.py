@@ -1,0 +1,81 @@
+"""What parties outside were asked and have not answered; having it asked again, or giving it up."""
+
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from aiohttp import web
+
+from streams.app import app, performer
+from streams.calls.performer import ROWS
+from streams.engine import Call, decode_call
+from streams.problems import Problem
+from streams.views.ask import ApiView, answered, decide, elsewhere, read_body
+from streams.views.listing import Listing
+from topics.families import ORDERS
+from topics.identity import owner_of
+from topics.orders import CallAbandonAsked, CallKey, CallRetryAsked, Text
+from topics.records import Reader, instant
+
+CALLS = "calls"
+LONGEST_KEY = 64
+WISHES = {"retry": CallRetryAsked, "abandon": CallAbandonAsked}
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `retry` and `abandon`: who asks for it, and why."""
+
+    by: Text = ""
+    reason: Text = ""
+
+
+_asked: Reader[Asked] = Reader(Asked)
+
+
+@app.page("/v1/calls")
+class Calls(ApiView):
+    """Those that wait for an answer."""
+
+    async def get(self, request: web.Request) -> web.Response:
+        """In the order of their idempotency keys."""
+        return await listing.answer(request)
+
+
+@app.page("/v1/calls/{order}/{purpose:.+}/{wish:retry|abandon}")
+class CallWish(ApiView):
+    """What an operator wants done with a call, answered or not."""
+
+    async def post(self, request: web.Request, order: str, purpose: str, wish: str) -> web.Response:
+        """200 when it is decided; 409 where the order waits for no answer to such a call."""
+        call, asked = f"{order}/{purpose}", await read_body(request, _asked)
+        key = request.headers.get("Idempotency-Key", "").strip('"')[:LONGEST_KEY] or uuid4().hex
+        event = WISHES[wish](id=f"{order}/{wish}/{key}", call=_known(call), by=asked.by, reason=asked.reason)
+        if (answer := await elsewhere(request, order)) is not None:
+            return answer
+        told = await decide(ORDERS, event)
+        return answered(told, f"order {order}", f"/v1/orders/{order}", {"call": call})
+
+
+def _known(call: str) -> str:
+    try:
+        return str(msgspec.convert(call, CallKey))
+    except msgspec.ValidationError:
+        advice = "<order>/charge, <order>/prepare or <order>/refund/<charge>"
+        raise Problem(404, "unknown", f"{call!r} cannot be the key of a call: that is {advice}") from None
+
+
+def _shown(key: str, call: Call) -> dict[str, Any]:
+    return {
+        "key": key,
+        "order": owner_of(key),
+        "kind": ROWS.decode(call.request).kind,
+        "url": performer.url(call.request),
+        "attempts": call.attempt - 1,
+        "next_attempt": instant(call.due_ms),
+        "last_error": call.why or None,
+    }
+
+
+listing: Listing[tuple[str, Call]] = Listing(
+    CALLS, "calls", lambda key, value: (key.decode(), decode_call(value)), lambda _, row: _shown(*row)
+)

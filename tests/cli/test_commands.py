@@ -1,0 +1,374 @@
+"""What the commands print, as tables and as JSON, and how they end."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from streams.cli.__main__ import program
+from streams.cli.groups import COMMANDS
+from tests.cli.conftest import Asked, FakeWorker, Run, problem
+from tests.stack import ROOT
+
+AT = "2026-01-02T03:04:05Z"
+
+
+def an_order(name: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": f"my-shop:{name}",
+        "display_number": "",
+        "status": "IN_DELIVERY",
+        "version": 6,
+        "restaurant": "ballard-slice",
+        "reason": "",
+        "refunded": False,
+        "driver": "ravi",
+        "eta": AT,
+        "eta_s": 60,
+        "attention": None,
+        "placed_at": AT,
+        "updated_at": AT,
+        "total": 90000,
+        "currency": "INR",
+        "payment": {"status": "CHARGED"},
+        "ticket": {"status": "FINISHED"},
+        "delivery": {"status": "PICKED_UP", "attempt": 1},
+    } | changes
+
+
+DRIVER = {
+    "driver": "ravi",
+    "status": "DELIVERING",
+    "shift": 2,
+    "region": "fort",
+    "position": {"lat": 18.9, "lon": 72.8},
+    "delivery": "my-shop:1",
+    "picked_up": True,
+}
+LETTER = {
+    "letter": "3/17",
+    "at": AT,
+    "origin": "dabbawala.orders/3 at 5",
+    "reason": "/total: the total is wrong",
+    "not_replayable": None,
+    "key": {"text": "my-shop:1"},
+}
+TASK = {
+    "partition": 0,
+    "state": "open",
+    "worker": "http://w",
+    "lag": 0,
+    "commits": 4,
+    "resets": 0,
+    "calls": 1,
+    "backlog": 0,
+    "topics": {"dabbawala.orders": {"next": 7, "end": 8, "lag": 0}},
+}
+READINGS: dict[str, tuple[str, Any, tuple[str, ...]]] = {
+    "orders list": ("/v1/orders", {"orders": [an_order("1")], "next": None}, ("my-shop:1", "IN_DELIVERY", "ravi")),
+    "orders get my-shop:1": ("/v1/orders/my-shop:1", an_order("1"), ("90000 INR", "CHARGED", "PICKED_UP, attempt 1")),
+    "orders journal my-shop:1": (
+        "/v1/orders/my-shop:1/journal",
+        {"order": "my-shop:1", "entries": [{"seq": 1, "at": AT, "machine": "order", "event": "OrderPlaced"}]},
+        ("OrderPlaced",),
+    ),
+    "drivers list": ("/v1/drivers", {"drivers": [DRIVER], "next": None}, ("ravi", "DELIVERING", "fort", "18.90000")),
+    "drivers get ravi": ("/v1/drivers/ravi", DRIVER, ("DELIVERING", "my-shop:1")),
+    "regions get fort": (
+        "/v1/regions/fort",
+        {
+            "region": "fort",
+            "drivers_waiting": 1,
+            "deliveries_pending": 1,
+            "drivers": [{"driver": "asha", "shift": 1, "position": {"lat": 1.0, "lon": 2.0}}],
+            "deliveries": [{"delivery": "my-shop:9", "restaurant": "b", "attempt": 1, "since": AT}],
+        },
+        ("1 drivers wait", "asha", "my-shop:9"),
+    ),
+    "timers list": (
+        "/v1/timers",
+        {"timers": [{"timer": "my-shop:1/start", "due": AT, "payload": "order", "partition": 2}], "next": None},
+        ("my-shop:1/start",),
+    ),
+    "calls list": (
+        "/v1/calls",
+        {
+            "calls": [
+                {
+                    "key": "my-shop:1/charge",
+                    "order": "my-shop:1",
+                    "kind": "charge",
+                    "url": "http://bank/v1/charges",
+                    "attempts": 3,
+                    "next_attempt": AT,
+                    "last_error": "status 500",
+                }
+            ],
+            "next": None,
+        },
+        ("my-shop:1/charge", "http://bank", "status 500"),
+    ),
+    "tasks": ("/v1/tasks", {"workers": [], "tasks": [TASK]}, ("open", "http://w")),
+    "dead-letters list": ("/v1/dead-letters", {"dead_letters": [LETTER], "next": None}, ("3/17", "/total")),
+    "dead-letters show 3/17": (
+        "/v1/dead-letters/3/17",
+        {**LETTER, "value": {"base64": "//4="}, "headers": [{"name": "note", "value": {"text": "[bold]mine"}}]},
+        ("base64: //4=", "header note", "[bold]mine"),
+    ),
+}
+"""Command line -> path, answer, what the table shows of it."""
+
+
+@pytest.mark.parametrize("line", READINGS)
+def test_what_a_command_reads_is_a_table_for_people(worker: FakeWorker, run: Run, line: str) -> None:
+    path, answer, shown = READINGS[line]
+    worker.says(path, answer)
+    done = run(*line.split())
+    assert (done.status, done.error) == (0, "")
+    assert not [text for text in shown if text not in done.printed], done.printed
+    assert "\x1b" not in done.printed, "no colours where nobody looks"
+
+
+@pytest.mark.parametrize("line", READINGS)
+def test_what_a_command_reads_is_json_for_scripts_as_the_api_has_it(worker: FakeWorker, run: Run, line: str) -> None:
+    path, answer, _ = READINGS[line]
+    worker.says(path, answer)
+    done = run(*line.split(), "--json")
+    assert (done.status, done.error) == (0, "")
+    assert json.loads(done.printed) == answer
+
+
+def test_what_is_asked_for_is_passed_on(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/orders", {"orders": [an_order("1")], "next": "my-shop:1"})
+    line = "orders list --status created --restaurant ballard-slice --attention --limit 1 --cursor a:b"
+    done = run(*line.split())
+    assert worker.asked[0].query == {
+        "status": "CREATED",
+        "restaurant": "ballard-slice",
+        "attention": "true",
+        "limit": "1",
+        "cursor": "a:b",
+    }
+    assert "--cursor 'my-shop:1'" in done.error, "it says how to see more"
+
+
+def test_all_of_a_list_is_read_page_by_page(worker: FakeWorker, run: Run) -> None:
+    def page(asked: Asked) -> dict[str, Any]:
+        first = int(asked.query.get("cursor", "my-shop:0").partition(":")[2]) + 1
+        return {"orders": [an_order(str(first))], "next": f"my-shop:{first}" if first < 4 else None}
+
+    worker.says("/v1/orders", page)
+    done = run("orders", "list", "--all", "--json")
+    assert [row["id"] for row in json.loads(done.printed)["orders"]] == [f"my-shop:{n}" for n in range(1, 5)]
+
+
+def test_an_empty_list_is_no_error_and_nothing_on_stdout(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/orders", {"orders": [], "next": None})
+    assert run("orders", "list") == (0, "", "No order is like that.\n")
+
+
+def test_what_is_not_there_ends_with_1_and_a_sentence(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/orders/my-shop:1", problem(404, "there is no order my-shop:1 here"))
+    assert run("orders", "get", "my-shop:1") == (1, "", "There is no order my-shop:1 here.\n")
+
+
+def test_a_partition_that_is_not_open_ends_with_1(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/tasks", {"workers": [], "tasks": [TASK, {"partition": 1, "state": "restoring", "worker": "w"}]})
+    done = run("tasks")
+    assert done.status == 1
+    assert "restoring" in done.printed
+    assert run("tasks", "--json").status == 1
+    assert "dabbawala.orders" in run("tasks", "--topics").printed
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("orders get nonsense", "provider:external-id"),
+        ("orders get", "Missing argument"),
+        ("orders lst", "No such command"),
+        ("orders list --status lost", "--status"),
+        ("orders list --limit 0", "--limit"),
+        ("dead-letters show 17", "PARTITION/OFFSET"),
+        ("calls retry charge", "ORDER/charge"),
+        ("orders place /nowhere/order.json", "No such file"),
+    ],
+)
+def test_what_cannot_be_meant_ends_with_2_and_one_sentence(run: Run, line: str, said: str) -> None:
+    done = run(*line.split())
+    assert (done.status, done.printed) == (2, "")
+    assert said in done.error
+    assert len(done.error.splitlines()) == 1
+
+
+def test_a_worker_that_is_not_ready_is_asked_again(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/orders/my-shop:1", problem(503, "partition 1 is being opened; try again"), an_order("1"))
+    assert run("orders", "get", "my-shop:1").status == 0
+    assert len(worker.asked) == 2
+
+
+def test_without_a_worker_a_command_says_how_to_start_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DABBAWALA_URL", raising=False)
+    monkeypatch.setenv("DABBAWALA_DIR", str(tmp_path))
+    done = run("orders", "list")
+    assert (done.status, done.printed) == (2, "")
+    assert "`make worker`" in done.error
+    monkeypatch.setenv("DABBAWALA_URL", "http://127.0.0.1:1")
+    assert "is the worker running?" in run("orders", "list").error
+
+
+def test_a_wrong_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DABBAWALA_URL", raising=False)
+    monkeypatch.setenv("DABBAWALA_PARTITIONS", "many")
+    done = run("tasks")
+    assert done.status == 2
+    assert "DABBAWALA_PARTITIONS='many'" in done.error
+
+
+def test_an_answer_that_no_worker_gives_is_no_traceback(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/tasks", problem(418, "x")._replace(body="<html>", kind="text/html"))
+    done = run("tasks")
+    assert done.status == 2
+    assert "answers 418" in done.error
+
+
+# -- doing something -------------------------------------------------------------------------------------------------
+
+
+def test_an_order_is_placed_from_a_file_or_from_stdin(
+    worker: FakeWorker, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.says("/v1/orders", {"id": "my-shop:1", "placed_at": AT})
+    file = tmp_path / "order.json"
+    file.write_text('{"provider": "my-shop"}')
+    assert run("orders", "place", str(file)) == (0, "my-shop:1 is placed.\n", "")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"provider": "other"}')))
+    assert run("orders", "place", "-", "--key", "k1").status == 0
+    first, second = worker.asked
+    assert (first.method, first.body) == ("POST", b'{"provider": "my-shop"}')
+    assert (second.headers["idempotency-key"], second.body) == ("k1", b'{"provider": "other"}')
+
+
+def test_an_order_that_is_refused_names_every_field(worker: FakeWorker, run: Run, tmp_path: Path) -> None:
+    errors = (("/total", "the total is 1"), ("/restaurant", "there is no restaurant 'x'"))
+    worker.says("/v1/orders", problem(422, "the order cannot be taken: the total is 1", *errors))
+    file = tmp_path / "order.json"
+    file.write_text("{}")
+    done = run("orders", "place", str(file))
+    assert done.status == 2
+    assert "/total: the total is 1" in done.error
+    assert "/restaurant: there is no restaurant 'x'" in done.error
+
+
+@pytest.mark.parametrize("wish", ["retry", "abandon"])
+def test_a_call_is_made_again_or_given_up_in_somebody_s_name(worker: FakeWorker, run: Run, wish: str) -> None:
+    path = f"/v1/calls/my-shop:1/refund/ch-1/{wish}"
+    worker.says(path, {"call": "my-shop:1/refund/ch-1", "outcome": "APPLIED"})
+    done = run("calls", wish, "my-shop:1/refund/ch-1", "--by", "ana", "--reason", "they are back")
+    assert done.status == 0, done.error
+    [asked] = worker.asked
+    assert (asked.method, asked.path) == ("POST", path)
+    assert json.loads(asked.body) == {"by": "ana", "reason": "they are back"}
+    assert asked.headers["idempotency-key"]
+
+
+def test_what_is_not_decided_in_time_is_told_as_noted(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/dead-letters/3/17/replay", problem(202, "")._replace(body={"letter": "3/17"}))
+    worker.says("/v1/calls/my-shop:1/charge/retry", problem(202, "")._replace(body={"call": "my-shop:1/charge"}))
+    assert "noted" in run("dead-letters", "replay", "3/17").printed
+    assert "noted" in run("calls", "retry", "my-shop:1/charge").printed
+
+
+def test_a_wish_that_is_refused_says_why(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/calls/my-shop:1/charge/retry", problem(409, "the payment is CHARGED"))
+    assert run("calls", "retry", "my-shop:1/charge") == (2, "", "The payment is CHARGED.\n")
+
+
+@pytest.mark.parametrize(("command", "done"), [("replay", "is back on the topic"), ("discard", "is discarded")])
+def test_a_dead_letter_is_seen_to_once(worker: FakeWorker, run: Run, command: str, done: str) -> None:
+    path = f"/v1/dead-letters/3/17/{command}"
+    worker.says(path, {"letter": "3/17", "outcome": "APPLIED"}, {"letter": "3/17", "outcome": "ABSORBED"})
+    first, second = run("dead-letters", command, "3/17"), run("dead-letters", command, "3/0017")
+    assert (first.status, second.status) == (0, 0)
+    assert done in first.printed
+    assert "already" in second.printed
+
+
+# -- the program -----------------------------------------------------------------------------------------------------
+
+
+def every_command() -> list[tuple[str, click.Command]]:
+    found = [(name, program.get_command(click.Context(program), name)) for name in COMMANDS]
+    commands: list[tuple[str, click.Command]] = []
+    for name, command in found:
+        assert command is not None
+        commands.append((name, command))
+        if isinstance(command, click.Group):
+            commands += [(f"{name} {sub}", command.commands[sub]) for sub in command.commands]
+    return commands
+
+
+@pytest.mark.parametrize(("name", "command"), every_command(), ids=[name for name, _ in every_command()])
+def test_every_command_says_what_it_does_and_every_option_what_it_is(name: str, command: click.Command) -> None:
+    assert command.help, name
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not isinstance(parameter.type, click.Choice):
+            assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_a_command_that_asks_a_worker_starts_without_faust_and_kafka() -> None:
+    probe = (
+        "import sys; from streams.cli.__main__ import main; status = main(['orders', 'get', 'a:b']);"
+        "print(status, [name for name in ('faust', 'aiokafka', 'rocksdict') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe],
+        cwd=ROOT,
+        env={**os.environ, "DABBAWALA_URL": "http://127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "2 []\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_printed_for_each_shell(run: Run, shell: str) -> None:
+    done = run("completion", shell)
+    assert done.status == 0
+    assert "_DABBAWALA_COMPLETE" in done.printed
+
+
+def test_bash_completes_commands_options_and_the_ids_of_orders(worker: FakeWorker, tmp_path: Path) -> None:
+    program = tmp_path / "dabbawala"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m streams.cli "$@"\n')
+    program.chmod(0o755)
+    worker.says("/v1/orders", {"orders": [an_order("1001"), an_order("1002"), an_order("2")], "next": None})
+
+    def completed(*words: str) -> list[str]:
+        script = (
+            'eval "$(dabbawala completion bash)"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+            '_dabbawala_completion dabbawala; printf "%s\\n" "${COMPREPLY[@]}"; [[ $COMP_WORDBREAKS != *:* ]]'
+        )
+        done = subprocess.run(
+            ["bash", "-c", script, "bash", *words],
+            cwd=ROOT,
+            env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.split()
+
+    assert completed("dabbawala", "dead") == ["dead-letters"]
+    assert completed("dabbawala", "orders", "list", "--att") == ["--attention"]
+    assert completed("dabbawala", "orders", "get", "my-shop:100") == ["my-shop:1001", "my-shop:1002"]
+    assert worker.asked[-1].query["cursor"] == "my-shop:100"

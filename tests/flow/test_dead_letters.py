@@ -1,0 +1,215 @@
+"""Dead letters are kept until somebody has seen to them; what is put back is applied once."""
+
+import base64
+import random
+import time
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from processors.letters import KEPT_MS
+from streams.embedded.processes import Child
+from tests.flow.client import Body, Client, an_order, order_id, partition_of
+from tests.flow.reading import Following
+from tests.stack import Stack, installed
+from topics.dead_letters import COMMAND, LETTER
+from topics.families import DEAD_LETTERS, ORDERS, PAYMENTS
+from topics.restaurants import Restaurant
+
+SEED = 11
+HALF_AN_HOUR_MS = 30 * 60 * 1000
+
+
+async def letters(client: Client, mark: str) -> list[Body]:
+    """Those whose key has this in it."""
+    found = (await client.get("/v1/dead-letters", limit=1000))["dead_letters"]
+    return [letter for letter in found if letter["key"] and mark in letter["key"].get("text", "")]
+
+
+async def letter_of(client: Client, mark: str) -> Body:
+    """The one that comes."""
+
+    async def there() -> Body | None:
+        found = await letters(client, mark)
+        return found[0] if found else None
+
+    found = await client.until(there, "it is set aside")
+    assert found is not None
+    return found
+
+
+async def set_aside(client: Client, order: str) -> Body:
+    """A payment for an order that nobody knows."""
+    charged = {"type": "Charged", "order": order, "charge_id": "ch-1", "amount": 200_00, "currency": "INR"}
+    await client.produce(PAYMENTS, charged, key=order, headers={"note": "mine"})
+    return await letter_of(client, order)
+
+
+async def test_a_letter_is_listed_and_shown_whole(client: Client, unique: str) -> None:
+    order = order_id(unique)
+    letter = await set_aside(client, order)
+    assert letter["reason"] == "there is no such order"
+    assert letter["origin"].startswith(f"{client.stack.name}.payments/{partition_of(order)} at ")
+    assert letter["not_replayable"] is None
+    whole = await client.get(f"/v1/dead-letters/{letter['letter']}")
+    assert '"charge_id":"ch-1"' in whole["value"]["text"]
+    assert {"name": "note", "value": {"text": "mine"}} in whole["headers"]
+    partition, _, offset = letter["letter"].partition("/")
+    rows = await client.rows("dead_letters", partition)
+    assert f"{partition}/{offset:0>20}" in rows
+
+
+async def test_what_is_no_text_is_shown_in_base64(client: Client, unique: str) -> None:
+    await client.produce(ORDERS, b"\xff\xfe\x00", key=unique)
+    letter = await letter_of(client, unique)
+    whole = await client.get(f"/v1/dead-letters/{letter['letter']}")
+    assert base64.b64decode(whole["value"]["base64"]) == b"\xff\xfe\x00"
+
+
+async def test_a_letter_that_was_put_back_is_as_it_came_and_is_gone(client: Client, unique: str) -> None:
+    order = order_id(unique)
+    letter = await set_aside(client, order)
+    async with Following(client.stack.kafka, client.stack.name, [PAYMENTS], from_now=True) as payments:
+        answer = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")
+        assert (answer.status_code, answer.json()["outcome"]) == (200, "APPLIED")
+        again = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")
+        assert (again.status_code, again.json()["outcome"]) == (200, "ABSORBED")
+        await payments.until(lambda: payments.records, "it is back")
+        second = await letter_of(client, order)  # the order is still unknown
+        await payments.catch_up()
+        (record,) = payments.records
+    assert (record.key.decode(), record.headers) == (order, (("note", b"mine"),))
+    assert second["letter"] != letter["letter"]
+    assert (await client.http.get(f"/v1/dead-letters/{letter['letter']}")).status_code == 404
+
+
+async def test_a_letter_that_is_discarded_goes_nowhere(client: Client, unique: str) -> None:
+    letter = await set_aside(client, order_id(unique))
+    for outcome in ("APPLIED", "ABSORBED"):
+        answer = await client.post(f"/v1/dead-letters/{letter['letter']}/discard")
+        assert (answer.status_code, answer.json()["outcome"]) == (200, outcome)
+    replayed = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")
+    assert replayed.json()["outcome"] == "ABSORBED"
+    assert await letters(client, order_id(unique)) == []
+
+
+async def test_a_letter_is_forgotten_when_the_topic_keeps_it_no_longer(client: Client, unique: str) -> None:
+    now_ms, soon_ms = round(time.time() * 1000), 3000
+    await client.produce(DEAD_LETTERS, b"old", key=f"{unique}-old", timestamp_ms=now_ms - KEPT_MS + soon_ms)
+    await client.produce(DEAD_LETTERS, b"new", key=f"{unique}-new", timestamp_ms=now_ms + HALF_AN_HOUR_MS)
+    old, new = await letter_of(client, f"{unique}-old"), await letter_of(client, f"{unique}-new")
+
+    async def forgotten() -> bool:
+        return not await letters(client, f"{unique}-old")
+
+    await client.until(forgotten, "its time is over")
+    assert (await client.post(f"/v1/dead-letters/{old['letter']}/replay")).json()["outcome"] == "ABSORBED"
+    assert datetime.fromisoformat(new["at"]).timestamp() < time.time() + 1, "nobody's clock is ahead of ours"
+    assert await letters(client, f"{unique}-new")
+
+
+async def test_letters_that_there_cannot_be_are_unknown(client: Client) -> None:
+    for letter in ("0/999999", "4/0", "x/0", "0/x", "0/99999999999999999999"):
+        assert (await client.post(f"/v1/dead-letters/{letter}/replay")).status_code == 404, letter
+        assert (await client.http.get(f"/v1/dead-letters/{letter}")).status_code == 404, letter
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        ({"origin.call": "a:b/charge"}, "dabbawala calls retry a:b/charge"),
+        ({"origin.timer": "a:b/charge-wait"}, "timer"),
+        ({"origin.topic": "elsewhere"}, "nobody here reads"),
+        ({"origin.topic": "{prefix}.dead-letters"}, "nobody here reads"),
+        ({"origin.topic": "{prefix}.orders", "dead-letter.cut": "2000000"}, "too large"),
+        ({}, "which topic"),
+    ],
+)
+async def test_a_letter_that_cannot_be_put_back_says_why(
+    client: Client, unique: str, headers: dict[str, str], why: str
+) -> None:
+    named = {name: value.format(prefix=client.stack.name) for name, value in headers.items()}
+    await client.produce(DEAD_LETTERS, b"{}", key=unique, headers=named)
+    letter = await letter_of(client, unique)
+    assert why in letter["not_replayable"]
+    answer = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")
+    assert answer.status_code == 409
+    assert why in answer.json()["detail"]
+    assert await letters(client, unique), "it is still there"
+
+
+async def test_whatever_anybody_writes_to_the_topic_stops_nothing_and_goes_round_in_no_circle(
+    client: Client, unique: str
+) -> None:
+    chance = random.Random(SEED)
+    names = (COMMAND, LETTER, "origin.topic", "origin.call", "dead-letter.reason", "dabbawala-request", "x" * 300)
+
+    def rubbish(longest: int) -> bytes:
+        return chance.randbytes(chance.randrange(longest))
+
+    written: list[tuple[bytes | None, dict[str, bytes | None]]] = [
+        (
+            rubbish(200) if chance.random() < 0.9 else None,
+            {name: chance.choice([rubbish(30), b"replay", b"7", b"-1", None]) for name in chance.sample(names, 3)},
+        )
+        for _ in range(60)
+    ]
+    written += [(b"\x00" * 950_000, {}), (b'"' * 600_000, {"origin.topic": b"o" * 300_000})]
+    async with Following(client.stack.kafka, client.stack.name, [DEAD_LETTERS], from_now=True) as topic:
+        for value, headers in written:
+            await client.produce(DEAD_LETTERS, value, key=unique, headers=headers)
+        same = (order for n in range(99) if partition_of(order := order_id(f"{unique}-{n}")) == partition_of(unique))
+        letter = await set_aside(client, next(same))
+        await topic.catch_up()
+        assert len(topic.records) == len(written) + 1, "nothing was set aside twice"
+    assert await client.counter("dead_letters_passed_over") == 0
+    kept = await letters(client, unique)
+    assert letter["letter"] in {each["letter"] for each in kept}
+    for each in kept:
+        await client.get(f"/v1/dead-letters/{each['letter']}")
+
+
+@pytest.mark.parametrize("moment", ["produced", "committed"])
+async def test_a_poison_order_that_is_put_back_twice_over_a_kill_is_applied_once(
+    kafka: str, unique: str, tmp_path: Path, tiffin: Restaurant, moment: str
+) -> None:
+    """Its restaurant is not known at first. The worker dies while it puts the order back."""
+    order, place = order_id(unique), "new-place"
+    with installed(kafka, unique, tmp_path, 1.0) as stack:
+        worker = stack.start_worker()
+        async with Client(stack) as client:
+            await client.produce(ORDERS, {"type": "Placed", **an_order(tiffin, unique, restaurant=place)}, key=order)
+            letter = (await letter_of(client, order))["letter"]
+            assert await client.order(order) is None
+        worker.kill()
+        make_known(stack, msgspec.structs.replace(tiffin, restaurant=place, menu=()))
+        dying = stack.start_worker(DABBAWALA_FAILPOINTS=f"{moment}:kill:1")
+        async with Client(stack) as client:
+            with pytest.raises(httpx.HTTPError):
+                await client.post(f"/v1/dead-letters/{letter}/replay")
+            await client.until(partial(_has_ended, dying), "it is dead")
+        stack.start_worker()
+        async with Client(stack) as client:
+            again = await client.post(f"/v1/dead-letters/{letter}/replay")
+            assert (again.status_code, again.json()["outcome"]) == (200, "ABSORBED")
+            await client.until(lambda: client.order(order), "it is an order")
+            assert await letters(client, order) == []
+            async with Following(stack.kafka, stack.name, [ORDERS]) as orders:
+                await orders.until(lambda: len(orders.records) == 2, "as it came, and as it was put back")
+                await orders.catch_up()
+            assert len(orders.records) == 2
+            assert [entry["event"] for entry in await client.journal(order)].count("OrderPlaced") == 1
+
+
+def make_known(stack: Stack, restaurant: Restaurant) -> None:
+    """To the workers that are started from now on."""
+    file = Path(stack.environment["DABBAWALA_CATALOGUE"])
+    file.write_bytes(msgspec.json.encode([*msgspec.json.decode(file.read_bytes()), restaurant]))
+
+
+async def _has_ended(child: Child) -> bool:
+    return child.status is not None

@@ -1,0 +1,213 @@
+"""What operators see of two workers: lists page by page, regions, timers, tasks; and the commands over them."""
+
+import asyncio
+import json
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.flow.client import Client, Driver, an_order, order_id
+from tests.flow.hand_pos import HandPos
+from tests.flow.reading import PARTITIONS
+from tests.stack import ROOT, Stack, installed, run_command
+from topics.restaurants import Restaurant
+
+ORDERS = 300
+
+
+@pytest.fixture(scope="module")
+def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Two workers, and nobody who charges: the orders stay CREATED, their calls unanswered."""
+    name, directory = f"operations-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("operations")
+    with installed(kafka, name, directory, 1.0, hand_pos.kitchens(20)) as stack:
+        stack.start_worker()
+        stack.start_worker(2)
+        yield stack
+
+
+@pytest.fixture
+async def clients(stack: Stack) -> AsyncIterator[tuple[Client, Client]]:
+    """One of each worker."""
+    async with Client(stack, 1) as first, Client(stack, 2) as second:
+
+        async def shared() -> bool:
+            answers = [await client.http.get("/readyz") for client in (first, second)]
+            return all(answer.status_code == 200 and answer.json()["partitions"] for answer in answers)
+
+        await first.until(shared, "each has a share of the partitions", 60)
+        yield first, second
+
+
+@pytest.fixture
+def kitchens(hand_pos: HandPos) -> list[Restaurant]:
+    """Restaurants of which nobody is asked anything, as nobody pays."""
+    return hand_pos.kitchens(20)
+
+
+def dabbawala(stack: Stack, *arguments: str, **more: str) -> tuple[int, str, str]:
+    """A command of ours."""
+    command = [sys.executable, "-m", "streams.cli", *arguments]
+    return run_command(command, {**stack.environment, "PYTHONPATH": str(ROOT), **more})
+
+
+async def placed(client: Client, kitchen: Restaurant, unique: str, count: int) -> list[str]:
+    """So many orders; their ids, sorted."""
+    names = [f"{unique}-{number}" for number in range(count)]
+    for start in range(0, count, 20):
+        some = names[start : start + 20]
+        answers = await asyncio.gather(*(client.place(an_order(kitchen, name)) for name in some))
+        assert {answer.status_code for answer in answers} == {201}
+    return sorted(map(order_id, names))
+
+
+async def walked(client: Client, path: str, member: str, **query: Any) -> list[dict[str, Any]]:
+    """Every row of a list, page by page."""
+    rows: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = await client.get(path, **query, **cursor)
+        rows += page[member]
+        if page["next"] is None:
+            return rows
+        assert len(page[member]) == query["limit"]
+        cursor = {"cursor": page["next"]}
+
+
+async def test_paging_through_the_orders_of_two_workers_gives_each_once_in_order(
+    clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
+) -> None:
+    orders = await placed(clients[0], kitchens[0], unique, ORDERS)
+    others = await placed(clients[1], kitchens[1], f"{unique}-other", 5)
+    for client in clients:
+        for limit in (7, 100):
+            found = [row["id"] for row in await walked(client, "/v1/orders", "orders", limit=limit)]
+            assert found == sorted(found)
+            assert len(found) == len(set(found))
+            assert {*orders, *others} <= set(found)
+        mine = await walked(client, "/v1/orders", "orders", limit=50, restaurant=kitchens[0].restaurant)
+        assert [row["id"] for row in mine] == orders
+        calls = await walked(client, "/v1/calls", "calls", limit=90)
+        assert {f"{order}/charge" for order in orders} <= {call["key"] for call in calls}
+
+
+async def test_what_is_added_while_somebody_pages_moves_nothing(
+    clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
+) -> None:
+    here, kitchen = clients[0], kitchens[2].restaurant
+    orders = await placed(here, kitchens[2], f"{unique}-b", 10)
+    first = await here.get("/v1/orders", limit=5, restaurant=kitchen)
+    await placed(here, kitchens[2], f"{unique}-a", 10)
+    rest = await here.get("/v1/orders", limit=5, restaurant=kitchen, cursor=first["next"])
+    assert [row["id"] for row in first["orders"] + rest["orders"]] == orders
+    assert rest["next"] is None
+
+
+async def test_what_no_list_can_do_is_told(clients: tuple[Client, Client]) -> None:
+    for path, query in (
+        ("/v1/orders", {"limit": "1001"}),
+        ("/v1/orders", {"attention": "maybe"}),
+        ("/v1/orders", {"cursor": "x" * 2000}),
+        ("/v1/timers", {"cursor": "no hex"}),
+        ("/v1/drivers", {"status": "ASLEEP"}),
+    ):
+        answer = await clients[0].http.get(path, params=query)
+        assert answer.status_code == 422, f"{path} {query}"
+        assert "must be" in answer.json()["detail"]
+
+
+async def test_a_region_shows_who_waits(
+    clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
+) -> None:
+    kitchen = kitchens[3]
+    for client in clients:
+        await Driver(client, f"{unique}-{client.http.base_url.port}").available(kitchen.region, kitchen.position)
+    names = sorted(f"{unique}-{client.http.base_url.port}" for client in clients)
+    for client in clients:
+
+        async def both(client: Client = client) -> bool:
+            return bool((await client.get(f"/v1/regions/{kitchen.region}"))["drivers_waiting"] == 2)
+
+        await client.until(both, "dispatch has heard of both")
+        found = await client.get(f"/v1/regions/{kitchen.region}", limit=1)
+        assert [driver["driver"] for driver in found["drivers"]] == names[:1]
+        assert (found["deliveries_pending"], found["deliveries"]) == (0, [])
+        listed = await walked(client, "/v1/drivers", "drivers", limit=1, region=kitchen.region)
+        assert [driver["driver"] for driver in listed] == names
+        assert {driver["status"] for driver in listed} == {"WAITING_FOR_WORK"}
+
+
+async def test_timers_come_in_the_order_in_which_they_are_due(
+    clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
+) -> None:
+    orders = await placed(clients[0], kitchens[4], unique, 10)
+    for client in clients:
+        found = await walked(client, "/v1/timers", "timers", limit=25)
+        due = [datetime.fromisoformat(timer["due"]) for timer in found]
+        assert due == sorted(due)
+        assert {f"{order}/charge-wait" for order in orders} <= {timer["timer"] for timer in found}
+
+
+async def test_every_worker_tells_the_tasks_of_all_and_that_they_lag_by_nothing(
+    clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
+) -> None:
+    await placed(clients[0], kitchens[5], unique, 10)
+    for client in clients:
+
+        async def even(client: Client = client) -> list[dict[str, Any]]:
+            tasks: list[dict[str, Any]] = (await client.get("/v1/tasks"))["tasks"]
+            return tasks if [task.get("lag") for task in tasks] == [0] * PARTITIONS else []
+
+        tasks = await client.until(even, "nothing is left to be read")
+        assert [task["partition"] for task in tasks] == list(range(PARTITIONS))
+        assert {task["state"] for task in tasks} == {"open"}
+        assert {task["worker"] for task in tasks} == {client.stack.url_of(1), client.stack.url_of(2)}
+        assert all(task["topics"][f"{client.stack.name}.orders"]["next"] > 0 for task in tasks)
+        assert len((await client.get("/v1/tasks"))["workers"]) == 2
+
+
+async def test_the_commands_show_it_as_tables_and_as_json(
+    clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
+) -> None:
+    stack, orders = clients[0].stack, await placed(clients[0], kitchens[6], unique, 3)
+    status, printed, error = dabbawala(stack, "orders", "list", "--restaurant", kitchens[6].restaurant, "--json")
+    assert status == 0, error
+    assert [row["id"] for row in json.loads(printed)["orders"]] == orders
+    status, printed, error = dabbawala(stack, "orders", "get", orders[0])
+    assert status == 0, error
+    assert "CREATED" in printed
+    status, printed, error = dabbawala(stack, "tasks")
+    assert status == 0, error
+    assert printed.count("open") == PARTITIONS
+    status, printed, error = dabbawala(stack, "calls", "list", "--all")
+    assert status == 0, error
+    assert f"{orders[0]}/charge" in printed
+    status, printed, error = stack.faust("orders", "journal", orders[0], "--json")
+    assert status == 0, error
+    assert json.loads(printed)["entries"][0]["event"] == "OrderPlaced"
+
+
+async def test_what_a_killed_worker_had_is_missing_from_no_list(
+    clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
+) -> None:
+    """The last one: from here on there is one worker. A list is whole, or it is not given."""
+    survivor, killed = clients
+    orders = await placed(survivor, kitchens[7], unique, 30)
+    killed.stack.workers[2].kill()
+    seen: list[int] = []
+
+    async def whole_again() -> bool:
+        answer = await survivor.http.get("/v1/orders", params={"restaurant": kitchens[7].restaurant})
+        seen.append(answer.status_code)
+        assert answer.status_code in (200, 503)
+        if answer.status_code == 200:
+            assert [row["id"] for row in answer.json()["orders"]] == orders
+        return answer.status_code == 200
+
+    tasks = {task["state"] for task in (await survivor.get("/v1/tasks"))["tasks"]}
+    assert tasks != {"open"}
+    await survivor.until(whole_again, "the other has taken over", 60)
+    assert 503 in seen

@@ -1,0 +1,59 @@
+"""Whatever lies on the topic of dead letters is kept, as far as a row can hold it."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processors.letters import (
+    KEPT_MS,
+    LARGEST_ROW,
+    Header,
+    Letter,
+    expires_ms,
+    letter_key,
+    letter_of,
+    why_not_replayable,
+)
+from tests.processors.cases import NOW
+
+INPUTS = {"x.orders"}
+ORIGIN: list[Header] = [
+    ("origin.topic", b"x.orders"),
+    ("origin.partition", b"3"),
+    ("origin.offset", b"7"),
+    ("dead-letter.reason", b"no"),
+]
+anything = st.one_of(st.none(), st.binary(max_size=50))
+
+
+@given(key=anything, value=anything, headers=st.lists(st.tuples(st.text(max_size=20), anything), max_size=5))
+def test_anything_makes_a_letter_that_is_stored_and_shown(
+    key: bytes | None, value: bytes | None, headers: list[Header]
+) -> None:
+    letter = letter_of(NOW, key, value, headers)
+    assert msgspec.json.decode(msgspec.json.encode(letter), type=Letter) == letter
+    assert (letter.key, letter.value, list(letter.headers)) == (key, value, headers)
+    assert isinstance(letter.reason + letter.origin, str)
+    assert why_not_replayable(letter, INPUTS)
+
+
+def test_a_letter_tells_where_it_came_from_and_why_and_goes_back_without_that() -> None:
+    letter = letter_of(NOW, b"a:1", b"{}", [("note", b"mine"), *ORIGIN])
+    assert (letter.origin, letter.origin_topic, letter.reason) == ("x.orders/3 at 7", "x.orders", "no")
+    assert letter.own_headers() == [("note", b"mine")]
+    assert why_not_replayable(letter, INPUTS) == ""
+    assert expires_ms(letter) == NOW + KEPT_MS
+
+
+@pytest.mark.parametrize("size", [LARGEST_ROW * 3 // 4, 5_000_000])
+def test_of_a_letter_that_is_too_large_the_beginning_is_kept(size: int) -> None:
+    letter = letter_of(NOW, b"k" * size, b"v" * size, [("h" * 10, b"x" * size), *ORIGIN])
+    assert not letter.whole
+    assert len(msgspec.json.encode(letter)) < LARGEST_ROW
+    assert letter.reason == "no"
+    assert "too large" in why_not_replayable(letter, INPUTS)
+
+
+def test_letters_of_a_partition_sort_by_offset() -> None:
+    assert letter_key(3, 9) < letter_key(3, 10) < letter_key(3, 10**18)
