@@ -12,9 +12,11 @@ import faust
 from processors.parameters import Parameters
 from streams.calls.performer import HttpPerformer
 from streams.engine import Engine, EngineSettings, exactly_once
+from streams.feed import Feed
 from streams.problems import problem_middleware
 from streams.restaurants import Restaurants
 from streams.settings import Settings, WrongSetting
+from streams.update_log import UpdateLog
 from topics import families
 from topics.families import Family, topic_name
 
@@ -75,12 +77,14 @@ orders, payments, pos, deliveries, dispatch, drivers, locations = map(_source, f
 order_updates = engine.sink(topic_of(families.ORDER_UPDATES), config=families.ORDER_UPDATES.config)
 engine.sink(topic_of(families.RESTAURANTS), config=families.RESTAURANTS.config)
 restaurants = Restaurants(topic_of(families.RESTAURANTS), settings.partitions, settings.restaurants)
+feed = Feed(UpdateLog(topic_of(families.ORDER_UPDATES), lambda: engine.client_settings), settings.partitions)
 engine.performer = performer = HttpPerformer(settings.payment_url, settings.payment_provider, public_url)
 
 
 @app.on_before_shutdown.connect
 async def _let_go(*_: Any, **__: Any) -> None:
     """Close what has connections of its own."""
+    await feed.stop()
     await restaurants.stop()
     await performer.close()
 
