@@ -106,7 +106,7 @@ async def test_a_feed_goes_on_after_the_last_event_that_its_client_has(
     cuts = [event for event in live.events if unique in event.data][:-1]
     for number, cut in enumerate(cuts, 1):
         async with EventSource(all_feed(client, place), last_event_id=cut.id) as resumed:
-            await resumed.until(lambda: len(resumed.updates(unique)) >= len(whole) - number, "the rest")
+            await resumed.until(partial(has_updates, resumed, unique, len(whole) - number), "the rest")
             assert resumed.updates(unique) == whole[number:]
     async with EventSource(all_feed(client, f"{place}&last_event_id={begin}")) as by_query:
         await by_query.until(lambda: len(by_query.updates(unique)) >= len(whole), "everything")
