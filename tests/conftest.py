@@ -24,7 +24,7 @@ settings.register_profile("dabbawala", deadline=None, print_blob=True)
 settings.load_profile("dabbawala")
 
 
-OWN_STACK = ("tests/flow/test_kills.py", "tests/flow/test_workers.py")
+OWN_STACK = ("tests/flow/test_feed_workers.py", "tests/flow/test_kills.py", "tests/flow/test_workers.py")
 """The files of `tests/flow` whose tests share a stack among themselves; those of the others share one together."""
 
 
