@@ -115,7 +115,8 @@ class Listener:
     ) -> None:
         self.order, self.positions, self.over = order, positions, False
         self.task: asyncio.Task[Any] | None = None
-        self._feed, self._wants = feed, wants
+        self.wants = wants
+        self._feed = feed
         self._stands = stands
         """How its order stands, where nothing that was told before can be gone on from."""
         self._begins = None if resumes else stands
@@ -155,13 +156,8 @@ class Listener:
                 return found
         return None
 
-    def heeds(self, update: Update) -> bool:
-        """Whether it has not looked at this one and wants it."""
-        position = self.positions.get(update.partition)
-        return position is not None and position <= update.offset and self._wants(update.said)
-
     def advance(self) -> None:
-        """To the ends of the rings, where it waits: it has looked at everything before them."""
+        """To the ends of the rings, where it waits: there is nothing before them that it wants."""
         for partition, position in self.positions.items():
             self.positions[partition] = max(position, self._feed.rings[partition].end)
 
@@ -176,7 +172,7 @@ class Listener:
             ring = rings[partition]
             for update in ring.since(position):
                 self.positions[partition] = update.offset + 1
-                if self._wants(update.said):
+                if self.wants(update.said):
                     found.append(update)
                 if len(found) == BATCH:
                     return found
@@ -208,8 +204,8 @@ class Listener:
         """How the order stands, and from there on."""
         (partition,) = self.positions
         update = await self._feed.standing(partition, stands)
-        version, wants = update.said.version, self._wants
-        self._wants = lambda said: said.version > version and wants(said)
+        version, wants = update.said.version, self.wants
+        self.wants = lambda said: said.version > version and wants(said)
         self.positions, self._begins, self._doubted = {partition: update.offset + 1}, None, False
         return [update]
 
@@ -221,7 +217,7 @@ class Listener:
             reading.seek(behind)
             while len(found) < BATCH and looked_at < LOOKED_AT and self._out_of_reach():
                 updates = await reading.read(BATCH - len(found))
-                found += [update for update in updates if self.heeds(update)]
+                found += [update for update in updates if self.wants(update.said)]
                 looked_at += len(updates)
                 for partition in behind:
                     self.positions[partition] = await reading.position(partition)
@@ -388,8 +384,8 @@ class Feed:
 
     def _arrived(self, update: Update) -> None:
         for waiting in (self._waiting.get(update.said.order), self._waiting.get(None)):
-            for listener in [one for one in waiting or () if one.heeds(update)]:
-                listener.advance()  # to the end, which is this update's offset or before
+            for listener in [one for one in waiting or () if one.wants(update.said)]:
+                listener.advance()  # the end is this update's offset, or before it
                 self._wake(listener)
         self.rings[update.partition].append(update)
 

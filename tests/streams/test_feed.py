@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
 import pytest
 
 from streams import feed as feeds
@@ -13,7 +14,7 @@ from streams.feed import BATCH, Feed, Gap, Listener, Ring
 from streams.update_log import Update, UpdateLog
 from tests.streams.fake_kafka import HOUR_MS, TOPIC, FakeKafka, an_update
 from topics.order_updates import READER, OrderStatus, OrderUpdated
-from topics.records import write
+from topics.records import instant, write
 
 PARTITIONS = 2
 HELD = 40
@@ -231,6 +232,39 @@ async def test_an_update_that_the_head_has_not_come_to_yet_is_told_once(kafka: F
             assert update.offset == offset
             kafka.say(0, an_update("a:x", 2))
             assert [update.said.version for update in await hear(listener, 1)] == [2]
+
+
+async def test_an_order_that_moves_after_thousands_of_others_is_told_from_the_ring(
+    kafka: FakeKafka, feed: Feed
+) -> None:
+    with feed.of_order("a:x", 0, stands=an_update("a:x", 1)) as listener:
+        kafka.say(0, an_update("a:x", 1))
+        await hear(listener, 1)
+        coming = asyncio.create_task(listener.next(60))
+        for number in range(10 * HELD):
+            kafka.say(0, an_update(f"a:{number}", 1))
+        await until(lambda: feed.rings[0].end == kafka.ends[0] - 1)
+        opened = kafka.opened
+        kafka.say(0, an_update("a:x", 2))
+        assert [update.said.version for update in await coming or []] == [2]
+    assert kafka.opened == opened, "nothing was read from Kafka for it"
+
+
+async def test_an_order_is_told_once_though_the_clocks_hide_where_its_update_is(
+    kafka: FakeKafka, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "SEARCHED", 10)
+    row = an_update("a:x", 3, at_ms=HOUR_MS)
+    for number in range(600):
+        kafka.say(0, an_update(f"a:{number}", 1, at_ms=2 * HOUR_MS))
+    kafka.say(0, msgspec.structs.replace(row, at=instant(2 * HOUR_MS)))
+    for number in range(100):
+        kafka.say(0, an_update(f"a:{number}", 2, at_ms=2 * HOUR_MS))
+    with feed.of_order("a:x", 0, stands=row) as listener:
+        assert [update.said for update in await hear(listener, 1)] == [row]
+        await at_the_head(listener)
+        kafka.say(0, an_update("a:x", 4, at_ms=3 * HOUR_MS))
+        assert [update.said.version for update in await hear(listener, 1)] == [4]
 
 
 @pytest.mark.parametrize("left", [0, 50], ids=["nothing is left", "other orders are left"])
