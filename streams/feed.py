@@ -11,8 +11,8 @@ Nothing is kept for a listener, so one that does not take what is there costs no
 ring, and it reads from Kafka again when it goes on. Nothing is lost or told twice between the three, because between
 looking at a ring and waiting at its end nothing else runs.
 
-The head is followed only while somebody listens, and `LINGER_S` longer: decoding every update of all orders costs a
-busy worker a good part of its time. Memory: `HELD` updates, about 10 MB.
+The head is followed only while somebody listens, and `LINGER_S` longer: reading an update takes about 15 us, which is
+a fifth of a worker's time at 1,500 orders a second. Memory: `HELD` updates, about 10 MB.
 """
 
 import asyncio
@@ -322,7 +322,8 @@ class Feed:
         """The update of that version of an order, or a newer one. Where it is no longer kept: ``stands`` itself, at an
         offset behind which every newer one lies."""
         ring = self.rings.get(partition)
-        if ring is not None and (newest := ring.newest(stands.order)) is not None:
+        newest = None if ring is None else ring.newest(stands.order)
+        if newest is not None and newest.said.version >= stands.version:
             return newest
         assert stands.at is not None
         async with self.reading([partition]) as reading:
@@ -352,6 +353,7 @@ class Feed:
             except OffsetOutOfRangeError as error:
                 log.warning("the feed starts anew, for what comes next is no longer kept: %r", error)
                 self._break_off()
+                await asyncio.sleep(RETRY_S)
             except KafkaError as error:
                 log.warning("order-updates cannot be read now, again in a second: %r", error)
                 await asyncio.sleep(RETRY_S)

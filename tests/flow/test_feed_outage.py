@@ -38,10 +38,8 @@ async def test_listeners_stay_connected_while_kafka_is_away_and_are_told_what_co
                         await late.until(lambda: late.answers, "it is connected")
                         await asyncio.to_thread(broker.start)
                         await client.until(lambda: ready(client), "the tasks are open again", 60)
-                        assert (await client.ticket(kitchens[0], order_id(unique), "finished")).status_code in (
-                            200,
-                            202,
-                        )
+                        finished = await client.ticket(kitchens[0], order_id(unique), "finished")
+                        assert finished.status_code in (200, 202)
                         await late.until(lambda: len(late.updates()) == 4, "everything")
                     await one.until(lambda: len(one.updates()) == 2, "what came after")
                     await everything.until(lambda: len(everything.updates()) == 4, "what came after")
