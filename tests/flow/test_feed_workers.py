@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tests.flow.client import Client, an_order, order_id, partition_of
+from tests.flow.client import Client, Driver, an_order, order_id, partition_of
 from tests.flow.conftest import INSTANT
 from tests.flow.event_source import Event, EventSource
 from tests.flow.hand_pos import HandPos
@@ -19,12 +19,14 @@ from tests.flow.reading import PARTITIONS, Following
 from tests.reconcile import updates
 from tests.stack import Stack, installed
 from topics.families import ORDER_UPDATES, topic_name
-from topics.order_updates import READER, OrderStatus, OrderUpdated
+from topics.order_updates import OrderStatus, OrderUpdated
 from topics.records import write
 from topics.restaurants import Restaurant
 
 pytestmark = pytest.mark.timeout(240)
 
+LIFE = ["IN_PREPARATION", "SCHEDULING_DELIVERY", "WAITING_FOR_DRIVER", "IN_DELIVERY", "DELIVERED"]
+"""From when the restaurant cooks."""
 ENDS_WITHIN_S = 5.0
 LISTENERS = 500
 LOAD = 10_000
@@ -75,18 +77,33 @@ async def heard_to_the_end(client: Client, path: str, last_event_id: str = "") -
 
 
 async def test_an_orders_feed_is_the_same_at_either_worker(
-    clients: tuple[Client, Client], tiffin: Restaurant, unique: str
+    clients: tuple[Client, Client], hand_pos: HandPos, unique: str
 ) -> None:
+    kitchens = iter(hand_pos.kitchens(20)[8:])
     for owner, other in (clients, clients[::-1]):
-        name = await one_of(owner, unique)
-        await owner.place(an_order(tiffin, name))
-        path = f"/v1/orders/{order_id(name)}/events"
-        whole = await heard_to_the_end(other, path)
-        assert [event.name for event in whole][-2:] == ["order-updated", "end"]
-        assert READER.read(whole[-2].data.encode()).status is OrderStatus.DELIVERED
-        assert await heard_to_the_end(owner, path) == whole[-2:]
-        assert await heard_to_the_end(other, path, whole[0].id) == whole[1:]
-        assert (await other.http.get(f"/v1/orders/{order_id(name)}-not/events")).status_code == 404
+        kitchen, name = next(kitchens), await one_of(owner, unique)
+        order, path = order_id(name), f"/v1/orders/{order_id(name)}/events"
+        await owner.place(an_order(kitchen, name))
+        await owner.reaches(order, "IN_PREPARATION")
+        async with EventSource(f"{other.stack.url_of(other.number)}{path}") as feed:
+            await feed.until(feed.updates, "how it stands")
+            assert (await owner.ticket(kitchen, order, "finished")).status_code == 200
+            driver = Driver(owner, f"{name}-driver")
+            await driver.available(kitchen.region, kitchen.position)
+            await driver.has(order)
+            for what in ("pickup", "delivered"):
+                assert (await driver.tell(what, {"delivery": order})).status_code == 200
+            await feed.until(partial(is_done, feed), "its end")
+        assert feed.statuses() == LIFE
+        assert await heard_to_the_end(owner, path) == feed.events[-2:]
+        for client in (owner, other):
+            assert await heard_to_the_end(client, path, feed.events[0].id) == feed.events[1:]
+        assert (await other.http.get(f"/v1/orders/{order}-not/events")).status_code == 404
+
+
+def is_done(feed: EventSource) -> bool:
+    """Whether it has ended."""
+    return feed.done
 
 
 async def test_whoever_listens_to_a_worker_that_is_killed_and_restarted_is_told_everything_once_and_in_order(
