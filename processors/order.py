@@ -100,6 +100,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     body_hash: str
     placed_ms: int
     updated_ms: int
+    """When the last record on `order-updates` was made."""
 
     restaurant: str
     region: str
@@ -397,7 +398,7 @@ def decide(order: Order | None, event: object, now_ms: int, parameters: Paramete
     if not row.update:
         return msgspec.structs.replace(decision, state=after, timers=timers)
     after = msgspec.structs.replace(after, version=after.version + 1, updated_ms=now_ms)
-    return msgspec.structs.replace(decision, state=after, timers=timers, emit=(_update(after, now_ms),))
+    return msgspec.structs.replace(decision, state=after, timers=timers, emit=(last_update(after),))
 
 
 def _enter(
@@ -450,11 +451,12 @@ def _without(order: Order, wait: str) -> tuple[Concern, ...]:
     return tuple(concern for concern in order.concerns if concern.wait != wait)
 
 
-def _update(order: Order, now_ms: int) -> OrderUpdated:
+def last_update(order: Order) -> OrderUpdated:
+    """The record on `order-updates` that says how the order stands."""
     concern = order.concerns[0] if order.concerns else None
     return OrderUpdated(
         id=f"{order.id}/update/{order.version}",
-        at=instant(now_ms),
+        at=instant(order.updated_ms),
         order=order.id,
         version=order.version,
         status=order.status,

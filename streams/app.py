@@ -13,8 +13,10 @@ from processors.parameters import Parameters
 from streams.calls.performer import HttpPerformer
 from streams.catalogue import HELP, Catalogue, RestaurantTopic
 from streams.engine import Engine, EngineSettings, exactly_once
+from streams.feed import Feed
 from streams.problems import problem_middleware
 from streams.settings import Settings, WrongSetting
+from streams.update_log import UpdateLog
 from topics import families
 from topics.families import Family, topic_name
 
@@ -89,12 +91,14 @@ catalogue = Catalogue(
     restaurants,
     settings.catalogue,
 )
+feed = Feed(UpdateLog(topic_of(families.ORDER_UPDATES), lambda: engine.client_settings), settings.partitions)
 engine.performer = performer = HttpPerformer(settings.payment_url, settings.payment_provider, public_url)
 
 
 @app.on_before_shutdown.connect
 async def _let_go(*_: Any, **__: Any) -> None:
     """Close what has connections of its own."""
+    await feed.stop()
     await catalogue.stop()
     await performer.close()
 

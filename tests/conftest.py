@@ -27,6 +27,7 @@ settings.load_profile("dabbawala")
 OWN_STACK = (
     "tests/flow/test_catalogue.py",
     "tests/flow/test_faults.py",
+    "tests/flow/test_feed_workers.py",
     "tests/flow/test_kills.py",
     "tests/flow/test_operations.py",
     "tests/flow/test_retention.py",

@@ -68,7 +68,7 @@ class Client:
 
     def __init__(self, stack: Stack, number: int = 1) -> None:
         """Of the worker of this number."""
-        self.stack = stack
+        self.stack, self.number = stack, number
         self.http = httpx.AsyncClient(base_url=stack.url_of(number), timeout=40)
         self._producer = AIOKafkaProducer(bootstrap_servers=stack.kafka, acks="all", enable_idempotence=True)
 

@@ -1,0 +1,251 @@
+"""The public feed of two workers: whoever is asked, whoever dies, and however slowly or often it is read."""
+
+import asyncio
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from tests.flow.client import Client, Driver, an_order, order_id, partition_of
+from tests.flow.conftest import INSTANT
+from tests.flow.event_source import Event, EventSource
+from tests.flow.hand_pos import HandPos
+from tests.flow.reading import PARTITIONS, Following
+from tests.reconcile import updates
+from tests.stack import Stack, installed
+from topics.families import ORDER_UPDATES, topic_name
+from topics.order_updates import OrderStatus, OrderUpdated
+from topics.records import write
+from topics.restaurants import Restaurant
+
+pytestmark = pytest.mark.timeout(240)
+
+LIFE = ["IN_PREPARATION", "SCHEDULING_DELIVERY", "WAITING_FOR_DRIVER", "IN_DELIVERY", "DELIVERED"]
+"""From when the restaurant cooks."""
+ENDS_WITHIN_S = 5.0
+LISTENERS = 500
+LOAD = 10_000
+"""Updates of a partition: four times what a worker holds in memory of one, and far more than sockets do."""
+
+
+@pytest.fixture(scope="module")
+def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Two workers, in one directory, and everybody outside."""
+    name, directory = f"feeds-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("feeds")
+    with installed(kafka, name, directory, 1.0, hand_pos.kitchens(20)) as stack:
+        stack.start_payment(*INSTANT)
+        stack.start_pos(*INSTANT)
+        stack.start_worker()
+        stack.start_worker(2)
+        stack.start_drivers(12, *INSTANT)
+        yield stack
+
+
+@pytest.fixture
+async def clients(stack: Stack) -> AsyncIterator[tuple[Client, Client]]:
+    """One of each worker."""
+    async with Client(stack, 1) as first, Client(stack, 2) as second:
+        await first.until(partial(shared, first, second), "each has a share of the partitions", 60)
+        yield first, second
+
+
+async def shared(first: Client, second: Client) -> bool:
+    """Whether each worker has some partitions open, and all of them are."""
+    ready = [await client.http.get("/readyz") for client in (first, second)]
+    if any(answer.status_code != 200 for answer in ready):
+        return False
+    shares = [answer.json()["partitions"] for answer in ready]
+    return all(shares) and sorted(shares[0] + shares[1]) == list(range(PARTITIONS))
+
+
+async def one_of(client: Client, unique: str) -> str:
+    """An external id whose order is this worker's."""
+    share = (await client.get("/readyz"))["partitions"]
+    return next(name for name in (f"{unique}-{n}" for n in range(1000)) if partition_of(order_id(name)) in share)
+
+
+async def heard_to_the_end(client: Client, path: str, last_event_id: str = "") -> list[Event]:
+    """All that is told until the feed ends."""
+    async with EventSource(f"{client.stack.url_of(client.number)}{path}", last_event_id=last_event_id) as feed:
+        await feed.until(lambda: feed.done, "its end")
+        return feed.events
+
+
+async def test_an_orders_feed_is_the_same_at_either_worker(
+    clients: tuple[Client, Client], hand_pos: HandPos, unique: str
+) -> None:
+    kitchens = iter(hand_pos.kitchens(20)[8:])
+    for owner, other in (clients, clients[::-1]):
+        kitchen, name = next(kitchens), await one_of(owner, unique)
+        order, path = order_id(name), f"/v1/orders/{order_id(name)}/events"
+        await owner.place(an_order(kitchen, name))
+        await owner.reaches(order, "IN_PREPARATION")
+        async with EventSource(f"{other.stack.url_of(other.number)}{path}") as feed:
+            await feed.until(feed.updates, "how it stands")
+            assert (await owner.ticket(kitchen, order, "finished")).status_code == 200
+            driver = Driver(owner, f"{name}-driver")
+            await driver.available(kitchen.region, kitchen.position)
+            await driver.has(order)
+            for what in ("pickup", "delivered"):
+                assert (await driver.tell(what, {"delivery": order})).status_code == 200
+            await feed.until(partial(is_done, feed), "its end")
+        assert feed.statuses() == LIFE
+        assert await heard_to_the_end(owner, path) == feed.events[-2:]
+        for client in (owner, other):
+            assert await heard_to_the_end(client, path, feed.events[0].id) == feed.events[1:]
+        assert (await other.http.get(f"/v1/orders/{order}-not/events")).status_code == 404
+
+
+def is_done(feed: EventSource) -> bool:
+    """Whether it has ended."""
+    return feed.done
+
+
+async def test_whoever_listens_to_a_worker_that_is_killed_and_restarted_is_told_everything_once_and_in_order(
+    stack: Stack, clients: tuple[Client, Client], kitchen: Restaurant, unique: str
+) -> None:
+    run, orders, by_hand = unique[-20:], 30, await one_of(clients[1], unique)
+    await clients[0].place(an_order(kitchen, by_hand))
+    await clients[0].reaches(order_id(by_hand), "IN_PREPARATION")
+    path = f"/v1/orders/{order_id(by_hand)}/events"
+    async with (
+        Following(stack.kafka, stack.name, [ORDER_UPDATES], from_now=True) as topic,
+        EventSource(lambda: f"{stack.url_of(2)}/v1/events") as everything,
+        EventSource(lambda: f"{stack.url_of(2)}{path}", lambda: f"{stack.url_of(1)}{path}") as one,
+    ):
+        await everything.placed()
+        await one.until(one.updates, "how it stands")
+        stack.place(run, orders, 10)
+        await everything.until(lambda: len(everything.updates(f":{run}-")) > orders, "in the middle")
+        stack.workers[2].kill()
+        stack.start_worker(2)
+        assert (await clients[0].ticket(kitchen, order_id(by_hand), "finished")).status_code in (200, 202)
+
+        def ended() -> set[str]:
+            return {update.order for update in everything.updates(f":{run}-") if update.status.ended}
+
+        await everything.until(lambda: len(ended()) == orders, "every order's end", 90)
+        await one.until(lambda: "SCHEDULING_DELIVERY" in one.statuses(), "the step after the kill")
+        told = everything.updates(f":{run}-")
+        await topic.until(lambda: len(topic.updates(f":{run}-")) >= len(told), "the records")
+        assert not updates(told)
+        assert sorted(told, key=step) == sorted(topic.updates(f":{run}-"), key=step)
+        assert [update.version for update in one.updates()] == [3, 4]
+        assert len(everything.answers) >= 2
+        assert len(one.answers) >= 2, "they had to come back"
+
+
+def step(update: OrderUpdated) -> tuple[str, int]:
+    """Which update of which order it is."""
+    return update.order, update.version
+
+
+@asynccontextmanager
+async def raw(url: str, path: str) -> AsyncIterator[asyncio.StreamReader]:
+    """A connection that takes in as little as it can as long as nobody reads; HTTP/1.0, for bare bytes."""
+    host, port = url.removeprefix("http://").split(":")
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
+    writer.write(f"GET {path} HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n".encode())
+    try:
+        yield reader
+    finally:
+        writer.close()
+
+
+async def read_until(reader: asyncio.StreamReader, text: bytes, count: int = 1) -> bytes:
+    """Read until this has come so many times."""
+    read = b""
+    async with asyncio.timeout(60):
+        while read.count(text) < count:
+            chunk = await reader.read(1 << 16)
+            assert chunk, f"it ended after {len(read)} bytes"
+            read += chunk
+    return read
+
+
+def an_update(number: int) -> OrderUpdated:
+    """One of many."""
+    order = f"load:{number}"
+    return OrderUpdated(order=order, version=1, status=OrderStatus.CREATED, restaurant="r", reason="x" * 200)
+
+
+async def test_a_reader_that_stands_still_holds_nobody_up_and_is_told_everything_when_it_reads(
+    stack: Stack, clients: tuple[Client, Client]
+) -> None:
+    topic, partition = topic_name(ORDER_UPDATES.name, stack.name), 1
+    async with (
+        raw(stack.url, "/v1/events?provider=load") as still,
+        EventSource(f"{stack.url}/v1/events?provider=load") as busy,
+    ):
+        await busy.placed()
+        await read_until(still, b"keep-alive")
+        producer = AIOKafkaProducer(bootstrap_servers=stack.kafka, linger_ms=20)
+        await producer.start()
+        for number in range(LOAD):
+            said = an_update(number)
+            await producer.send(topic, write(said), partition=partition)
+        await producer.stop()
+        await busy.until(lambda: len(busy.events) >= LOAD, "everything", 60)
+        async with asyncio.timeout(60):
+            read = await read_until(still, b"event: order-updated", LOAD)
+            while not read.endswith(b"\n\n"):
+                read += await still.read(1 << 16)
+    orders = [update.order for update in busy.updates()]
+    assert orders == [f"load:{number}" for number in range(LOAD)]
+    told = [part.split(b"data: ")[1] for part in read.split(b"\n\n") if b"event: order-updated" in part]
+    assert told == [event.data.encode() for event in busy.events]
+
+
+async def test_hundreds_of_listeners_are_each_told_once(
+    stack: Stack, clients: tuple[Client, Client], hand_pos: HandPos, unique: str
+) -> None:
+    kitchen = hand_pos.kitchens(20)[7]
+    name = await one_of(clients[1], unique)
+    await clients[0].place(an_order(kitchen, name))
+    await clients[0].reaches(order_id(name), "IN_PREPARATION")
+
+    ready = asyncio.Semaphore(0)
+
+    async def listen() -> bytes:
+        async with raw(stack.url, f"/v1/orders/{order_id(name)}/events") as reader:
+            stands = await read_until(reader, b"data: ")
+            ready.release()
+            return stands + await read_until(reader, b"SCHEDULING_DELIVERY")
+
+    listening = [asyncio.create_task(listen()) for _ in range(LISTENERS)]
+    for _ in range(LISTENERS):
+        await ready.acquire()
+    await clients[0].ticket(kitchen, order_id(name), "finished")
+    began = time.monotonic()
+    heard = await asyncio.gather(*listening)
+    assert time.monotonic() - began < 10
+    for stream in heard:
+        assert stream.count(b"event: order-updated") == 2
+        assert stream.count(b"IN_PREPARATION") == 1
+
+
+async def test_a_worker_that_is_told_to_end_sends_its_listeners_away_and_ends_in_time(
+    stack: Stack, clients: tuple[Client, Client], unique: str
+) -> None:
+    """The last one: from here on there is one worker."""
+    async with (
+        EventSource(lambda: f"{stack.url_of(2)}/v1/events", f"{stack.url_of(1)}/v1/events") as feed,
+        raw(stack.url_of(2), "/v1/events?last_event_id=" + ".".join(f"{p}-0" for p in range(PARTITIONS))) as still,
+    ):
+        await feed.placed()
+        await still.read(100)
+        before = time.monotonic()
+        await asyncio.to_thread(stack.workers[2].stop, 30.0)
+        assert time.monotonic() - before < ENDS_WITHIN_S
+        assert stack.workers[2].status == 0
+        await feed.until(lambda: len(feed.answers) >= 2, "it goes on at the other worker")
+        assert feed.answers[-1].status_code == 200
