@@ -14,15 +14,17 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import contest, hop, matching, orders_http, orders_topics, restart, where
+from benchmarks import contest, hop, matching, one_order, orders_http, orders_topics, rebalance, restart, where
 from benchmarks.lab import Lab, lab, machine, shown
 from benchmarks.plot import draw
 
 BENCHES: dict[str, Callable[[Lab], None]] = {
     "contest": contest.run,
     "hop": hop.run,
+    "one-order": one_order.run,
     "matching": matching.run,
     "restart": restart.run,
+    "rebalance": rebalance.run,
     "orders-topics": orders_topics.run,
     "orders-http": orders_http.run,
     "where": where.run,

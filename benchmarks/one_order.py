@@ -1,32 +1,25 @@
 """How long one order takes, alone: from POST to DELIVERED, hop by hop, and how many transactions it took.
 
-    python -m benchmarks.one_order [ORDERS]
-
-A worker, a payment provider, restaurants and drivers as processes of their own on the embedded Kafka, without any
-simulated delay. A reader of the committed topics notes when each record of an order becomes visible; the hops are the
-times from one to the next. Prints a table; nothing is asserted.
+A worker, a payment provider, restaurants and drivers as processes of their own, without any simulated delay. A reader
+of the committed topics notes when each record of an order becomes visible; the hops are the times from one to the next.
 """
 
 import asyncio
 import statistics
-import sys
-import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import httpx
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.lab import Lab, Sample, quantile
 from simulators.city import order
-from streams.embedded.kafka import EmbeddedKafka
 from tests.stack import Stack, running
 from topics.families import DELIVERIES, DISPATCH, DRIVERS, ORDER_UPDATES, ORDERS, Family, topic_name
 from topics.orders import Placed
 from topics.records import Record, instant, write
 
+BENCH = "one order alone"
 ORDERS_MEASURED = 200
 WARM_UP = 100
 """Orders before the first that counts: the broker's code is compiled as it is used."""
@@ -39,20 +32,29 @@ FLEET = 12
 """Drivers: enough for one in each region."""
 
 
-def main() -> None:
-    """Measure and print."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else ORDERS_MEASURED
-    lib = Path(".dabbawala/kafka/lib")
-    with tempfile.TemporaryDirectory() as home:
-        broker = EmbeddedKafka(Path(home), lib=lib)
-        try:
-            with running(broker.start(), "one-order", Path(home) / "stack", speed=0, drivers=FLEET) as stack:
-                asyncio.run(_measure(stack, count))
-        finally:
-            broker.kill()
+def run(lab: Lab) -> None:
+    """One round."""
+    lab.say(f"{BENCH}: {ORDERS_MEASURED} of them, one after the other")
+    directory = lab.subdirectory("alone")
+    with running(lab.kafka, directory.name, directory, speed=0, drivers=FLEET) as stack:
+        took, commits, hops = asyncio.run(_measure(stack, ORDERS_MEASURED))
+    for of, value in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+        lab.add(Sample(BENCH, "POST to DELIVERED", f"ms, {of}", quantile(took, value)))
+    for hop, times in hops.items():
+        lab.add(Sample(BENCH, hop, "ms, p50", statistics.median(times)))
+        lab.add(Sample(BENCH, hop, "ms, p90", quantile(times, 0.9)))
+    lab.note(
+        BENCH,
+        f"{statistics.median(commits):.0f} transactions an order (from {min(commits)} to {max(commits)}), "
+        f"{DRIVERS_OWN} of them its driver's, who becomes available again. Below the whole: when each record became "
+        "visible after the one before.",
+    )
+    lab.target(BENCH, "POST to DELIVERED", "ms, p50", "<= 60")
+    lab.target(BENCH, "POST to DELIVERED", "ms, p99", "<= 100")
 
 
-async def _measure(stack: Stack, count: int) -> None:
+async def _measure(stack: Stack, count: int) -> tuple[list[float], list[int], dict[str, list[float]]]:
+    """Of each order how many milliseconds and commits it took; of each hop its milliseconds."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=stack.kafka,
         isolation_level="read_committed",
@@ -85,7 +87,7 @@ async def _measure(stack: Stack, count: int) -> None:
                 for (_, earlier), (name, at) in zip([("", 0.0), *seen], seen, strict=False):
                     hops[name].append(at - earlier)
     await consumer.stop()
-    _print(took, commits, hops)
+    return took, commits, hops
 
 
 async def _follow(consumer: AIOKafkaConsumer, prefix: str, placed: Placed, began: float) -> list[tuple[str, float]]:
@@ -126,25 +128,3 @@ async def _until_all_drivers_wait(client: httpx.AsyncClient) -> None:
             return
         await asyncio.sleep(0.005)
     raise SystemExit(f"not all {FLEET} drivers wait for work")
-
-
-def _print(took: list[float], commits: list[int], hops: dict[str, list[float]]) -> None:
-    cut = statistics.quantiles(took, n=100)
-    console = Console()
-    console.print(
-        f"{len(took)} orders alone, POST to DELIVERED visible: p50 {statistics.median(took):.1f} ms, "
-        f"p90 {cut[89]:.1f}, p99 {cut[98]:.1f}, max {max(took):.1f}; "
-        f"transactions an order: {statistics.median(commits):.0f} (from {min(commits)} to {max(commits)}), "
-        f"{DRIVERS_OWN} of them its driver's, who becomes available again"
-    )
-    table = Table("visible", "after the one before, p50 ms", "p90 ms", "seen")
-    for name, times in hops.items():
-        ordered = sorted(times)
-        table.add_row(
-            name, f"{statistics.median(times):.1f}", f"{ordered[int(len(ordered) * 0.9)]:.1f}", str(len(times))
-        )
-    console.print(table)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,38 +1,27 @@
 """How long the tasks pause when a worker joins, leaves or crashes, under load.
 
-    python -m benchmarks.rebalance [ROUNDS]
-
 Two workers of the engine's toy (`tests/integration/engine_kit`), 4 partitions, a steady load. A round: the second
 worker joins, leaves, joins again and is killed. A partition's pause is the longest time between two commits of its task
 around that, by the time stamps of its rows of `positions`, which every commit writes: from the last commit of its old
-owner to the first of its new one. Those that stay pause too, while it is decided.
-Uses the broker of `KAFKA_BOOTSTRAP_SERVERS`, or an embedded one of its own. Prints a table; asserts nothing but that
-every record was applied once.
+owner to the first of its new one. Those that stay pause too, while it is decided. Every record must be applied once.
 """
 
 import asyncio
-import math
-import os
 import statistics
-import sys
-import tempfile
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from rich.console import Console
-from rich.table import Table
 
-from streams.embedded.kafka import EmbeddedKafka
+from benchmarks.lab import Lab, Sample, quantile
 from streams.engine.runtime import LEAVE_SIGNAL
 from tests.integration.engine_kit import names
 from tests.integration.engine_kit.harness import Run, Worker
 
-ROUNDS = 5
+BENCH = "pause of a partition"
 SESSION_S = 6
 RATE = 200.0
 """Records a second: a partition commits every 10 to 20 ms."""
@@ -43,17 +32,16 @@ ALL = list(range(names.PARTITIONS))
 Pauses = dict[str, list[float]]
 
 
-def main() -> None:
-    """Measure and print."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
-    with tempfile.TemporaryDirectory() as home:
-        broker = EmbeddedKafka(Path(home), lib=Path(".dabbawala/kafka/lib"))
-        try:
-            kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or broker.start()
-            pauses = asyncio.run(_measure(kafka, Path(home), rounds))
-        finally:
-            broker.kill()
-    _print(pauses)
+def run(lab: Lab) -> None:
+    """All rounds on one pair of workers."""
+    lab.say(f"{BENCH}, {lab.rounds} rounds")
+    pauses = asyncio.run(_measure(lab.kafka, lab.subdirectory("rebalance"), lab.rounds))
+    for event, found in sorted(pauses.items()):
+        for of, figure in (("p50", statistics.median(found)), ("p90", quantile(found, 0.9)), ("longest", max(found))):
+            lab.add(Sample(BENCH, event, f"ms, {of}", 1000 * figure))
+    for event in ("join, moves", "leave, moves"):
+        lab.target(BENCH, event, "ms, p50", "<= 1,000")
+    lab.target(BENCH, "crash, moves", "ms, p50", f"<= {1000 * (SESSION_S + 1):,}: the session, and a second")
 
 
 async def _measure(kafka: str, home: Path, rounds: int) -> Pauses:
@@ -131,19 +119,3 @@ class Commits:
         """Between two commits of a partition, in seconds."""
         times = [at for at in self._at[partition] if at > since]
         return max(later - earlier for earlier, later in pairwise(times))
-
-
-def _print(pauses: Pauses) -> None:
-    shown = Table("", "partitions", "p50, ms", "p90, ms", "longest, ms", title="pause of a partition")
-    figures: list[Callable[[list[float]], float]] = [statistics.median, _p90, max]
-    for what, found in sorted(pauses.items()):
-        shown.add_row(what, str(len(found)), *(f"{1000 * figure(found):.0f}" for figure in figures))
-    Console().print(shown)
-
-
-def _p90(found: list[float]) -> float:
-    return sorted(found)[math.ceil(0.9 * len(found)) - 1]
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -36,6 +36,7 @@ from streams.views.ask import ApiView, elsewhere, named
 from topics.identity import OrderId, PartyId, ProviderId
 from topics.order_updates import OrderStatus, OrderUpdated
 
+T = TypeVar("T")
 EVENT_STREAM = "text/event-stream"
 HEADERS = {
     "Content-Type": EVENT_STREAM,
@@ -57,12 +58,15 @@ class OrderEvents(ApiView):
 
     async def get(self, request: web.Request, order: str) -> web.StreamResponse:
         """How it stands, or what came after `Last-Event-ID`, and everything until it has ended; 204 if it has, and the
-        client knows."""
+        client knows or it was so long ago that it has left the tables."""
         named(order, OrderId, "an order")
         _check(request)
         partition = engine.partition_of(order.encode())
         after = _last_offset(request, partition)
-        row = await _row(request, order) if after is None else await _row_if_its_owner_answers(request, order)
+        try:
+            row = await _row(request, order) if after is None else await _row_if_its_owner_answers(request, order)
+        except _LeftTheTables:
+            return web.Response(status=HTTPStatus.NO_CONTENT)
         if request.method == "HEAD":
             return web.Response(headers=HEADERS)
         stands = None if row is None else last_update(row)
@@ -255,20 +259,29 @@ def _read(event_id: str) -> Positions | None:
     return positions if len(positions) == len(places) else None
 
 
+class _LeftTheTables(Exception):
+    """The order has ended, so long ago that its row is gone."""
+
+
 async def _row(request: web.Request, order: str) -> Order:
     """The order's row, from the worker that has it."""
-    there = request.clone(method="GET", rel_url=URL(f"/table/orders/{order}"), headers={"Accept": "application/json"})
+    if row := await _found(request, tables.orders, order):
+        return row
+    if await _found(request, tables.history, order):
+        raise _LeftTheTables
+    raise Problem(404, "unknown", f"there is no order {order} here")
+
+
+async def _found(request: web.Request, table: tables.Rows[T], order: str) -> T | None:
+    path = f"/table/{table.name}/{order}"
+    there = request.clone(method="GET", rel_url=URL(path), headers={"Accept": "application/json"})
     answer = await elsewhere(there, order)
     if answer is None:
-        row = tables.orders.read(order, order)
-    elif answer.status == HTTPStatus.OK:
-        rows = msgspec.json.decode(answer.text or "", type=_Rows).rows
-        row = rows[0].row if rows else None
-    else:
+        return table.read(order, order)
+    if answer.status != HTTPStatus.OK:
         raise Problem(503, "owner-unreachable", f"the worker that has {order} does not answer", headers=SOON)
-    if row is None:
-        raise Problem(404, "unknown", f"there is no order {order} here")
-    return row
+    rows = msgspec.json.decode(answer.text or "", type=_Rows).rows
+    return table.decode(order, rows[0].row) if rows else None
 
 
 async def _row_if_its_owner_answers(request: web.Request, order: str) -> Order | None:
@@ -293,7 +306,7 @@ async def _knows_the_end(stands: OrderUpdated, partition: int, after: int) -> bo
 
 
 class _OneRow(msgspec.Struct):
-    row: Order
+    row: msgspec.Raw
 
 
 class _Rows(msgspec.Struct):

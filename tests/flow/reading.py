@@ -54,10 +54,9 @@ class Following:
             self.records += records
 
     async def catch_up(self) -> None:
-        """Read what there is, until a poll finds nothing."""
-        before = -1
-        while before != len(self.records):
-            before = len(self.records)
+        """Read all that is committed by now."""
+        ends = await self._consumer.end_offsets(self._partitions)
+        while any([await self._consumer.position(partition) < end for partition, end in ends.items()]):
             await self.read()
 
     async def until(self, condition: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> Any:

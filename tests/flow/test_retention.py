@@ -293,3 +293,13 @@ async def test_a_worker_killed_while_orders_leave_lets_each_go_once_and_forgets_
         await client.until(forgotten, "its history is over")
         assert await client.rows("history", order_id(name)) == {}
         assert (await client.place(an_order(tiffin, name, tip=5_00, total=205_00))).status_code == 201, "its id is free"
+
+
+async def test_the_feed_of_an_order_that_has_left_the_tables_is_no_content(
+    client: Client, tiffin: Restaurant, unique: str
+) -> None:
+    order = order_id(unique)
+    await client.place(an_order(tiffin, unique))
+    await retired(client, order)
+    answer = await client.http.get(f"/v1/orders/{order}/events")
+    assert (answer.status_code, answer.text) == (204, "")
