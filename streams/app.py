@@ -4,6 +4,7 @@ Read on in `streams/agents/` (what is consumed), `streams/tables.py` (what is ke
 `processors/` (what is decided) and `streams/engine/` (why nothing is lost).
 """
 
+import logging
 import sys
 from typing import Any
 
@@ -19,6 +20,8 @@ from streams.settings import Settings, WrongSetting
 from streams.update_log import UpdateLog
 from topics import families
 from topics.families import Family, topic_name
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line to say of each request
 
 DEFAULT_BROKER = "127.0.0.1:9092"
 """Where nobody has said anything else; a worker finds out before it starts."""

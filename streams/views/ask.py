@@ -212,7 +212,9 @@ def refusal(told: Told, key: str, status: int = HTTPStatus.CONFLICT) -> Problem:
 
 @cache
 def _client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=AiohttpTransport(), timeout=PROXY_S)
+    # 0 is aiohttp's word for any number: each long poll that is sent on holds a connection, and nobody must wait for it
+    transport = AiohttpTransport(limits=httpx.Limits(max_connections=0))
+    return httpx.AsyncClient(transport=transport, timeout=PROXY_S)
 
 
 _PASSED_ON = {"content-type", "idempotency-key", "traceparent", "accept"}

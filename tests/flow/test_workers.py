@@ -1,8 +1,10 @@
 """Two workers of one installation: they share the partitions, and either of them answers for both."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 
 from tests.flow.client import Client, Driver, an_order, order_id, partition_of
@@ -11,6 +13,9 @@ from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS
 from tests.stack import Stack, installed
 from topics.restaurants import Restaurant
+
+POLLS = 130
+"""More than the hundred connections that HTTP clients usually allow themselves."""
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +47,11 @@ async def _shared(first: Client, second: Client) -> bool:
     return all(shares) and sorted(shares[0] + shares[1]) == list(range(PARTITIONS))
 
 
-async def one_of(client: Client, unique: str) -> str:
-    """An external id whose order is this worker's."""
+async def one_of(client: Client, unique: str, *, order: bool = True) -> str:
+    """An external id whose order is this worker's; or a name that is, of a driver."""
     share = (await client.get("/readyz"))["partitions"]
-    return next(name for name in (f"{unique}-{n}" for n in range(1000)) if partition_of(order_id(name)) in share)
+    names = (f"{unique}-{n}" for n in range(1000))
+    return next(name for name in names if partition_of(order_id(name) if order else name) in share)
 
 
 async def test_a_second_worker_takes_the_next_place_with_a_port_and_an_address_of_its_own(
@@ -94,6 +100,29 @@ async def test_callbacks_and_drivers_reach_the_owner_through_either_worker(
         for what in ("pickup", "delivered"):
             assert (await driver.tell(what, {"delivery": order})).status_code == 200
         await owner.reaches(order, "DELIVERED")
+
+
+async def test_many_long_polls_that_are_sent_on_hold_nobody_else_up(
+    clients: tuple[Client, Client], kitchen: Restaurant, tiffin: Restaurant, unique: str
+) -> None:
+    owner, other = clients
+    drivers = [Driver(owner, await one_of(owner, f"{unique}-{n}", order=False)) for n in range(POLLS)]
+    await asyncio.gather(*(driver.available(kitchen.region, kitchen.position) for driver in drivers))
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=other.http.base_url, limits=limits, timeout=60) as polling:
+        polls = [
+            asyncio.create_task(polling.get(f"/v1/drivers/{driver.name}/delivery", params={"wait": 30}))
+            for driver in drivers
+        ]
+        try:
+            last = await asyncio.wait_for(Driver(other, drivers[-1].name).poll(0.1), 10)
+            answer = await asyncio.wait_for(other.place(an_order(tiffin, await one_of(owner, unique))), 10)
+            assert (last.status_code, answer.status_code) == (204, 201)
+            assert not any(poll.done() for poll in polls)
+        finally:
+            for poll in polls:
+                poll.cancel()
+            await asyncio.gather(*polls, return_exceptions=True)
 
 
 async def test_either_worker_lists_everything(clients: tuple[Client, Client], tiffin: Restaurant, unique: str) -> None:
