@@ -31,9 +31,9 @@ from topics.identity import owner_of
 from topics.places import Position
 
 CROWDED = 4.0
-"""Drivers a cell, on average, from which on smaller cells are used. One step of H3 divides a cell by seven: between
-this and `LONELY` there is room for it, so that nobody is sorted to and fro."""
+"""Drivers a cell, on average, from which on smaller cells are used. One step of H3 divides a cell by seven."""
 LONELY = 1.15
+"""And below which larger ones are."""
 FEW_CELLS = 16
 """So few are gone through faster than rings are looked up."""
 COARSEST, FINEST = 3, 13
@@ -66,6 +66,8 @@ class Region:
         self._resolution = resolution
         self._cells: dict[int, Cell] = {}
         self._cell_of: dict[str, int] = {}
+        self._fitted = FEW_CELLS
+        """How many drivers there were when the resolution was chosen."""
         self._pending: dict[str, PendingDelivery] = {}
         self._oldest_first: list[str] = []
 
@@ -156,12 +158,24 @@ class Region:
         self._cells[number].drivers[key] = there, row
 
     def _fit_cells(self) -> None:
-        """Choose another resolution where the number of drivers wants it: seldom, a step is a factor of seven."""
-        drivers, cells = len(self._cell_of), len(self._cells)
-        if drivers > max(CROWDED * cells, FEW_CELLS) and self._resolution < FINEST:
-            self._sort_anew(self._resolution + 1)
-        elif cells > FEW_CELLS and drivers < LONELY * cells and self._resolution > COARSEST:
-            self._sort_anew(self._resolution - 1)
+        """Choose another resolution where the number of drivers wants it, and not before it has doubled or halved: else
+        drivers who stand evenly could be sorted to and fro at every move."""
+        drivers = len(self._cell_of)
+        if self._fitted <= 2 * drivers and drivers <= 2 * self._fitted:
+            return
+        self._fitted = max(drivers, FEW_CELLS)
+        if self._is_crowded():
+            while self._is_crowded() and self._resolution < FINEST:
+                self._sort_anew(self._resolution + 1)
+        else:
+            while self._is_lonely() and self._resolution > COARSEST:
+                self._sort_anew(self._resolution - 1)
+
+    def _is_crowded(self) -> bool:
+        return len(self._cell_of) > max(CROWDED * len(self._cells), FEW_CELLS)
+
+    def _is_lonely(self) -> bool:
+        return len(self._cells) > FEW_CELLS and len(self._cell_of) < LONELY * len(self._cells)
 
     def _sort_anew(self, resolution: int) -> None:
         cells, self._cells, self._resolution = self._cells, {}, resolution

@@ -170,16 +170,10 @@ async def send(
     family: Family, key: bytes | None, value: bytes | None, headers: dict[str, bytes], partition: int | None = None
 ) -> None:
     """Put bytes on a topic, by their key unless told which partition; returns when the broker has them."""
-    topic = app.topic(
-        topic_of(family),
-        key_serializer="raw",
-        value_serializer="raw",
-        key_type=bytes,
-        value_type=bytes,
-    )
     try:
         async with asyncio.timeout(ACKNOWLEDGED_S):
-            await (await topic.send(key=key, value=value, partition=partition, headers=headers))
+            producer = await app.maybe_start_producer()  # a topic's own `send` takes three times as long
+            await (await producer.send(topic_of(family), key, value, partition, None, headers))
     except MessageSizeTooLargeError:
         raise Problem(413, "too-large", "the request is too large for a record in Kafka") from None
     except (TimeoutError, KafkaError):

@@ -11,7 +11,7 @@ from msgspec.json import encode
 
 from processors.dispatch import PendingDelivery, Row, WaitingDriver, driver_key, pending_key
 from processors.geography import chord_squared, point
-from processors.waiting import DispatchIndex, Overlay
+from processors.waiting import DispatchIndex, Overlay, Region
 from tests.processors.cases import HOME, KITCHEN, REGION
 from topics.places import Position
 
@@ -175,3 +175,28 @@ def test_a_match_costs_the_same_however_many_wait(many: int) -> None:
         index.nearest(REGION, pickup)
         took.append(time.process_time_ns() - before)
     assert sorted(took)[len(took) // 2] < 2_000_000, "half of all matches take less than 2 ms of CPU"
+
+
+@pytest.mark.parametrize("apart_m", [60, 100, 120, 129, 140, 160, 200, 400])
+def test_drivers_who_stand_evenly_are_not_sorted_to_and_fro(apart_m: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sorts = 0
+    sort_anew = Region._sort_anew
+
+    def counted(region: Region, resolution: int) -> None:
+        nonlocal sorts
+        sorts += 1
+        sort_anew(region, resolution)
+
+    monkeypatch.setattr(Region, "_sort_anew", counted)
+    step = apart_m / 111_000
+    index = DispatchIndex(9)
+    for x in range(30):
+        for y in range(30):
+            commit(index, {**waiting(f"d{x}-{y}", Position(18.9 + x * step, 72.8 + y * step))})
+    while_loading, sorts = sorts, 0
+    for move in range(100):
+        name = f"d{move % 30}-7"
+        commit(index, {driver_key(REGION, name): None})
+        commit(index, {**waiting(name, Position(18.9 + move * step / 7, 72.81))})
+    assert while_loading <= 20
+    assert sorts == 0
