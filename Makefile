@@ -65,7 +65,7 @@ kills: .venv/installed-dev ## kill the worker N=100 times at seeded moments and 
 flow-kills: .venv/installed-dev ## kill the worker N=100 times, each in a run of 100 orders, and compare all books; SEED=, WORKERS=2
 	@$(BIN)/python -m tests.flow.kills $(N) 100 $(or $(SEED),1) $(or $(WORKERS),1)
 
-bench: .venv/installed-dev ## measure everything (20 minutes, alone on the machine) into benchmarks/RESULTS.md; ROUNDS=5
+bench: .venv/installed-dev ## measure everything (half an hour, alone on the machine) into benchmarks/RESULTS.md; ROUNDS=5
 	@$(BIN)/python -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 lock: .venv/installed-dev ## resolve pyproject.toml's dependencies anew into requirements/*.txt

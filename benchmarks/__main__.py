@@ -2,7 +2,7 @@
 
     python -m benchmarks [--rounds 5] [--only NAME ...] [--into benchmarks/RESULTS.md]
 
-Nothing else should run meanwhile. Takes about twenty minutes; what was measured is written also when it is cut short.
+Nothing else should run meanwhile. Takes about half an hour; what was measured is written also when it is cut short.
 """
 
 import argparse
