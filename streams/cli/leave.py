@@ -35,6 +35,7 @@ def leave(number: int | None) -> None:
         raise CommandError(f"There is no {home}: no worker of that number has run here.")
     if is_held(home):
         _stop(home)
+        _tell_group((home / "instance-id").read_text().strip())  # if it could not do so itself
         click.echo(f"{home.name} has stopped and left the group.")
     elif _tell_group((home / "instance-id").read_text().strip()):
         click.echo(f"{home.name} does not run; it has left the group.")

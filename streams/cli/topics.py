@@ -5,6 +5,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
@@ -73,6 +74,8 @@ def _ask(what: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(what)
     except (NoBroker, OldBroker, TopicsDiffer) as wrong:
         raise CommandError(str(wrong)) from None
+    except KafkaError as wrong:
+        raise CommandError(f"Kafka does not answer as it should ({wrong!r}): try again when it does.") from None
 
 
 def _print(differences: "Sequence[Difference]") -> None:

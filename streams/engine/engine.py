@@ -21,10 +21,11 @@ from streams.engine.assignor import TaskAssignor
 from streams.engine.calls import CALLS
 from streams.engine.core import Core, Handler, ResultHandler, TimerHandler
 from streams.engine.indexes import IndexFactory
+from streams.engine.membership import leave_with_other_sources
 from streams.engine.provision import CHANGELOG_CONFIG, CREATED_WITHIN_S, Difference, TopicSpec
 from streams.engine.quiet import quieten
 from streams.engine.restore import restore
-from streams.engine.runtime import BatchScheduler, TaskConsumer, TaskTables, TaskTransport, TaskWorker
+from streams.engine.runtime import REACHED_S, BatchScheduler, TaskConsumer, TaskTables, TaskTransport, TaskWorker
 from streams.engine.settings import EngineSettings
 from streams.engine.task import POSITIONS, TIMERS, Task
 from streams.engine.transactions import TransactionalClient
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 
 METADATA_MAX_AGE_MS = 60_000
 """How long a moved leader may go unnoticed by a task that has nothing to say."""
-REACHED_S = 3.0
-"""How long the brokers may take to say where topics end."""
 HEARTBEAT_S = 0.3
 """A rebalance begins for a worker with its next heartbeat, and for all of them with the last one's."""
 MAX_INT = 2**31 - 1
@@ -85,6 +84,11 @@ def exactly_once(
         "broker_session_timeout": session_timeout_s,
         "broker_heartbeat_interval": min(HEARTBEAT_S, session_timeout_s / 3),
         "broker_max_poll_records": 4000,
+        # A worker whose flow stands still, or who has no partition, is not to be put out of the group for it: aiokafka
+        # would never join again. The heartbeat tells whether it lives.
+        "broker_max_poll_interval": 1e9,
+        # What a view has said and no broker has taken; a rebalance and the end of a worker wait for it.
+        "producer_request_timeout": 5.0,
         "stream_wait_empty": False,
         **others,
     }
@@ -292,6 +296,10 @@ class Engine(Core):
             await self.create_topics(self.settings.replication_factor)
         else:
             await self.check_topics()
+        conf = self.app.conf
+        await leave_with_other_sources(
+            self.client_settings, conf.id, conf.consumer_group_instance_id, Path(conf.datadir) / "sources", self.sources
+        )
         self._prepared = True
 
     async def open(self, partition: int) -> Task:

@@ -6,6 +6,9 @@ aiokafka never sends LeaveGroup for one. A worker that is not to come back says 
 
 import asyncio
 import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
 
 import aiokafka
 import aiokafka.errors as errors
@@ -65,6 +68,32 @@ async def leave_group(client: AIOKafkaClient, group: str, instance_id: str, memb
     if code not in (0, *NO_MEMBER):
         raise errors.for_code(code)(f"{instance_id} could not leave {group}")
     return not code
+
+
+async def leave_with_other_sources(
+    client_settings: Mapping[str, Any], group: str, instance_id: str, file: Path, sources: Collection[str]
+) -> None:
+    """Before joining: end the membership of a worker that read other topics the last time. ``file`` keeps which.
+
+    Else it would be given back what it had, without the new topics, or with one that it does not read any more.
+    """
+    if _noted(file) not in (None, sorted(sources)):
+        client = AIOKafkaClient(**client_settings)
+        try:
+            await client.bootstrap()
+            await leave_group(client, group, instance_id)
+        finally:
+            await client.close()
+    _note(file, sorted(sources))
+
+
+def _noted(file: Path) -> list[str] | None:
+    return file.read_text().split() if file.exists() else None
+
+
+def _note(file: Path, sources: list[str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(sources) + "\n")
 
 
 async def _done(closing: "asyncio.Future[None]") -> bool:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import aiokafka
 import faust
@@ -36,6 +36,7 @@ from mode import Service
 
 from streams.engine.fetch import FetchedRecords
 from streams.engine.membership import end_membership
+from streams.engine.openings import Openings
 from streams.engine.provision import NoBroker, TopicsDiffer
 from streams.engine.task import Record, Task
 from streams.engine.transactions import OldBroker
@@ -49,8 +50,12 @@ LEAVE_SIGNAL = signal.SIGQUIT
 """Stop for good: leave the group, so that the others take over at once. Faust has SIGUSR1 and SIGUSR2 already."""
 GATHER_S = 0.5
 """How long what is left running is waited for at the very end."""
+REACHED_S = 3.0
+"""How long the brokers may take to say where topics end."""
 TELL_S = 2.0
 """How long the group's coordinator has to take note of how far the tasks are; the next time is soon."""
+AGAIN_S = 1.0
+"""Before an opening that failed is tried again."""
 IDLE_S = 0.005
 """Pause before looking again whether a task wants records, when none does."""
 
@@ -105,8 +110,13 @@ class TaskWorker(faust.Worker):
         try:
             await self.engine.prepare()
         except (NoBroker, OldBroker, TopicsDiffer) as exc:
-            print(exc, file=self.stderr)  # not sys.stderr: that is a log by now, and `-l error` would not show it
-            raise SystemExit(USAGE) from None
+            self._refuse(str(exc))
+        except KafkaError as exc:
+            self._refuse(f"Kafka does not answer as it should ({exc!r}): try again when it does.")
+
+    def _refuse(self, why: str) -> NoReturn:
+        print(why, file=self.stderr)  # not sys.stderr: that is a log by now, and `-l error` would not show it
+        raise SystemExit(USAGE) from None
 
     def install_signal_handlers(self) -> None:
         super().install_signal_handlers()
@@ -160,9 +170,11 @@ class TaskConsumerThread(AIOKafkaConsumerThread):
         return cast(dict[TP, tuple[int, int]], await self.call_thread(self._reached, partitions))
 
     async def _reached(self, partitions: Collection[TP]) -> dict[TP, tuple[int, int]]:
+        """In time, for it holds one of two places from which everything else is asked of the consumer."""
         consumer = self._ensure_consumer()
-        ends = await consumer.end_offsets([TopicPartition(*tp) for tp in partitions])
-        return {TP(*tp): (await consumer.position(tp), end) for tp, end in ends.items()}
+        async with asyncio.timeout(REACHED_S):
+            ends = await consumer.end_offsets([TopicPartition(*tp) for tp in partitions])
+            return {TP(*tp): (await consumer.position(tp), end) for tp, end in ends.items()}
 
     async def tell_group(self, reached: Mapping[TP, int]) -> None:
         await self.call_thread(self._tell_group, reached)
@@ -212,6 +224,10 @@ class TaskConsumer(Consumer):
     def is_member(self) -> bool:
         """False from the moment a heartbeat says that the group has expelled us until we have joined it again."""
         return bool(self._thread._ensure_consumer()._coordinator.member_id)
+
+    def close(self) -> None:
+        """Faust would close it from the wrong thread where a rebalance meets a worker that stops: see
+        ``TaskConsumerThread.on_thread_stop``."""
 
     def rejoin(self) -> None:
         """Join the group once more, to tell the others of a new address. To be called in the consumer's thread."""
@@ -279,10 +295,12 @@ class TaskTransactions(TransactionManager):
         return cast(TaskTables, self.app.tables)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self.tables.recovery.assigned = False
         await self.tables.give_up()
 
     async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP]) -> None:
         await self.tables.give_up()
+        self.tables.recovery.assigned = True
 
     async def commit(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
         return True
@@ -331,6 +349,8 @@ class TaskRecovery(Recovery):
 
     owned: frozenset[int] = frozenset()
     """The partitions whose tasks are this worker's."""
+    assigned = True
+    """False between revocation and assignment: what is ours is not known, and nothing is opened."""
     _opening: "asyncio.Future[None] | None" = None
     _reset_wanted = False
     _interruptions = 0
@@ -347,6 +367,7 @@ class TaskRecovery(Recovery):
         super().__init__(*args, **kwargs)
         self.held_in: dict[int, int] = {}
         """Partition -> generation of the group in which its task was this worker's last."""
+        self._openings = Openings(lambda partition: self.engine.open(partition), self.request_reset)
 
     def interrupt(self) -> None:
         """A rebalance or the end of the worker: what is being opened is not ours any more.
@@ -354,8 +375,15 @@ class TaskRecovery(Recovery):
         Counted, because aiokafka swallows a cancellation here and there.
         """
         self._interruptions += 1
+        self._reset_wanted = False
+        self._openings.give_up()
         if self._opening is not None:
             self._opening.cancel()
+
+    async def on_stop(self) -> None:
+        self.interrupt()
+        await self._openings.settle()
+        await super().on_stop()
 
     def request_reset(self) -> None:
         """Open what is broken, after the opening under way: tasks that break in turn must not interrupt each other."""
@@ -379,7 +407,7 @@ class TaskRecovery(Recovery):
                 self._opening.cancel()
             except Exception as exc:
                 self.log.warning("opening tasks failed, again in a second: %r", exc)
-                asyncio.get_running_loop().call_later(1.0, self.signal_recovery_start.set)
+                asyncio.get_running_loop().call_later(AGAIN_S, self.request_reset)
             finally:
                 self._opening.cancel()
                 await asyncio.wait([self._opening])
@@ -388,9 +416,12 @@ class TaskRecovery(Recovery):
                     self.signal_recovery_start.set()
 
     async def _open_tasks(self, generation: int) -> None:
-        """Stop the flow, open what is ours and not open, seek every task to where it stands, resume."""
+        """Stop the flow, open what is ours and not open, seek every task to where it stands, resume.
+
+        What takes long to open, or fails, joins the others later: this is run again then.
+        """
         app, consumer, engine = cast(App, self.app), self.consumer, self.engine
-        if not consumer.is_member():
+        if not self.assigned or not consumer.is_member():
             return  # expelled: opening would fence the new owner; a rebalance follows
         began, interruptions = time.perf_counter(), self._interruptions
         consumer.stop_flow()
@@ -401,22 +432,26 @@ class TaskRecovery(Recovery):
         stopped = time.perf_counter()
         assignment = consumer.assignment()
         self.owned = frozenset(tp.partition for tp in assignment if tp.topic == engine.anchor)
+        await self._openings.settle()
         await self._close_broken()
         stay = await self._sort_out_suspended(generation)
-        opened = await self._open_each(self.owned - engine.tasks.keys() - stay.keys())
+        opened, failed = await self._openings.take(self.owned - engine.tasks.keys() - stay.keys())
         if app.consumer_generation_id != generation or self._interruptions != interruptions:
             await asyncio.gather(*(task.close(commit=False) for task in opened.values()))
             return
         for partition in stay:
             del engine.suspended[partition]
         engine.tasks.update(opened | stay)
+        self.held_in |= dict.fromkeys(engine.tasks, generation)
         await self._seek(assignment)
         if self._interruptions != interruptions:
             return  # whoever interrupted has suspended the tasks
-        for task in (opened | stay).values():
-            task.start()
-        if not all(task.alive for task in stay.values()):
-            self.request_reset()  # one that broke while it stood still has not asked for it
+        for task in engine.tasks.values():
+            if not task.goes:  # also one that was put there by an opening which was cut short in its seek
+                task.start()
+        if failed or not all(task.alive for task in stay.values()):
+            # one that broke while it stood still has not asked for it
+            asyncio.get_running_loop().call_later(AGAIN_S if failed else 0, self.request_reset)
         await self._resume()
         engine.watch.released()  # a row that was committed when its task broke came from the changelog, unannounced
         self.log.info(
@@ -455,19 +490,6 @@ class TaskRecovery(Recovery):
             if not task.alive or partition not in self.owned:
                 del tasks[partition]
                 await task.close(commit=False)
-
-    async def _open_each(self, partitions: frozenset[int]) -> dict[int, Task]:
-        """All of them, or none: what is open when another fails is closed, for it holds the lock of its store."""
-        openings = {partition: asyncio.create_task(self.engine.open(partition)) for partition in partitions}
-        try:
-            return {partition: await opening for partition, opening in openings.items()}
-        except BaseException:
-            for opening in openings.values():
-                opening.cancel()
-            for task in await asyncio.gather(*openings.values(), return_exceptions=True):
-                if isinstance(task, Task):
-                    await task.close(commit=False)
-            raise
 
     async def _seek(self, assignment: set[TP]) -> None:
         """Only while the fetcher stands still: a seek under a running one loses or repeats records."""
@@ -521,12 +543,12 @@ class TaskTables(TableManager):
     async def give_up(self) -> None:
         """The partitions are revoked: commit what was applied and stand still, for most of them will stay here."""
         self.recovery.interrupt()
-        self.recovery.held_in |= dict.fromkeys(self.engine.tasks, cast(App, self.app).consumer_generation_id)
         await self.engine.suspend_all()
 
     async def on_stop(self) -> None:
-        """The worker ends: commit what was applied, release everything."""
-        self.recovery.interrupt()
+        """The worker ends: commit what was applied, release everything. Nothing may be opened meanwhile: it would fence
+        those that commit."""
+        await self.recovery.stop()
         await self.engine.close_all()
         self.engine.watch.stopped()
         await super().on_stop()

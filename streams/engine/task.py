@@ -454,6 +454,11 @@ class Task:
         for call_id in self.calls:
             self._core.calls.add(self, call_id)
 
+    @property
+    def goes(self) -> bool:
+        """Whether it was started and does not stand still."""
+        return self._loop_task is not None and not self.closing
+
     async def _commit_loop(self) -> None:
         try:
             while True:
@@ -572,6 +577,8 @@ class Task:
         self._core.calls.forget(self)
         try:
             await self._core.calls.drain(self, self._core.settings.close_calls_s)
+            for cut_off in self.running_calls.values():
+                cut_off.cancel()  # its row is there: whoever has the task next makes it again
             async with asyncio.timeout(self._core.settings.close_commit_s):
                 await self.committed()
         except (TimeoutError, TaskBroken):

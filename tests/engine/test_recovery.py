@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import faust
@@ -9,9 +10,9 @@ import pytest
 from faust.transport.drivers.aiokafka import Consumer
 from faust.types import TP
 
-from streams.engine import Engine, exactly_once, runtime
+from streams.engine import Engine, exactly_once, openings, runtime
 from streams.engine.task import Task
-from tests.engine.fakes import Stage
+from tests.engine.fakes import Stage, until
 
 
 class FakeConsumer:
@@ -225,45 +226,74 @@ async def test_what_is_not_ours_any_more_is_closed(opening: Opening) -> None:
     assert opening.stages[1].store.closed
 
 
-async def test_when_one_of_several_fails_to_open_the_others_are_closed(opening: Opening) -> None:
+async def test_when_one_of_several_fails_to_open_the_others_go_on_and_it_is_tried_again(
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "AGAIN_S", 0.0)
     opening.faults[1] = ConnectionError("no broker")
-    with pytest.raises(ConnectionError):
-        await opening.run()
-    assert opening.engine.tasks == {}
-    assert [stage.store.closed for stage in opening.stages] == [True]
+    await opening.run()
+    assert opening.engine.open_partitions() == [0]
+    assert "resume flow" in opening.log
+    await until(opening.recovery.signal_recovery_start.is_set)
     await opening.run()
     assert opening.engine.open_partitions() == [0, 1]
+    assert [stage.store.closed for stage in opening.stages] == [False, False]
 
 
-async def test_an_opening_that_is_cancelled_closes_what_it_had_opened(opening: Opening) -> None:
+async def test_a_long_restore_holds_up_no_other_task(opening: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openings, "TOGETHER_S", 0.01)
+    await opening.run()
+    stays = opening.engine.tasks[0]
+    await opening.rebalance({0})
+    opening.gates[1] = asyncio.Event()
+    await opening.rebalance({0, 1})
+    assert (opening.engine.tasks, stays.goes) == ({0: stays}, True)
+    assert "resume flow" in opening.log
+    assert not opening.recovery.signal_recovery_start.is_set()
+    opening.gates[1].set()
+    await until(opening.recovery.signal_recovery_start.is_set)
+    await opening.run()
+    assert opening.engine.open_partitions() == [0, 1]
+    assert [step for step in opening.log if step.startswith("open")] == ["open 1"], "it was opened once"
+
+
+async def test_an_opening_that_is_given_up_closes_what_it_had_opened(
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opening.gates[1] = asyncio.Event()
     running = asyncio.create_task(opening.run())
-    while not opening.stages:  # noqa: ASYNC110 - until the other one is open
-        await asyncio.sleep(0)
-    running.cancel()
+    await until(lambda: opening.stages)
+    opening.recovery.interrupt()
     await asyncio.gather(running, return_exceptions=True)
+    await opening.recovery._openings.settle()
     assert opening.engine.tasks == {}
     assert [stage.store.closed for stage in opening.stages] == [True]
-
-
-async def test_an_interruption_that_was_swallowed_still_keeps_the_tasks_closed(opening: Opening) -> None:
-    opening.gates[1] = asyncio.Event()
-    running = asyncio.create_task(opening.run())
-    while not opening.stages:  # noqa: ASYNC110 - until the other one is open
-        await asyncio.sleep(0)
-    opening.recovery.interrupt()  # nothing is cancelled here: as if aiokafka had swallowed it
-    opening.gates[1].set()
-    await running
-    assert opening.engine.tasks == {}
-    assert [stage.store.closed for stage in opening.stages] == [True, True]
     assert "resume flow" not in opening.log
 
 
-async def test_a_rebalance_during_the_seek_starts_nothing(opening: Opening) -> None:
+async def test_between_revocation_and_assignment_nothing_is_opened(opening: Opening) -> None:
+    """What broke just before asks to be opened, but whose it will be is not known yet."""
+    await opening.run()
+    transactions: Any = SimpleNamespace(tables=opening.tables)
+    await runtime.TaskTransactions.on_partitions_revoked(transactions, set())
+    opening.log.clear()
+    await opening.run()
+    assert opening.log == []
+    await runtime.TaskTransactions.on_rebalance(transactions, set(), set(), set())
+    opening.recovery.app.consumer_generation_id += 1
+    await opening.run()
+    assert opening.engine.open_partitions() == [0, 1]
+    assert not any(step.startswith("open") for step in opening.log), "nobody else had them"
+
+
+async def test_a_rebalance_during_the_seek_starts_nothing_and_the_next_opening_starts_all(opening: Opening) -> None:
     opening.consumer.while_seeking = opening.recovery.interrupt
     await opening.run()
     assert "resume flow" not in opening.log
-    assert all(task._loop_task is None for task in opening.engine.tasks.values()), "nothing commits"
+    assert not any(task.goes for task in opening.engine.tasks.values()), "nothing commits"
+    opening.consumer.while_seeking = lambda: None
+    await opening.run()
+    assert [task.goes for task in opening.engine.tasks.values()] == [True, True]
 
 
 async def test_a_fetch_left_behind_by_a_cancelled_fetcher_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

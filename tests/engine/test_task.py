@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
+from types import SimpleNamespace
 
 import pytest
 
+from streams.engine.calls import CALLS
 from streams.engine.changes import Outgoing
 from streams.engine.settings import EngineSettings
 from streams.engine.task import MAX_RECORD_BYTES, TIMERS, Refuse, StoreError, Task, TaskBroken, WallClock
@@ -679,3 +681,32 @@ async def test_a_close_that_is_cancelled_still_releases_the_disk(stage: Stage) -
     await asyncio.gather(closing, return_exceptions=True)
     assert stage.store.closed
     assert stage.transactions.closed
+
+
+async def test_the_pause_between_commits_follows_from_how_long_they_took(stage: Stage) -> None:
+    await stage.apply(FakeRecord(0), handler=count)
+    await until(lambda: stage.task.commits == 1)
+    assert len(stage.core.pace._took) == 1
+    stage.core.pace = SimpleNamespace(pause_s=60.0, committed=lambda *_: None)  # type: ignore[assignment]
+    await stage.apply(FakeRecord(1), handler=count)
+    await until(lambda: stage.task.commits == 2)
+    await stage.apply(FakeRecord(2), handler=count)
+    await stage.settle()
+    assert (stage.task.commits, bool(stage.task.pending)) == (2, True), "it pauses"
+
+
+async def test_a_call_that_is_not_over_when_the_task_stands_still_is_cut_off_and_made_again() -> None:
+    stage = Stage(EngineSettings(close_calls_s=0.0))
+    stage.task.start()
+    stage.performer.gate.clear()
+    await stage.apply(FakeRecord(0), handler=lambda task, _: task.call(b"call", b"host/x"))
+    await until(lambda: stage.performer.running)
+    await stage.task.suspend()
+    stage.performer.gate.set()
+    await stage.settle()
+    assert stage.performer.running == 0
+    assert stage.task.get(CALLS, b"call") is not None
+    stage.task.start()
+    await until(lambda: stage.task.get(CALLS, b"call") is None)
+    assert len(stage.performer.calls) == 2
+    await stage.task.close()
