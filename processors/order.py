@@ -301,10 +301,11 @@ def finish(order: Order, _event: DeliveryDone, __: Moment) -> Decision[Order]:
 
 
 def complain(order: Order, _event: WaitedTooLong, __: Moment) -> Decision[Order]:
-    """attention: what it waits for and since when"""
+    """attention: what it waits for and since when, unless why is known already"""
     wait = WAITS[order.stage]
-    concerned = _concerned(order, Concern(wait.name, wait.waits_for, order.waits_since_ms))
-    return Decision(state=msgspec.structs.replace(concerned, timer=None))
+    if not any(concern.wait == wait.name for concern in order.concerns):
+        order = _concerned(order, Concern(wait.name, wait.waits_for, order.waits_since_ms))
+    return Decision(state=msgspec.structs.replace(order, timer=None))
 
 
 def take_notice(order: Order, event: AttentionNeeded, moment: Moment) -> Decision[Order]:

@@ -292,6 +292,14 @@ def test_a_wait_that_takes_too_long_asks_a_person_and_its_end_clears_that(stage:
     assert relieved.version == update.version + 1
 
 
+def test_a_wait_that_takes_too_long_does_not_hide_why_it_does() -> None:
+    known = decide(at(Stage.CREATED), AttentionNeeded("the charge: answered 400 (card number is wrong)"), NOW, P).state
+    worried = decide(known, WaitedTooLong(), NOW + 30_000, P).state
+    assert known is not None
+    assert worried is not None
+    assert (worried.concerns, worried.timer) == (known.concerns, None)
+
+
 def test_a_second_worry_of_the_same_wait_keeps_its_time_and_says_what_is_new() -> None:
     first = decide(at(Stage.CREATED), AttentionNeeded("the charge: answered 400"), NOW, P).state
     second = decide(first, AttentionNeeded("the charge: answered 401"), NOW + 1000, P).state
