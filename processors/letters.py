@@ -31,8 +31,9 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Nothing of it was cut off here."""
 
     def note(self, name: str) -> str:
-        """A header as text; empty where there is none."""
-        return next(((value or b"").decode(errors="replace") for header, value in self.headers if header == name), "")
+        """A header as text, the last of that name: ours come after the record's own. Empty where there is none."""
+        found = (value for header, value in reversed(self.headers) if header == name)
+        return (next(found, None) or b"").decode(errors="replace")
 
     @property
     def origin(self) -> str:
@@ -68,7 +69,7 @@ def letter_of(at_ms: int, key: bytes | None, value: bytes | None, headers: Seque
     letter = Letter(at_ms=at_ms, key=key, value=value, headers=tuple(headers))
     if len(msgspec.json.encode(letter)) <= LARGEST_ROW:
         return letter
-    notes = [(name, value) for name, value in headers if name.startswith(NOTES)][:20]
+    notes = [(name, value) for name, value in headers if name.startswith(NOTES)][-20:]
     return Letter(
         at_ms=at_ms,
         key=_beginning(key),

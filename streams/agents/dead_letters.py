@@ -14,7 +14,7 @@ from streams.app import dead_letters as topic
 from streams.app import engine, topic_of
 from streams.engine import Record, Task
 from streams.workflow import REQUEST, Told, request_of
-from topics.dead_letters import COMMAND, LETTER, Command
+from topics.dead_letters import COMMAND, LETTER, REASON, Command
 from topics.families import INPUTS
 
 TIMER: bytes = b"dead-letter"
@@ -74,10 +74,13 @@ def _fulfil(task: Task, wish: Wish, record: Record) -> Told:
 
 
 def _wish(record: Record) -> Wish | None:
-    """What the record asks for; None if it is a letter, or anything else that somebody has put here."""
+    """What the record asks for; None if it is a letter, whatever headers its sender gave it, or anything else that
+    somebody has put here."""
     headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
     offset = headers.get(LETTER, "")
-    if COMMAND not in headers or not offset.isascii() or not offset.isdecimal() or len(offset) > LONGEST_OFFSET:
+    if COMMAND not in headers or REASON in headers:
+        return None
+    if not offset.isascii() or not offset.isdecimal() or len(offset) > LONGEST_OFFSET:
         return None
     try:
         return Wish(Command(headers[COMMAND]), int(offset))
