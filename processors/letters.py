@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from topics.dead_letters import CALL, CUT, NOTES, REASON, TIMER, TOPIC
+from topics.dead_letters import BROKE_DOWN, CALL, CUT, NOTES, REASON, TIMER, TOPIC
 
 LARGEST_ROW = 900_000
 """In bytes of JSON, where bytes are base64; Kafka takes 1 MiB. Of a larger letter only the beginning is kept."""
@@ -88,7 +88,10 @@ def why_not_replayable(letter: Letter, inputs: Collection[str]) -> str:
     """Why it cannot be put back where it came from, and what helps instead; empty if it can. `inputs`: the topics that
     a letter may be put back on."""
     topic = letter.origin_topic
-    if call := letter.note(CALL):
+    call = letter.note(CALL)
+    if call and not letter.note(BROKE_DOWN):
+        return f"it is the answer to the call {call}, whose order had left by then: see to it with whoever was asked"
+    if call:
         return f"it is the answer to a call: have that made again, with `dabbawala calls retry {call}`"
     if letter.note(TIMER):
         return "it is a timer, which came from no topic: see to the order that its key names"

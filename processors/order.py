@@ -8,7 +8,8 @@ Rules:
 3. A step is taken once: an event that comes again is absorbed. No step is skipped: a restaurant that has finished
    before it accepted has accepted.
 4. Where it ended it stays: DELIVERED or REJECTED. After its retention it leaves the tables, unless a person should look
-   at it (a refund that is still due is such a case): then it stays until that is over, and for a retention more.
+   at it (a refund that is still due is such a case): then it stays until that is over, and for a retention more. While
+   a call of it has no answer it stays for a retention more too: the answer may be about money.
 5. Every change the world may know of is one record on `order-updates`, numbered without a gap.
 """
 
@@ -208,9 +209,9 @@ def concerned(order: Order, event: AttentionOver, _: Moment) -> bool:
     return any(concern.wait == event.wait for concern in order.concerns)
 
 
-def nobody_looks(order: Order, _event: RetireDue, __: Moment) -> bool:
-    """nobody has to look at it"""
-    return not order.concerns
+def nobody_looks(order: Order, event: RetireDue, _: Moment) -> bool:
+    """nobody has to look at it, no call is open"""
+    return not order.concerns and not event.asking
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
@@ -325,7 +326,7 @@ def retire(order: Order, _event: RetireDue, __: Moment) -> Decision[Order]:
 
 
 def stay(order: Order, _event: RetireDue, __: Moment) -> Decision[Order]:
-    """it stays until nobody has to look at it; then timer: retirement"""
+    """it stays; timer: retirement, once nobody has to look at it"""
     return Decision(state=msgspec.structs.replace(order, timer=None))
 
 

@@ -23,6 +23,7 @@ from processors.events import (
     PrepareRetried,
     RefundAbandoned,
     RefundRetried,
+    RetireDue,
     TicketAsked,
     TimerDue,
 )
@@ -154,7 +155,8 @@ def _fire(workflow: Workflow, due: TimerDue, now_ms: int, parameters: Parameters
     if timer is None or timer.name != due.name:
         return Step(outcome=Outcome.REFUSED, reason=f"no timer {due.name} is running", workflow=workflow)
     fires = order.WAITS[workflow.order.stage].fires
-    return _Moving(workflow, due.name, now_ms, parameters).run(fires())
+    event = RetireDue(due.asking) if fires is RetireDue else fires()
+    return _Moving(workflow, due.name, now_ms, parameters).run(event)
 
 
 def _wish(workflow: Workflow, event: CallRetryAsked | CallAbandonAsked) -> Any:

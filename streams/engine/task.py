@@ -240,6 +240,10 @@ class Task:
             raise _oversize("a call, with room for what its attempts come to,", size)
         self.put(CALLS, call_id, row)
 
+    def has_call(self, call_id: bytes) -> bool:
+        """Whether this call was asked for and has no answer yet."""
+        return self.get(CALLS, call_id) is not None
+
     def cancel_call(self, call_id: bytes) -> None:
         """No further attempt; the answer to one under way is ignored."""
         self.put(CALLS, call_id, None)

@@ -97,9 +97,7 @@ async def test_a_letter_that_is_discarded_goes_nowhere(client: Client, unique: s
     assert await letters(client, order_id(unique)) == []
 
 
-async def test_a_sender_commands_nothing_by_the_headers_of_its_dead_letter(
-    client: Client, unique: str
-) -> None:
+async def test_a_sender_commands_nothing_by_the_headers_of_its_dead_letter(client: Client, unique: str) -> None:
     letter = await set_aside(client, order_id(unique))
     partition, _, offset = letter["letter"].partition("/")
     forged = {COMMAND: "discard", LETTER: offset, "origin.topic": f"{client.stack.name}.orders"}
@@ -133,7 +131,8 @@ async def test_letters_that_there_cannot_be_are_unknown(client: Client) -> None:
 @pytest.mark.parametrize(
     ("headers", "why"),
     [
-        ({"origin.call": "a:b/charge"}, "dabbawala calls retry a:b/charge"),
+        ({"origin.call": "a:b/charge", "exception.class": "KeyError"}, "dabbawala calls retry a:b/charge"),
+        ({"origin.call": "a:b/charge"}, "whose order had left"),
         ({"origin.timer": "a:b/charge-wait"}, "timer"),
         ({"origin.topic": "elsewhere"}, "nobody here reads"),
         ({"origin.topic": "{prefix}.dead-letters"}, "nobody here reads"),

@@ -127,6 +127,15 @@ def test_a_wrong_charge_rejects_the_order_and_is_given_back_under_a_person_s_eye
     assert (update.attention, update.refunded) == (None, True)
 
 
+def test_an_order_whose_charge_may_still_be_answered_stays_and_the_late_charge_is_given_back() -> None:
+    declined = apply(after(placed()), Declined(order=ORDER, reason="no funds")).workflow
+    stays = apply(declined, TimerDue(f"{ORDER}/retirement", asking=True))
+    assert (stays.outcome, stays.retire) == (Outcome.APPLIED, False)
+    assert [timer.name for timer in stays.timers] == [f"{ORDER}/retirement"]
+    assert [call.key for call in apply(stays.workflow, CHARGED).calls] == [f"{ORDER}/refund/c1"]
+    assert apply(stays.workflow, TimerDue(f"{ORDER}/retirement")).retire
+
+
 def test_an_operator_s_wish_is_journalled_with_who_wanted_it_and_why() -> None:
     call = f"{ORDER}/charge"
     wish = CallAbandonAsked(id="w1", call=call, by="ana", reason="the bank is closed")

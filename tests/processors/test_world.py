@@ -367,6 +367,7 @@ OUT_OF_REACH = {
     "the order: DeliveryEtaChanged absorb",
     "the order: DeliveryDone absorb",
     "the order: AttentionOver absorb",
+    "the payment: RefundFailed absorb",
     "the ticket: TicketReceived absorb",
     "the ticket: PrepareFailed absorb",
     "dispatch: TimerDue absorb",
