@@ -98,6 +98,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of the last record on `order-updates`."""
     journal: int = 0
     """How many lines the journal has."""
+    refusals: int = 0
+    """How many of them tell of a refusal."""
+    last_refusal: str = ""
+    """What the last of these tells, as 16 hex digits: the same again makes no line."""
     body_hash: str
     placed_ms: int
     updated_ms: int

@@ -6,6 +6,7 @@ until nobody has anything left to tell. The whole of it is one ``Step``, to be c
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -55,8 +56,15 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True):
     """Of an order that has left the tables: then there is none of the others."""
 
 
+MOST_REFUSALS = 1_000
+"""Lines of an order's journal that tell of a refusal."""
+MOST_LINES = 10_000
+"""Lines from which on only a change of stage makes one. It leaves the tables with its order, in one transaction."""
+
+
 class JournalLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One event that was applied to one machine, or refused by it; absorbed ones leave no line."""
+    """One event that was applied to one machine, or refused by it. Absorbed ones leave no line, nor does a refusal
+    that is the same as the one before; nor what is too much, see ``MOST_REFUSALS`` and ``MOST_LINES``."""
 
     seq: int
     """From 1, without a gap."""
@@ -213,7 +221,9 @@ class _Moving:
         self._before, self._event_id, self._now_ms, self._parameters = workflow, event_id, now_ms, parameters
         self._states: dict[str, Any] = {machine: getattr(workflow, machine) for machine in MACHINES}
         self._changed: dict[str, msgspec.Struct | None] = {}
-        self._lines = 0 if workflow.order is None else workflow.order.journal
+        order = workflow.order
+        self._lines = 0 if order is None else order.journal
+        self._refusals, self._last_refusal = (0, "") if order is None else (order.refusals, order.last_refusal)
         self._journal: list[JournalLine] = []
         self._decisions: list[Decision[Any]] = []
 
@@ -223,7 +233,8 @@ class _Moving:
         while waiting:
             event = waiting.popleft()
             decision = self._move(event)
-            waiting.extend(decision.tell)
+            if not self._unheard(decision):
+                waiting.extend(decision.tell)
             if decision.again:
                 waiting.appendleft(event)
         return self._step()
@@ -236,10 +247,29 @@ class _Moving:
         decision = MACHINES[machine](before, event, self._now_ms, self._parameters)
         if decision.state is not None or decision.gone:
             self._states[machine] = self._changed[machine] = decision.state
-        if decision.outcome is not Outcome.ABSORBED and self._states["order"] is not None:
+        if self._noteworthy(machine, event, before, decision):
             self._note(machine, event, before, decision)
         self._decisions.append(decision)
         return decision
+
+    def _unheard(self, decision: Decision[Any]) -> bool:
+        """A refusal that is one too many worries nobody who looks already."""
+        order = self._states["order"]
+        too_many = decision.outcome is Outcome.REFUSED and self._refusals >= MOST_REFUSALS
+        return too_many and order is not None and bool(order.concerns)
+
+    def _noteworthy(self, machine: str, event: Any, before: Any, decision: Decision[Any]) -> bool:
+        """Whether it makes a line: whoever says the same for ever does not make a journal without end."""
+        if decision.outcome is Outcome.ABSORBED or self._states["order"] is None:
+            return False
+        if decision.outcome is Outcome.REFUSED:
+            said = (machine, type(event).__name__, decision.reason, *decision.tell)
+            refusal = sha256(msgspec.json.encode(said)).hexdigest()[:16]
+            if refusal == self._last_refusal or self._refusals >= MOST_REFUSALS:
+                return False
+            self._refusals, self._last_refusal = self._refusals + 1, refusal
+        moved = decision.state is not None and (before is None or decision.state.stage is not before.stage)
+        return moved or self._lines < MOST_LINES
 
     def _note(self, machine: str, event: Any, before: Any, decision: Decision[Any]) -> None:
         self._lines += 1
@@ -260,7 +290,12 @@ class _Moving:
 
     def _step(self) -> Step:
         if self._journal:
-            counted = msgspec.structs.replace(self._states["order"], journal=self._lines)
+            counted = msgspec.structs.replace(
+                self._states["order"],
+                journal=self._lines,
+                refusals=self._refusals,
+                last_refusal=self._last_refusal,
+            )
             self._states["order"] = self._changed["order"] = counted
         if self._before.order is None and self._before.placed is not None:
             self._changed["placed"] = self._before.placed

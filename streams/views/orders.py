@@ -91,7 +91,7 @@ class OrderJournal(ApiView):
             return answer
         flow = _known(order)
         if flow.history is None:
-            return respond(200, _journal(order, (line for _, line in tables.journal.scan(order, f"{order}/"))))
+            return respond(200, _journal(order, [line async for _, line in tables.journal.pages(order, f"{order}/")]))
         kept = await _kept(order, flow.history)
         return respond(200, {**_journal(order, kept.journal), "retired_at": instant(flow.history.retired_ms)})
 

@@ -1,22 +1,26 @@
 """The machines of one order, moved together by one event."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from processors import workflow
 from processors.decision import CancelTimer, Outcome, SetTimer
 from processors.events import CallAnswered, TimerDue
 from processors.intake import LARGEST_ORDER
+from processors.order import Order
 from processors.requests import PrepareRequest
-from processors.workflow import JournalLine, Step, Workflow, journal_key
+from processors.workflow import MOST_LINES, MOST_REFUSALS, JournalLine, Step, Workflow, journal_key
 from tests.processors.cases import NOW, ORDER, RESTAURANT, P, later, placed
 from topics.deliveries import DriverAssigned, EtaChanged, PickedUp
 from topics.order_updates import OrderStatus, OrderUpdated
 from topics.orders import CallAbandonAsked, CallRetryAsked
-from topics.payments import Charged, Declined
+from topics.payments import Charged, Declined, Refunded
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
 
 CHARGED = CallAnswered(f"{ORDER}/charge", "charge", 200, '{"charge_id": "c1", "amount": 630, "currency": "INR"}')
@@ -38,6 +42,11 @@ def after(*events: Any) -> Workflow:
         assert step.outcome is Outcome.APPLIED, step.reason
         flow = step.workflow
     return flow
+
+
+def order_of(flow: Workflow) -> Order:
+    assert flow.order is not None
+    return flow.order
 
 
 def moves(step: Step) -> list[tuple[str, str, str, str]]:
@@ -188,6 +197,61 @@ def test_what_was_never_asked_for_is_refused_and_journalled(event: Any) -> None:
     [line] = step.journal
     assert (line.seq, line.outcome, line.event) == (3, Outcome.REFUSED, type(event).__name__)
     assert set(step.changed) == {"order"}
+
+
+def say(flow: Workflow, events: Iterable[Any]) -> tuple[Workflow, list[JournalLine]]:
+    """What an order has come to after all of them, and the lines they made."""
+    lines: list[JournalLine] = []
+    for event in events:
+        step = apply(flow, event)
+        flow = step.workflow
+        lines += step.journal
+    return flow, lines
+
+
+def test_the_same_refusal_again_makes_no_line_and_is_told_its_sender() -> None:
+    flow, lines = say(after(placed()), [placed(tip=21, total=631)] * 3)
+    assert [line.event for line in lines] == ["OrderPlaced"]
+    again = apply(flow, placed(tip=21, total=631))
+    assert (again.outcome, again.changed) == (Outcome.REFUSED, {})
+    assert "exists with another body" in again.reason
+
+
+def refund_of_none(number: int) -> Refunded:
+    return Refunded(order=ORDER, charge_id=f"c{number}")
+
+
+@given(numbers=st.lists(st.integers(0, 3), max_size=60))
+def test_a_journal_is_bounded_whatever_is_said_to_an_order(numbers: list[int]) -> None:
+    full = msgspec.structs.replace(order_of(after(placed(), CHARGED)), refusals=MOST_REFUSALS - 5)
+    flow = msgspec.structs.replace(after(placed(), CHARGED), order=full)
+    flow, lines = say(flow, map(refund_of_none, numbers))
+    assert sum(line.outcome is Outcome.REFUSED for line in lines) <= 5
+    assert len(lines) <= 10 + 1
+    assert order_of(flow).journal == full.journal + len(lines)
+    assert bool(order_of(flow).concerns) is bool(numbers)
+
+
+def test_one_refusal_too_many_still_worries_a_person_where_nobody_looks_yet() -> None:
+    full = msgspec.structs.replace(order_of(after(placed(), CHARGED)), refusals=MOST_REFUSALS)
+    flow, lines = say(msgspec.structs.replace(after(placed(), CHARGED), order=full), map(refund_of_none, range(2, 99)))
+    assert [line.event for line in lines] == ["AttentionNeeded"]
+    assert len(order_of(flow).concerns) == 1
+
+
+def test_a_journal_that_is_long_enough_notes_changes_of_stage_alone() -> None:
+    flow = after(placed(), CHARGED, ACCEPTED, FINISHED, ASSIGNED)
+    flow = msgspec.structs.replace(flow, order=msgspec.structs.replace(order_of(flow), journal=MOST_LINES))
+    etas = (
+        EtaChanged(id=f"e{n}", order=ORDER, driver="asha", attempt=1, eta_s=30 + n, at=later(n)) for n in range(1, 9)
+    )
+    flow, lines = say(flow, etas)
+    assert (lines, order_of(flow).version > 5) == ([], True)
+    picked_up = apply(flow, PickedUp(id="p", order=ORDER, driver="asha", attempt=1, eta_s=60))
+    assert [(line.seq, line.machine) for line in picked_up.journal] == [
+        (MOST_LINES + 1, "delivery"),
+        (MOST_LINES + 2, "order"),
+    ]
 
 
 def test_a_wait_that_takes_too_long_is_not_over() -> None:
