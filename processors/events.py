@@ -81,6 +81,16 @@ class AttentionNeeded(_ForOrder, frozen=True):
     wait: str = ""
 
 
+OPERATOR = "operator"
+"""The wait of what no event settles: an operator has to."""
+
+
+class OperatorSettled(_ForOrder, frozen=True):
+    """An operator has seen to it. ``asked``: who, and why."""
+
+    asked: str
+
+
 class AttentionOver(_ForOrder, frozen=True):
     """What a person should have looked at has come right."""
 

@@ -21,6 +21,7 @@ import msgspec
 
 from processors.decision import CancelTimer, Decision, Moment, SetTimer, Table, Transition, absorb, refused
 from processors.events import (
+    OPERATOR,
     AttentionNeeded,
     AttentionOver,
     DeliveryAssigned,
@@ -28,6 +29,7 @@ from processors.events import (
     DeliveryEtaChanged,
     DeliveryPickedUp,
     DeliveryStarted,
+    OperatorSettled,
     OrderPlaced,
     PaymentCharged,
     PaymentDeclined,
@@ -213,6 +215,16 @@ def concerned(order: Order, event: AttentionOver, _: Moment) -> bool:
     return any(concern.wait == event.wait for concern in order.concerns)
 
 
+def operator_looks(order: Order, _event: OperatorSettled, __: Moment) -> bool:
+    """an operator was asked to look at it"""
+    return any(concern.wait == OPERATOR for concern in order.concerns)
+
+
+def somebody_looks(order: Order, _event: OperatorSettled, __: Moment) -> bool:
+    """a person was asked to look at something else"""
+    return bool(order.concerns)
+
+
 def nobody_looks(order: Order, event: RetireDue, _: Moment) -> bool:
     """nobody has to look at it, no call is open"""
     return not order.concerns and not event.asking
@@ -324,6 +336,18 @@ def be_at_ease(order: Order, event: AttentionOver, _: Moment) -> Decision[Order]
     return Decision(state=msgspec.structs.replace(order, concerns=_without(order, event.wait)))
 
 
+def settle(order: Order, event: OperatorSettled, _: Moment) -> Decision[Order]:
+    """attention cleared"""
+    settled = msgspec.structs.replace(order, concerns=_without(order, OPERATOR))
+    return Decision(state=settled, reason=event.asked)
+
+
+def refuse_settling(order: Order, _event: OperatorSettled, __: Moment) -> Decision[Order]:
+    """refused"""
+    waits_for = order.concerns[0].waits_for
+    return refused(f"nothing is there for an operator to settle: attention is over when this is: {waits_for}")
+
+
 def retire(order: Order, _event: RetireDue, __: Moment) -> Decision[Order]:
     """history: retire; the order leaves the tables"""
     return Decision(gone=True, tell=(Retire(order.id, order.placed_ms, order.body_hash),))
@@ -370,6 +394,9 @@ TABLE: Table[Order] = Table(
         Transition(ANY, AttentionNeeded, None, absorb),
         Transition(ANY, AttentionOver, None, be_at_ease, when=concerned, update=True),
         Transition(ANY, AttentionOver, None, absorb),
+        Transition(ANY, OperatorSettled, None, settle, when=operator_looks, update=True),
+        Transition(ANY, OperatorSettled, None, refuse_settling, when=somebody_looks),
+        Transition(ANY, OperatorSettled, None, absorb),
         # what has been before
         Transition(ANY, OrderPlaced, None, absorb, when=same_body),
         Transition(ANY, OrderPlaced, None, refuse_other_body),

@@ -16,6 +16,7 @@ import msgspec
 
 from processors.decision import Call, Decision, Moment, Table, Transition, absorb, refused
 from processors.events import (
+    OPERATOR,
     AttentionNeeded,
     AttentionOver,
     ChargeAbandoned,
@@ -34,9 +35,6 @@ from processors.events import (
 from processors.parameters import Parameters
 from processors.requests import ChargeRequest, RefundRequest
 from topics.payments import Charged, Declined, Refunded
-
-OPERATOR = "operator"
-"""The wait of what no event settles: a person has to."""
 
 
 class Stage(Enum):

@@ -19,6 +19,7 @@ from processors.events import (
     ChargeAbandoned,
     ChargeRetried,
     ForgetDue,
+    OperatorSettled,
     OrderPlaced,
     PrepareAbandoned,
     PrepareRetried,
@@ -35,7 +36,7 @@ from processors.parameters import Parameters
 from processors.payment import Payment
 from processors.restaurant import Ticket
 from topics.order_history import Kind
-from topics.orders import CallAbandonAsked, CallRetryAsked, Placed
+from topics.orders import AttentionSettled, CallAbandonAsked, CallRetryAsked, Placed
 from topics.records import Record, epoch_ms, instant
 from topics.restaurants import Restaurant
 
@@ -128,6 +129,9 @@ def apply(
             return _fire(workflow, event, now_ms, parameters)
         case CallRetryAsked() | CallAbandonAsked():
             return _Moving(workflow, event.event_id, now_ms, parameters).run(_wish(workflow, event))
+        case AttentionSettled():
+            settled = OperatorSettled(_asked(event))
+            return _Moving(workflow, event.event_id, now_ms, parameters).run(settled)
         case CallAnswered():
             meant = answers.meaning(event)
             if meant is None:
@@ -170,7 +174,7 @@ def _fire(workflow: Workflow, due: TimerDue, now_ms: int, parameters: Parameters
 def _wish(workflow: Workflow, event: CallRetryAsked | CallAbandonAsked) -> Any:
     """What an operator wants done with a call, told to the machine that asked for it."""
     assert workflow.order is not None
-    asked = "by " + (event.by or "an operator") + (f": {event.reason}" if event.reason else "")
+    asked = _asked(event)
     retried = isinstance(event, CallRetryAsked)
     purpose, _, charge_id = event.call.removeprefix(f"{event.key}/").partition("/")
     match purpose:
@@ -180,6 +184,11 @@ def _wish(workflow: Workflow, event: CallRetryAsked | CallAbandonAsked) -> Any:
             return RefundRetried(charge_id, asked) if retried else RefundAbandoned(charge_id, asked)
         case _:
             return PrepareRetried(asked, workflow.order.pos_url) if retried else PrepareAbandoned(asked)
+
+
+def _asked(event: CallRetryAsked | CallAbandonAsked | AttentionSettled) -> str:
+    """Who, and why."""
+    return "by " + (event.by or "an operator") + (f": {event.reason}" if event.reason else "")
 
 
 def _look_back(workflow: Workflow, event: Any, now_ms: int, parameters: Parameters) -> Step:

@@ -280,6 +280,19 @@ def test_a_call_is_made_again_or_given_up_in_somebody_s_name(worker: FakeWorker,
     assert asked.headers["idempotency-key"]
 
 
+@pytest.mark.parametrize(("outcome", "told"), [("APPLIED", "is settled"), ("ABSORBED", "asks nobody")])
+def test_what_an_order_asks_an_operator_for_is_settled_in_somebody_s_name(
+    worker: FakeWorker, run: Run, outcome: str, told: str
+) -> None:
+    worker.says("/v1/orders/my-shop:1/settled", {"order": "my-shop:1", "outcome": outcome})
+    done = run("orders", "settle", "my-shop:1", "--by", "ana", "--why", "told the bank")
+    assert done.status == 0, done.error
+    assert told in done.printed
+    [asked] = worker.asked
+    assert json.loads(asked.body) == {"by": "ana", "reason": "told the bank"}
+    assert asked.headers["idempotency-key"]
+
+
 def test_what_is_not_decided_in_time_is_told_as_noted(worker: FakeWorker, run: Run) -> None:
     worker.says("/v1/dead-letters/3/17/replay", problem(202, "")._replace(body={"letter": "3/17"}))
     worker.says("/v1/calls/my-shop:1/charge/retry", problem(202, "")._replace(body={"call": "my-shop:1/charge"}))

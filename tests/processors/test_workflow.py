@@ -19,7 +19,7 @@ from processors.workflow import MOST_LINES, MOST_REFUSALS, JournalLine, Step, Wo
 from tests.processors.cases import NOW, ORDER, RESTAURANT, P, later, placed
 from topics.deliveries import DriverAssigned, EtaChanged, PickedUp
 from topics.order_updates import OrderStatus, OrderUpdated
-from topics.orders import CallAbandonAsked, CallRetryAsked
+from topics.orders import AttentionSettled, CallAbandonAsked, CallRetryAsked
 from topics.payments import Charged, Declined, Refunded
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
 
@@ -156,6 +156,17 @@ def test_an_operator_s_wish_is_journalled_with_who_wanted_it_and_why() -> None:
     retried = apply(abandoned.workflow, CallRetryAsked(id="w2", call=call))
     assert [line.reason for line in retried.journal] == ["by an operator"]
     assert [call.key for call in retried.calls] == [call]
+
+
+def test_what_an_operator_settled_is_journalled_with_who_and_why_and_is_over() -> None:
+    flow = apply(after(placed(), CHARGED), Declined(order=ORDER, reason="no")).workflow
+    assert [concern.wait for concern in order_of(flow).concerns] == ["operator"]
+    settled = apply(flow, AttentionSettled(id="s1", order=ORDER, by="ana", reason="the bank was wrong"))
+    [line] = settled.journal
+    assert (line.event, line.event_id, line.reason) == ("OperatorSettled", "s1", "by ana: the bank was wrong")
+    assert order_of(settled.workflow).concerns == ()
+    again = apply(settled.workflow, AttentionSettled(id="s1", order=ORDER, by="ana"))
+    assert again.outcome is Outcome.ABSORBED
 
 
 def test_the_restaurant_is_asked_again_for_what_was_ordered() -> None:
