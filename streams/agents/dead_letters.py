@@ -61,7 +61,7 @@ def _fulfil(task: Task, wish: Wish, record: Record) -> Told:
     if letter is None:
         if wish.offset >= record.offset:
             return Told(Outcome.UNKNOWN)
-        return Told(Outcome.ABSORBED, "it was seen to already")
+        return Told(Outcome.ABSORBED, "it is not here any more, or never was")
     if wish.command is Command.REPLAY:
         if obstacle := why_not_replayable(letter, input_topics):
             return Told(Outcome.REFUSED, f"this letter cannot be replayed: {obstacle}")
