@@ -94,6 +94,7 @@ def get(order: str, as_json: bool) -> None:
             ("total", None if row["total"] is None else f"{row['total']} {row['currency']}, in minor units"),
             ("placed", when(row["placed_at"])),
             ("updated", when(row["updated_at"])),
+            ("left for the history", when(row.get("retired_at"))),
             ("version", row["version"]),
         ],
     )
@@ -110,6 +111,8 @@ def journal(order: str, as_json: bool) -> None:
         return
     heads = ("", "at", "machine", "event", "before", "after", "outcome", "reason", "emitted")
     print_table(order, heads, (_journal_line(entry) for entry in found["entries"]))
+    if retired_at := found.get("retired_at"):
+        click.echo(f"It has left the tables for the history at {when(retired_at)}.")
 
 
 @orders.command()
