@@ -73,10 +73,45 @@ TASK = {
 READINGS: dict[str, tuple[str, Any, tuple[str, ...]]] = {
     "orders list": ("/v1/orders", {"orders": [an_order("1")], "next": None}, ("my-shop:1", "IN_DELIVERY", "ravi")),
     "orders get my-shop:1": ("/v1/orders/my-shop:1", an_order("1"), ("90000 INR", "CHARGED", "PICKED_UP, attempt 1")),
+    "orders get my-shop:2": (
+        "/v1/orders/my-shop:2",
+        an_order("2", retired_at=AT),
+        ("left for the history", "2026-01-02"),
+    ),
+    "orders journal my-shop:2": (
+        "/v1/orders/my-shop:2/journal",
+        {"order": "my-shop:2", "entries": [], "retired_at": AT},
+        ("left the tables for the history at 2026-01-02",),
+    ),
     "orders journal my-shop:1": (
         "/v1/orders/my-shop:1/journal",
         {"order": "my-shop:1", "entries": [{"seq": 1, "at": AT, "machine": "order", "event": "OrderPlaced"}]},
         ("OrderPlaced",),
+    ),
+    "catalogue get ballard-slice": (
+        "/v1/restaurants/ballard-slice",
+        {
+            "id": "ballard-slice",
+            "name": "Ballard Slice",
+            "region": "fort",
+            "open": True,
+            "position": {"lat": 18.9, "lon": 72.8},
+            "pos_url": "http://pos/ballard-slice",
+            "preparation_s": 720,
+            "time_zone": "Asia/Kolkata",
+            "hours": {"friday": [{"opens": "11:30", "closes": "15:00"}, {"opens": "18:00", "closes": "01:00"}]},
+            "currency": "INR",
+            "menu": [
+                {
+                    "pos_code": "BS-01",
+                    "name": "Pizza",
+                    "unit_price": 32000,
+                    "available": False,
+                    "modifiers": [{"pos_code": "X", "name": "Cheese", "price": 4000}],
+                }
+            ],
+        },
+        ("18:00 to 01:00", "Asia/Kolkata", "BS-01", "sold out", "X Cheese 4000"),
     ),
     "drivers list": ("/v1/drivers", {"drivers": [DRIVER], "next": None}, ("ravi", "DELIVERING", "fort", "18.90000")),
     "drivers get ravi": ("/v1/drivers/ravi", DRIVER, ("DELIVERING", "my-shop:1")),
