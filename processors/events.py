@@ -15,9 +15,10 @@ from topics.restaurants import Restaurant
 
 
 class TimerDue(msgspec.Struct, frozen=True):
-    """The timer of this name has fired."""
+    """The timer of this name has fired. ``asking``: a call of the order has no answer yet."""
 
     name: str
+    asking: bool = False
 
 
 class CallAnswered(msgspec.Struct, frozen=True):
@@ -68,7 +69,9 @@ class WaitedTooLong(_ForOrder, frozen=True):
 
 
 class RetireDue(_ForOrder, frozen=True):
-    """It is time for an order that has ended to leave the tables."""
+    """It is time for an order that has ended to leave the tables. ``asking``: a call of it has no answer yet."""
+
+    asking: bool = False
 
 
 class AttentionNeeded(_ForOrder, frozen=True):
@@ -76,6 +79,16 @@ class AttentionNeeded(_ForOrder, frozen=True):
 
     waits_for: str
     wait: str = ""
+
+
+OPERATOR = "operator"
+"""The wait of what no event settles: an operator has to."""
+
+
+class OperatorSettled(_ForOrder, frozen=True):
+    """An operator has seen to it. ``asked``: who, and why."""
+
+    asked: str
 
 
 class AttentionOver(_ForOrder, frozen=True):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from topics.dead_letters import CALL, CUT, NOTES, REASON, TIMER, TOPIC
+from topics.dead_letters import BROKE_DOWN, CALL, CUT, NOTES, REASON, TIMER, TOPIC
 
 LARGEST_ROW = 900_000
 """In bytes of JSON, where bytes are base64; Kafka takes 1 MiB. Of a larger letter only the beginning is kept."""
@@ -31,8 +31,9 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Nothing of it was cut off here."""
 
     def note(self, name: str) -> str:
-        """A header as text; empty where there is none."""
-        return next(((value or b"").decode(errors="replace") for header, value in self.headers if header == name), "")
+        """A header as text, the last of that name: ours come after the record's own. Empty where there is none."""
+        found = (value for header, value in reversed(self.headers) if header == name)
+        return (next(found, None) or b"").decode(errors="replace")
 
     @property
     def origin(self) -> str:
@@ -68,7 +69,7 @@ def letter_of(at_ms: int, key: bytes | None, value: bytes | None, headers: Seque
     letter = Letter(at_ms=at_ms, key=key, value=value, headers=tuple(headers))
     if len(msgspec.json.encode(letter)) <= LARGEST_ROW:
         return letter
-    notes = [(name, value) for name, value in headers if name.startswith(NOTES)][:20]
+    notes = [(name, value) for name, value in headers if name.startswith(NOTES)][-20:]
     return Letter(
         at_ms=at_ms,
         key=_beginning(key),
@@ -87,7 +88,10 @@ def why_not_replayable(letter: Letter, inputs: Collection[str]) -> str:
     """Why it cannot be put back where it came from, and what helps instead; empty if it can. `inputs`: the topics that
     a letter may be put back on."""
     topic = letter.origin_topic
-    if call := letter.note(CALL):
+    call = letter.note(CALL)
+    if call and not letter.note(BROKE_DOWN):
+        return f"it is the answer to the call {call}, whose order had left by then: see to it with whoever was asked"
+    if call:
         return f"it is the answer to a call: have that made again, with `dabbawala calls retry {call}`"
     if letter.note(TIMER):
         return "it is a timer, which came from no topic: see to the order that its key names"

@@ -8,7 +8,8 @@ Rules:
 3. A step is taken once: an event that comes again is absorbed. No step is skipped: a restaurant that has finished
    before it accepted has accepted.
 4. Where it ended it stays: DELIVERED or REJECTED. After its retention it leaves the tables, unless a person should look
-   at it (a refund that is still due is such a case): then it stays until that is over, and for a retention more.
+   at it (a refund that is still due is such a case): then it stays until that is over, and for a retention more. While
+   a call of it has no answer it stays for a retention more too: the answer may be about money.
 5. Every change the world may know of is one record on `order-updates`, numbered without a gap.
 """
 
@@ -20,6 +21,7 @@ import msgspec
 
 from processors.decision import CancelTimer, Decision, Moment, SetTimer, Table, Transition, absorb, refused
 from processors.events import (
+    OPERATOR,
     AttentionNeeded,
     AttentionOver,
     DeliveryAssigned,
@@ -27,6 +29,7 @@ from processors.events import (
     DeliveryEtaChanged,
     DeliveryPickedUp,
     DeliveryStarted,
+    OperatorSettled,
     OrderPlaced,
     PaymentCharged,
     PaymentDeclined,
@@ -97,6 +100,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of the last record on `order-updates`."""
     journal: int = 0
     """How many lines the journal has."""
+    refusals: int = 0
+    """How many of them tell of a refusal."""
+    last_refusal: str = ""
+    """What the last of these tells, as 16 hex digits: the same again makes no line."""
     body_hash: str
     placed_ms: int
     updated_ms: int
@@ -208,9 +215,19 @@ def concerned(order: Order, event: AttentionOver, _: Moment) -> bool:
     return any(concern.wait == event.wait for concern in order.concerns)
 
 
-def nobody_looks(order: Order, _event: RetireDue, __: Moment) -> bool:
-    """nobody has to look at it"""
-    return not order.concerns
+def operator_looks(order: Order, _event: OperatorSettled, __: Moment) -> bool:
+    """an operator was asked to look at it"""
+    return any(concern.wait == OPERATOR for concern in order.concerns)
+
+
+def somebody_looks(order: Order, _event: OperatorSettled, __: Moment) -> bool:
+    """a person was asked to look at something else"""
+    return bool(order.concerns)
+
+
+def nobody_looks(order: Order, event: RetireDue, _: Moment) -> bool:
+    """nobody has to look at it, no call is open"""
+    return not order.concerns and not event.asking
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
@@ -301,10 +318,11 @@ def finish(order: Order, _event: DeliveryDone, __: Moment) -> Decision[Order]:
 
 
 def complain(order: Order, _event: WaitedTooLong, __: Moment) -> Decision[Order]:
-    """attention: what it waits for and since when"""
+    """attention: what it waits for and since when, unless why is known already"""
     wait = WAITS[order.stage]
-    concerned = _concerned(order, Concern(wait.name, wait.waits_for, order.waits_since_ms))
-    return Decision(state=msgspec.structs.replace(concerned, timer=None))
+    if not any(concern.wait == wait.name for concern in order.concerns):
+        order = _concerned(order, Concern(wait.name, wait.waits_for, order.waits_since_ms))
+    return Decision(state=msgspec.structs.replace(order, timer=None))
 
 
 def take_notice(order: Order, event: AttentionNeeded, moment: Moment) -> Decision[Order]:
@@ -318,13 +336,25 @@ def be_at_ease(order: Order, event: AttentionOver, _: Moment) -> Decision[Order]
     return Decision(state=msgspec.structs.replace(order, concerns=_without(order, event.wait)))
 
 
+def settle(order: Order, event: OperatorSettled, _: Moment) -> Decision[Order]:
+    """attention cleared"""
+    settled = msgspec.structs.replace(order, concerns=_without(order, OPERATOR))
+    return Decision(state=settled, reason=event.asked)
+
+
+def refuse_settling(order: Order, _event: OperatorSettled, __: Moment) -> Decision[Order]:
+    """refused"""
+    waits_for = order.concerns[0].waits_for
+    return refused(f"nothing is there for an operator to settle: attention is over when this is: {waits_for}")
+
+
 def retire(order: Order, _event: RetireDue, __: Moment) -> Decision[Order]:
     """history: retire; the order leaves the tables"""
     return Decision(gone=True, tell=(Retire(order.id, order.placed_ms, order.body_hash),))
 
 
 def stay(order: Order, _event: RetireDue, __: Moment) -> Decision[Order]:
-    """it stays until nobody has to look at it; then timer: retirement"""
+    """it stays; timer: retirement, once nobody has to look at it"""
     return Decision(state=msgspec.structs.replace(order, timer=None))
 
 
@@ -364,6 +394,9 @@ TABLE: Table[Order] = Table(
         Transition(ANY, AttentionNeeded, None, absorb),
         Transition(ANY, AttentionOver, None, be_at_ease, when=concerned, update=True),
         Transition(ANY, AttentionOver, None, absorb),
+        Transition(ANY, OperatorSettled, None, settle, when=operator_looks, update=True),
+        Transition(ANY, OperatorSettled, None, refuse_settling, when=somebody_looks),
+        Transition(ANY, OperatorSettled, None, absorb),
         # what has been before
         Transition(ANY, OrderPlaced, None, absorb, when=same_body),
         Transition(ANY, OrderPlaced, None, refuse_other_body),

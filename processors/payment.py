@@ -5,6 +5,8 @@ Rules:
    declined, or charge something else: every charge but the right one is given back, under a key of its own, and a
    person is told.
 2. No charge is ever forgotten: an order that is rejected gets its money back before its payment is at rest.
+   What has come about by a callback is not asked for any more. But a charge that was declined by one is, until the
+   provider has answered: an attempt of which nothing was heard may have charged. The order stays in the tables so long.
 3. What the provider says against what it said before is refused, and a person is told.
 """
 
@@ -14,6 +16,7 @@ import msgspec
 
 from processors.decision import Call, Decision, Moment, Table, Transition, absorb, refused
 from processors.events import (
+    OPERATOR,
     AttentionNeeded,
     AttentionOver,
     ChargeAbandoned,
@@ -32,9 +35,6 @@ from processors.events import (
 from processors.parameters import Parameters
 from processors.requests import ChargeRequest, RefundRequest
 from topics.payments import Charged, Declined, Refunded
-
-OPERATOR = "operator"
-"""The wait of what no event settles: a person has to."""
 
 
 class Stage(Enum):
@@ -99,7 +99,7 @@ def refund_of_another(payment: Payment, event: Refunded | RefundFailed, _: Momen
     return event.charge_id != payment.charge_id and _is_due(payment, event.charge_id)
 
 
-def refunded_already(payment: Payment, event: Refunded | RefundFailed, _: Moment) -> bool:
+def refunded_already(payment: Payment, event: Refunded | RefundFailed | RefundAbandoned, _: Moment) -> bool:
     """given back already"""
     refund = _refund(payment, event.charge_id)
     return refund is not None and refund.done
@@ -120,16 +120,18 @@ def charge(_: None, event: PaymentDue, __: Moment) -> Decision[Payment]:
 
 
 def take(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
-    """order: paid"""
-    return Decision(state=msgspec.structs.replace(payment, charge_id=event.charge_id), tell=(PaymentCharged(),))
+    """call: charge no more; order: paid"""
+    charged = msgspec.structs.replace(payment, charge_id=event.charge_id)
+    return Decision(state=charged, tell=(PaymentCharged(),), cancel_calls=(charge_key(payment.order),))
 
 
 def give_back_wrong_charge(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
-    """call: refund; order: not paid, attention"""
+    """call: charge no more, refund; order: not paid, attention"""
     wrong = f"charged {event.amount} {event.currency}, the order's total is {payment.amount} {payment.currency}"
     charged = msgspec.structs.replace(payment, charge_id=event.charge_id)
     attention = AttentionNeeded(f"the refund of {event.charge_id}: {wrong}", _wait(event))
-    return _refunding(charged, event.charge_id, event.amount, event.currency, PaymentMismatched(wrong), attention)
+    mismatched = PaymentMismatched(wrong)
+    return _charged_no_more(_refunding(charged, event.charge_id, event.amount, event.currency, mismatched, attention))
 
 
 def decline(payment: Payment, event: Declined, _: Moment) -> Decision[Payment]:
@@ -139,10 +141,10 @@ def decline(payment: Payment, event: Declined, _: Moment) -> Decision[Payment]:
 
 
 def give_back_late_charge(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
-    """call: refund; attention"""
+    """call: charge no more, refund; attention"""
     charged = msgspec.structs.replace(payment, charge_id=event.charge_id)
     attention = AttentionNeeded(f"the refund of {event.charge_id}: charged after it was declined", _wait(event))
-    return _refunding(charged, event.charge_id, event.amount, event.currency, attention)
+    return _charged_no_more(_refunding(charged, event.charge_id, event.amount, event.currency, attention))
 
 
 def give_back_surplus(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
@@ -157,13 +159,13 @@ def give_back(payment: Payment, _event: RefundDue, __: Moment) -> Decision[Payme
 
 
 def note_return(payment: Payment, event: Refunded, _: Moment) -> Decision[Payment]:
-    """order: refunded"""
-    return Decision(state=_returned(payment, event), tell=(PaymentRefunded(_wait(event)),))
+    """call: refund no more; order: refunded"""
+    return _returned(payment, event, PaymentRefunded(_wait(event)))
 
 
 def note_other_return(payment: Payment, event: Refunded, _: Moment) -> Decision[Payment]:
-    """that attention is over"""
-    return Decision(state=_returned(payment, event), tell=(AttentionOver(_wait(event)),))
+    """call: refund no more; that attention is over"""
+    return _returned(payment, event, AttentionOver(_wait(event)))
 
 
 def refuse_decline(_payment: Payment, event: Declined, _: Moment) -> Decision[Payment]:
@@ -197,7 +199,12 @@ def charge_again(payment: Payment, event: ChargeRetried, _: Moment) -> Decision[
 def give_charge_up(payment: Payment, event: ChargeAbandoned, _: Moment) -> Decision[Payment]:
     """call: charge no more; attention"""
     needed = AttentionNeeded(f"the charge, given up {event.asked}")
-    return Decision(reason=event.asked, tell=(needed,), cancel_calls=(_charge_call(payment).key,))
+    return Decision(reason=event.asked, tell=(needed,), cancel_calls=(charge_key(payment.order),))
+
+
+def end_charge_call(payment: Payment, event: ChargeAbandoned, _: Moment) -> Decision[Payment]:
+    """call: charge no more"""
+    return Decision(reason=event.asked, cancel_calls=(charge_key(payment.order),))
 
 
 def refund_again(payment: Payment, event: RefundRetried, _: Moment) -> Decision[Payment]:
@@ -208,7 +215,12 @@ def refund_again(payment: Payment, event: RefundRetried, _: Moment) -> Decision[
 def give_refund_up(payment: Payment, event: RefundAbandoned, _: Moment) -> Decision[Payment]:
     """call: refund no more; attention"""
     needed = AttentionNeeded(f"the refund of {event.charge_id}, given up {event.asked}", _wait(event))
-    return Decision(reason=event.asked, tell=(needed,), cancel_calls=(_refund_call(payment, event.charge_id).key,))
+    return Decision(reason=event.asked, tell=(needed,), cancel_calls=(refund_key(payment.order, event.charge_id),))
+
+
+def end_refund_call(payment: Payment, event: RefundAbandoned, _: Moment) -> Decision[Payment]:
+    """call: refund no more"""
+    return Decision(reason=event.asked, cancel_calls=(refund_key(payment.order, event.charge_id),))
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
@@ -244,8 +256,10 @@ TABLE: Table[Payment] = Table(
         # what operators want
         Transition((DUE,), ChargeRetried, None, charge_again),
         Transition((DUE,), ChargeAbandoned, None, give_charge_up),
+        Transition((CHARGED, DECLINED, REFUND_DUE, REFUNDED), ChargeAbandoned, None, end_charge_call),
         Transition(HAS_CHARGE, RefundRetried, None, refund_again, when=refund_is_due),
         Transition(HAS_CHARGE, RefundAbandoned, None, give_refund_up, when=refund_is_due),
+        Transition(HAS_CHARGE, RefundAbandoned, None, end_refund_call, when=refunded_already),
     ),
 )
 
@@ -253,6 +267,22 @@ TABLE: Table[Payment] = Table(
 def decide(payment: Payment | None, event: object, now_ms: int, parameters: Parameters) -> Decision[Payment]:
     """What an event does to a payment: records of topics.payments and the payment's in ``events``."""
     return TABLE.decide(payment, event, now_ms, parameters)
+
+
+def charge_key(order: str) -> str:
+    """The idempotency key under which the customer is charged."""
+    return f"{order}/charge"
+
+
+def refund_key(order: str, charge_id: str) -> str:
+    """The idempotency key under which this charge is given back."""
+    return f"{order}/refund/{charge_id}"
+
+
+def call_keys(payment: Payment) -> tuple[str, ...]:
+    """The keys of every call that there may be for its money."""
+    refunds = (refund_key(payment.order, refund.charge_id) for refund in payment.refunds)
+    return (charge_key(payment.order), *refunds)
 
 
 def _wait(event: Charged | Refunded | RefundFailed | RefundAbandoned) -> str:
@@ -275,21 +305,27 @@ def _refunding(payment: Payment, charge_id: str, amount: int, currency: str, *te
     return Decision(state=refunding, tell=tell, calls=(_refund_call(refunding, charge_id),))
 
 
+def _charged_no_more(decision: Decision[Payment]) -> Decision[Payment]:
+    assert decision.state is not None
+    return msgspec.structs.replace(decision, cancel_calls=(charge_key(decision.state.order),))
+
+
 def _charge_call(payment: Payment) -> Call:
     request = ChargeRequest(order=payment.order, amount=payment.amount, currency=payment.currency)
-    return Call(f"{payment.order}/charge", "charge", request)
+    return Call(charge_key(payment.order), "charge", request)
 
 
 def _refund_call(payment: Payment, charge_id: str) -> Call:
     refund = _refund(payment, charge_id)
     assert refund is not None
     request = RefundRequest(order=payment.order, charge_id=charge_id, amount=refund.amount, currency=refund.currency)
-    return Call(f"{payment.order}/refund/{charge_id}", "refund", request)
+    return Call(refund_key(payment.order, charge_id), "refund", request)
 
 
-def _returned(payment: Payment, event: Refunded) -> Payment:
+def _returned(payment: Payment, event: Refunded, tell: object) -> Decision[Payment]:
     refunds = tuple(
         msgspec.structs.replace(refund, done=True) if refund.charge_id == event.charge_id else refund
         for refund in payment.refunds
     )
-    return msgspec.structs.replace(payment, refunds=refunds)
+    returned = msgspec.structs.replace(payment, refunds=refunds)
+    return Decision(state=returned, tell=(tell,), cancel_calls=(refund_key(payment.order, event.charge_id),))

@@ -6,6 +6,7 @@ until nobody has anything left to tell. The whole of it is one ``Step``, to be c
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -18,11 +19,13 @@ from processors.events import (
     ChargeAbandoned,
     ChargeRetried,
     ForgetDue,
+    OperatorSettled,
     OrderPlaced,
     PrepareAbandoned,
     PrepareRetried,
     RefundAbandoned,
     RefundRetried,
+    RetireDue,
     TicketAsked,
     TimerDue,
 )
@@ -33,7 +36,7 @@ from processors.parameters import Parameters
 from processors.payment import Payment
 from processors.restaurant import Ticket
 from topics.order_history import Kind
-from topics.orders import CallAbandonAsked, CallRetryAsked, Placed
+from topics.orders import AttentionSettled, CallAbandonAsked, CallRetryAsked, Placed
 from topics.records import Record, epoch_ms, instant
 from topics.restaurants import Restaurant
 
@@ -54,8 +57,15 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True):
     """Of an order that has left the tables: then there is none of the others."""
 
 
+MOST_REFUSALS = 1_000
+"""Lines of an order's journal that tell of a refusal."""
+MOST_LINES = 10_000
+"""Lines from which on only a change of stage makes one. It leaves the tables with its order, in one transaction."""
+
+
 class JournalLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One event that was applied to one machine, or refused by it; absorbed ones leave no line."""
+    """One event that was applied to one machine, or refused by it. Absorbed ones leave no line, nor does a refusal
+    that is the same as the one before; nor what is too much, see ``MOST_REFUSALS`` and ``MOST_LINES``."""
 
     seq: int
     """From 1, without a gap."""
@@ -119,6 +129,9 @@ def apply(
             return _fire(workflow, event, now_ms, parameters)
         case CallRetryAsked() | CallAbandonAsked():
             return _Moving(workflow, event.event_id, now_ms, parameters).run(_wish(workflow, event))
+        case AttentionSettled():
+            settled = OperatorSettled(_asked(event))
+            return _Moving(workflow, event.event_id, now_ms, parameters).run(settled)
         case CallAnswered():
             meant = answers.meaning(event)
             if meant is None:
@@ -154,13 +167,14 @@ def _fire(workflow: Workflow, due: TimerDue, now_ms: int, parameters: Parameters
     if timer is None or timer.name != due.name:
         return Step(outcome=Outcome.REFUSED, reason=f"no timer {due.name} is running", workflow=workflow)
     fires = order.WAITS[workflow.order.stage].fires
-    return _Moving(workflow, due.name, now_ms, parameters).run(fires())
+    event = RetireDue(due.asking) if fires is RetireDue else fires()
+    return _Moving(workflow, due.name, now_ms, parameters).run(event)
 
 
 def _wish(workflow: Workflow, event: CallRetryAsked | CallAbandonAsked) -> Any:
     """What an operator wants done with a call, told to the machine that asked for it."""
     assert workflow.order is not None
-    asked = "by " + (event.by or "an operator") + (f": {event.reason}" if event.reason else "")
+    asked = _asked(event)
     retried = isinstance(event, CallRetryAsked)
     purpose, _, charge_id = event.call.removeprefix(f"{event.key}/").partition("/")
     match purpose:
@@ -170,6 +184,11 @@ def _wish(workflow: Workflow, event: CallRetryAsked | CallAbandonAsked) -> Any:
             return RefundRetried(charge_id, asked) if retried else RefundAbandoned(charge_id, asked)
         case _:
             return PrepareRetried(asked, workflow.order.pos_url) if retried else PrepareAbandoned(asked)
+
+
+def _asked(event: CallRetryAsked | CallAbandonAsked | AttentionSettled) -> str:
+    """Who, and why."""
+    return "by " + (event.by or "an operator") + (f": {event.reason}" if event.reason else "")
 
 
 def _look_back(workflow: Workflow, event: Any, now_ms: int, parameters: Parameters) -> Step:
@@ -211,7 +230,9 @@ class _Moving:
         self._before, self._event_id, self._now_ms, self._parameters = workflow, event_id, now_ms, parameters
         self._states: dict[str, Any] = {machine: getattr(workflow, machine) for machine in MACHINES}
         self._changed: dict[str, msgspec.Struct | None] = {}
-        self._lines = 0 if workflow.order is None else workflow.order.journal
+        order = workflow.order
+        self._lines = 0 if order is None else order.journal
+        self._refusals, self._last_refusal = (0, "") if order is None else (order.refusals, order.last_refusal)
         self._journal: list[JournalLine] = []
         self._decisions: list[Decision[Any]] = []
 
@@ -221,7 +242,8 @@ class _Moving:
         while waiting:
             event = waiting.popleft()
             decision = self._move(event)
-            waiting.extend(decision.tell)
+            if not self._unheard(decision):
+                waiting.extend(decision.tell)
             if decision.again:
                 waiting.appendleft(event)
         return self._step()
@@ -234,10 +256,29 @@ class _Moving:
         decision = MACHINES[machine](before, event, self._now_ms, self._parameters)
         if decision.state is not None or decision.gone:
             self._states[machine] = self._changed[machine] = decision.state
-        if decision.outcome is not Outcome.ABSORBED and self._states["order"] is not None:
+        if self._noteworthy(machine, event, before, decision):
             self._note(machine, event, before, decision)
         self._decisions.append(decision)
         return decision
+
+    def _unheard(self, decision: Decision[Any]) -> bool:
+        """A refusal that is one too many worries nobody who looks already."""
+        order = self._states["order"]
+        too_many = decision.outcome is Outcome.REFUSED and self._refusals >= MOST_REFUSALS
+        return too_many and order is not None and bool(order.concerns)
+
+    def _noteworthy(self, machine: str, event: Any, before: Any, decision: Decision[Any]) -> bool:
+        """Whether it makes a line: whoever says the same for ever does not make a journal without end."""
+        if decision.outcome is Outcome.ABSORBED or self._states["order"] is None:
+            return False
+        if decision.outcome is Outcome.REFUSED:
+            said = (machine, type(event).__name__, decision.reason, *decision.tell)
+            refusal = sha256(msgspec.json.encode(said)).hexdigest()[:16]
+            if refusal == self._last_refusal or self._refusals >= MOST_REFUSALS:
+                return False
+            self._refusals, self._last_refusal = self._refusals + 1, refusal
+        moved = decision.state is not None and (before is None or decision.state.stage is not before.stage)
+        return moved or self._lines < MOST_LINES
 
     def _note(self, machine: str, event: Any, before: Any, decision: Decision[Any]) -> None:
         self._lines += 1
@@ -258,7 +299,12 @@ class _Moving:
 
     def _step(self) -> Step:
         if self._journal:
-            counted = msgspec.structs.replace(self._states["order"], journal=self._lines)
+            counted = msgspec.structs.replace(
+                self._states["order"],
+                journal=self._lines,
+                refusals=self._refusals,
+                last_refusal=self._last_refusal,
+            )
             self._states["order"] = self._changed["order"] = counted
         if self._before.order is None and self._before.placed is not None:
             self._changed["placed"] = self._before.placed

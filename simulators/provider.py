@@ -12,9 +12,10 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from itertools import count, islice
 from random import Random
 from typing import Any
@@ -58,6 +59,10 @@ RETRY_S = 0.5
 FOLLOW_S = 0.5
 FOLLOW_INSTANT_S = 0.05
 """Between two looks at an order."""
+
+
+Put = Callable[[], Awaitable[Awaitable[object]]]
+"""Hands a record to the producer; what that gives is done when Kafka has it."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,8 +186,8 @@ class Provider:
         body = malformed(placed, Random(f"malformed/{self._seed}/{number}"))
         entry = AnswerEntry(event="malformed", order=placed.key, via=intent.via)
         if intent.via == "kafka" and self._producer is not None:
-            with suppress(KafkaError):
-                await self._producer.send_and_wait(self._topic, body, placed.key.encode())
+            put = partial(self._producer.send, self._topic, body, placed.key.encode())
+            await self._insist(f"the malformed order {placed.key}", put)
         else:
             answer = await self._ask(msgspec.Raw(body), f"{placed.key}/place")
             outcome = "accepted" if answer.status < 300 else "refused"
@@ -193,14 +198,19 @@ class Provider:
         if self._producer is None:
             raise Failure(f"order {placed.key} was begun over Kafka in an earlier run: go on with --kafka")
         record = msgspec.structs.replace(placed, id=placed.event_id)
+        put = partial(send, self._producer, self._topic, record)
         if self._faults.strikes("doubled", placed.key):
-            await _unacknowledged(self._producer, self._topic, record)
-        deadline = time.monotonic() + self._patience_s
-        while (error := await _unacknowledged(self._producer, self._topic, record)) is not None:
-            if time.monotonic() > deadline:
-                raise Failure(f"Kafka did not take order {placed.key} in {self._patience_s:g} s ({error}): giving up")
-            await asyncio.sleep(RETRY_S)
+            await _unacknowledged(put)
+        await self._insist(f"order {placed.key}", put)
         self._write(AnswerEntry(event="answer", order=placed.key, via="kafka", outcome="accepted"))
+
+    async def _insist(self, what: str, put: Put) -> None:
+        """Put something on its topic until Kafka has it."""
+        deadline = time.monotonic() + self._patience_s
+        while (error := await _unacknowledged(put)) is not None:
+            if time.monotonic() > deadline:
+                raise Failure(f"Kafka did not take {what} in {self._patience_s:g} s ({error}): giving up")
+            await asyncio.sleep(RETRY_S)
 
     async def _follow(self, name: str) -> None:
         """Look at an order until it has ended."""
@@ -267,10 +277,10 @@ def malformed(placed: Placed, chance: Random) -> bytes:
     return chance.choice((text, text, text[: len(text) // 2]))
 
 
-async def _unacknowledged(producer: AIOKafkaProducer, name: str, record: Placed) -> str | None:
-    """Put an order on its topic; None once Kafka has it, else why it has not."""
+async def _unacknowledged(put: Put) -> str | None:
+    """Put something on its topic; None once Kafka has it, else why it has not."""
     try:
-        await (await send(producer, name, record))
+        await (await put())
     except KafkaError as error:
         return type(error).__name__
     return None

@@ -6,7 +6,7 @@ its own changes; views read what is committed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -57,14 +57,8 @@ class Rows(Generic[T]):
         found = engine.read(self.name, partition, key.encode())
         return None if found is None else self.decode(key, found)
 
-    def scan(self, owner: str, prefix: str) -> Iterator[tuple[str, T]]:
-        """The owner's committed rows with this prefix, in key order."""
-        partition = engine.partition_of(owner.encode())
-        for _, key, value in engine.scan(self.name, partition, prefix.encode(), limit=None):
-            yield key.decode(), self.decode(key.decode(), value)
-
     async def pages(self, owner: str, prefix: str) -> AsyncIterator[tuple[str, T]]:
-        """As `scan`, where there may be many; others may run after every page of them."""
+        """The owner's committed rows with this prefix, in key order; others may run after every page of them."""
         partition, after, left = engine.partition_of(owner.encode()), b"", True
         while left:
             page = list(engine.scan(self.name, partition, prefix.encode(), after, limit=PAGE))

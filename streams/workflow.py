@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from processors import history, workflow
+from processors import history, payment, workflow
 from processors.decision import Outcome
 from processors.events import CallAnswered, TimerDue
 from processors.workflow import Step, Workflow, journal_key
@@ -58,7 +58,10 @@ def request_of(record: Record) -> str:
 
 def timer_due(task: Task, name: str) -> None:
     """Apply the end of a wait."""
-    _move(task, owner_of(name), TimerDue(name))
+    order = owner_of(name)
+    money = tables.payments.get(task, order)
+    keys = () if money is None else payment.call_keys(money)
+    _move(task, order, TimerDue(name, asking=any(task.has_call(key.encode()) for key in keys)))
 
 
 def call_answered(task: Task, key: str, request: bytes, result: bytes) -> None:

@@ -20,8 +20,9 @@ COMMAND = "dabbawala-command"
 LETTER = "dabbawala-letter"
 NOTES = ("origin.", "dead-letter.", "exception.")
 """How the headers begin that were added to the record's own."""
-REASON, CUT, TOPIC, TIMER, CALL = (
+REASON, BROKE_DOWN, CUT, TOPIC, TIMER, CALL = (
     "dead-letter.reason",
+    "exception.class",
     "dead-letter.cut",
     "origin.topic",
     "origin.timer",

@@ -1,4 +1,5 @@
-"""What is said of orders from outside: that one was placed, and what operators want done with its calls.
+"""What is said of orders from outside: that one was placed, what operators want done with its calls, and what they have
+settled.
 
 | topic | key | written by | read by |
 |---|---|---|---|
@@ -14,7 +15,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from topics.identity import ExternalId, PartyId, ProviderId, order_id, owner_of
+from topics.identity import ExternalId, OrderId, PartyId, ProviderId, order_id, owner_of
 from topics.places import Position
 from topics.records import Instant, Reader, Record
 
@@ -137,7 +138,23 @@ class CallAbandonAsked(_CallAsked, frozen=True, kw_only=True, omit_defaults=True
     """A party outside is not to be asked any more; a person decides how the order goes on."""
 
 
-OrderRecord = Placed | CallRetryAsked | CallAbandonAsked
+class AttentionSettled(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """An operator has seen to what nothing that comes later settles: a provider contradicts itself."""
+
+    family: ClassVar[str] = "orders"
+
+    order: OrderId
+    by: Text = ""
+    """Who."""
+    reason: Text = ""
+
+    @property
+    def key(self) -> str:
+        """The order's id."""
+        return self.order
+
+
+OrderRecord = Placed | CallRetryAsked | CallAbandonAsked | AttentionSettled
 READER: Reader[OrderRecord] = Reader(OrderRecord)
 PLACED: Reader[Placed] = Reader(Placed)
 """Of a body that can be nothing else, and so need not say its type."""

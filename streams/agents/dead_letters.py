@@ -14,7 +14,7 @@ from streams.app import dead_letters as topic
 from streams.app import engine, topic_of
 from streams.engine import Record, Task
 from streams.workflow import REQUEST, Told, request_of
-from topics.dead_letters import COMMAND, LETTER, Command
+from topics.dead_letters import COMMAND, LETTER, REASON, Command
 from topics.families import INPUTS
 
 TIMER: bytes = b"dead-letter"
@@ -61,7 +61,7 @@ def _fulfil(task: Task, wish: Wish, record: Record) -> Told:
     if letter is None:
         if wish.offset >= record.offset:
             return Told(Outcome.UNKNOWN)
-        return Told(Outcome.ABSORBED, "it was seen to already")
+        return Told(Outcome.ABSORBED, "it is not here any more, or never was")
     if wish.command is Command.REPLAY:
         if obstacle := why_not_replayable(letter, input_topics):
             return Told(Outcome.REFUSED, f"this letter cannot be replayed: {obstacle}")
@@ -74,10 +74,13 @@ def _fulfil(task: Task, wish: Wish, record: Record) -> Told:
 
 
 def _wish(record: Record) -> Wish | None:
-    """What the record asks for; None if it is a letter, or anything else that somebody has put here."""
+    """What the record asks for; None if it is a letter, whatever headers its sender gave it, or anything else that
+    somebody has put here."""
     headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
     offset = headers.get(LETTER, "")
-    if COMMAND not in headers or not offset.isascii() or not offset.isdecimal() or len(offset) > LONGEST_OFFSET:
+    if COMMAND not in headers or REASON in headers:
+        return None
+    if not offset.isascii() or not offset.isdecimal() or len(offset) > LONGEST_OFFSET:
         return None
     try:
         return Wish(Command(headers[COMMAND]), int(offset))

@@ -16,7 +16,7 @@ IDEMPOTENCY_KEY = "idempotency-key"
 
 @engine.agent(topic)
 def orders(task: Task, record: Record) -> None:
-    """Take orders: check them at the door, have them paid. Have calls made again, or given up."""
+    """Take orders: check them at the door, have them paid. Do what operators want done with them."""
     event = decoded(task, READER, record)
     if isinstance(event, Placed):
         event = _complete(event, record)

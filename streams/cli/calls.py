@@ -71,10 +71,10 @@ def retry(key: str, by: str | None, reason: str | None) -> None:
 @by_option
 @reason_option
 def abandon(key: str, by: str | None, reason: str | None) -> None:
-    """Give a call up: no further attempt. Its order goes on asking for a person's attention."""
+    """Give a call up: no further attempt. An order that waits for the answer asks for a person's attention."""
     decided = _tell(key, "abandon", by, reason)
     done = "is given up" if decided else "will be given up soon: that is noted"
-    click.echo(f"{key} {done}; `dabbawala calls retry {key}` makes it again.")
+    click.echo(f"{key} {done}; `dabbawala calls retry {key}` makes it again while its order waits.")
 
 
 def _tell(key: str, what: str, by: str | None, reason: str | None) -> bool:

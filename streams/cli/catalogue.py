@@ -5,19 +5,20 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import click
 import httpx
 import msgspec
 from aiokafka.errors import KafkaError
+from rich.text import Text
 
 from streams.catalogue_file import WrongCatalogue, read_catalogue
 from streams.cli.asking import TIMEOUT_S, ask, silent, worker_url
 from streams.cli.errors import CommandError
 from streams.cli.ids import RESTAURANT
-from streams.cli.showing import json_option, print_json, print_table, text
+from streams.cli.showing import json_option, print_fields, print_json, print_table, text
 from streams.embedded.errors import SetUpError
 from streams.embedded.slots import worker_urls
 from streams.settings import Settings
@@ -26,6 +27,7 @@ from topics.restaurants import Restaurant
 SERVED_S = 10.0
 """How long a worker may take to read what was written; it follows the topic, so this takes milliseconds."""
 POLL_S = 0.05
+WEEK = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 Rows = Mapping[str, Restaurant]
 
@@ -100,9 +102,41 @@ def list_restaurants(region: str | None, as_json: bool) -> None:
 
 @catalogue.command()
 @click.argument("restaurant", type=RESTAURANT, metavar="ID")
-def get(restaurant: str) -> None:
-    """Print a restaurant with its hours and its menu, as JSON."""
-    print_json(ask(f"/v1/restaurants/{restaurant}"))
+@json_option
+def get(restaurant: str, as_json: bool) -> None:
+    """Show a restaurant with its hours and its menu."""
+    found = ask(f"/v1/restaurants/{restaurant}")
+    if as_json:
+        print_json(found)
+        return
+    position = found["position"]
+    print_fields(
+        found["id"],
+        [
+            ("name", found["name"]),
+            ("region", found["region"]),
+            ("open", "yes" if found["open"] else "no"),
+            ("position", f"{position['lat']:.5f}, {position['lon']:.5f}"),
+            ("point of sale", found["pos_url"]),
+            ("preparation", f"{found['preparation_s']} s"),
+            ("time zone", found["time_zone"]),
+            *((day, _hours(found["hours"][day])) for day in WEEK if found["hours"].get(day)),
+            ("currency of the menu", found["currency"]),
+        ],
+    )
+    if found["menu"]:
+        heads = ("code", "name", "price", "available", "modifiers")
+        print_table("menu", heads, (_item(item) for item in found["menu"]))
+
+
+def _hours(spans: Iterable[Mapping[str, str]]) -> str:
+    return ", ".join(f"{span['opens']} to {span['closes']}" for span in spans)
+
+
+def _item(item: Mapping[str, Any]) -> list[Text]:
+    modifiers = ", ".join(f"{each['pos_code']} {each['name']} {each['price']}" for each in item["modifiers"])
+    available = "yes" if item["available"] else "sold out"
+    return [text(value) for value in (item["pos_code"], item["name"], item["unit_price"], available, modifiers)]
 
 
 def _read(file: Path) -> dict[str, Restaurant]:

@@ -111,7 +111,7 @@ def _became(answer: dict[str, Any], done: str) -> str:
         case "APPLIED":
             return f"{done}."
         case "ABSORBED":
-            return "was seen to already; nothing was done."
+            return "is not here any more, or never was; nothing was done."
         case _:  # the worker has not decided in time
             return "will be seen to: that is noted, and not done yet."
 

@@ -1,11 +1,14 @@
-"""`dabbawala orders`: finding orders, looking at one, following it, placing one."""
+"""`dabbawala orders`: finding orders, looking at one, following it, placing one, settling what one asks for."""
 
 from typing import IO, Any
+from uuid import uuid4
 
 import click
+import msgspec
 from rich.text import Text
 
 from streams.cli.asking import ask, ask_list
+from streams.cli.calls import by_option
 from streams.cli.errors import NOT_SO, CommandError
 from streams.cli.ids import ORDER
 from streams.cli.showing import (
@@ -29,7 +32,7 @@ order_argument = click.argument("order", type=ORDER, metavar="ID")
 
 @click.group()
 def orders() -> None:
-    """Find orders, look at one, follow it, place one. An ID is provider:external-id."""
+    """Find orders, look at one, follow it, place one, settle what one asks for. An ID is provider:external-id."""
 
 
 @orders.command("list")
@@ -91,6 +94,7 @@ def get(order: str, as_json: bool) -> None:
             ("total", None if row["total"] is None else f"{row['total']} {row['currency']}, in minor units"),
             ("placed", when(row["placed_at"])),
             ("updated", when(row["updated_at"])),
+            ("left for the history", when(row.get("retired_at"))),
             ("version", row["version"]),
         ],
     )
@@ -107,6 +111,8 @@ def journal(order: str, as_json: bool) -> None:
         return
     heads = ("", "at", "machine", "event", "before", "after", "outcome", "reason", "emitted")
     print_table(order, heads, (_journal_line(entry) for entry in found["entries"]))
+    if retired_at := found.get("retired_at"):
+        click.echo(f"It has left the tables for the history at {when(retired_at)}.")
 
 
 @orders.command()
@@ -145,6 +151,30 @@ def place(file: IO[bytes], key: str | None, as_json: bool) -> None:
         click.echo(f"{answer['id']} is noted and will be decided soon; see `dabbawala orders get {answer['id']}`.")
     else:
         click.echo(f"{answer['id']} is placed.")
+
+
+@orders.command()
+@order_argument
+@by_option
+@click.option("--why", metavar="TEXT", help="What was done about it, for the order's journal.")
+def settle(order: str, by: str | None, why: str | None) -> None:
+    """Say that you have seen to what an order asks an operator for, as `orders list --attention` shows.
+
+    What it waits for otherwise ends by itself, or by what `dabbawala calls` does.
+    """
+    answer = ask(
+        f"/v1/orders/{order}/settled",
+        method="POST",
+        body=msgspec.json.encode({"by": by or "", "reason": why or ""}),
+        headers={"Content-Type": "application/json", "Idempotency-Key": uuid4().hex},
+    )
+    match answer.get("outcome"):
+        case None:
+            click.echo(f"{order} will be settled soon: that is noted.")
+        case "ABSORBED":
+            click.echo(f"{order} asks nobody to look at it.")
+        case _:
+            click.echo(f"{order} is settled.")
 
 
 def _line(row: dict[str, Any]) -> list[Text]:

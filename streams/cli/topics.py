@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.cli.errors import NOT_SO, CommandError
+from streams.cli.showing import json_option, print_json
 
 if TYPE_CHECKING:
     from streams.engine import Difference
@@ -23,10 +25,14 @@ def topics() -> None:
 
 
 @topics.command("list")
-def list_topics() -> None:
+@json_option
+def list_topics(as_json: bool) -> None:
     """List the topics that have to exist, with their settings. Asks no broker."""
     from streams.app import engine  # a command that is not called does without Faust
 
+    if as_json:
+        print_json({"topics": [asdict(spec) for spec in engine.topics()]})
+        return
     drawn = Table("topic", "partitions", "settings", title="topics")
     for spec in engine.topics():
         drawn.add_row(spec.name, str(spec.partitions), " ".join(f"{k}={v}" for k, v in spec.config.items()))
@@ -35,7 +41,8 @@ def list_topics() -> None:
 
 @topics.command("check")
 @click.option("--create", is_flag=True, help="Create what is missing, and set what is set otherwise.")
-def check(create: bool) -> None:
+@json_option
+def check(create: bool, as_json: bool) -> None:
     """Say what is missing or otherwise than it has to be: topics, numbers of partitions, settings, brokers.
 
     Exits with 0 if everything is as it has to be, 1 if not. The number of partitions is never changed.
@@ -49,11 +56,15 @@ def check(create: bool) -> None:
         before, differences = differences, _ask(engine.compare_topics())
         for mended in (each for each in before if each not in differences):
             done = "created" if mended.what == "topic" else f"{mended.what}={mended.needed} (it was {mended.found})"
-            click.echo(f"{mended.where}: {done}")
-    if differences:
+            click.echo(f"{mended.where}: {done}", err=as_json)
+    if as_json:
+        print_json({"differences": [asdict(each) for each in differences]})
+    elif differences:
         _print(differences)
+    else:
+        click.echo(f"The {len(engine.topics())} topics are as they have to be.")
+    if differences:
         click.get_current_context().exit(NOT_SO)
-    click.echo(f"The {len(engine.topics())} topics are as they have to be.")
 
 
 def _find_kafka() -> None:
@@ -62,7 +73,7 @@ def _find_kafka() -> None:
     from streams.cli.kafka import find_kafka, use_kafka
 
     try:
-        use_kafka(find_kafka(settings, click.echo))
+        use_kafka(find_kafka(settings, lambda progress: click.echo(progress, err=True)))
     except SENTENCES as wrong:
         raise CommandError(str(wrong)) from None
 

@@ -67,7 +67,7 @@ class Demo:
         self.goal: int | None = arguments.orders
         self._seed, self._rate, self._day = arguments.seed, arguments.rate, arguments.day
         self._faults: dict[str, dict[str, float]] = arguments.faults
-        self._speed: float = arguments.speed or (FAULTY_SPEED if self._faults else SPEED)
+        self.speed: float = (FAULTY_SPEED if self._faults else SPEED) if arguments.speed is None else arguments.speed
         self._listening: dict[str, str] = {}
         """Party -> its address, of the simulators that are called."""
         self._settings, self._screen = settings, screen
@@ -88,7 +88,7 @@ class Demo:
         self._world = {
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "DABBAWALA_DIR": str(self._directory),
-            "DABBAWALA_SPEED_UP": str(self._speed),
+            "DABBAWALA_SPEED_UP": str(self.speed),
             "DABBAWALA_CATALOGUE": str(self._catalogue(pos)),
             "DABBAWALA_PAYMENT_URL": self._listening["payment"],
             "DABBAWALA_REPLICATION_FACTOR": str(self._settings.replication_factor),
@@ -176,7 +176,7 @@ class Demo:
                 child.check()
         limit_s = STUCK_WITH_FAULTS_S if self._faults and self.goal else STUCK_S
         if self._day:
-            limit_s = max(limit_s, QUIET_S / self._speed) if self._speed else limit_s
+            limit_s = max(limit_s, QUIET_S / self.speed) if self.speed else limit_s
         if time.monotonic() - self._moved_at > limit_s:
             ended = self._orders.count(OrderStatus.DELIVERED, self._own())
             raise Stuck(

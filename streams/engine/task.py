@@ -37,6 +37,8 @@ POSITIONS = "positions"
 MAX_RECORD_BYTES = 1_000_000
 """Key, value and headers of one record or row; the broker's limit for a batch is 1,048,588 bytes."""
 MAX_STACK_CHARS = 8_000
+NOTES = ("origin.", "dead-letter.", "exception.")
+"""How the headers begin that a dead letter has from here."""
 RESERVED_PREFIX = b"\xff\xff"
 """Row keys cannot start so: the store keeps its own notes there."""
 
@@ -238,6 +240,10 @@ class Task:
             raise _oversize("a call, with room for what its attempts come to,", size)
         self.put(CALLS, call_id, row)
 
+    def has_call(self, call_id: bytes) -> bool:
+        """Whether this call was asked for and has no answer yet."""
+        return self.get(CALLS, call_id) is not None
+
     def cancel_call(self, call_id: bytes) -> None:
         """No further attempt; the answer to one under way is ignored."""
         self.put(CALLS, call_id, None)
@@ -257,10 +263,12 @@ class Task:
     def dead_letter(self, record: Record, reason: str, exc: BaseException | None = None) -> None:
         """Set a record aside, with its own headers, its origin and the reason in headers.
 
+        Own headers that look like ours are left out: a sender could tell a lie about where it came from.
         A value that would not fit beside them is cut off; the header ``dead-letter.cut`` then says how long it was.
         """
         origin = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-        self._dead_letter(origin, record.key, record.value, record.headers, reason, exc)
+        own = [header for header in record.headers if not header[0].startswith(NOTES)]
+        self._dead_letter(origin, record.key, record.value, own, reason, exc)
 
     def forward(self, record: Record, key: bytes) -> None:
         """Send a record that lies in the wrong partition to where its key belongs, on the same topic."""

@@ -23,13 +23,13 @@ WISHES = {"retry": CallRetryAsked, "abandon": CallAbandonAsked}
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of `retry` and `abandon`: who asks for it, and why."""
+    """Body of `retry`, `abandon` and of what is settled: who asks for it, and why."""
 
     by: Text = ""
     reason: Text = ""
 
 
-_asked: Reader[Asked] = Reader(Asked)
+ASKED: Reader[Asked] = Reader(Asked)
 
 
 @app.page("/v1/calls")
@@ -47,7 +47,7 @@ class CallWish(ApiView):
 
     async def post(self, request: web.Request, order: str, purpose: str, wish: str) -> web.Response:
         """200 when it is decided; 409 where the order waits for no answer to such a call."""
-        call, asked = f"{order}/{purpose}", await read_body(request, _asked)
+        call, asked = f"{order}/{purpose}", await read_body(request, ASKED)
         key = request.headers.get("Idempotency-Key", "").strip('"')[:LONGEST_KEY] or uuid4().hex
         event = WISHES[wish](id=f"{order}/{wish}/{key}", call=_known(call), by=asked.by, reason=asked.reason)
         if (answer := await elsewhere(request, order)) is not None:

@@ -37,7 +37,7 @@ class DeadLetter(ApiView):
             return answer
         letter = tables.dead_letters.read_in(place[0], letter_key(*place))
         if letter is None:
-            raise Problem(404, "unknown", f"there is no dead letter {place[0]}/{place[1]}, or it was seen to already")
+            raise Problem(404, "unknown", f"the dead letter {place[0]}/{place[1]} is not here any more, or never was")
         headers = [{"name": name, "value": _content(value)} for name, value in letter.headers]
         return respond(
             200, {**_summary(letter_key(*place), letter), "value": _content(letter.value), "headers": headers}
@@ -49,7 +49,7 @@ class LetterCommand(ApiView):
     """What is to become of one."""
 
     async def post(self, request: web.Request, partition: str, offset: str, command: str) -> web.Response:
-        """Done once: again, it is 200 and ABSORBED."""
+        """Done once: again, it is 200 and ABSORBED, and so is one that is not here any more, or never was."""
         place = _place(partition, offset)
         if (answer := await elsewhere_by_partition(request, place[0])) is not None:
             return answer

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPStatus
+from uuid import uuid4
 
 import msgspec
 from aiohttp import web
@@ -15,12 +16,13 @@ from processors.workflow import JournalLine, Workflow
 from streams import history, tables
 from streams.app import app
 from streams.problems import SOON, FieldError, Problem
-from streams.views.ask import ApiView, decide, elsewhere, named, read_body, refusal, respond
+from streams.views.ask import ApiView, answered, decide, elsewhere, named, read_body, refusal, respond
+from streams.views.calls import ASKED
 from streams.views.listing import Listing
 from topics.families import ORDERS
 from topics.identity import OrderId, external_id_of
 from topics.order_updates import OrderStatus
-from topics.orders import PLACED, Placed
+from topics.orders import PLACED, AttentionSettled, Placed
 from topics.records import instant
 
 LONGEST_KEY = 255
@@ -91,9 +93,24 @@ class OrderJournal(ApiView):
             return answer
         flow = _known(order)
         if flow.history is None:
-            return respond(200, _journal(order, (line for _, line in tables.journal.scan(order, f"{order}/"))))
+            return respond(200, _journal(order, [line async for _, line in tables.journal.pages(order, f"{order}/")]))
         kept = await _kept(order, flow.history)
         return respond(200, {**_journal(order, kept.journal), "retired_at": instant(flow.history.retired_ms)})
+
+
+@app.page("/v1/orders/{order}/settled")
+class OrderSettled(ApiView):
+    """What an operator has seen to, where nothing that comes later settles it."""
+
+    async def post(self, request: web.Request, order: str) -> web.Response:
+        """200 when it is decided; 409 where the order's attention is over by itself."""
+        named(order, OrderId, "an order")
+        asked = await read_body(request, ASKED)
+        key = request.headers.get("Idempotency-Key", "").strip('"')[:LONGEST_KEY] or uuid4().hex
+        if (answer := await elsewhere(request, order)) is not None:
+            return answer
+        event = AttentionSettled(id=f"{order}/settled/{key}", order=order, by=asked.by, reason=asked.reason)
+        return answered(await decide(ORDERS, event), f"order {order}", f"/v1/orders/{order}", {"order": order})
 
 
 def _identified(placed: Placed, idempotency_key: str | None) -> Placed:

@@ -139,7 +139,9 @@ async def test_no_more_run_at_once_than_allowed_and_no_host_takes_every_runner(s
 
 async def test_a_cancelled_call_is_not_made(stage: Calling) -> None:
     stage.task.call(b"id", b"host/x")
+    assert stage.task.has_call(b"id")
     stage.task.cancel_call(b"id")
+    assert not stage.task.has_call(b"id")
     await stage.task.committed()
     await stage.settle()
     assert stage.performer.calls == []

@@ -127,6 +127,23 @@ async def test_a_refusal_has_a_reason_and_no_stack(stage: Stage) -> None:
     assert stage.store.tables["counts"] == {}
 
 
+async def test_a_sender_cannot_say_where_its_dead_letter_comes_from(stage: Stage) -> None:
+    def handler(task: Task, record: FakeRecord) -> None:
+        raise Refuse("no")
+
+    forged = [("origin.topic", b"payments"), ("dead-letter.reason", b"fine"), ("exception.class", b"x"), ("own", b"1")]
+    await stage.apply(FakeRecord(0, headers=forged), handler=handler)
+    await stage.task.committed()
+    ((_, _, headers),) = letters(stage)
+    assert sorted(headers) == [
+        ("dead-letter.reason", b"no"),
+        ("origin.offset", b"0"),
+        ("origin.partition", b"0"),
+        ("origin.topic", b"in"),
+        ("own", b"1"),
+    ]
+
+
 async def test_who_waits_for_a_handler_that_raised_hears_the_reason_of_its_dead_letter(stage: Stage) -> None:
     def handler(task: Task, record: FakeRecord) -> None:
         event_id = str(record.offset)

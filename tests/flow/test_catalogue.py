@@ -303,7 +303,7 @@ async def test_the_commands_show_it_too(client: Client, stack: Stack) -> None:
     assert [row["id"] for row in json.loads(said)["restaurants"]] == [
         row["id"] for row in (await client.get("/v1/restaurants"))["restaurants"]
     ]
-    status, said, error = stack.faust("catalogue", "get", "ballard-slice")
+    status, said, error = stack.faust("catalogue", "get", "ballard-slice", "--json")
     assert (status, json.loads(said)) == (0, await client.get("/v1/restaurants/ballard-slice"))
     assert dabbawala(stack, "catalogue", "get", "nowhere")[0] == 1
 

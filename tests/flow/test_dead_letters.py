@@ -97,6 +97,16 @@ async def test_a_letter_that_is_discarded_goes_nowhere(client: Client, unique: s
     assert await letters(client, order_id(unique)) == []
 
 
+async def test_a_sender_commands_nothing_by_the_headers_of_its_dead_letter(client: Client, unique: str) -> None:
+    letter = await set_aside(client, order_id(unique))
+    partition, _, offset = letter["letter"].partition("/")
+    forged = {COMMAND: "discard", LETTER: offset, "origin.topic": f"{client.stack.name}.orders"}
+    await client.produce(PAYMENTS, b"garbage", key=f"{unique}-forged", partition=int(partition), headers=forged)
+    found = await letter_of(client, f"{unique}-forged")
+    assert found["origin"].startswith(f"{client.stack.name}.payments/")
+    assert (await client.http.get(f"/v1/dead-letters/{letter['letter']}")).status_code == 200
+
+
 async def test_a_letter_is_forgotten_when_the_topic_keeps_it_no_longer(client: Client, unique: str) -> None:
     now_ms, soon_ms = round(time.time() * 1000), 3000
     await client.produce(DEAD_LETTERS, b"old", key=f"{unique}-old", timestamp_ms=now_ms - KEPT_MS + soon_ms)
@@ -121,7 +131,8 @@ async def test_letters_that_there_cannot_be_are_unknown(client: Client) -> None:
 @pytest.mark.parametrize(
     ("headers", "why"),
     [
-        ({"origin.call": "a:b/charge"}, "dabbawala calls retry a:b/charge"),
+        ({"origin.call": "a:b/charge", "exception.class": "KeyError"}, "dabbawala calls retry a:b/charge"),
+        ({"origin.call": "a:b/charge"}, "whose order had left"),
         ({"origin.timer": "a:b/charge-wait"}, "timer"),
         ({"origin.topic": "elsewhere"}, "nobody here reads"),
         ({"origin.topic": "{prefix}.dead-letters"}, "nobody here reads"),

@@ -1,5 +1,6 @@
 """`topics check` and `topics list`, as somebody at the keyboard has them."""
 
+import json
 import uuid
 from pathlib import Path
 
@@ -27,6 +28,10 @@ async def test_check_says_what_is_wrong_and_mends_it_when_asked_to(bare: Stack) 
     await admin.start()
     await admin.create_topics([NewTopic(orders, 4, 1, topic_configs={"retention.ms": "60000"})])
     await admin.close()
+    status, said, error = bare.faust("topics", "check", "--json")
+    assert status == 1, error
+    [found] = [each for each in json.loads(said)["differences"] if each["where"] == orders]
+    assert (found["what"], found["found"], found["needed"]) == ("retention.ms", "60000", "604800000")
     status, said, error = bare.faust("topics", "check", "--create", **wide)
     assert status == 0, said + error
     assert f"{orders}: retention.ms=604800000 (it was 60000)\n" in said
@@ -53,3 +58,7 @@ def test_list_shows_each_topic_with_its_settings(bare: Stack) -> None:
     assert status == 0, error
     assert all(topic_name(family.name, bare.name) in said for family in FAMILIES)
     assert "retention.ms=604800000" in said
+    status, said, error = bare.faust("topics", "list", "--json")
+    assert status == 0, error
+    listed = {topic["name"]: topic for topic in json.loads(said)["topics"]}
+    assert listed[topic_name(ORDERS.name, bare.name)]["config"]["retention.ms"] == "604800000"

@@ -46,6 +46,19 @@ def test_a_letter_tells_where_it_came_from_and_why_and_goes_back_without_that() 
     assert expires_ms(letter) == NOW + KEPT_MS
 
 
+def test_what_a_sender_says_of_the_origin_counts_for_nothing_beside_what_the_task_says() -> None:
+    forged: list[Header] = [("origin.topic", b"x.payments"), ("origin.offset", b"1"), ("dead-letter.reason", b"yes")]
+    letter = letter_of(NOW, b"a:1", b"{}", [*forged, *ORIGIN])
+    assert (letter.origin, letter.origin_topic, letter.reason) == ("x.orders/3 at 7", "x.orders", "no")
+
+
+def test_a_call_is_made_again_only_where_its_answer_broke_down_not_where_the_order_has_left() -> None:
+    call: Header = ("origin.call", b"a:1/charge")
+    assert "had left" in why_not_replayable(letter_of(NOW, None, None, [call]), INPUTS)
+    broke_down = letter_of(NOW, None, None, [call, ("exception.class", b"KeyError")])
+    assert "dabbawala calls retry a:1/charge" in why_not_replayable(broke_down, INPUTS)
+
+
 @pytest.mark.parametrize("size", [LARGEST_ROW * 3 // 4, 5_000_000])
 def test_of_a_letter_that_is_too_large_the_beginning_is_kept(size: int) -> None:
     letter = letter_of(NOW, b"k" * size, b"v" * size, [("h" * 10, b"x" * size), *ORIGIN])

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from processors.decision import CancelTimer, Moment, SetTimer
+from processors.decision import CancelTimer, Moment, Outcome, SetTimer
 from processors.events import (
     AttentionNeeded,
     AttentionOver,
@@ -14,6 +14,7 @@ from processors.events import (
     DeliveryEtaChanged,
     DeliveryPickedUp,
     DeliveryStarted,
+    OperatorSettled,
     OrderPlaced,
     PaymentCharged,
     PaymentDeclined,
@@ -71,6 +72,7 @@ EVENTS = {
     "attention": AttentionNeeded("an operator: odd", "operator"),
     "attention-here": AttentionNeeded("the restaurant to make up its mind"),
     "at-ease": AttentionOver("operator"),
+    "settled": OperatorSettled("by ana: told the bank"),
 }
 GRID = """
                  -       CREATED   SCHEDULED ASKED          IN_PREPARATION      SCHEDULING_DELIVERY WAITING_FOR_DRIVER IN_DELIVERY DELIVERED REFUND_DUE REJECTED
@@ -93,9 +95,11 @@ retire           x       x         x         x              x                   
 attention        x       !         !         !              !                   !                   !                  !           !         !          !
 attention-here   x       !         !         !              !                   !                   !                  !           =         !          =
 at-ease          x       =         =         =              =                   =                   =                  =           =         =          =
+settled          x       =         =         =              =                   =                   =                  =           =         =          =
 """  # noqa: E501
 LATER = created(deliver_at=later(7200))
 CONCERNED = decide(at(Stage.ASKED), EVENTS["attention"], NOW, P).state
+WORRIED = decide(at(Stage.CREATED), WaitedTooLong(), NOW, P).state
 LOOKED_AT = decide(at(Stage.DELIVERED), EVENTS["attention"], NOW, P).state
 
 
@@ -108,6 +112,8 @@ def test_every_row_of_the_table_is_taken() -> None:
     guarded = {TABLE.find(LATER, PaymentCharged(), Moment(NOW, P))}
     guarded.add(TABLE.find(CONCERNED, EVENTS["at-ease"], Moment(NOW, P)))
     guarded.add(TABLE.find(LOOKED_AT, RetireDue(), Moment(NOW, P)))
+    guarded.add(TABLE.find(LOOKED_AT, EVENTS["settled"], Moment(NOW, P)))
+    guarded.add(TABLE.find(WORRIED, EVENTS["settled"], Moment(NOW, P)))
     assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == guarded
 
 
@@ -242,6 +248,24 @@ def test_an_order_that_a_person_should_look_at_stays_until_that_is_over_and_a_re
     assert decide(over.state, RetireDue(), NOW, P).gone
 
 
+def test_an_operator_settles_what_no_event_does_and_the_order_can_leave() -> None:
+    stays = decide(LOOKED_AT, RetireDue(), NOW, P)
+    settled = decide(stays.state, EVENTS["settled"], NOW + 7, P)
+    assert settled.state is not None
+    assert (settled.state.concerns, settled.reason) == ((), "by ana: told the bank")
+    assert settled.timers == (SetTimer(f"{ORDER}/retirement", NOW + 7 + 30 * 24 * 3_600_000),)
+    [update] = settled.emit
+    assert isinstance(update, OrderUpdated)
+    assert update.attention is None
+    assert decide(settled.state, RetireDue(), NOW, P).gone
+
+
+def test_an_operator_does_not_settle_what_the_order_still_waits_for() -> None:
+    decision = decide(WORRIED, EVENTS["settled"], NOW, P)
+    assert (decision.outcome, decision.state) == (Outcome.REFUSED, None)
+    assert decision.reason.endswith(": the payment")
+
+
 def test_what_is_settled_before_the_retention_is_over_does_not_make_it_longer() -> None:
     over = decide(LOOKED_AT, EVENTS["at-ease"], NOW + 7, P)
     assert over.state is not None
@@ -290,6 +314,14 @@ def test_a_wait_that_takes_too_long_asks_a_person_and_its_end_clears_that(stage:
     assert isinstance(relieved, OrderUpdated)
     assert relieved.attention is None
     assert relieved.version == update.version + 1
+
+
+def test_a_wait_that_takes_too_long_does_not_hide_why_it_does() -> None:
+    known = decide(at(Stage.CREATED), AttentionNeeded("the charge: answered 400 (card number is wrong)"), NOW, P).state
+    worried = decide(known, WaitedTooLong(), NOW + 30_000, P).state
+    assert known is not None
+    assert worried is not None
+    assert (worried.concerns, worried.timer) == (known.concerns, None)
 
 
 def test_a_second_worry_of_the_same_wait_keeps_its_time_and_says_what_is_new() -> None:

@@ -1,6 +1,7 @@
 """The payment's machine, alone."""
 
 import msgspec
+import pytest
 
 from processors.decision import Call
 from processors.events import (
@@ -64,9 +65,9 @@ EVENTS = {
 GRID = """
                  -    DUE        CHARGED    CHARGED+c2 DECLINED   REFUND_DUE REFUND_DUE,declined REFUNDED
 retry-charge     x    !          x          x          x          x          x                   x
-abandon-charge   x    !          x          x          x          x          x                   x
+abandon-charge   x    !          !          !          !          !          !                   !
 retry-refund-c1  x    x          x          x          x          !          !                   x
-abandon-refund-c1 x   x          x          x          x          !          !                   x
+abandon-refund-c1 x   x          x          x          x          !          !                   !
 retry-refund-c2  x    x          x          !          x          x          x                   x
 due              DUE  x          x          x          x          x          x                   x
 charged-c1       x    CHARGED    =          =          REFUND_DUE =          =                   =
@@ -141,6 +142,29 @@ def test_contradictions_ask_for_an_operator() -> None:
     for event in ("declined", "refunded-c1"):
         [needed] = decide(CHARGED, EVENTS[event], NOW, P).tell
         assert needed.wait == "operator"
+
+
+@pytest.mark.parametrize("charged", ["charged-c1", "charged-much"])
+@pytest.mark.parametrize("stage", ["DUE", "DECLINED"])
+def test_a_charge_of_which_a_callback_tells_is_not_asked_for_any_more(stage: str, charged: str) -> None:
+    assert decide(STATES[stage], EVENTS[charged], NOW, P).cancel_calls == (f"{ORDER}/charge",)
+
+
+def test_a_charge_that_a_callback_declines_is_asked_for_until_it_is_answered() -> None:
+    declined = decide(DUE, EVENTS["declined"], NOW, P)
+    assert declined.cancel_calls == ()
+    abandoned = decide(declined.state, EVENTS["abandon-charge"], NOW, P)
+    assert (abandoned.cancel_calls, abandoned.tell) == ((f"{ORDER}/charge",), ())
+
+
+@pytest.mark.parametrize(("stage", "refunded"), [("REFUND_DUE", "refunded-c1"), ("CHARGED+c2", "refunded-c2")])
+def test_a_refund_of_which_a_callback_tells_is_not_asked_for_any_more(stage: str, refunded: str) -> None:
+    assert decide(STATES[stage], EVENTS[refunded], NOW, P).cancel_calls == (f"{ORDER}/refund/{refunded[-2:]}",)
+
+
+def test_the_refund_that_is_done_asks_nobody_when_its_call_is_given_up() -> None:
+    abandoned = decide(STATES["REFUNDED"], EVENTS["abandon-refund-c1"], NOW, P)
+    assert (abandoned.cancel_calls, abandoned.tell) == ((f"{ORDER}/refund/c1",), ())
 
 
 def test_an_operator_has_the_same_call_made_again_under_the_same_key() -> None:

@@ -1,22 +1,26 @@
 """The machines of one order, moved together by one event."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from processors import workflow
 from processors.decision import CancelTimer, Outcome, SetTimer
 from processors.events import CallAnswered, TimerDue
 from processors.intake import LARGEST_ORDER
+from processors.order import Order
 from processors.requests import PrepareRequest
-from processors.workflow import JournalLine, Step, Workflow, journal_key
+from processors.workflow import MOST_LINES, MOST_REFUSALS, JournalLine, Step, Workflow, journal_key
 from tests.processors.cases import NOW, ORDER, RESTAURANT, P, later, placed
 from topics.deliveries import DriverAssigned, EtaChanged, PickedUp
 from topics.order_updates import OrderStatus, OrderUpdated
-from topics.orders import CallAbandonAsked, CallRetryAsked
-from topics.payments import Charged, Declined
+from topics.orders import AttentionSettled, CallAbandonAsked, CallRetryAsked
+from topics.payments import Charged, Declined, Refunded
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
 
 CHARGED = CallAnswered(f"{ORDER}/charge", "charge", 200, '{"charge_id": "c1", "amount": 630, "currency": "INR"}')
@@ -38,6 +42,11 @@ def after(*events: Any) -> Workflow:
         assert step.outcome is Outcome.APPLIED, step.reason
         flow = step.workflow
     return flow
+
+
+def order_of(flow: Workflow) -> Order:
+    assert flow.order is not None
+    return flow.order
 
 
 def moves(step: Step) -> list[tuple[str, str, str, str]]:
@@ -127,6 +136,15 @@ def test_a_wrong_charge_rejects_the_order_and_is_given_back_under_a_person_s_eye
     assert (update.attention, update.refunded) == (None, True)
 
 
+def test_an_order_whose_charge_may_still_be_answered_stays_and_the_late_charge_is_given_back() -> None:
+    declined = apply(after(placed()), Declined(order=ORDER, reason="no funds")).workflow
+    stays = apply(declined, TimerDue(f"{ORDER}/retirement", asking=True))
+    assert (stays.outcome, stays.retire) == (Outcome.APPLIED, False)
+    assert [timer.name for timer in stays.timers] == [f"{ORDER}/retirement"]
+    assert [call.key for call in apply(stays.workflow, CHARGED).calls] == [f"{ORDER}/refund/c1"]
+    assert apply(stays.workflow, TimerDue(f"{ORDER}/retirement")).retire
+
+
 def test_an_operator_s_wish_is_journalled_with_who_wanted_it_and_why() -> None:
     call = f"{ORDER}/charge"
     wish = CallAbandonAsked(id="w1", call=call, by="ana", reason="the bank is closed")
@@ -138,6 +156,17 @@ def test_an_operator_s_wish_is_journalled_with_who_wanted_it_and_why() -> None:
     retried = apply(abandoned.workflow, CallRetryAsked(id="w2", call=call))
     assert [line.reason for line in retried.journal] == ["by an operator"]
     assert [call.key for call in retried.calls] == [call]
+
+
+def test_what_an_operator_settled_is_journalled_with_who_and_why_and_is_over() -> None:
+    flow = apply(after(placed(), CHARGED), Declined(order=ORDER, reason="no")).workflow
+    assert [concern.wait for concern in order_of(flow).concerns] == ["operator"]
+    settled = apply(flow, AttentionSettled(id="s1", order=ORDER, by="ana", reason="the bank was wrong"))
+    [line] = settled.journal
+    assert (line.event, line.event_id, line.reason) == ("OperatorSettled", "s1", "by ana: the bank was wrong")
+    assert order_of(settled.workflow).concerns == ()
+    again = apply(settled.workflow, AttentionSettled(id="s1", order=ORDER, by="ana"))
+    assert again.outcome is Outcome.ABSORBED
 
 
 def test_the_restaurant_is_asked_again_for_what_was_ordered() -> None:
@@ -179,6 +208,61 @@ def test_what_was_never_asked_for_is_refused_and_journalled(event: Any) -> None:
     [line] = step.journal
     assert (line.seq, line.outcome, line.event) == (3, Outcome.REFUSED, type(event).__name__)
     assert set(step.changed) == {"order"}
+
+
+def say(flow: Workflow, events: Iterable[Any]) -> tuple[Workflow, list[JournalLine]]:
+    """What an order has come to after all of them, and the lines they made."""
+    lines: list[JournalLine] = []
+    for event in events:
+        step = apply(flow, event)
+        flow = step.workflow
+        lines += step.journal
+    return flow, lines
+
+
+def test_the_same_refusal_again_makes_no_line_and_is_told_its_sender() -> None:
+    flow, lines = say(after(placed()), [placed(tip=21, total=631)] * 3)
+    assert [line.event for line in lines] == ["OrderPlaced"]
+    again = apply(flow, placed(tip=21, total=631))
+    assert (again.outcome, again.changed) == (Outcome.REFUSED, {})
+    assert "exists with another body" in again.reason
+
+
+def refund_of_none(number: int) -> Refunded:
+    return Refunded(order=ORDER, charge_id=f"c{number}")
+
+
+@given(numbers=st.lists(st.integers(0, 3), max_size=60))
+def test_a_journal_is_bounded_whatever_is_said_to_an_order(numbers: list[int]) -> None:
+    full = msgspec.structs.replace(order_of(after(placed(), CHARGED)), refusals=MOST_REFUSALS - 5)
+    flow = msgspec.structs.replace(after(placed(), CHARGED), order=full)
+    flow, lines = say(flow, map(refund_of_none, numbers))
+    assert sum(line.outcome is Outcome.REFUSED for line in lines) <= 5
+    assert len(lines) <= 10 + 1
+    assert order_of(flow).journal == full.journal + len(lines)
+    assert bool(order_of(flow).concerns) is bool(numbers)
+
+
+def test_one_refusal_too_many_still_worries_a_person_where_nobody_looks_yet() -> None:
+    full = msgspec.structs.replace(order_of(after(placed(), CHARGED)), refusals=MOST_REFUSALS)
+    flow, lines = say(msgspec.structs.replace(after(placed(), CHARGED), order=full), map(refund_of_none, range(2, 99)))
+    assert [line.event for line in lines] == ["AttentionNeeded"]
+    assert len(order_of(flow).concerns) == 1
+
+
+def test_a_journal_that_is_long_enough_notes_changes_of_stage_alone() -> None:
+    flow = after(placed(), CHARGED, ACCEPTED, FINISHED, ASSIGNED)
+    flow = msgspec.structs.replace(flow, order=msgspec.structs.replace(order_of(flow), journal=MOST_LINES))
+    etas = (
+        EtaChanged(id=f"e{n}", order=ORDER, driver="asha", attempt=1, eta_s=30 + n, at=later(n)) for n in range(1, 9)
+    )
+    flow, lines = say(flow, etas)
+    assert (lines, order_of(flow).version > 5) == ([], True)
+    picked_up = apply(flow, PickedUp(id="p", order=ORDER, driver="asha", attempt=1, eta_s=60))
+    assert [(line.seq, line.machine) for line in picked_up.journal] == [
+        (MOST_LINES + 1, "delivery"),
+        (MOST_LINES + 2, "order"),
+    ]
 
 
 def test_a_wait_that_takes_too_long_is_not_over() -> None:

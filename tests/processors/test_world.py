@@ -16,7 +16,7 @@ from topics import deliveries
 from topics.drivers import Delivered, PickedUp, SetAvailable, SetUnavailable
 from topics.locations import Location
 from topics.order_updates import OrderStatus
-from topics.orders import CallAbandonAsked, CallRetryAsked
+from topics.orders import AttentionSettled, CallAbandonAsked, CallRetryAsked
 from topics.payments import Charged, Declined, Refunded
 from topics.places import Position
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
@@ -241,7 +241,10 @@ class AnyWorld:
     # -- an operator -------------------------------------------------------------------------------------------------
 
     def operate(self) -> None:
-        """Has any call made again, or gives it up, whether it is under way or not."""
+        """Has any call made again, or gives it up, whether it is under way or not; settles what is there to settle."""
+        if self.choose.random() < 0.2:
+            self.world.say(AttentionSettled(id="settled", order=self.choose.choice(ORDERS)))
+            return
         wish = self.choose.choice((CallRetryAsked, CallRetryAsked, CallAbandonAsked))
         purpose = self.choose.choice(("charge", "prepare", "refund/c1", "refund/c2"))
         self.wishes += 1
@@ -367,6 +370,7 @@ OUT_OF_REACH = {
     "the order: DeliveryEtaChanged absorb",
     "the order: DeliveryDone absorb",
     "the order: AttentionOver absorb",
+    "the payment: RefundFailed absorb",
     "the ticket: TicketReceived absorb",
     "the ticket: PrepareFailed absorb",
     "dispatch: TimerDue absorb",

@@ -110,7 +110,8 @@ class World:
         if "/asked/" in name:
             self._match(TimerDue(name))
         else:
-            assert self._move_order(owner_of(name), TimerDue(name)) is Outcome.APPLIED
+            asking = any(owner_of(call) == owner_of(name) for call in self.calls)
+            assert self._move_order(owner_of(name), TimerDue(name, asking=asking)) is Outcome.APPLIED
         return True
 
     def said_today(self) -> list[Record]:
@@ -258,6 +259,7 @@ class World:
         assert not flow.order.concerns
         assert flow.payment is not None
         assert all(refund.done for refund in flow.payment.refunds)
+        assert not any(owner_of(call) == order for call in self.calls), f"{order} leaves before it was answered"
         self._watch_money(order, flow)
 
     def _watch_money(self, order: str, flow: Workflow) -> None:

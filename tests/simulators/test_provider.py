@@ -1,11 +1,17 @@
 """An ordering provider places each order until it is answered, and always the same one."""
 
+import argparse
+import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.partitioner import DefaultPartitioner
 
+from simulators.command import Pace, Teller
+from simulators.provider import Provider
 from tests.simulators.conftest import Starts
 from tests.simulators.fake_worker import LOST, FakeWorker
 from tests.simulators.process import Simulator
@@ -92,6 +98,50 @@ async def test_orders_over_kafka_lie_where_their_key_belongs(
         assert record.key == placed.key.encode()
         assert record.partition == DefaultPartitioner()(record.key, list(range(PARTITIONS)), list(range(PARTITIONS)))
         assert placed.id == placed.event_id
+
+
+class Refusing:
+    """A producer that is refused what it sends so often before it is taken, or for ever."""
+
+    def __init__(self, times: float, ledger: Path) -> None:
+        self.left, self.ledger = times, ledger
+        self.taken: list[bytes] = []
+
+    async def send(self, topic: str, value: bytes, key: bytes, **more: Any) -> asyncio.Future[None]:
+        """Not acknowledged, as long as there are refusals left."""
+        sent = asyncio.get_running_loop().create_future()
+        if self.left > 0:
+            self.left -= 1
+            sent.set_exception(KafkaConnectionError())
+        else:
+            self.taken.append(key)
+            sent.set_result(None)
+        return sent
+
+
+def over_kafka(producer: Any, patience_s: float) -> Provider:
+    """A run of one order, over Kafka, with one that is malformed before it."""
+    arguments = argparse.Namespace(
+        seed="1", run="r", orders=1, rate=1.0, day=None, start=0.0, speed=Pace(0), patience=patience_s, worker="",
+        topic_prefix="x", kafka=1.0, later=0.0, follow=False, faults={"malformed": 1.0}, ledger=producer.ledger,
+    )  # fmt: skip
+    caller: Any = None
+    return Provider(arguments, caller, producer, Teller("provider", True))
+
+
+async def test_a_malformed_order_is_written_down_when_kafka_has_it(tmp_path: Path) -> None:
+    producer = Refusing(1, tmp_path / "ledger")
+    assert await over_kafka(producer, 5).place_all() == 0
+    assert [b"malformed" in key for key in producer.taken] == [True, False]
+    entries = producer.ledger.read_text().splitlines()
+    assert ["malformed" in entry for entry in entries] == [False, True, False]
+
+
+async def test_a_malformed_order_that_kafka_does_not_take_is_not_written_down(tmp_path: Path) -> None:
+    producer = Refusing(float("inf"), tmp_path / "ledger")
+    with pytest.raises(ExceptionGroup):
+        await over_kafka(producer, 0).place_all()
+    assert "malformed" not in producer.ledger.read_text()
 
 
 async def test_orders_are_followed_to_their_ends(simulator: Starts, worker: FakeWorker) -> None:
