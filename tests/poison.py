@@ -20,7 +20,7 @@ async def poison(
     build = BatchBuilder._build
 
     def spoil(builder: BatchBuilder) -> bytes:
-        built = bytes(build(builder)).replace(NAME, SPOILED)
+        built: bytes = build(builder).replace(NAME, SPOILED)
         return built[:CRC_AT] + calc_crc32c(built[CRC_OF:]).to_bytes(4, "big") + built[CRC_OF:]
 
     async with AIOKafkaProducer(**client) as producer:

@@ -77,7 +77,8 @@ async def test_what_kafka_answers_for_one_partition_is_raised_and_the_records_of
     async with AIOKafkaProducer(**client) as producer:
         await producer.send_and_wait(unique, b"good", partition=1)
     consumer.seek(TopicPartition(unique, 0), 1000)
-    found, raised = [], 0
+    found: list[bytes] = []
+    raised = 0
     async with asyncio.timeout(10):
         while not (found and raised):
             try:
