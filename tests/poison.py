@@ -21,7 +21,8 @@ async def poison(
 
     def spoil(builder: BatchBuilder) -> bytes:
         built: bytes = build(builder).replace(NAME, SPOILED)
-        return built[:CRC_AT] + calc_crc32c(built[CRC_OF:]).to_bytes(4, "big") + built[CRC_OF:]
+        crc: int = calc_crc32c(built[CRC_OF:])
+        return built[:CRC_AT] + crc.to_bytes(4, "big") + built[CRC_OF:]
 
     async with AIOKafkaProducer(**client) as producer:
         batch = producer.create_batch()
