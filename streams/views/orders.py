@@ -15,7 +15,7 @@ from processors.workflow import JournalLine, Workflow
 from streams import history, tables
 from streams.app import app
 from streams.problems import SOON, FieldError, Problem
-from streams.views.ask import ApiView, decide, elsewhere, named, read_body, refusal, respond
+from streams.views.ask import ApiView, decide, elsewhere, idempotency_key, named, read_body, refusal, respond
 from streams.views.listing import Listing
 from topics.families import ORDERS
 from topics.identity import OrderId, external_id_of
@@ -32,7 +32,7 @@ class Orders(ApiView):
 
     async def post(self, request: web.Request) -> web.Response:
         """201 for a new order, 200 with the same body for the same one again."""
-        placed = _identified(await read_body(request, PLACED), request.headers.get("Idempotency-Key"))
+        placed = _identified(await read_body(request, PLACED), idempotency_key(request))
         placed = msgspec.structs.replace(placed, at=instant(_now_ms()))
         if (answer := await elsewhere(request, placed.key)) is not None:
             return answer
@@ -96,11 +96,10 @@ class OrderJournal(ApiView):
         return respond(200, {**_journal(order, kept.journal), "retired_at": instant(flow.history.retired_ms)})
 
 
-def _identified(placed: Placed, idempotency_key: str | None) -> Placed:
+def _identified(placed: Placed, key: str) -> Placed:
     """An order without an external id is called after its `Idempotency-Key`."""
     if placed.external_id is not None:
         return placed
-    key = (idempotency_key or "").strip('"')
     if not key or len(key) > LONGEST_KEY:
         advice = "give the order an external_id, or the request an Idempotency-Key of up to 255 characters"
         raise Problem(422, "invalid", advice, [FieldError("/external_id", advice)])

@@ -2,7 +2,8 @@
 
 import asyncio
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import msgspec
@@ -11,9 +12,12 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 import streams.app
+from processors.dispatch import WaitingDriver
 from streams import tables
+from streams.views import operations
 from streams.views import tables as table_views
 from streams.views.listing import Listing
+from tests.processors.cases import KITCHEN, RESTAURANT
 
 ROWS, ROW_BYTES = 300, 100_000
 TABLE = tables.dead_letters.name
@@ -64,6 +68,10 @@ def body_of(answer: web.Response) -> Any:
     """The JSON in it."""
     assert isinstance(answer.body, bytes)
     return msgspec.json.decode(answer.body)
+
+
+class WaitingRow(WaitingDriver, frozen=True, weakref=True):
+    """One that can be counted."""
 
 
 class Meanwhile:
@@ -119,6 +127,43 @@ async def test_a_page_of_large_rows_reads_no_more_than_it_shows_and_holds_none(t
     assert [row["key"] for row in found] == [
         f"{task.partition}/{number:05d}" for task in tasks for number in range(ROWS)
     ]
+
+
+async def test_one_restaurant_of_the_table_is_looked_up_and_the_first_ones_are_all_that_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unshowable: Any = object()
+    catalogue = SimpleNamespace(
+        name="restaurants", get={"lakshmi": RESTAURANT}.get, all=lambda: [RESTAURANT, *[unshowable] * 100]
+    )
+    monkeypatch.setattr(table_views, "catalogue", catalogue)
+    one = table_views.OwnersRows(streams.app.app, streams.app.app.web)
+    for key, found in (("lakshmi", ["lakshmi"]), ("nobody", [])):
+        answer = body_of(await one.get(make_mocked_request("GET", "/"), "restaurants", key))
+        assert [row["key"] for row in answer["rows"]] == found
+    every = table_views.TableRows(streams.app.app, streams.app.app.web)
+    first = body_of(await every.get(make_mocked_request("GET", "/?limit=1"), "restaurants"))
+    assert [row["key"] for row in first["rows"]] == ["lakshmi"]
+
+
+async def test_of_all_who_wait_in_a_region_the_first_are_shown_and_all_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alive: weakref.WeakSet[WaitingRow] = weakref.WeakSet()
+    most_alive = 0
+
+    async def pages(_region: str, prefix: str) -> AsyncIterator[tuple[str, WaitingRow]]:
+        nonlocal most_alive
+        for number in range(1000):
+            row = WaitingRow(region="fort", driver=f"{number:04d}", shift=1, position=KITCHEN)
+            alive.add(row)
+            most_alive = max(most_alive, len(alive))
+            yield f"{prefix}{row.driver}", row
+
+    monkeypatch.setattr(tables, "dispatch", SimpleNamespace(pages=pages))
+    count, first = await operations._counted("fort", "driver", operations._waiting, 3)
+    assert (count, [row["driver"] for row in first]) == (1000, ["0000", "0001", "0002"])
+    assert most_alive <= 2
 
 
 async def test_a_table_of_large_rows_is_answered_with_as_much_as_fits(
