@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from faust.types import TableT
 
 from streams.catalogue_file import read_catalogue
+from streams.lenient import LenientConsumer
 from topics.records import Undecodable, write
 from topics.restaurants import READER, Restaurant
 
@@ -42,7 +43,7 @@ class Reading:
 
     async def start(self, client_settings: Mapping[str, Any]) -> None:
         """Read the topic whole."""
-        self._consumer = AIOKafkaConsumer(
+        self._consumer = LenientConsumer(
             **client_settings,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

@@ -12,7 +12,8 @@ ring, and it reads from Kafka again when it goes on. Nothing is lost or told twi
 looking at a ring and waiting at its end nothing else runs.
 
 The head is followed only while somebody listens, and `LINGER_S` longer: reading an update takes about 15 us, which is
-a fifth of a worker's time at 1,500 orders a second. Memory: `HELD` updates, about 10 MB.
+a fifth of a worker's time at 1,500 orders a second. Memory: `HELD` updates, about 10 MB; `HELD_BYTES` of them, where
+a stranger has written large ones.
 """
 
 import asyncio
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 HELD = 10_000
 """Updates in the rings, all together."""
+HELD_BYTES = 16 << 20
+"""Bytes of these updates, as on the topic; decoded, they take about as many again."""
 BATCH = 200
 """Updates that a listener is given at once."""
 LOOKED_AT = 5_000
@@ -77,17 +80,21 @@ async def _patiently(reading: Coroutine[Any, Any, list[Update]]) -> list[Update]
 
 
 class Ring:
-    """The newest updates of a partition: all there are from offset ``first`` up to ``end``."""
+    """The newest updates of a partition: all there are from offset ``first`` up to ``end``. At most ``size``, and so
+    many bytes; of which one that is larger than that takes all."""
 
-    def __init__(self, start: int, size: int) -> None:
+    def __init__(self, start: int, size: int, size_bytes: int) -> None:
         self.first = self.end = start
-        self._size = size
+        self._size, self._size_bytes, self._bytes = size, size_bytes, 0
         self._updates: deque[Update] = deque()
 
     def append(self, update: Update) -> None:
-        """Add the next one; the oldest one goes if there is no room."""
-        if len(self._updates) == self._size:
-            self.first = self._updates.popleft().offset + 1
+        """Add the next one; the oldest ones go if there is no room."""
+        self._bytes += len(update.value)
+        while self._updates and (len(self._updates) == self._size or self._bytes > self._size_bytes):
+            oldest = self._updates.popleft()
+            self.first = oldest.offset + 1
+            self._bytes -= len(oldest.value)
         self._updates.append(update)
         self.end = update.offset + 1
 
@@ -243,11 +250,12 @@ class Listener:
 class Feed:
     """The head of the topic, and everybody who listens to it here."""
 
-    def __init__(self, updates: UpdateLog, partitions: int, held: int = HELD) -> None:
+    def __init__(self, updates: UpdateLog, partitions: int, held: int = HELD, held_bytes: int = HELD_BYTES) -> None:
         self.rings: dict[int, Ring] = {}
         """By partition; empty while the head is not followed."""
         self.stopped = False
-        self._log, self._partitions, self._held = updates, partitions, max(1, held // partitions)
+        self._log, self._partitions = updates, partitions
+        self._held, self._held_bytes = max(1, held // partitions), held_bytes // partitions
         self._listeners: set[Listener] = set()
         self._waiting: dict[str | None, dict[Listener, asyncio.Future[list[Update]]]] = {}
         """By the order they wait for; None: who waits for updates of any order."""
@@ -376,7 +384,7 @@ class Feed:
         """The rings, as full as they can be; from then on there is a place to wait."""
         begins, ends = await reading.begins(), await reading.ends()
         starts = {partition: max(begins[partition], end - self._held) for partition, end in ends.items()}
-        rings = {partition: Ring(start, self._held) for partition, start in starts.items()}
+        rings = {partition: Ring(start, self._held, self._held_bytes) for partition, start in starts.items()}
         reading.seek(starts)
         while any([await reading.position(partition) < end for partition, end in ends.items()]):
             for update in await reading.read():

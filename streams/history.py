@@ -5,24 +5,31 @@ little before that moment on: one seek and a scan, by a consumer of its own that
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from processors.history import Retired
 from processors.workflow import JournalLine, Workflow
 from streams.app import engine, topic_of
+from streams.lenient import LenientConsumer
 from topics.families import ORDER_HISTORY
 from topics.order_history import READER, OrderRetired
-from topics.records import epoch_ms
+from topics.records import Reader, Undecodable, epoch_ms
+
+log = logging.getLogger(__name__)
 
 WITHIN_S = 8.0
-"""How long Kafka has, for the connection, the seek and the scan; and what it has no more is waited for."""
+"""How long Kafka has, for the connection, the seek and the scan; not counting the wait for a turn."""
+SETTLED_MS = 60_000
+"""After so long every consumer is given what was committed: what is not there then will not come any more."""
 EARLIER_MS = 60_000
 """By how much the clock of the task may be ahead of the one that stamped the record."""
 POLL_MS = 200
@@ -49,22 +56,35 @@ class Kept(NamedTuple):
 async def read(order: str, retired: Retired) -> Kept:
     """The order's rows and journal, from the history topic. Raises ``Unread``."""
     place = TopicPartition(topic_of(ORDER_HISTORY), engine.partition_of(order.encode()))
+    async with _turns():
+        parts = await _scan(place, order, retired)
+    if not _whole(parts):
+        raise Unread(order, gone=True)
+    return _kept(parts[number] for number in sorted(parts))
+
+
+async def _scan(place: TopicPartition, order: str, retired: Retired) -> dict[int, OrderRetired]:
+    """The order's records by number: all of them, or those that are left."""
     parts: dict[int, OrderRetired] = {}
     caught_up = False
     try:
-        async with asyncio.timeout(WITHIN_S), _turns(), _consumer(place) as consumer:
+        async with asyncio.timeout(WITHIN_S), _consumer(place) as consumer:
             end = await _seek(consumer, place, max(0, retired.retired_ms - EARLIER_MS))
-            while not _whole(parts):
+            while not _whole(parts) and not (caught_up and _is_settled(retired)):
                 parts |= _parts(order, retired, await consumer.getmany(place, timeout_ms=POLL_MS))
                 caught_up = await consumer.position(place) >= end
     except (TimeoutError, KafkaError):
         raise Unread(order, gone=caught_up) from None
-    return _kept(parts[number] for number in sorted(parts))
+    return parts
+
+
+def _is_settled(retired: Retired) -> bool:
+    return time.time_ns() // 1_000_000 - retired.retired_ms > SETTLED_MS
 
 
 @asynccontextmanager
-async def _consumer(place: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(
+async def _consumer(place: TopicPartition) -> AsyncIterator[LenientConsumer]:
+    consumer = LenientConsumer(
         **engine.client_settings, isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="none"
     )
     try:
@@ -75,7 +95,7 @@ async def _consumer(place: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
         await consumer.stop()
 
 
-async def _seek(consumer: AIOKafkaConsumer, place: TopicPartition, from_ms: int) -> int:
+async def _seek(consumer: LenientConsumer, place: TopicPartition, from_ms: int) -> int:
     """To the first record that is not older; where none is yet, to the end. Returns where the end is.
 
     What has just been committed may not count yet: so the end is asked for first, and comes before it.
@@ -88,9 +108,24 @@ async def _seek(consumer: AIOKafkaConsumer, place: TopicPartition, from_ms: int)
 
 def _parts(order: str, retired: Retired, fetched: Mapping[TopicPartition, list[Any]]) -> dict[int, OrderRetired]:
     """The order's records among those fetched, by number. One may have been forgotten, placed and retired again."""
-    values = (record.value for records in fetched.values() for record in records if record.key == order.encode())
-    read = (READER.read(value) for value in values)
-    return {part.part: part for part in read if part.at is not None and epoch_ms(part.at) == retired.retired_ms}
+    parts: dict[int, OrderRetired] = {}
+    for record in (record for records in fetched.values() for record in records if record.key == order.encode()):
+        try:
+            part = _part(record.value)
+        except Undecodable as wrong:
+            log.warning("%s/%d at offset %d is passed over: %s", record.topic, record.partition, record.offset, wrong)
+            continue
+        if part.at is not None and epoch_ms(part.at) == retired.retired_ms:
+            parts[part.part] = part
+    return parts
+
+
+def _part(value: bytes | None) -> OrderRetired:
+    """A record whose rows can be read too; the first one has the order's. Raises ``Undecodable``."""
+    part = READER.read(value)
+    if _kept([part]).workflow.order is None and part.part == 1:
+        raise Undecodable("there is no row of the order in it", "/rows")
+    return part
 
 
 def _whole(parts: Mapping[int, OrderRetired]) -> bool:
@@ -102,10 +137,14 @@ def _kept(parts: Iterable[OrderRetired]) -> Kept:
     lines: list[JournalLine] = []
     for kept in (row for part in parts for row in part.rows):
         if kept.kind == "journal":
-            lines.append(msgspec.json.decode(kept.row, type=JournalLine))
+            lines.append(_line.read(bytes(kept.row)))
         else:
             rows[kept.kind] = kept.row
-    return Kept(msgspec.json.decode(msgspec.json.encode(rows), type=Workflow), tuple(lines))
+    return Kept(_workflow.read(msgspec.json.encode(rows)), tuple(lines))
+
+
+_line: Reader[JournalLine] = Reader(JournalLine)
+_workflow: Reader[Workflow] = Reader(Workflow)
 
 
 @cache

@@ -39,7 +39,9 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status, self.kind, self.detail, self.errors = status, kind, detail, errors
+        self.status, self.kind, self.errors = status, kind, errors
+        # it may repeat what somebody sent that was no text
+        self.detail = detail.encode(errors="backslashreplace").decode()
         self.headers = headers
 
     def response(self) -> web.Response:

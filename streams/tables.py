@@ -6,7 +6,8 @@ its own changes; views read what is committed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -26,9 +27,13 @@ from topics.orders import Placed
 from topics.records import instant
 
 T = TypeVar("T")
+Raw = tuple[bytes, bytes]
+"""Key and value of a row."""
 DUE_BYTES = 8
 PAGE = 500
 """Rows read without a pause: 5 ms."""
+PAGE_BYTES = 1 << 20
+"""And bytes: a row may be as large as a record of Kafka."""
 
 
 class Rows(Generic[T]):
@@ -59,14 +64,19 @@ class Rows(Generic[T]):
 
     async def pages(self, owner: str, prefix: str) -> AsyncIterator[tuple[str, T]]:
         """The owner's committed rows with this prefix, in key order; others may run after every page of them."""
-        partition, after, left = engine.partition_of(owner.encode()), b"", True
-        while left:
-            page = list(engine.scan(self.name, partition, prefix.encode(), after, limit=PAGE))
-            for _, key, value in page:
+        async with aclosing(paged(self.name, engine.partition_of(owner.encode()), prefix.encode())) as rows:
+            async for key, value in rows:
                 yield key.decode(), self.decode(key.decode(), value)
-                after = key
-            left = len(page) == PAGE
-            await asyncio.sleep(0)
+
+
+async def paged(table: str, partition: int, prefix: bytes = b"", after: bytes = b"") -> AsyncGenerator[Raw, None]:
+    """The committed rows with this prefix that come after that key, in key order, read a page at a time: others may run
+    after each. `NotHere` as soon as the partition is not open in this worker."""
+    while page := list(engine.scan(table, partition, prefix, after, PAGE, PAGE_BYTES)):
+        await asyncio.sleep(0)
+        after = page[-1][1]
+        for _, key, value in page:
+            yield key, value
 
 
 def _struct(kind: type[T]) -> Callable[[str, bytes], T]:

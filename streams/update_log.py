@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
+from streams.lenient import LenientConsumer
 from topics.order_updates import READER, OrderUpdated
 from topics.records import Undecodable, write
 
@@ -77,7 +78,7 @@ class UpdateLog:
         self,
         topic: str,
         client_settings: Callable[[], Mapping[str, Any]],
-        consumer: Callable[..., Any] = AIOKafkaConsumer,
+        consumer: Callable[..., Any] = LenientConsumer,
     ) -> None:
         self._topic, self._client_settings, self._consumer = topic, client_settings, consumer
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -57,6 +57,16 @@ class NotHere(LookupError):
 def java_partition(key: bytes, partitions: int) -> int:
     """The partition that Kafka's Java clients and aiokafka choose for a key by default."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+def _until_large(rows: Iterable[tuple[int, bytes, bytes]], size: int | None) -> Iterator[tuple[int, bytes, bytes]]:
+    """The first rows, up to the one with which they are ``size`` bytes; None: all."""
+    found = 0
+    for row in rows:
+        yield row
+        found += len(row[1]) + len(row[2])
+        if size is not None and found >= size:
+            return
 
 
 def exactly_once(
@@ -241,14 +251,16 @@ class Engine(Core):
         prefix: bytes = b"",
         after: bytes = b"",
         limit: int | None = 1000,
+        limit_bytes: int | None = None,
     ) -> Iterator[tuple[int, bytes, bytes]]:
         """(partition, key, value) of the committed rows with this prefix whose keys come after ``after``, in order.
 
-        Of one partition, or of all open here one after the other. At most ``limit`` rows; they are read at once.
+        Of one partition, or of all open here one after the other. At most ``limit`` rows, and none after those that
+        are ``limit_bytes`` large together; they are read at once.
         """
         tasks = [self._open(partition)] if partition is not None else [self.tasks[p] for p in sorted(self.tasks)]
         found = ((task.partition, *row) for task in tasks for row in task.scan(table, prefix, after))
-        return iter(list(islice(found, limit)))
+        return iter(list(islice(_until_large(found, limit_bytes), limit)))
 
     def _open(self, partition: int) -> Task:
         task = self.tasks.get(partition)

@@ -69,9 +69,7 @@ class FetchedRecords:
     def _read(self, fetcher: Any, tp: TopicPartition, fetched: Any, limit: int) -> list[Any]:
         """``FetchResult.getall``, which keeps what comes before a record that cannot be decoded."""
         if type(fetched) is not FetchResult:
-            self._hold(
-                tp, fetched, fetcher._subscriptions.subscription.assignment.state_value(tp).position, fetched._error
-            )
+            self._refused(fetcher, tp, fetched)
             return []
         records: list[Any] = []
         if not fetched.check_assignment(tp) or not fetched.has_more():
@@ -86,9 +84,18 @@ class FetchedRecords:
             else:
                 self._done(fetcher, tp)
         except Exception as exc:
-            self._hold(tp, fetched, undecoded.next_fetch_offset, exc)
+            self._undecodable(fetcher, tp, fetched, exc)
         fetched._update_position()
         return records
+
+    def _refused(self, fetcher: Any, tp: TopicPartition, fetched: Any) -> None:
+        """The broker has answered with an error."""
+        position = fetcher._subscriptions.subscription.assignment.state_value(tp).position
+        self._hold(tp, fetched, position, fetched._error)
+
+    def _undecodable(self, fetcher: Any, tp: TopicPartition, fetched: Any, exc: Exception) -> None:
+        """The next record cannot be decoded."""
+        self._hold(tp, fetched, fetched._partition_records.next_fetch_offset, exc)
 
     @staticmethod
     def _done(fetcher: Any, tp: TopicPartition) -> None:

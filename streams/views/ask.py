@@ -81,6 +81,19 @@ def named(value: str, kind: Any, what: str) -> str:
         raise Problem(404, "unknown", f"{value!r} cannot be the id of {what}") from None
 
 
+def idempotency_key(request: web.Request) -> str:
+    """The request's `Idempotency-Key` without quotes; empty where there is none. A problem where it is no text."""
+    key = request.headers.get("Idempotency-Key", "").strip('"')
+    if not _is_text(key):
+        raise Problem(422, "invalid", "Idempotency-Key: it must be text in UTF-8")
+    return key
+
+
+def _is_text(header: str) -> bool:
+    """Whether all of it is UTF-8: aiohttp makes surrogates of other bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in header)
+
+
 async def elsewhere(request: web.Request, key: str) -> web.Response | None:
     """The answer of the worker that owns the key; None if that is this one."""
     return await elsewhere_by_partition(request, engine.partition_of(key.encode()))
@@ -120,13 +133,15 @@ def other_workers() -> list[str]:
 
 async def send_on(request: web.Request, owner: str, **more: str) -> web.Response:
     """The same request, asked of another worker; ``more``: headers to change."""
-    headers = {name: value for name, value in request.headers.items() if name.lower() in _PASSED_ON} | more
+    passed_on = {name: value for name, value in request.headers.items() if name.lower() in _PASSED_ON}
+    headers = passed_on | more | {SENT_ON: "1"}
     try:
         answer = await _client().request(
             request.method,
             owner.rstrip("/") + request.path_qs,
             content=await request.read(),
-            headers={**headers, SENT_ON: "1"},
+            # as bytes, for httpx takes text to be ASCII; what is not text means nothing to any view
+            headers={name.encode(): value.encode() for name, value in headers.items() if _is_text(value)},
         )
     except (httpx.HTTPError, aiohttp.ClientError) as error:
         raise Problem(

@@ -10,7 +10,7 @@ from streams.app import app, performer
 from streams.calls.performer import ROWS
 from streams.engine import Call, decode_call
 from streams.problems import Problem
-from streams.views.ask import ApiView, answered, decide, elsewhere, read_body
+from streams.views.ask import ApiView, answered, decide, elsewhere, idempotency_key, read_body
 from streams.views.listing import Listing
 from topics.families import ORDERS
 from topics.identity import owner_of
@@ -48,7 +48,7 @@ class CallWish(ApiView):
     async def post(self, request: web.Request, order: str, purpose: str, wish: str) -> web.Response:
         """200 when it is decided; 409 where the order waits for no answer to such a call."""
         call, asked = f"{order}/{purpose}", await read_body(request, ASKED)
-        key = request.headers.get("Idempotency-Key", "").strip('"')[:LONGEST_KEY] or uuid4().hex
+        key = idempotency_key(request)[:LONGEST_KEY] or uuid4().hex
         event = WISHES[wish](id=f"{order}/{wish}/{key}", call=_known(call), by=asked.by, reason=asked.reason)
         if (answer := await elsewhere(request, order)) is not None:
             return answer

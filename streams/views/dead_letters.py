@@ -11,6 +11,7 @@ from streams.app import app, engine
 from streams.problems import Problem
 from streams.views.ask import ApiView, answered, decided, elsewhere_by_partition, respond, send
 from streams.views.listing import Listing
+from streams.views.numbers import whole_number
 from streams.workflow import REQUEST
 from topics.dead_letters import COMMAND, LETTER, Command
 from topics.families import DEAD_LETTERS
@@ -63,10 +64,10 @@ class LetterCommand(ApiView):
 
 
 def _place(partition: str, offset: str) -> tuple[int, int]:
-    known = partition.isdecimal() and int(partition) < engine.partitions
-    if not known or not offset.isdecimal() or len(offset) > LONGEST_OFFSET:
+    number, place = whole_number(partition), whole_number(offset)
+    if number is None or number >= engine.partitions or place is None or len(offset) > LONGEST_OFFSET:
         raise Problem(404, "unknown", f"{partition}/{offset} cannot be a dead letter: that is partition/offset")
-    return int(partition), int(offset)
+    return number, place
 
 
 def _summary(key: str, letter: Letter) -> dict[str, Any]:

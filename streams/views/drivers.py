@@ -13,7 +13,7 @@ from processors.driver import Driver, Stage
 from streams import tables
 from streams.app import app, engine
 from streams.problems import SOON, Problem
-from streams.views.ask import ApiView, answered, decide, elsewhere, named, produce, read_body, respond
+from streams.views.ask import ApiView, answered, decide, elsewhere, idempotency_key, named, produce, read_body, respond
 from streams.views.listing import Listing
 from topics.drivers import Delivered, DriverRecord, PickedUp, SetAvailable, SetUnavailable
 from topics.families import DRIVERS, LOCATIONS
@@ -201,7 +201,7 @@ def _status(request: web.Request) -> str | None:
 
 def _request_id(request: web.Request, driver: str, what: str) -> str:
     """A request that is sent again with its `Idempotency-Key` is the same event; without one each is its own."""
-    key = request.headers.get("Idempotency-Key", "").strip('"') or uuid4().hex
+    key = idempotency_key(request) or uuid4().hex
     return f"{driver}/{what}/{key if len(key) <= LONGEST_KEY else sha256(key.encode()).hexdigest()}"
 
 

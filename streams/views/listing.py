@@ -7,7 +7,8 @@ begins after it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from http import HTTPStatus
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -15,11 +16,12 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from aiohttp import web
 
+from streams import tables
 from streams.app import engine
 from streams.engine import NotHere
 from streams.problems import SOON, Problem
-from streams.tables import PAGE
 from streams.views.ask import SENT_ON, other_workers, respond, send_on
+from streams.views.numbers import whole_number
 
 LIMIT = 100
 LONGEST = 1000
@@ -78,38 +80,39 @@ class Listing(Generic[T]):
             raise Problem(422, "invalid", "cursor: it must be `next` of the page before") from None
 
     async def _share(self, after: bytes, count: int, fits: Callable[[T], bool]) -> Share:
-        found: list[tuple[bytes, int, T]] = []
+        found: list[tuple[bytes, dict[str, Any]]] = []
         looked_into: list[int] = []
         for partition in engine.open_partitions():
+            last = found[-1][0] if len(found) == count else None
             try:
-                found += [(key, partition, row) async for key, row in self._first(partition, after, count, fits)]
+                more = await self._first(partition, after, last, count, fits)
             except NotHere:  # it has moved: its new owner answers for it, or nobody yet
                 continue
             looked_into.append(partition)
-        first = sorted(found, key=lambda each: each[0])[:count]
-        return Share(looked_into, [(self._cursor_of(key), self._show(partition, row)) for key, partition, row in first])
+            found = sorted(found + more, key=lambda each: each[0])[:count]
+        return Share(looked_into, [(self._cursor_of(key), shown) for key, shown in found])
 
     async def _first(
-        self, partition: int, after: bytes, count: int, fits: Callable[[T], bool]
-    ) -> AsyncIterator[tuple[bytes, T]]:
-        left = True
-        while left and count:
-            page = list(engine.scan(self._table, partition, after=after, limit=PAGE))
-            for _, key, value in page:
-                after, row = key, self._read(key, value)
-                if count and fits(row):
-                    yield key, row
-                    count -= 1
-            left = len(page) == PAGE
-            await asyncio.sleep(0)
+        self, partition: int, after: bytes, last: bytes | None, count: int, fits: Callable[[T], bool]
+    ) -> list[tuple[bytes, dict[str, Any]]]:
+        """The first rows that fit, none of them behind the key `last`. Shown at once: a whole one may be a megabyte."""
+        found: list[tuple[bytes, dict[str, Any]]] = []
+        async with aclosing(tables.paged(self._table, partition, after=after)) as rows:
+            async for key, value in rows:
+                if len(found) == count or (last is not None and key > last):
+                    break
+                if fits(row := self._read(key, value)):
+                    found.append((key, self._show(partition, row)))
+        return found
 
 
 def limit_of(request: web.Request, default: int = LIMIT, longest: int = LONGEST) -> int:
     """`?limit=`, or a problem that says what it may be."""
     text = request.query.get("limit", str(default))
-    if not text.isdecimal() or not 1 <= int(text) <= longest:
+    limit = whole_number(text)
+    if limit is None or not 1 <= limit <= longest:
         raise Problem(422, "invalid", f"limit={text}: it must be a whole number from 1 to {longest}")
-    return int(text)
+    return limit
 
 
 async def _ask_others(request: web.Request) -> Sequence[Share]:

@@ -1,8 +1,8 @@
 """What operators look at: regions, timers, and the tasks of all workers."""
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -32,14 +32,14 @@ class Region(ApiView):
         limit = limit_of(request)
         if (answer := await elsewhere(request, region)) is not None:
             return answer
-        drivers = [row async for _, row in tables.dispatch.pages(region, f"{region}/driver/")]
-        deliveries = [row async for _, row in tables.dispatch.pages(region, f"{region}/pending/")]
+        drivers_waiting, drivers = await _counted(region, "driver", _waiting, limit)
+        deliveries_pending, deliveries = await _counted(region, "pending", _pending, limit)
         found = {
             "region": region,
-            "drivers_waiting": len(drivers),
-            "deliveries_pending": len(deliveries),
-            "drivers": [_waiting(row) for row in islice(drivers, limit)],
-            "deliveries": [_pending(row) for row in islice(deliveries, limit)],
+            "drivers_waiting": drivers_waiting,
+            "deliveries_pending": deliveries_pending,
+            "drivers": drivers,
+            "deliveries": deliveries,
         }
         return respond(200, found)
 
@@ -114,6 +114,19 @@ async def _ask(request: web.Request, worker: str) -> dict[str, list[dict[str, An
     except Problem:
         return None
     return msgspec.json.decode(answer.text or "") if answer.status == HTTPStatus.OK else None
+
+
+async def _counted(
+    region: str, what: str, show: Callable[[object], dict[str, object]], limit: int
+) -> tuple[int, list[dict[str, object]]]:
+    """How many rows of that sort there are in a region, and the first ones, shown: there may be very many."""
+    count = 0
+    first: list[dict[str, object]] = []
+    async for _, row in tables.dispatch.pages(region, f"{region}/{what}/"):
+        count += 1
+        if count <= limit:
+            first.append(show(row))
+    return count, first
 
 
 def _waiting(row: object) -> dict[str, object]:

@@ -16,7 +16,17 @@ from processors.workflow import JournalLine, Workflow
 from streams import history, tables
 from streams.app import app
 from streams.problems import SOON, FieldError, Problem
-from streams.views.ask import ApiView, answered, decide, elsewhere, named, read_body, refusal, respond
+from streams.views.ask import (
+    ApiView,
+    answered,
+    decide,
+    elsewhere,
+    idempotency_key,
+    named,
+    read_body,
+    refusal,
+    respond,
+)
 from streams.views.calls import ASKED
 from streams.views.listing import Listing
 from topics.families import ORDERS
@@ -34,7 +44,7 @@ class Orders(ApiView):
 
     async def post(self, request: web.Request) -> web.Response:
         """201 for a new order, 200 with the same body for the same one again."""
-        placed = _identified(await read_body(request, PLACED), request.headers.get("Idempotency-Key"))
+        placed = _identified(await read_body(request, PLACED), idempotency_key(request))
         placed = msgspec.structs.replace(placed, at=instant(_now_ms()))
         if (answer := await elsewhere(request, placed.key)) is not None:
             return answer
@@ -106,18 +116,17 @@ class OrderSettled(ApiView):
         """200 when it is decided; 409 where the order's attention is over by itself."""
         named(order, OrderId, "an order")
         asked = await read_body(request, ASKED)
-        key = request.headers.get("Idempotency-Key", "").strip('"')[:LONGEST_KEY] or uuid4().hex
+        key = idempotency_key(request)[:LONGEST_KEY] or uuid4().hex
         if (answer := await elsewhere(request, order)) is not None:
             return answer
         event = AttentionSettled(id=f"{order}/settled/{key}", order=order, by=asked.by, reason=asked.reason)
         return answered(await decide(ORDERS, event), f"order {order}", f"/v1/orders/{order}", {"order": order})
 
 
-def _identified(placed: Placed, idempotency_key: str | None) -> Placed:
+def _identified(placed: Placed, key: str) -> Placed:
     """An order without an external id is called after its `Idempotency-Key`."""
     if placed.external_id is not None:
         return placed
-    key = (idempotency_key or "").strip('"')
     if not key or len(key) > LONGEST_KEY:
         advice = "give the order an external_id, or the request an Idempotency-Key of up to 255 characters"
         raise Problem(422, "invalid", advice, [FieldError("/external_id", advice)])

@@ -1,9 +1,8 @@
 """The tables, decoded, as the workers have them committed: JSON, or a page for a browser."""
 
-import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from html import escape
-from itertools import chain
 from typing import Any
 
 import msgspec
@@ -11,14 +10,22 @@ from aiohttp import web
 
 from streams import tables
 from streams.app import app, catalogue, engine
+from streams.engine import NotHere
 from streams.problems import Problem
 from streams.views.ask import ApiView, elsewhere_by_partition, everywhere, respond
+from streams.views.listing import limit_of
+from streams.views.numbers import whole_number
 from topics.identity import owner_of
+from topics.restaurants import Restaurant
 
 TIMERS = "timers"
 POSITIONS = "positions"
-LIMIT = 100
 LONGEST = 10_000
+LARGEST = 32 << 20
+"""Bytes of rows in one answer of one worker."""
+
+Found = tuple[int, bytes, bytes]
+"""Partition, key and value of a row."""
 
 
 @app.page("/table/")
@@ -41,11 +48,11 @@ class TableRows(ApiView):
     """The rows of a table, of every worker."""
 
     async def get(self, request: web.Request, name: str) -> web.Response:
-        """At most `?limit=` of each worker."""
+        """At most `?limit=` of each worker, and about 32 MB."""
         limit = _checked(request, name)
         if name == catalogue.name:
-            return _answer(request, name, _restaurants()[:limit])
-        rows = await everywhere(request, _rows(name, limit), "rows")
+            return _answer(request, name, _restaurants(catalogue.all()[:limit]))
+        rows = await everywhere(request, await _first(name, _all_here(name), limit), "rows")
         return _answer(request, name, rows)
 
 
@@ -57,65 +64,81 @@ class OwnersRows(ApiView):
         """Every row whose key is it or begins with it and a slash."""
         limit = _checked(request, name)
         if name == catalogue.name:
-            return _answer(request, name, [row for row in _restaurants() if row["key"] == key])
+            return _answer(request, name, _restaurants([catalogue.get(key)]))
         if name == POSITIONS:  # in each partition there is one of every topic
-            rows = await everywhere(request, _rows(name, limit), "rows")
+            rows = await everywhere(request, await _first(name, _all_here(name), limit), "rows")
             return _answer(request, name, [row for row in rows if row["key"] == key])
         if (answer := await elsewhere_by_partition(request, _partition_of(name, key))) is not None:
             return answer
-        rows = await _timers(key, limit) if name == TIMERS else _rows(name, limit, key)
-        return _answer(request, name, rows)
+        found = _timers(key) if name == TIMERS else _of_owner(name, key)
+        return _answer(request, name, await _first(name, found, limit))
 
 
-async def _timers(key: str, limit: int) -> list[dict[str, Any]]:
-    """They are kept in the order they are due, so all are gone through: a page at a time, the tasks go on meanwhile."""
-    partition, after, found = engine.partition_of(owner_of(key).encode()), b"", []
-    while page := list(engine.scan(TIMERS, partition, after=after, limit=tables.PAGE)):
-        rows = _shown(TIMERS, page)
-        found += [row for row in rows if row["key"] == key or row["key"].startswith(f"{key}/")]
-        after = page[-1][1]
-        if len(found) >= limit:
-            break
-        await asyncio.sleep(0)
-    return found[:limit]
+async def _timers(key: str) -> AsyncGenerator[Found, None]:
+    """They are kept in the order they are due, so all are gone through."""
+    partition = engine.partition_of(owner_of(key).encode())
+    async with aclosing(tables.paged(TIMERS, partition)) as rows:
+        async for row in rows:
+            timer, _ = tables.shown(TIMERS, *row)
+            if timer == key or timer.startswith(f"{key}/"):
+                yield partition, *row
 
 
-def _rows(name: str, limit: int, key: str | None = None) -> list[dict[str, Any]]:
-    if key is None:
-        return _shown(name, engine.scan(name, limit=limit))
+async def _of_owner(name: str, key: str) -> AsyncGenerator[Found, None]:
     partition = _partition_of(name, key)
     own = engine.read(name, partition, key.encode())
-    its_own = [] if own is None else [(partition, key.encode(), own)]
-    return _shown(name, chain(its_own, engine.scan(name, partition, prefix=f"{key}/".encode(), limit=limit)))[:limit]
+    if own is not None:
+        yield partition, key.encode(), own
+    async with aclosing(tables.paged(name, partition, prefix=f"{key}/".encode())) as rows:
+        async for row in rows:
+            yield partition, *row
 
 
-def _restaurants() -> list[dict[str, Any]]:
+async def _all_here(name: str) -> AsyncGenerator[Found, None]:
+    for partition in engine.open_partitions():
+        try:
+            async with aclosing(tables.paged(name, partition)) as rows:
+                async for row in rows:
+                    yield partition, *row
+        except NotHere:  # it moves just now
+            continue
+
+
+async def _first(name: str, rows: AsyncGenerator[Found, None], limit: int) -> list[dict[str, Any]]:
+    """The first rows, shown: at most so many, and not much more than `LARGEST` bytes."""
+    found: list[dict[str, Any]] = []
+    left = LARGEST
+    async with aclosing(rows):
+        async for partition, key, value in rows:
+            shown_key, row = tables.shown(name, key, value)
+            found.append({"partition": partition, "key": shown_key, "row": row})
+            left -= len(key) + len(value)
+            if len(found) == limit or left <= 0:
+                break
+    return found
+
+
+def _restaurants(rows: Iterable[Restaurant | None]) -> list[dict[str, Any]]:
     """Every worker has all of them."""
     return [
         {"partition": engine.partition_of(row.key.encode()), "key": row.key, "row": msgspec.to_builtins(row)}
-        for row in catalogue.all()
+        for row in rows
+        if row is not None
     ]
 
 
 def _partition_of(name: str, key: str) -> int:
     owner = owner_of(key)
-    if name == tables.dead_letters.name and owner.isdecimal() and int(owner) < engine.partitions:
-        return int(owner)
+    partition = whole_number(owner) if name == tables.dead_letters.name else None
+    if partition is not None and partition < engine.partitions:
+        return partition
     return engine.partition_of(owner.encode())
-
-
-def _shown(name: str, rows: Iterable[tuple[int, bytes, bytes]]) -> list[dict[str, Any]]:
-    found = ((partition, *tables.shown(name, key, value)) for partition, key, value in rows)
-    return [{"partition": partition, "key": key, "row": row} for partition, key, row in found]
 
 
 def _checked(request: web.Request, name: str) -> int:
     if name not in app.tables:
         raise Problem(404, "unknown", f"there is no table {name}; there are: {', '.join(sorted(app.tables))}")
-    text = request.query.get("limit", str(LIMIT))
-    if not text.isdigit() or not 1 <= int(text) <= LONGEST:
-        raise Problem(422, "invalid", f"limit={text}: it must be a whole number from 1 to {LONGEST}")
-    return int(text)
+    return limit_of(request, longest=LONGEST)
 
 
 def _answer(request: web.Request, name: str, rows: list[dict[str, Any]]) -> web.Response:

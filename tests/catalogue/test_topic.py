@@ -1,6 +1,8 @@
 """The topic of restaurants as every worker reads it, on a real Kafka."""
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from streams.catalogue import Catalogue, Reading, RestaurantTopic, publish, read
 from streams.engine.engine import java_partition
 from streams.engine.provision import TopicSpec, create_topics
+from tests.poison import poison
 from tests.processors.cases import RESTAURANT
 from topics.families import RESTAURANTS
 from topics.records import write
@@ -136,3 +139,23 @@ async def records(client: dict[str, Any], topic: RestaurantTopic) -> int:
     async with AIOKafkaConsumer(**client) as consumer:
         ends = await consumer.end_offsets([TopicPartition(topic.name, number) for number in range(PARTITIONS)])
     return sum(ends.values())
+
+
+async def test_a_record_that_nobody_can_decode_takes_the_catalogue_from_nobody(
+    client: dict[str, Any], topic: RestaurantTopic, unique: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, names = partition_of(b"poison"), [f"kitchen-{number}" for number in range(12)]
+    await publish(client, topic, map(kitchen, names[:6]))
+    await poison(client, topic.name, bad, b"poison", b"{}")
+    await publish(client, topic, map(kitchen, names[6:]))
+    catalogue = Catalogue(faust.App(unique, store="memory://here").Table("restaurants"), topic, None)
+    await asyncio.wait_for(catalogue.start(client), 20)
+    assert {row.key for row in catalogue.all()} == set(names)
+    await poison(client, topic.name, bad, b"poison", b"{}")
+    await publish(client, topic, [kitchen(name) for name in ("later-1", "later-2", "later-3", "later-4")])
+    deadline = time.monotonic() + 20
+    while len(catalogue.all()) < 16:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    await catalogue.stop()
+    assert caplog.text.count("cannot be read at offset") == 2

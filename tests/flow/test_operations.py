@@ -119,6 +119,18 @@ async def test_what_no_list_can_do_is_told(clients: tuple[Client, Client]) -> No
         assert "must be" in answer.json()["detail"]
 
 
+async def test_a_request_is_sent_on_to_the_other_worker_whatever_its_headers_are(
+    clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
+) -> None:
+    headers = {b"Idempotency-Key": f"schl\u00fcssel-{unique}".encode(), b"Accept": b"\xff"}
+    body = {name: value for name, value in an_order(kitchens[0], unique).items() if name != "external_id"}
+    answers = [await client.http.post("/v1/orders", json=body, headers=headers) for client in clients]
+    assert [answer.status_code for answer in answers] == [201, 200]
+    assert answers[0].content == answers[1].content
+    for client in clients:
+        assert (await client.http.get("/v1/orders", headers=headers)).status_code == 200
+
+
 async def test_a_region_shows_who_waits(
     clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
 ) -> None:

@@ -114,6 +114,35 @@ async def test_what_is_not_there_and_what_is_not_done_are_problems_too(client: C
     problem(await client.http.get("/table/nothing/"), 404)
 
 
+async def test_what_only_looks_like_a_number_is_a_problem(client: Client) -> None:
+    for number in ("\u00b2", "\u0663", "9" * 5000, "9" * 20, "-1", "1e3", " 1"):
+        for path in ("/v1/orders", "/v1/regions/fort", "/table/orders/", "/table/restaurants/lakshmi"):
+            detail = problem(await client.http.get(path, params={"limit": number}), 422)["detail"]
+            assert "a whole number from 1 to" in detail
+        for letter in (f"{number}/0", f"0/{number}"):
+            problem(await client.http.get(f"/v1/dead-letters/{letter}"), 404)
+    for key in ("\u00b2%2F1", "9" * 5000):
+        assert (await client.get(f"/table/dead_letters/{key}"))["rows"] == []
+
+
+async def test_a_header_that_is_not_text_is_a_problem(client: Client, tiffin: Restaurant, unique: str) -> None:
+    not_text, order = {b"Idempotency-Key": b"key-\xff"}, f"shop:{unique}"
+    body = {name: value for name, value in an_order(tiffin, unique).items() if name != "external_id"}
+    wanted = {"region": tiffin.region, "position": {"lat": 1.0, "lon": 1.0}}
+    for path, asked in (
+        ("/v1/orders", body),
+        (f"/v1/calls/{order}/charge/retry", {}),
+        (f"/v1/drivers/{unique}/available", wanted),
+        (f"/v1/drivers/{unique}/unavailable", {}),
+    ):
+        detail = problem(await client.http.post(path, json=asked, headers=not_text), 422)["detail"]
+        assert "Idempotency-Key" in detail
+    text = {b"Idempotency-Key": f"schl\u00fcssel-{unique}".encode()}
+    assert (await client.http.post("/v1/orders", json=body, headers=text)).status_code == 201
+    events = await client.http.get("/v1/events", headers={b"Last-Event-ID": b"\xff"})
+    assert "\\udcff" in problem(events, 422)["detail"]
+
+
 async def test_a_wrong_order_over_kafka_is_a_dead_letter_is_not_charged_and_stops_nobody(
     client: Client, tiffin: Restaurant, unique: str
 ) -> None:

@@ -83,7 +83,7 @@ def written(kafka: FakeKafka, partition: int, order: str = "") -> list[int]:
 
 
 def test_a_ring_holds_the_newest_updates_and_knows_from_where_on_it_has_all() -> None:
-    ring = Ring(5, 3)
+    ring = Ring(5, 3, 1000)
     assert (ring.first, ring.end, list(ring.since(5))) == (5, 5, [])
     told = [Update(0, offset, b"", an_update(f"a:{offset % 2}", offset)) for offset in (6, 8, 10, 12, 14)]
     for update in told[:3]:
@@ -97,6 +97,18 @@ def test_a_ring_holds_the_newest_updates_and_knows_from_where_on_it_has_all() ->
     assert list(ring.since(15)) == []
     assert ring.newest("a:0") == told[-1]
     assert ring.newest("a:1") is None
+
+
+def test_a_ring_holds_no_more_bytes_than_it_may_but_the_newest_update_always() -> None:
+    ring = Ring(0, 100, 1000)
+    for offset, size in enumerate([400, 400, 200, 100]):
+        ring.append(Update(0, offset, b"x" * size, an_update("a:x", offset)))
+    assert (ring.first, [update.offset for update in ring.since(0)]) == (1, [1, 2, 3])
+    ring.append(Update(0, 4, b"x" * 5000, an_update("a:x", 4)))
+    assert (ring.first, ring.end, [update.offset for update in ring.since(0)]) == (4, 5, [4])
+    ring.append(Update(0, 5, b"x" * 900, an_update("a:x", 5)))
+    ring.append(Update(0, 6, b"x" * 100, an_update("a:x", 6)))
+    assert (ring.first, [update.offset for update in ring.since(0)]) == (5, [5, 6])
 
 
 async def test_who_listens_from_now_on_is_told_its_place_and_then_what_comes(kafka: FakeKafka, feed: Feed) -> None:
