@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from tests.flow.hand_pos import HandPos
 from tests.flow.reading import Following, headers
 from tests.own_broker import own_broker
 from tests.stack import Stack, installed
-from topics.families import DEAD_LETTERS, ORDER_HISTORY, POS, topic_name
+from topics.deliveries import EtaChanged
+from topics.families import DEAD_LETTERS, DELIVERIES, ORDER_HISTORY, POS, topic_name
 from topics.order_history import READER, OrderRetired
+from topics.records import write
 from topics.restaurants import Restaurant
 
 pytestmark = pytest.mark.timeout(180)
@@ -133,21 +135,28 @@ async def test_a_late_record_that_nobody_waits_for_is_set_aside_with_the_reason(
     assert "PreparationFinished comes too late: the order ended" in headers(letters.records[0])["dead-letter.reason"]
 
 
-async def test_a_charge_that_is_answered_after_the_order_has_left_is_a_dead_letter(
+async def test_an_order_stays_while_its_charge_may_still_be_answered_and_what_was_charged_then_is_given_back(
     client: Client, tiffin: Restaurant, unique: str
 ) -> None:
+    """Declined by a callback, while nothing is heard of the call itself: that may have charged."""
     stack, order = client.stack, order_id(unique)
     stack.simulators["payment"].stop()
-    await client.place(an_order(tiffin, unique))
-    declined = {"type": "Declined", "order": order, "reason": "no funds"}
-    assert (await client.post("/v1/payments/payments/events", declined)).status_code == 200
-    await retired(client, order)
-    async with Following(stack.kafka, stack.name, [DEAD_LETTERS], from_now=True) as letters:
+    try:
+        await client.place(an_order(tiffin, unique))
+        declined = {"type": "Declined", "order": order, "reason": "no funds"}
+        assert (await client.post("/v1/payments/payments/events", declined)).status_code == 200
+
+        async def was_due() -> bool:
+            return any(line["event"] == "RetireDue" for line in await client.journal(order))
+
+        await client.until(was_due, "its retention is over")
+        assert (await client.order(order) or {})["status"] == "REJECTED"
+        assert await client.rows("history", order) == {}
+    finally:
         stack.start_payment(*INSTANT)
-        await letters.until(lambda: letters.records, "the answer to the charge is set aside")
-    (letter,) = letters.records
-    assert (letter.key.decode(), headers(letter)["origin.call"]) == (f"{order}/charge", f"{order}/charge")
-    assert "comes too late: the order ended" in headers(letter)["dead-letter.reason"]
+    await retired(client, order)
+    moved = [entry.outcome for entry in client.payments(order) if not entry.replay and entry.kind != "callback"]
+    assert moved == ["charged", "refunded"]
 
 
 async def test_an_order_that_a_person_should_look_at_stays(client: Client, tiffin: Restaurant, unique: str) -> None:
@@ -170,19 +179,18 @@ async def test_an_order_that_a_person_should_look_at_stays(client: Client, tiffi
 async def test_a_journal_larger_than_a_record_leaves_whole(
     client: Client, hand_pos: HandPos, kitchen: Restaurant, unique: str
 ) -> None:
-    order, lines = order_id(unique), 4000
+    order, driver, moves = order_id(unique), Driver(client, unique), 3000
     await client.place(an_order(kitchen, unique))
     await client.reaches(order, "IN_PREPARATION")
-    await contradicted(client.stack, order, lines)
-
-    async def noted() -> bool:
-        return int((await client.rows("orders", order))[order]["journal"]) > lines
-
-    await client.until(noted, f"{lines} refusals are in the journal")
     assert (await client.ticket(kitchen, order, "finished")).status_code == 200
-    driver = Driver(client, unique)
     await driver.available(kitchen.region, kitchen.position)
     await driver.has(order)
+    await eta_moved(client.stack, order, driver.name, moves)
+
+    async def noted() -> bool:
+        return int((await client.rows("orders", order))[order]["journal"]) > 2 * moves
+
+    await client.until(noted, f"{moves} new estimates are in the journal, twice each")
     for what in ("pickup", "delivered"):
         assert (await driver.tell(what, {"delivery": order})).status_code == 200
     await client.reaches(order, "DELIVERED")
@@ -196,16 +204,18 @@ async def test_a_journal_larger_than_a_record_leaves_whole(
     assert (await client.order(order) or {})["status"] == "DELIVERED"
 
 
-async def contradicted(stack: Stack, order: str, times: int) -> None:
-    """Another restaurant says so often that it cooks this order; each time is refused, and a line of the journal."""
-    says = {"type": "TicketAccepted", "order": order, "restaurant": "x" * 64}
+async def eta_moved(stack: Stack, order: str, driver: str, times: int) -> None:
+    """The driver's arrival is estimated anew so often, a second later each time."""
+    began = datetime.now(UTC)
+    moved = (
+        EtaChanged(order=order, driver=driver, attempt=1, eta_s=60 + n, at=began + timedelta(milliseconds=n))
+        for n in range(1, times + 1)
+    )
     producer = AIOKafkaProducer(bootstrap_servers=stack.kafka, acks="all", enable_idempotence=True)
     await producer.start()
     try:
-        sent = [
-            await producer.send(topic_name(POS.name, stack.name), msgspec.json.encode(says), key=order.encode())
-            for _ in range(times)
-        ]
+        topic = topic_name(DELIVERIES.name, stack.name)
+        sent = [await producer.send(topic, write(record), key=order.encode()) for record in moved]
         await asyncio.gather(*sent)
     finally:
         await producer.stop()
