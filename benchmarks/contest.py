@@ -80,6 +80,7 @@ def compete(kafka: str, contestant: Contestant) -> Took:
             "BENCH_RUN": name,
             "BENCH_RECORDS": str(contestant.records),
             "BENCH_RESULT": str(result),
+            "BENCH_DATA": directory,
             "PYTHONPATH": str(ROOT),
         }
         _run(contestant, directory, environment)

@@ -40,7 +40,7 @@ async def _measure(lab: Lab) -> list[float]:
         "BENCH_RUN": name,
         "BENCH_RECORDS": str(10**9),
         "PYTHONPATH": str(ROOT),
-        "NODE_DATADIR": str(directory),
+        "BENCH_DATA": str(directory),
     }
     with Supervisor(directory / "logs") as supervisor:
         supervisor.start(

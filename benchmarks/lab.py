@@ -91,6 +91,10 @@ class Lab:
         """The median of a figure."""
         return statistics.median(self.values(bench, subject, of))
 
+    def overall(self, bench: str, of: str) -> float:
+        """The mean of a figure over all subjects and rounds."""
+        return statistics.mean(s.value for s in self.samples if (s.bench, s.of) == (bench, of))
+
     def subdirectory(self, name: str) -> Path:
         """A fresh one."""
         made = self.directory / f"{name}-{len(list(self.directory.iterdir()))}"

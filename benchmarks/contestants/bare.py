@@ -6,12 +6,11 @@ and is opened again. It is what the engine's comfort is measured against.
 
 import asyncio
 from collections import defaultdict
-from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 
-from benchmarks.contestants.work import IN, KAFKA, OUT, PARTITIONS, RECORDS, RUN, Watch, decode, forwarded_key
+from benchmarks.contestants.work import DATA, IN, KAFKA, OUT, PARTITIONS, RECORDS, RUN, Watch, decode, forwarded_key
 from streams.engine.changes import Outgoing
 from streams.engine.engine import java_partition
 from streams.engine.provision import CHANGELOG_CONFIG, TopicSpec, create_topics
@@ -37,7 +36,7 @@ async def main() -> None:
     await consumer.start()
     await client.start([OUT, CHANGELOG])
     consumer.assign([TopicPartition(IN, partition) for partition in range(PARTITIONS)])
-    stores = [PartitionStore(Path(f"bare-{partition}"), ["counts"], {"counts": ""}) for partition in range(PARTITIONS)]
+    stores = [PartitionStore(DATA / f"bare-{partition}", ["counts"], {"counts": ""}) for partition in range(PARTITIONS)]
     watch, done, partitions = Watch(), 0, dict[bytes, int]()
     while done < RECORDS:
         fetched = await consumer.getmany(timeout_ms=100, max_records=POLL)

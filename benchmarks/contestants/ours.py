@@ -4,12 +4,13 @@ from functools import partial
 
 import faust
 
-from benchmarks.contestants.work import IN, KAFKA, OUT, PARTITIONS, RECORDS, RUN, Watch, decode, forwarded_key
+from benchmarks.contestants.work import DATA, IN, KAFKA, OUT, PARTITIONS, RECORDS, RUN, Watch, decode, forwarded_key
 from streams.engine import Engine, EngineSettings, Record, Task, exactly_once
 
 app = faust.App(
     RUN,
     broker=f"kafka://{KAFKA}",
+    datadir=DATA / "engine",
     web_enabled=False,
     **exactly_once(partitions=PARTITIONS, instance_id="worker-1"),
 )

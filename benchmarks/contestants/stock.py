@@ -4,11 +4,12 @@ from typing import Any
 
 import faust
 
-from benchmarks.contestants.work import IN, KAFKA, OUT, PARTITIONS, RECORDS, RUN, Watch, decode, forwarded_key
+from benchmarks.contestants.work import DATA, IN, KAFKA, OUT, PARTITIONS, RECORDS, RUN, Watch, decode, forwarded_key
 
 app = faust.App(
     RUN,
     broker=f"kafka://{KAFKA}",
+    datadir=DATA / "stock",
     store="rocksdb://?driver=rocksdict",
     processing_guarantee="exactly_once",
     topic_partitions=PARTITIONS,

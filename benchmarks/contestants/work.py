@@ -11,6 +11,8 @@ import msgspec
 RUN = os.environ.get("BENCH_RUN", "bench")
 KAFKA = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
 RECORDS = int(os.environ.get("BENCH_RECORDS", "0"))
+DATA = Path(os.environ.get("BENCH_DATA", "."))
+"""Where tables are kept."""
 PARTITIONS = 4
 IN, OUT = f"{RUN}-in", f"{RUN}-out"
 FORWARDED = 997
