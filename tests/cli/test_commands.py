@@ -340,7 +340,7 @@ def test_a_wish_that_is_refused_says_why(worker: FakeWorker, run: Run) -> None:
     assert run("calls", "retry", "my-shop:1/charge") == (2, "", "The payment is CHARGED.\n")
 
 
-@pytest.mark.parametrize(("command", "done"), [("replay", "is back on the topic"), ("discard", "is discarded")])
+@pytest.mark.parametrize(("command", "done"), [("replay", "is put back"), ("discard", "is discarded")])
 def test_a_dead_letter_is_seen_to_once(worker: FakeWorker, run: Run, command: str, done: str) -> None:
     path = f"/v1/dead-letters/3/17/{command}"
     worker.says(path, {"letter": "3/17", "outcome": "APPLIED"}, {"letter": "3/17", "outcome": "ABSORBED"})
