@@ -102,7 +102,7 @@ class Reading:
             ends = await self._log.offsets(partitions, LATEST)
             self._cut = {tp.partition for tp in partitions if 0 < starts[tp] == earliest[tp] < ends[tp]}
             if any(0 < earliest[tp] == ends[tp] for tp in partitions):  # nothing tells when its last order was
-                self._judge_from(self.facts.period.now_ms)
+                self._judge_from(_now_ms())
             if self._since is not None:
                 self._judge_from(epoch_ms(self._since))
 
