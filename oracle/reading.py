@@ -59,6 +59,8 @@ class Reading:
         self._compacted = self._changelog("timers"), self._changelog("positions")
         """Whose rows count, however old."""
         self._updates = self._topic(families.ORDER_UPDATES)
+        self._of_orders = self._updates, self._topic(families.ORDER_HISTORY)
+        """What only the orders' own task writes to."""
 
     async def open(self) -> None:
         """Find the topics, and where to begin in them. `CannotRead` where there are none of this installation."""
@@ -141,7 +143,7 @@ class Reading:
 
     def _note_writer(self, batch: Batch) -> None:
         self.facts.written += 1
-        alone = self._is_changelog(batch.topic) or batch.topic == self._updates
+        alone = self._is_changelog(batch.topic) or batch.topic in self._of_orders
         if overtaken := self._writers.note(batch, alone=alone):
             self.facts.overtaken.append(overtaken)
 
