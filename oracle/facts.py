@@ -142,6 +142,7 @@ class Letter(NamedTuple):
 
     where: Where
     origin: Where | None
+    """None: it was none, but a timer or the answer to a call."""
     key: bytes
     value: bytes
 

@@ -60,8 +60,10 @@ def what_is_none_is_set_aside(facts: Facts) -> Finding:
 
 def _was_forwarded(line: PoisonLine, letter: Letter) -> bool:
     """Whether a letter is that record, which had been sent on to the partition of its key before it was set aside."""
-    elsewhere = letter.origin.topic == line.topic and letter.origin.partition != line.partition
-    return elsewhere and bool(line.id) and (line.id.encode() in letter.key or line.id.encode() in letter.value)
+    origin = letter.origin
+    if origin is None or origin.topic != line.topic or origin.partition == line.partition:
+        return False
+    return bool(line.id) and (line.id.encode() in letter.key or line.id.encode() in letter.value)
 
 
 def _is_passed(where: Where, facts: Facts) -> bool:
