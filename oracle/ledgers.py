@@ -33,8 +33,8 @@ class Line(msgspec.Struct, kw_only=True):
     """A line of a ledger, and where it is."""
 
     at: Instant
-    file: str = ""
-    number: int = 0
+    file: str = msgspec.field(default="", name="(file)")  # a line may have a field of any name
+    number: int = msgspec.field(default=0, name="(number)")
 
     @property
     def at_ms(self) -> int:
