@@ -17,6 +17,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from processors.decision import Call, CallKind
 from processors.requests import ChargeRequest, PrepareRequest, RefundRequest
+from streams.calls.names import Names
 from streams.engine import Again, Answered, Whom
 from streams.tracing import traceparent
 from topics.identity import owner_of
@@ -28,6 +29,8 @@ CONNECT_S = 3.0
 """Of that, until somebody takes the connection."""
 NOT_ANSWERED = {408, 425, 429}
 """Client errors that ask for the same request again later (RFC 9110 section 15.5.9, RFC 8470, RFC 6585)."""
+KEPT_S = 5.0
+"""How long an idle connection is kept: many servers close theirs not much later."""
 LONGEST_BODY = 65_536
 """Bytes of an answer that are read; of what goes on behind them nothing is wanted."""
 LONGEST_WISH_S = 600.0
@@ -123,10 +126,10 @@ class HttpPerformer:
 
     def _open_client(self) -> httpx.AsyncClient:
         if self._client is None:
-            # httpx's own transport takes 3 ms of CPU a request with a hundred in flight, aiohttp's 0.6, whose word for
-            # any number is 0: who waited for a connection would wait for those that hang
-            transport = AiohttpTransport(limits=httpx.Limits(max_connections=0))
-            self._client = httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_S))
+            # httpx's own transport takes 3 ms of CPU a request with a hundred in flight, aiohttp's 0.6
+            self._client = httpx.AsyncClient(
+                transport=AiohttpTransport(client=_session), timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
+            )
         return self._client
 
 
@@ -144,6 +147,15 @@ async def _text(response: httpx.Response) -> str:
         if len(body) > LONGEST_BODY:
             break
     return bytes(body[:LONGEST_BODY]).decode(errors="replace")
+
+
+def _session() -> aiohttp.ClientSession:
+    """No limit of connections: who waited for one would wait for those that hang. The engine has limits. No cookies:
+    what one party sets is not for others at its host."""
+    connector = aiohttp.TCPConnector(
+        limit=0, resolver=Names(), ssl=httpx.create_ssl_context(), keepalive_timeout=KEPT_S
+    )
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 def _wished_s(response: httpx.Response) -> float | None:

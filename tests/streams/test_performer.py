@@ -1,8 +1,11 @@
 """Whatever a party does with a connection, a call ends in time, with an answer of a size or with what went wrong."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -155,6 +158,33 @@ async def test_connections_that_hang_keep_nobody_from_a_new_one() -> None:
         for each in hung:
             each.cancel()
         await asyncio.gather(*hung, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_names_that_nobody_answers_for_keep_nobody_from_being_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, looked_up = threading.Event(), []
+    getaddrinfo = socket.getaddrinfo
+
+    def look_up(host: str, *rest: Any, **more: Any) -> Any:
+        looked_up.append(host)
+        if host.startswith("silent"):
+            answered.wait()
+            raise socket.gaierror("no such name")
+        return getaddrinfo("127.0.0.1" if host == "well.test" else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    async with calling(answers) as performer, asyncio.timeout(60):
+        silent_ones = [prepare("x", f"http://silent-{number}.test") for number in range(50)]
+        hung = [asyncio.create_task(performer.perform(b"shop:1/prepare", request, 1)) for request in silent_ones]
+        try:
+            while len(looked_up) < len(hung):  # noqa: ASYNC110 - a thread does it
+                await asyncio.sleep(0.01)
+            request = prepare("x", performer.url(CHARGE).replace("127.0.0.1", "well.test").removesuffix("/v1/charges"))
+            assert isinstance(await performer.perform(b"shop:1/prepare", request, 1), Answered)
+        finally:
+            answered.set()
+        for each in hung:
+            assert isinstance(await each, Again)
 
 
 def test_restaurants_of_one_host_are_different_parties_and_so_are_charges_and_refunds() -> None:
