@@ -3,6 +3,7 @@
 from streams.engine.calls import Again, Answered, Call, Performer, decode_call
 from streams.engine.engine import Engine, NotHere, Reached, exactly_once
 from streams.engine.indexes import Index
+from streams.engine.parties import PartyState, Whom
 from streams.engine.provision import Difference, NoBroker, TopicsDiffer, TopicSpec
 from streams.engine.settings import EngineSettings
 from streams.engine.task import Record, Refuse, Task
@@ -19,6 +20,7 @@ __all__ = [
     "NoBroker",
     "NotHere",
     "OldBroker",
+    "PartyState",
     "Performer",
     "Reached",
     "Record",
@@ -26,6 +28,7 @@ __all__ = [
     "Task",
     "TopicSpec",
     "TopicsDiffer",
+    "Whom",
     "decode_call",
     "exactly_once",
 ]

@@ -451,7 +451,7 @@ class Task:
 
     def touch(self) -> None:
         """Something has been applied: have it committed."""
-        if self.pending:
+        if self.pending and self.alive:
             self._changed.set()
 
     async def committed(self) -> None:
