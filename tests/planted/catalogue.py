@@ -144,8 +144,7 @@ class _DiskFirst(_Wrong):
         appended = await self._inner.produce(outputs)
         committing = self._task.committing
         assert committing is not None
-        ends = {self._changelogs[topic]: end for (topic, _), end in appended.items() if topic in self._changelogs}
-        self._task._store.write(committing.rows, ends)
+        self._task._store.write(committing.rows, {})
         return appended
 
 
