@@ -45,8 +45,8 @@ def what_was_said_counts(facts: Facts) -> Finding:
         (
             Violation(
                 order.name,
-                f"the restaurant said of {order.name} that it is {line.told}, answered {line.status} ({line.where}), and "
-                f"it has never been {GOES_ON_TO[line.told].value}; it is {order.newest.status.value} "
+                f"the restaurant said of {order.name} that it is {line.told}, answered {line.status} ({line.where}), "
+                f"and it has never been {GOES_ON_TO[line.told].value}; it is {order.newest.status.value} "
                 f"({order.newest.where})",
             )
             for line, order in said
