@@ -56,11 +56,16 @@ class UnknownBug(LookupError):
     """There is none of this name; the message says which there are."""
 
 
-def plant(name: str) -> AbstractContextManager[None]:
-    """Have the bug of this name within the block."""
+def known(name: str) -> Bug:
+    """The bug of this name, or `UnknownBug`."""
     if name not in BUGS:
         raise UnknownBug(f"there is no bug {name!r}; there are {', '.join(BUGS)}")
-    return BUGS[name].planted()
+    return BUGS[name]
+
+
+def plant(name: str) -> AbstractContextManager[None]:
+    """Have the bug of this name within the block."""
+    return known(name).planted()
 
 
 def _bug(*, breaks: int) -> Callable[[Callable[[], Iterator[None]]], Callable[[], AbstractContextManager[None]]]:
