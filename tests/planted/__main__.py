@@ -82,7 +82,7 @@ def _play(kafka: str, directory: Path, scenario: Scenario, bug: str | None) -> P
         return Played(scenario.__name__, "", found, not wrong, took_s)
     promise = BUGS[bug].breaks
     caught = [each.sentence for each in wrong if each.promise == promise]
-    missed = f"not caught by it; {len(wrong)} violations of other promises"
+    missed = "; ".join(["not caught by that", *(f"{each.promise}: {each.sentence}" for each in wrong)])
     return Played(bug, str(promise), caught[0] if caught else missed, bool(caught), took_s)
 
 

@@ -24,11 +24,10 @@ from processors.dispatch import DispatchDecision, Situation
 from processors.order import Stage as OrderStage
 from processors.restaurant import Stage as TicketStage
 from processors.restaurant import Ticket
-from streams.engine import task as tasks
 from streams.engine.calls import CALLS, Again, Answered, Call, CallRunner, Performer
 from streams.engine.changes import Changes, Outgoing
 from streams.engine.task import POSITIONS, Record, Task, Transactions
-from streams.engine.timers import TimerHead, due_of
+from streams.engine.timers import TimerHead
 from topics.dispatch import DriverAvailable
 from topics.pos import PreparationFinished, TicketAccepted
 
@@ -223,8 +222,14 @@ def zombie_commits() -> Iterator[None]:
 
 @_bug(breaks=5)
 def timer_fired_early() -> Iterator[None]:
-    """Timers are taken to be due five seconds before they are."""
-    with patch.object(tasks, "due_of", lambda key: due_of(key) - EARLY_MS):
+    """The timers of orders are set five seconds before they are due."""
+    right = order.Wait.timer
+
+    def early(wait: order.Wait, of: order.Order, moment: Moment) -> order.Timer:
+        timer = right(wait, of, moment)
+        return msgspec.structs.replace(timer, due_ms=timer.due_ms - EARLY_MS)
+
+    with patch.object(order.Wait, "timer", early):
         yield
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from processors import delivery, dispatch, order, payment, restaurant
 from processors.decision import Table
-from streams.engine import task
 from streams.engine.calls import CallRunner
 from streams.engine.changes import Changes
 from streams.engine.engine import Engine
@@ -15,7 +14,7 @@ from streams.engine.task import Task
 from streams.engine.timers import TimerHead
 from tests.planted.catalogue import BUGS, UnknownBug, plant
 
-PLACES: tuple[Any, ...] = (Task, Changes, TimerHead, CallRunner, Engine, task)
+PLACES: tuple[Any, ...] = (Task, Changes, TimerHead, CallRunner, Engine, order.Wait)
 PLACES += (order, payment, restaurant, delivery, dispatch)
 WANTED = {
     "offsets-before-outputs",
@@ -56,7 +55,7 @@ def test_a_bug_is_there_within_its_block_and_nowhere_else(name: str) -> None:
     ("name", "place", "target"),
     [
         ("output-dropped", Changes, "emit"),
-        ("timer-fired-early", task, "due_of"),
+        ("timer-fired-early", order.Wait, "timer"),
         ("timer-lost", TimerHead, "committed"),
         ("new-key-on-retry", CallRunner, "_attempt"),
         ("zombie-commits", Engine, "_transactional_client"),
