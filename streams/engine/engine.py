@@ -165,6 +165,8 @@ class Engine(Core):
         """Decorate the function that applies each record of a source; it becomes a Faust agent of its own name."""
 
         def decorate(handler: Handler) -> AgentT[Any]:
+            self.handlers.update(dict.fromkeys(source.topics, handler))
+
             async def consume(stream: StreamT[Any]) -> None:
                 async for event in stream.events():
                     batch = event.message.value

@@ -277,6 +277,10 @@ class Task:
         self.emit(record.topic, key, record.value, record.headers)
         self.pending.count("forwarded")
 
+    def waited_for(self, event_id: str) -> bool:
+        """Whether a view of this worker waits for this event's answer."""
+        return self._core.watch.waited_for(event_id)
+
     def count(self, name: str) -> None:
         """Count something in ``engine.counters``, if and when this commits."""
         self.pending.count(name)
