@@ -1,10 +1,11 @@
 """Whether a world was sound: by what the parties wrote down and the topics hold, and by what every worker must agree on."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from streams.app import engine, order_updates
 from tests import reconcile
-from topics.order_updates import READER, OrderUpdated
+from topics.order_updates import READER, OrderStatus, OrderUpdated
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -80,6 +81,7 @@ def judge(world: "World") -> list[str]:
         *reconcile.updates(updates(world)),
         *reconcile.answers(outside.answers, told),
         *_letters(world),
+        *_waits(world),
         *_positions(world),
         *_stores(world),
         *_zombies(world),
@@ -88,14 +90,48 @@ def judge(world: "World") -> list[str]:
 
 
 def _letters(world: "World") -> list[str]:
-    """Nothing that is said in a world is unusable, so nothing may break down in applying it."""
-    letters = world.broker.committed(engine.dead_letters)
-    found = [dict(letter.headers) for letter in letters]
-    return [
-        f"dead letter: {headers.get('dead-letter.reason', b'').decode()}"
-        for headers in found
-        if "exception.class" in headers
-    ]
+    """What nobody can read is a dead letter, once; nothing else is, and nothing breaks down."""
+    wrong: list[str] = []
+    found: Counter[tuple[str, int, int]] = Counter()
+    for letter in world.broker.committed(engine.dead_letters):
+        headers = {name: value.decode() for name, value in letter.headers}
+        reason = headers.get("dead-letter.reason", "")
+        if "exception.class" in headers:
+            wrong.append(f"applying broke down: {reason}")
+        elif "origin.offset" in headers:
+            found[headers["origin.topic"], int(headers["origin.partition"]), int(headers["origin.offset"])] += 1
+    for place in world.outside.nonsense:
+        if found[place] != 1:
+            wrong.append(f"what nobody can read at {place} is {found[place]} dead letters")
+    return wrong
+
+
+WAITS_S = {
+    OrderStatus.CREATED: 30.0,
+    OrderStatus.IN_PREPARATION: 660.0,
+    OrderStatus.SCHEDULING_DELIVERY: 300.0,
+    OrderStatus.WAITING_FOR_DRIVER: 900.0,
+    OrderStatus.IN_DELIVERY: 3600.0,
+}
+"""After which a person is to look."""
+DOWN_S = 120.0
+"""What workers may be down, and what it takes until their tasks are elsewhere."""
+
+
+def _waits(world: "World") -> list[str]:
+    """An order that has waited too long says so."""
+    wrong: list[str] = []
+    newest: dict[str, tuple[float, OrderUpdated]] = {}
+    for update in updates(world):
+        assert update.at is not None
+        at_s = update.at.timestamp()
+        if update.order in newest:
+            since_s, before = newest[update.order]
+            allowed_s = WAITS_S.get(before.status, float("inf")) + DOWN_S
+            if before.attention is None and at_s - since_s > allowed_s:
+                wrong.append(f"{update.order} was {before.status.value} for {at_s - since_s:.0f} s, and nobody was told")
+        newest[update.order] = (at_s, update)
+    return wrong
 
 
 def _positions(world: "World") -> list[str]:

@@ -69,6 +69,8 @@ class Outside:
     tickets: list[TicketEntry] = field(default_factory=list)
     trips: list[TripEntry] = field(default_factory=list)
     answers: list[AnswerEntry] = field(default_factory=list)
+    nonsense: list[tuple[str, int, int]] = field(default_factory=list)
+    """Where something lies that nobody can read: topic, partition, offset."""
     owed: int = 0
     """Callbacks without a final answer."""
 
@@ -142,6 +144,8 @@ class PaymentProvider(Party):
             if fault == "early":
                 await self.early()
             return httpx.Response(202, json={})
+        if fault == "both":
+            self._tell(done, 0.5)
         return await trouble_after(fault) or _money_answer(done)
 
     def _do(self, kind: Any, key: str, body: Any, *, declined: bool) -> PaymentEntry:
@@ -363,6 +367,8 @@ class Provider(Party):
         )
         outside.answers.append(entry)
         outside.note("placing", placed.key, sorted(how))
+        if "malformed" in how:
+            self._send_nonsense(placed)
         copies = 2 if "doubled" in how else 1
         if how & {"kafka", "misplaced"}:
             for _ in range(copies):
@@ -384,6 +390,12 @@ class Provider(Party):
             )
         )
         self.left -= 1
+
+    def _send_nonsense(self, placed: Placed) -> None:
+        key, topic = placed.key.encode(), topic_of(families.ORDERS)
+        partition = java_partition(key, self.outside.broker.topics[topic])
+        offset = self.outside.broker.append((topic, partition), key, b"{")
+        self.outside.nonsense.append((topic, partition, offset))
 
     def _send(self, placed: Placed, *, misplaced: bool) -> None:
         key, count = placed.key.encode(), self.outside.broker.topics[topic_of(families.ORDERS)]

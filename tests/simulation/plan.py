@@ -9,11 +9,20 @@ from collections.abc import Iterable
 from random import Random
 from typing import NamedTuple
 
-REQUESTS = ("produce", "end", "init", "restore", "fetch", "join", "send", "metadata", "leave")
-PASSAGES = {"produce": 60, "end": 60, "init": 12, "restore": 40, "fetch": 150, "join": 6, "send": 15, "metadata": 60}
+PASSAGES = {
+    "produce": 45,
+    "end": 30,
+    "init": 6,
+    "restore": 16,
+    "fetch": 26,
+    "join": 4,
+    "send": 13,
+    "metadata": 20,
+    "leave": 1,
+}
 """About how often a place is passed in a small world."""
 PARTIES = {
-    "charge": ("500", "cut", "silent", "500-after", "cut-after", "silent-after", "slow", "callback", "early", "decline"),
+    "charge": ("500", "cut", "silent", "500-after", "cut-after", "silent-after", "slow", "callback", "doubled-callback", "both", "early", "decline"),
     "refund": ("500", "cut-after", "silent-after", "callback", "early", "doubled-callback"),
     "prepare": (
         "500",
@@ -31,9 +40,9 @@ PARTIES = {
     "delivery": ("silent",),
     "told": ("doubled",),
 }
-ORDERS = ("doubled", "kafka", "misplaced", "later")
+ORDERS = ("doubled", "kafka", "misplaced", "later", "malformed")
 LOSSES = ("lost", "lost-silent", "unanswered", "unanswered-silent")
-STEPS = 2500
+STEPS = 700
 """Of a worker in a small world, about."""
 
 
@@ -101,9 +110,9 @@ def draw(seed: int) -> Plan:
         faults.add(_of_a_worker(chance, workers))
     for _ in range(chance.choice((0, 0, 1, 2, 4))):
         faults.add(_of_the_network(chance))
-    for _ in range(chance.choice((0, 1, 2, 3))):
+    for _ in range(chance.randint(0, 2 * orders)):
         place = chance.choice(list(PARTIES))
-        faults.add(Fault(place, chance.randint(1, 2 * orders), chance.choice(PARTIES[place])))
+        faults.add(Fault(place, chance.randint(1, orders + 1), chance.choice(PARTIES[place])))
     for number in range(orders):
         if chance.random() < 0.4:
             faults.add(Fault("order", number, chance.choice(ORDERS)))

@@ -195,19 +195,20 @@ class Consumer:
 
     def _waiting(self) -> list[TP]:
         """Where there is something to read; a fetch that finds nothing is not worth simulating."""
-        logs = self._worker.broker.logs
-        return sorted(tp for tp, position in self.positions.items() if logs[tuple(tp)].stable_end > position)
+        logs, alive = self._worker.broker.logs, self._worker.engine.open_partitions()
+        return sorted(
+            tp for tp, position in self.positions.items() if tp.partition in alive and logs[tp].stable_end > position
+        )
 
     def _is_hungry(self, partition: int) -> bool:
         engine = self._worker.engine
-        task = engine.tasks.get(partition)
-        return task is not None and task.alive and sum(task.backlog.values()) < engine.settings.backlog_records
+        return sum(engine.tasks[partition].backlog.values()) < engine.settings.backlog_records
 
     async def _take(self, hungry: Sequence[TP]) -> dict[TP, list[StoredRecord]]:
         positions, logs = {tp: self.positions[tp] for tp in hungry}, self._worker.broker.logs
         try:
             fetched = await self._worker.ask(
-                "fetch", lambda: {tp: logs[tuple(tp)].read(at, FETCHED_AT_ONCE) for tp, at in positions.items()}
+                "fetch", lambda: {tp: logs[tp].read(at, FETCHED_AT_ONCE) for tp, at in positions.items()}
             )
         except KafkaError:
             await asyncio.sleep(RETRY_S)

@@ -79,6 +79,7 @@ class World:
         self.provider = Provider(self.outside)
         self.drivers = [Driver(number + 1, self.outside) for number in range(plan.drivers)]
         self.disks: dict[str, Disk] = {}
+        self._commits_seen = -1
         self.troubles = 0
         """Faults whose end is still to come."""
         chance = Random(f"settings/{seed}")
@@ -170,9 +171,12 @@ class World:
         await asyncio.sleep(SETTLE_S)
 
     def _over(self) -> bool:
-        if self.provider.left or self.outside.owed or self.troubles:
+        if self.provider.left or self.outside.owed or self.troubles or not judge.all_open(self):
             return False
-        return judge.all_ended(self) and judge.all_open(self)
+        if self._commits_seen == len(self.broker.commits):
+            return False
+        self._commits_seen = len(self.broker.commits)
+        return judge.all_ended(self)
 
     # -- what befalls workers -----------------------------------------------------------------------------------------
 
