@@ -27,7 +27,7 @@ from streams.engine.quiet import quieten
 from streams.engine.restore import restore
 from streams.engine.runtime import REACHED_S, BatchScheduler, TaskConsumer, TaskTables, TaskTransport, TaskWorker
 from streams.engine.settings import EngineSettings
-from streams.engine.task import POSITIONS, TIMERS, Task
+from streams.engine.task import POSITIONS, TIMERS, Task, TaskBroken
 from streams.engine.transactions import TransactionalClient
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ METADATA_MAX_AGE_MS = 60_000
 HEARTBEAT_S = 0.3
 """A rebalance begins for a worker with its next heartbeat, and for all of them with the last one's."""
 MAX_INT = 2**31 - 1
+PROOF_S = 3.0
+"""How long a commit may take that proves to a view that the partition is still ours."""
 KEYS_REMEMBERED = 200_000
 """Whose partition is not computed again: murmur2 in Python takes 3 us."""
 
@@ -263,6 +265,15 @@ class Engine(Core):
         tasks = [self._open(partition)] if partition is not None else [self.tasks[p] for p in sorted(self.tasks)]
         found = ((task.partition, *row) for task in tasks for row in task.scan(table, prefix, after))
         return iter(list(islice(_until_large(found, limit_bytes), limit)))
+
+    async def prove(self, partition: int) -> None:
+        """Before rows of it are shown: ``NotHere`` unless it is certain that half a session ago nobody else had it."""
+        try:
+            async with asyncio.timeout(PROOF_S):
+                await self._open(partition).prove()
+        except (TimeoutError, TaskBroken):
+            raise NotHere(f"partition {partition} may be another worker's by now") from None
+        self._open(partition)
 
     def _open(self, partition: int) -> Task:
         task = self.tasks.get(partition)

@@ -447,11 +447,22 @@ class Task:
         had taken over when it was begun; so if the last one is old, the call's own row is committed again first.
         """
         while self.get(CALLS, call_id) == row:
-            if self._clock.monotonic() - self.owned_since <= self._core.session_timeout_s / 2:
+            if not self._may_be_anothers:
                 return True
             self.put(CALLS, call_id, row)
             await self.committed()
         return False
+
+    async def prove(self) -> None:
+        """The same before a committed row is shown: what its successor has changed since would be told as if it were
+        still so. ``TaskBroken`` if there is one."""
+        while self._may_be_anothers:
+            self.pending.positions = dict(self.next_offsets)
+            await self.committed()
+
+    @property
+    def _may_be_anothers(self) -> bool:
+        return self._clock.monotonic() - self.owned_since > self._core.session_timeout_s / 2
 
     def start(self) -> None:
         """Begin to commit, to fire timers and to make calls; again after ``suspend``."""

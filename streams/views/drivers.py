@@ -152,8 +152,7 @@ class AssignedDelivery(ApiView):
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or not await engine.watch.changed(tables.drivers.name, driver.encode(), left):
                 return web.Response(status=204)
-            if engine.partition_of(driver.encode()) not in engine.open_partitions():
-                raise Problem(503, "not-ready", "the driver's partition moves to another worker", headers=SOON)
+            await engine.prove(engine.partition_of(driver.encode()))
         return respond(200, {**msgspec.to_builtins(row.assignment), "picked_up": row.picked_up})
 
 

@@ -78,11 +78,13 @@ class Outside:
         """By the world's clock."""
         return datetime.fromtimestamp(self.time(), UTC)
 
-    async def insist(self, key: str, view: View, final: tuple[int, ...] = FINAL) -> Answer:
+    async def insist(
+        self, key: str, view: View, final: tuple[int, ...] = FINAL, *, reads: bool = False
+    ) -> Answer:
         """Ask until there is a final answer."""
         while True:
             try:
-                answer = await self.front.ask(key, view)
+                answer = await self.front.ask(key, view, reads=reads)
             except (ConnectionError, TimeoutError):
                 answer = (0, None)
             if answer[0] in final:
@@ -265,7 +267,8 @@ class Driver(Party):
     async def work(self) -> None:
         """For ever."""
         while True:
-            status, twin = await self.outside.insist(self._name, self.outside.front.driver(self._name), (200, 404))
+            view = self.outside.front.driver(self._name)
+            status, twin = await self.outside.insist(self._name, view, (200, 404), reads=True)
             self._close_what_is_over(twin)
             if status == 404 or twin.status == "IDLE":
                 await self._become_available(0 if twin is None else twin.shift)
@@ -282,7 +285,7 @@ class Driver(Party):
     async def _wait(self) -> None:
         try:
             view = self.outside.front.delivery(self._name, POLL_S)
-            status, twin = await self.outside.front.ask(self._name, view, POLL_S + 10)
+            status, twin = await self.outside.front.ask(self._name, view, POLL_S + 10, reads=True)
         except (ConnectionError, TimeoutError):
             status, twin = 0, None
         if status != 200:

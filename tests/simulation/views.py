@@ -40,21 +40,21 @@ class Front:
         """Those that listen, by name."""
         self._requests = 0
 
-    async def ask(self, key: str, view: View, timeout_s: float = 15.0) -> Answer:
+    async def ask(self, key: str, view: View, timeout_s: float = 15.0, *, reads: bool = False) -> Answer:
         """One request about a key. ``ConnectionError`` or ``TimeoutError`` where there is no answer."""
         await asyncio.sleep(self._network.delay_s("front"))
         if not self.workers:
             raise ConnectionError
         worker = self.workers[self._chance.choice(sorted(self.workers))]
         async with asyncio.timeout(timeout_s):
-            return await self._ask(worker, key, view, sent_on=False)
+            return await self._ask(worker, key, view, reads=reads, sent_on=False)
 
-    async def _ask(self, worker: Worker, key: str, view: View, *, sent_on: bool) -> Answer:
+    async def _ask(self, worker: Worker, key: str, view: View, *, reads: bool, sent_on: bool) -> Answer:
         if worker.actor.dead:
             raise ConnectionError
         answered: asyncio.Future[Answer] = self._loop.create_future()
         worker.said.add(answered)
-        worker.spawn(self._serve(worker, key, view, answered, sent_on=sent_on))
+        worker.spawn(self._serve(worker, key, view, answered, reads=reads, sent_on=sent_on))
         try:
             answer = await answered
         finally:
@@ -63,19 +63,21 @@ class Front:
         return answer
 
     async def _serve(
-        self, worker: Worker, key: str, view: View, answered: "asyncio.Future[Answer]", *, sent_on: bool
+        self, worker: Worker, key: str, view: View, answered: "asyncio.Future[Answer]", *, reads: bool, sent_on: bool
     ) -> None:
         try:
-            answer = await self._answer(worker, key, view, sent_on=sent_on)
+            answer = await self._answer(worker, key, view, reads=reads, sent_on=sent_on)
         except (NotHere, ConnectionError, KafkaError, TimeoutError):
             answer = SOON
         if not answered.done():
             answered.set_result(answer)
 
-    async def _answer(self, worker: Worker, key: str, view: View, *, sent_on: bool) -> Answer:
+    async def _answer(self, worker: Worker, key: str, view: View, *, reads: bool, sent_on: bool) -> Answer:
         engine = worker.engine
         partition = engine.partition_of(key.encode())
         if partition in engine.open_partitions():
+            if reads:
+                await engine.prove(partition)
             answer: Answer = await view(worker)
             return answer
         owner = self.workers.get(engine.owners().get(partition, ""))
@@ -83,7 +85,7 @@ class Front:
             return SOON
         if worker.actor in self._network.cut or owner.actor in self._network.cut:
             raise ConnectionError
-        return await self._ask(owner, key, view, sent_on=True)
+        return await self._ask(owner, key, view, reads=reads, sent_on=True)
 
     # -- the views ----------------------------------------------------------------------------------------------------
 
@@ -133,8 +135,7 @@ class Front:
                 left_s = deadline - asyncio.get_running_loop().time()
                 if left_s <= 0 or not await engine.watch.changed(tables.drivers.name, driver.encode(), left_s):
                     return 204, None
-                if engine.partition_of(driver.encode()) not in engine.open_partitions():
-                    return SOON
+                await engine.prove(engine.partition_of(driver.encode()))
             return 200, row
 
         return view
