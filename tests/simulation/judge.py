@@ -1,111 +1,30 @@
-"""Whether a world was sound: by what the parties wrote down and the topics hold, and by what every worker must agree on."""
+"""Whether a world was sound: by the oracle, and by what only the inside of a world can tell.
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+``look`` is for a world that still runs; ``judge`` for one that is over.
+"""
 
-from streams.app import engine, order_updates
-from tests import reconcile
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+
+import msgspec
+from aiokafka import TopicPartition
+
+from oracle.facts import Period
+from oracle.ledgers import AnswerLine, Line, PaymentLine, TicketLine, TripLine
+from oracle.log import LATEST, Batch, Log, Positions, Take
+from oracle.reading import Reading
+from oracle.report import report_of
+from simulators.ledger import Entry
+from streams.app import engine, order_updates, settings
+from tests.simulation.broker import Broker, StoredRecord, Transaction
 from topics.order_updates import READER, OrderStatus, OrderUpdated
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-
-def updates(world: "World") -> list[OrderUpdated]:
-    """The public feed."""
-    return [READER.read(record.value) for record in world.broker.committed(order_updates)]
-
-
-def statuses(world: "World") -> dict[str, str]:
-    """Order -> its newest status."""
-    return {update.order: update.status.value for update in updates(world)}
-
-
-def accepted(world: "World") -> set[str]:
-    """The orders that somebody was told are taken."""
-    return {e.order for e in world.outside.answers if e.event == "answer" and e.outcome == "accepted"}
-
-
-def all_ended(world: "World") -> bool:
-    """Whether every order that was taken has ended, its refund included."""
-    newest = {update.order: update for update in updates(world)}
-    return all(order in newest and newest[order].status.ended for order in accepted(world)) and not waiting(world)
-
-
-def waiting(world: "World") -> list[str]:
-    """Calls without an answer, by the changelogs."""
-    return [call for key in folded(world, "calls").values() for call in map(repr, key)]
-
-
-def all_open(world: "World") -> bool:
-    """Whether every partition is open in the worker that it was assigned to, and there alone."""
-    for partition in range(world.plan.partitions):
-        worker = world.front.workers.get(world.broker.owners.get(partition, ""))
-        if worker is None or partition not in worker.engine.open_partitions():
-            return False
-    return all(
-        set(worker.engine.tasks) == {p for p, owner in world.broker.owners.items() if owner == name}
-        for name, worker in world.front.workers.items()
-    )
-
-
-def folded(world: "World", table: str) -> dict[int, dict[bytes, bytes]]:
-    """Partition -> the rows of a table, by its changelog."""
-    rows: dict[int, dict[bytes, bytes]] = {partition: {} for partition in range(world.plan.partitions)}
-    for record in world.broker.committed(engine.changelogs[table]):
-        assert record.key is not None
-        if record.value is None:
-            rows[record.partition].pop(record.key, None)
-        else:
-            rows[record.partition][record.key] = record.value
-    return rows
-
-
-def unfinished(world: "World") -> str:
-    """Why a world goes on."""
-    told = statuses(world)
-    orders = {order: told.get(order, "unknown") for order in sorted(accepted(world))}
-    return (
-        f"orders {orders}, {world.provider.left} not answered, {world.outside.owed} callbacks owed, "
-        f"calls {waiting(world)}, all open: {all_open(world)}"
-    )
-
-
-def judge(world: "World") -> list[str]:
-    """What is wrong with a world that has ended."""
-    outside, told = world.outside, statuses(world)
-    wrong = [
-        *reconcile.money(outside.payments, told),
-        *reconcile.tickets(outside.tickets, told),
-        *reconcile.trips(outside.trips),
-        *reconcile.updates(updates(world)),
-        *reconcile.answers(outside.answers, told),
-        *_letters(world),
-        *_waits(world),
-        *_positions(world),
-        *_stores(world),
-        *_zombies(world),
-    ]
-    return wrong
-
-
-def _letters(world: "World") -> list[str]:
-    """What nobody can read is a dead letter, once; nothing else is, and nothing breaks down."""
-    wrong: list[str] = []
-    found: Counter[tuple[str, int, int]] = Counter()
-    for letter in world.broker.committed(engine.dead_letters):
-        headers = {name: value.decode() for name, value in letter.headers}
-        reason = headers.get("dead-letter.reason", "")
-        if "exception.class" in headers:
-            wrong.append(f"applying broke down: {reason}")
-        elif "origin.offset" in headers:
-            found[headers["origin.topic"], int(headers["origin.partition"]), int(headers["origin.offset"])] += 1
-    for place in world.outside.nonsense:
-        if found[place] != 1:
-            wrong.append(f"what nobody can read at {place} is {found[place]} dead letters")
-    return wrong
-
-
+L = TypeVar("L", bound=Line)
+EVERYTHING = 1 << 60
 WAITS_S = {
     OrderStatus.CREATED: 30.0,
     OrderStatus.IN_PREPARATION: 660.0,
@@ -118,61 +37,200 @@ DOWN_S = 120.0
 """What workers may be down, and what it takes until their tasks are elsewhere."""
 
 
+class Look(NamedTuple):
+    """How far a world is."""
+
+    told: dict[str, OrderUpdated]
+    """Order -> its newest update."""
+    accepted: set[str]
+    calls: list[str]
+    """Those without an answer."""
+    open: bool
+    """Whether every partition is open in the worker that it was assigned to, and there alone."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether every order that was taken has ended, its refund included."""
+        return not self.calls and all(o in self.told and self.told[o].status.ended for o in self.accepted)
+
+    def __str__(self) -> str:
+        orders = {o: self.told[o].status.value if o in self.told else "unknown" for o in sorted(self.accepted)}
+        return f"orders {orders}, calls {self.calls}, all open: {self.open}"
+
+
+def look(world: "World") -> Look:
+    """How far it is."""
+    told = {update.order: update for update in _updates(world.broker)}
+    accepted = {e.order for e in world.outside.answers if e.event == "answer" and e.outcome == "accepted"}
+    calls = [key.decode() for rows in _folded(world, "calls").values() for key in rows]
+    return Look(told, accepted, calls, all_open(world))
+
+
+def all_open(world: "World") -> bool:
+    """Whether every partition is open in the worker that it was assigned to, and there alone."""
+    owners, workers = world.broker.owners, world.front.workers
+    if any(owner not in workers for owner in owners.values()) or len(owners) < world.plan.partitions:
+        return False
+    return all(
+        worker.engine.open_partitions() == sorted(p for p, owner in owners.items() if owner == name)
+        for name, worker in workers.items()
+    )
+
+
+def judge(world: "World") -> list[str]:
+    """What is wrong with a world that is over."""
+    return [*_by_the_oracle(world), *_broken_down(world), *_waits(world), *_positions(world), *_stores(world)]
+
+
+# -- from outside -----------------------------------------------------------------------------------------------------
+
+
+class SimulatedLog:
+    """What the oracle reads, ``oracle.log.Log``, of the broker of a world."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def topics(self) -> dict[str, int]:
+        return self._broker.topics
+
+    async def follow(self, topics: Iterable[str]) -> None:
+        """There is nothing to find out."""
+
+    async def offsets(self, partitions: Collection[TopicPartition], moment: int) -> Positions:
+        return {tp: self._broker.logs[tp].stable_end if moment == LATEST else 0 for tp in partitions}
+
+    async def read(self, positions: Positions, take: Take, _undecoded: Any, _tell: Any) -> None:
+        for tp, position in positions.items():
+            for batch in self._batches(tp):
+                if batch.next_offset > position:
+                    take(batch, position)
+            positions[tp] = self._broker.logs[tp].stable_end
+
+    def _batches(self, tp: TopicPartition) -> Iterator[Batch]:
+        log = self._broker.logs[tp]
+        committed = [e for e in log.entries if e.transaction is None or e.record is None or e.transaction.committed]
+        stable = (entry for entry in committed if entry.offset < log.stable_end)
+        for (transaction, mark), entries in groupby(stable, lambda entry: (entry.transaction, entry.record is None)):
+            found = list(entries)
+            records = [entry.record for entry in found if entry.record is not None]
+            yield self._batch(tp, transaction, found[0].offset, found[-1].offset + 1, records, mark=mark)
+
+    @staticmethod
+    def _batch(
+        tp: TopicPartition,
+        transaction: Transaction | None,
+        offset: int,
+        next_offset: int,
+        records: Sequence[StoredRecord],
+        *,
+        mark: bool,
+    ) -> Batch:
+        producer, epoch = (-1, -1) if transaction is None else (transaction.producer_id, transaction.epoch)
+        newest = max((record.timestamp for record in records), default=0)
+        return Batch(
+            tp.topic, tp.partition, offset, next_offset, newest, producer, epoch, transaction is not None, mark, records
+        )
+
+
+def _by_the_oracle(world: "World") -> list[str]:
+    period = Period(now_ms=0, final=True)
+    log = cast(Log, SimulatedLog(world.broker))
+    reading = Reading(log, settings.topic_prefix, settings.application, None, period, None, "", lambda _: None)
+    _at_once(reading.open())
+    _at_once(reading.go_on())
+    facts, outside = reading.facts, world.outside
+    facts.payments = _lines(outside.payments, PaymentLine)
+    facts.tickets = _lines(outside.tickets, TicketLine)
+    facts.trips = _lines(outside.trips, TripLine)
+    facts.answers = _lines(outside.answers, AnswerLine)
+    facts.stuck = set(reading.lagging())
+    report = report_of(facts)
+    return [f"promise {promise.number}: {wrong.sentence}" for promise in report.promises for wrong in promise.violations]
+
+
+def _lines(entries: Sequence[Entry], kind: type[L]) -> list[L]:
+    """A ledger, as the oracle reads it."""
+    return [
+        msgspec.convert({**msgspec.to_builtins(entry), "file": kind.__name__, "number": number}, kind)
+        for number, entry in enumerate(entries, 1)
+    ]
+
+
+def _at_once(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run what waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("the log of a world has everything at once")
+
+
+# -- from inside ------------------------------------------------------------------------------------------------------
+
+
+def _updates(broker: Broker) -> list[OrderUpdated]:
+    return [READER.read(record.value) for record in broker.committed(order_updates)]
+
+
+def _folded(world: "World", table: str) -> dict[int, dict[bytes, bytes]]:
+    """Partition -> the rows of a table, by its changelog."""
+    rows: dict[int, dict[bytes, bytes]] = {partition: {} for partition in range(world.plan.partitions)}
+    for record in world.broker.committed(engine.changelogs[table]):
+        assert record.key is not None
+        if record.value is None:
+            rows[record.partition].pop(record.key, None)
+        else:
+            rows[record.partition][record.key] = record.value
+    return rows
+
+
+def _broken_down(world: "World") -> list[str]:
+    """Nothing that is said in a world breaks a handler."""
+    letters = [dict(letter.headers) for letter in world.broker.committed(engine.dead_letters)]
+    broken = [headers["dead-letter.reason"].decode() for headers in letters if "exception.class" in headers]
+    return [f"applying broke down: {reason}" for reason in broken]
+
+
 def _waits(world: "World") -> list[str]:
-    """An order that has waited too long says so."""
+    """An order that has waited too long has said so."""
     wrong: list[str] = []
     newest: dict[str, tuple[float, OrderUpdated]] = {}
-    for update in updates(world):
+    for update in _updates(world.broker):
         assert update.at is not None
         at_s = update.at.timestamp()
         if update.order in newest:
             since_s, before = newest[update.order]
-            allowed_s = WAITS_S.get(before.status, float("inf")) + DOWN_S
-            if before.attention is None and at_s - since_s > allowed_s:
-                wrong.append(f"{update.order} was {before.status.value} for {at_s - since_s:.0f} s, and nobody was told")
+            waited_s = at_s - since_s
+            if before.attention is None and waited_s > WAITS_S.get(before.status, float("inf")) + DOWN_S:
+                wrong.append(f"{update.order} was {before.status.value} for {waited_s:.0f} s, and nobody was told")
         newest[update.order] = (at_s, update)
     return wrong
 
 
 def _positions(world: "World") -> list[str]:
-    """Positions only ever grow, and every record of a source was applied."""
+    """Positions only ever grow."""
     wrong: list[str] = []
     reached: dict[tuple[int, bytes], int] = {}
     for record in world.broker.committed(engine.changelogs["positions"]):
         assert record.key is not None
         assert record.value is not None
-        at = (record.partition, record.key)
-        if int(record.value) < reached.get(at, 0):
-            wrong.append(f"task {at[0]} went back in {at[1].decode()}: from {reached[at]} to {int(record.value)}")
-        reached[at] = int(record.value)
-    for topic in engine.sources:
-        for partition in range(world.plan.partitions):
-            records, _ = world.broker.logs[topic, partition].read(0, 1 << 30)
-            last = records[-1].offset + 1 if records else 0
-            if reached.get((partition, topic.encode()), 0) < last:
-                wrong.append(f"{topic}/{partition} has records up to {last}, {reached.get((partition, topic.encode()))} applied")
+        at, position = (record.partition, record.key), int(record.value)
+        if position < reached.get(at, 0):
+            wrong.append(f"task {at[0]} went back in {at[1].decode()}: from {reached[at]} to {position}")
+        reached[at] = position
     return wrong
 
 
 def _stores(world: "World") -> list[str]:
-    """What lies on the owner's disk is what the changelogs say, row for row."""
+    """What lies on the owner's disk is what the changelogs say, row for row: promise 8."""
     wrong: list[str] = []
     for table in engine.changelogs:
-        for partition, rows in folded(world, table).items():
+        for partition, rows in _folded(world, table).items():
             worker = world.front.workers.get(world.broker.owners.get(partition, ""))
-            task: Any = worker.engine.tasks.get(partition) if worker else None
+            task = worker.engine.tasks.get(partition) if worker else None
             if task is not None and task.alive and dict(task._store.rows(table)) != rows:
-                wrong.append(f"task {partition}: the table {table} is not what its changelog says")
+                wrong.append(f"promise 8: task {partition}: the table {table} is not what its changelog says")
     return wrong
 
 
-def _zombies(world: "World") -> list[str]:
-    """The epochs of a transactional id rise from commit to commit."""
-    wrong: list[str] = []
-    newest: dict[str, tuple[int, int]] = {}
-    for _, transaction in world.broker.commits:
-        epoch = (transaction.producer_id, transaction.epoch)
-        if epoch <= newest.get(transaction.id, (-1, -1)):
-            wrong.append(f"{transaction.id} committed with epoch {epoch} after {newest[transaction.id]}")
-        newest[transaction.id] = epoch
-    return wrong

@@ -69,8 +69,6 @@ class Outside:
     tickets: list[TicketEntry] = field(default_factory=list)
     trips: list[TripEntry] = field(default_factory=list)
     answers: list[AnswerEntry] = field(default_factory=list)
-    nonsense: list[tuple[str, int, int]] = field(default_factory=list)
-    """Where something lies that nobody can read: topic, partition, offset."""
     owed: int = 0
     """Callbacks without a final answer."""
 
@@ -397,8 +395,7 @@ class Provider(Party):
     def _send_nonsense(self, placed: Placed) -> None:
         key, topic = placed.key.encode(), topic_of(families.ORDERS)
         partition = java_partition(key, self.outside.broker.topics[topic])
-        offset = self.outside.broker.append((topic, partition), key, b"{")
-        self.outside.nonsense.append((topic, partition, offset))
+        self.outside.broker.append((topic, partition), key, b"{")
 
     def _send(self, placed: Placed, *, misplaced: bool) -> None:
         key, count = placed.key.encode(), self.outside.broker.topics[topic_of(families.ORDERS)]

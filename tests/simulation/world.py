@@ -14,10 +14,11 @@ from random import Random
 from typing import Any, NamedTuple
 from unittest import mock
 
+import oracle.reading
 import streams.engine.engine
 import streams.engine.restore
 import streams.engine.store
-from streams.app import catalogue, engine, order_updates
+from streams.app import catalogue, engine
 from streams.engine import core, runtime, task, transactions
 from streams.engine.settings import EngineSettings
 from tests.simulation import clients, judge
@@ -30,7 +31,6 @@ from tests.simulation.parties import RESTAURANT, Driver, Outside, PaymentProvide
 from tests.simulation.plan import Faults, Plan
 from tests.simulation.views import Front
 from tests.simulation.worker import SESSION_S, Worker
-from topics.order_updates import READER
 
 EPOCH_S = 1_800_000_000.0
 MOST_STEPS = 400_000
@@ -117,23 +117,28 @@ class World:
         """From the beginning to the end."""
         with self._simulated():
             try:
-                self.loop.run_until_complete(self._live())
-            except (Stuck, Endless) as exc:
-                self.wrong.append(f"the world does not end: {exc}")
-            self.wrong += self.loop.crashes
-            self.wrong += judge.judge(self)
-            self.note("wrong", self.wrong)
-            steps, seconds = self.loop.steps, self.loop.time()
-            self.loop.dismantle()
+                self._run()
+                self.wrong += self.loop.crashes
+                self.wrong += judge.judge(self)
+                self.note("wrong", self.wrong)
+                steps, seconds = self.loop.steps, self.loop.time()
+            finally:
+                self.loop.dismantle()
         passages = dict(self.faults.passages)
         return Result(self.plan, tuple(self.wrong), self._hash.hexdigest(), self._log, steps, seconds, passages)
+
+    def _run(self) -> None:
+        try:
+            self.loop.run_until_complete(self._live())
+        except (Stuck, Endless) as exc:
+            self.wrong.append(f"the world does not end: {exc}")
 
     @contextlib.contextmanager
     def _simulated(self) -> Iterator[None]:
         """The engine's modules find a simulated time, client, consumer and store."""
         before = dict(catalogue._table.data)
         with contextlib.ExitStack() as stack:
-            for module in (task, core, transactions, runtime, streams.engine.restore):
+            for module in (task, core, transactions, runtime, streams.engine.restore, oracle.reading):
                 stack.enter_context(mock.patch.object(module, "time", self._clock))
             for module, name, simulated in (
                 (streams.engine.engine, "AIOKafkaClient", clients.Client),
@@ -165,7 +170,8 @@ class World:
             self.loop.spawn(driver.actor, driver.work())
         while not self._over():
             if self.loop.time() > MOST_S:
-                self.wrong.append("the world does not end: " + judge.unfinished(self))
+                owed = f"{self.provider.left} not answered, {self.outside.owed} callbacks owed"
+                self.wrong.append(f"the world does not end: {judge.look(self)}, {owed}, {self.troubles} troubles")
                 return
             await asyncio.sleep(LOOK_S)
         await asyncio.sleep(SETTLE_S)
@@ -176,7 +182,7 @@ class World:
         if self._commits_seen == len(self.broker.commits):
             return False
         self._commits_seen = len(self.broker.commits)
-        return judge.all_ended(self)
+        return judge.look(self).ended
 
     # -- what befalls workers -----------------------------------------------------------------------------------------
 
@@ -281,12 +287,6 @@ class World:
             if topic.endswith("-changelog"):
                 log.compact(0)
         self.note("compacted")
-
-    # -- looking ------------------------------------------------------------------------------------------------------
-
-    def updates(self) -> list[Any]:
-        """The public feed."""
-        return [READER.read(record.value) for record in self.broker.committed(order_updates)]
 
 
 def run(plan: Plan, *, keep_log: bool = False) -> Result:
