@@ -12,7 +12,7 @@ from processors.decision import Outcome
 from processors.driver import Driver, Stage
 from streams import tables
 from streams.app import app, engine
-from streams.problems import SOON, Problem
+from streams.problems import Problem
 from streams.views.ask import ApiView, answered, decide, elsewhere, idempotency_key, named, produce, read_body, respond
 from streams.views.listing import Listing
 from topics.drivers import Delivered, DriverRecord, PickedUp, SetAvailable, SetUnavailable

@@ -114,6 +114,7 @@ class Producer:
     epoch: int
     transaction: Transaction | None = None
     completing: bool = False
+    timeout_s: float = 0.0
     last_end: tuple[int, bool] | None = None
     next_sequences: dict[TopicAndPartition, int] = field(default_factory=dict)
     appended: dict[tuple[TopicAndPartition, int], int] = field(default_factory=dict)
@@ -159,7 +160,7 @@ class Broker:
 
     # -- transactions -------------------------------------------------------------------------------------------------
 
-    def init_producer(self, transactional_id: str) -> tuple[int, int, int]:
+    def init_producer(self, transactional_id: str, timeout_s: float) -> tuple[int, int, int]:
         """(error, producer id, epoch). Fences whoever had the id."""
         producer = self._producers.get(transactional_id)
         if producer is None:
@@ -171,19 +172,17 @@ class Broker:
         if producer.transaction is not None:
             self._decide(producer, committed=False)
             return CONCURRENT, -1, -1
-        producer.last_end = None
+        producer.last_end, producer.timeout_s = None, timeout_s
         self._note("init", transactional_id, producer.producer_id, producer.epoch)
         return 0, producer.producer_id, producer.epoch
 
     def produce(
-        self, transactional_id: str, batches: Mapping[TopicAndPartition, bytes], timeout_s: float
+        self, transactional_id: str, batches: Mapping[TopicAndPartition, bytes]
     ) -> dict[TopicAndPartition, tuple[int, int]]:
         """Partition -> (error, base offset)."""
-        return {tp: self._produce(transactional_id, tp, batch, timeout_s) for tp, batch in batches.items()}
+        return {tp: self._produce(transactional_id, tp, batch) for tp, batch in batches.items()}
 
-    def _produce(
-        self, transactional_id: str, tp: TopicAndPartition, batch: bytes, timeout_s: float
-    ) -> tuple[int, int]:
+    def _produce(self, transactional_id: str, tp: TopicAndPartition, batch: bytes) -> tuple[int, int]:
         producer = self._producers[transactional_id]
         header = MemoryRecords(batch).next_batch()
         if (header.producer_id, header.producer_epoch) != (producer.producer_id, producer.epoch):
@@ -197,7 +196,7 @@ class Broker:
             return OUT_OF_ORDER, -1
         if producer.transaction is None:
             producer.transaction = Transaction(transactional_id, producer.producer_id, producer.epoch)
-            self._loop.later(timeout_s, self._loop.world, self._time_out, producer, producer.transaction)
+            self._loop.later(producer.timeout_s, self._loop.world, self._time_out, producer, producer.transaction)
         transaction, log = producer.transaction, self.logs[tp]
         base = log.end
         log.open.setdefault(transaction, base)

@@ -107,11 +107,10 @@ class Client:
         broker, values = self._broker, request.values
         match request:
             case transactions.InitProducerId():
-                return "init", lambda: ProducerAnswer(*broker.init_producer(values[0]))
+                return "init", lambda: ProducerAnswer(*broker.init_producer(values[0], values[1] / 1000))
             case transactions.Produce():
                 batches = {(topic, line[0]): line[1] for topic, lines, _ in values[3] for line in lines}
-                timeout_s = 10.0
-                return "produce", lambda: TopicsAnswer(_lines(broker.produce(values[0], batches, timeout_s)))
+                return "produce", lambda: TopicsAnswer(_lines(broker.produce(values[0], batches)))
             case transactions.EndTxn():
                 return "end", lambda: ProducerAnswer(*broker.end_transaction(*values))
             case transactions.Metadata():
@@ -154,17 +153,15 @@ class Reader:
         return self._positions[partition]
 
     async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        return await self._ask(lambda: dict.fromkeys(partitions, 0))
+        return dict(await self._ask(lambda: dict.fromkeys(partitions, 0)))
 
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        return await self._ask(lambda: {tp: self._broker.logs[tuple(tp)].stable_end for tp in partitions})
+        return dict(await self._ask(lambda: {tp: self._broker.logs[tp].stable_end for tp in partitions}))
 
-    async def getmany(
-        self, *partitions: TopicPartition, timeout_ms: int
-    ) -> dict[TopicPartition, list[StoredRecord]]:
+    async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[StoredRecord]]:
         asked = {tp: self._positions[tp] for tp in sorted(partitions)}
         fetched: dict[TopicPartition, tuple[list[StoredRecord], int]] = await self._ask(
-            lambda: {tp: self._broker.logs[tuple(tp)].read(at, MOST_AT_ONCE) for tp, at in asked.items()}
+            lambda: {tp: self._broker.logs[tp].read(at, MOST_AT_ONCE) for tp, at in asked.items()}
         )
         self._positions |= {tp: next_offset for tp, (_, next_offset) in fetched.items()}
         return {tp: records for tp, (records, _) in fetched.items() if records}

@@ -76,9 +76,7 @@ class SimulatedStore:
 
     def write(self, rows: Mapping[str, Mapping[bytes, bytes | None]], next_offsets: Mapping[str, int]) -> None:
         directory, now = self._opened, self._now()
-        before = {
-            table: {key: directory.rows[table].get(key) for key in changed} for table, changed in rows.items()
-        }
+        before = {table: {key: directory.rows[table].get(key) for key in changed} for table, changed in rows.items()}
         directory.undo.append((before, {table: directory.progress.get(table) for table in next_offsets}))
         del directory.undo[:-KEPT_WRITES]
         for table, changed in rows.items():

@@ -146,7 +146,9 @@ def _by_the_oracle(world: "World") -> list[str]:
     facts.answers = _lines(outside.answers, AnswerLine)
     facts.stuck = set(reading.lagging())
     report = report_of(facts)
-    return [f"promise {promise.number}: {wrong.sentence}" for promise in report.promises for wrong in promise.violations]
+    return [
+        f"promise {promise.number}: {wrong.sentence}" for promise in report.promises for wrong in promise.violations
+    ]
 
 
 def _lines(entries: Sequence[Entry], kind: type[L]) -> list[L]:
@@ -232,5 +234,3 @@ def _stores(world: "World") -> list[str]:
             if task is not None and task.alive and dict(task._store.rows(table)) != rows:
                 wrong.append(f"promise 8: task {partition}: the table {table} is not what its changelog says")
     return wrong
-
-

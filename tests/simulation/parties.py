@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from processors.driver import Driver as Twin
+from simulators.ledger import AnswerEntry, PaymentEntry, TicketEntry, TripEntry
 from streams.app import topic_of
 from streams.calls.performer import HttpPerformer
 from streams.engine.engine import java_partition
@@ -23,7 +24,6 @@ from tests.simulation.loop import Actor, VirtualLoop
 from tests.simulation.network import Network
 from tests.simulation.views import Answer, Front, View
 from tests.simulation.worker import Worker
-from simulators.ledger import AnswerEntry, PaymentEntry, TicketEntry, TripEntry
 from topics import families
 from topics.drivers import Delivered, PickedUp, SetAvailable
 from topics.orders import Customer, Item, Placed
@@ -76,9 +76,7 @@ class Outside:
         """By the world's clock."""
         return datetime.fromtimestamp(self.time(), UTC)
 
-    async def insist(
-        self, key: str, view: View, final: tuple[int, ...] = FINAL, *, reads: bool = False
-    ) -> Answer:
+    async def insist(self, key: str, view: View, final: tuple[int, ...] = FINAL, *, reads: bool = False) -> Answer:
         """Ask until there is a final answer."""
         while True:
             try:
@@ -173,7 +171,12 @@ class PaymentProvider(Party):
     def _told(self, done: PaymentEntry, status: int) -> None:
         self._write(
             PaymentEntry(
-                at=self.outside.now(), key=done.key, kind="callback", order=done.order, outcome="answered", status=status
+                at=self.outside.now(),
+                key=done.key,
+                kind="callback",
+                order=done.order,
+                outcome="answered",
+                status=status,
             )
         )
 
@@ -492,9 +495,7 @@ def _money_answer(done: PaymentEntry) -> httpx.Response:
         return httpx.Response(402, json={"reason": done.reason})
     if done.outcome == "refunded":
         return httpx.Response(200, json={"refund_id": done.refund_id, "charge_id": done.charge_id})
-    return httpx.Response(
-        200, json={"charge_id": done.charge_id, "amount": done.amount, "currency": done.currency}
-    )
+    return httpx.Response(200, json={"charge_id": done.charge_id, "amount": done.amount, "currency": done.currency})
 
 
 def _money_record(done: PaymentEntry) -> PaymentRecord:

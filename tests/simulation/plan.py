@@ -1,4 +1,4 @@
-"""What happens in a world besides the usual: a list of faults, drawn from a seed, that can be written down and shortened.
+"""What happens in a world besides the usual: a list of faults, drawn from a seed, that is printed and shortened.
 
 A fault strikes at the n-th passage of a place and says what happens there: ``end#7=unanswered`` loses the answer to the
 seventh EndTxn, ``worker-1#1204=kill:3`` kills that worker before its 1204th step and starts it again after 3 s.
@@ -22,7 +22,20 @@ PASSAGES = {
 }
 """About how often a place is passed in a small world."""
 PARTIES = {
-    "charge": ("500", "cut", "silent", "500-after", "cut-after", "silent-after", "slow", "callback", "doubled-callback", "both", "early", "decline"),
+    "charge": (
+        "500",
+        "cut",
+        "silent",
+        "500-after",
+        "cut-after",
+        "silent-after",
+        "slow",
+        "callback",
+        "doubled-callback",
+        "both",
+        "early",
+        "decline",
+    ),
     "refund": ("500", "cut-after", "silent-after", "callback", "early", "doubled-callback"),
     "prepare": (
         "500",

@@ -37,7 +37,7 @@ class Shrinking:
 
     def _fewer(self, field: str) -> None:
         for count in range(1, getattr(self.plan, field)):
-            if self._try(self.plan._replace(**{field: count})):
+            if self._try(self.plan._replace(**{field: count})):  # type: ignore[arg-type]
                 return
 
     def _try(self, plan: Plan) -> bool:

@@ -1,7 +1,7 @@
 """The simulated Kafka does what Kafka does: the real client of transactions and the real restore run against it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
@@ -28,7 +28,7 @@ class Somebody:
 
     def client(self) -> TransactionalClient:
         """Of the transactional id that everybody has."""
-        return self.actor.context.run(lambda: TransactionalClient(Client(), "app-0"))  # type: ignore[arg-type]
+        return self.actor.context.run(lambda: TransactionalClient(Client(), "app-0"))
 
     def reader(self) -> Reader:
         """A consumer, read committed."""
@@ -60,8 +60,8 @@ class Kafka:
 
 
 @pytest.fixture
-def kafka() -> Iterator[Kafka]:
-    yield Kafka()
+def kafka() -> Kafka:
+    return Kafka()
 
 
 async def write(client: TransactionalClient, *values: bytes) -> None:

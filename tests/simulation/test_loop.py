@@ -124,7 +124,7 @@ def test_a_world_in_which_nothing_can_happen_any_more_is_told(loop: VirtualLoop)
 
 def test_a_world_that_goes_round_in_circles_is_told(loop: VirtualLoop) -> None:
     async def live() -> None:
-        while True:
+        while True:  # noqa: ASYNC110 - that is what is tested
             await asyncio.sleep(0)
 
     with pytest.raises(Endless):

@@ -53,12 +53,12 @@ class Front:
         if worker.actor.dead:
             raise ConnectionError
         answered: asyncio.Future[Answer] = self._loop.create_future()
-        worker.said.add(answered)
+        worker.said[answered] = None
         worker.spawn(self._serve(worker, key, view, answered, reads=reads, sent_on=sent_on))
         try:
             answer = await answered
         finally:
-            worker.said.discard(answered)
+            worker.said.pop(answered, None)
         await asyncio.sleep(self._network.delay_s("front"))
         return answer
 

@@ -1,12 +1,14 @@
 """A worker: the product's engine, runtime and handlers, on a simulated Kafka and disk.
 
-``Engine``, ``TaskTables`` and ``TaskRecovery`` are the real ones. ``App`` has what they use of a Faust app, ``Consumer``
-what they use of Faust's consumer, fetcher and streams; ``Membership`` is what aiokafka's coordinator does.
+``Engine``, ``TaskTables`` and ``TaskRecovery`` are the real ones. ``App`` has what they use of a Faust app,
+``Consumer`` what they use of its consumer and fetcher; ``Worker`` joins the group as aiokafka's coordinator does.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,7 +102,7 @@ class App:
         self.assignor = self
         self.urls: dict[str, dict[str, list[int]]] = {}
 
-    def Table(self, name: str, **_: Any) -> Table:  # noqa: N802
+    def Table(self, name: str, **_: Any) -> Table:
         """As Faust calls it."""
         return Table(self.conf.id, name)
 
@@ -239,12 +241,12 @@ class Worker:
         self.actor = Actor(name)
         self.member_number = 0
         self.stopping, self.starts_again_after_s = False, 0.0
-        self.said: set[asyncio.Future[Any]] = set()
-        """Answers that somebody outside waits for."""
+        self.said: dict[asyncio.Future[Any], None] = {}
+        """Answers that somebody outside waits for, the oldest first: a set would have another order each time."""
         self._partitions, self._settings, self._performer = partitions, settings, performer
         self._ended, self._wrong = ended, wrong
         self._rejoin = asyncio.Event()
-        self.actor.context.run(site.set, self)  # type: ignore[arg-type]
+        self.actor.context.run(site.set, self)
         self.actor.context.run(self._wire)
 
     def _wire(self) -> None:
@@ -291,10 +293,11 @@ class Worker:
     async def _run(self) -> None:
         for topic in self.engine.sources:
             self.app.flow_control.queue(topic)
-            asyncio.create_task(self._consume(topic))
+            self.spawn(self._consume(topic))
             for partition in range(self._partitions):
                 self.broker.logs[topic, partition].listeners.append(self._news)
-        opening = asyncio.create_task(type(self.recovery)._restart_recovery.fun(self.recovery))
+        restart: Any = type(self.recovery)._restart_recovery  # a `Service.task`
+        opening = self.spawn(restart.fun(self.recovery))
         try:
             await self._be_a_member()
         finally:
@@ -333,10 +336,9 @@ class Worker:
         while True:
             self._rejoin.clear()
             claims = set(self.consumer.partitions)
+            join = partial(self.broker.join, self.name, self.member_number, claims, self._told)
             try:
-                generation, partitions, number = await self.ask(
-                    "join", lambda: self.broker.join(self.name, self.member_number, claims, self._told)
-                )
+                generation, partitions, number = await self.ask("join", join)
             except KafkaError:
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -397,10 +399,8 @@ class Worker:
         await self.engine.close_all()
         self.engine.watch.stopped()
         if self.engine.leaving:
-            try:
+            with contextlib.suppress(KafkaError):
                 await self.ask("leave", lambda: self.broker.leave(self.name, self.member_number))
-            except KafkaError:
-                pass
         self.loop.later(0, self.loop.world, self._ended, self)
 
     def break_connections(self) -> None:

@@ -72,9 +72,7 @@ class World:
             self.loop, Random(f"broker/{seed}"), topics, lambda: int(self.time() * 1000), SESSION_S, self.note
         )
         self.front = Front(self.loop, self.network, seed)
-        self.outside = Outside(
-            self.loop, self.network, self.broker, self.front, self.time, self._strikes, self.note
-        )
+        self.outside = Outside(self.loop, self.network, self.broker, self.front, self.time, self._strikes, self.note)
         self.payment, self.pos = PaymentProvider(self.outside), PointOfSale(self.outside)
         self.provider = Provider(self.outside)
         self.drivers = [Driver(number + 1, self.outside) for number in range(plan.drivers)]
@@ -292,5 +290,3 @@ class World:
 def run(plan: Plan, *, keep_log: bool = False) -> Result:
     """Run a plan's world."""
     return World(plan, keep_log=keep_log).run()
-
-
