@@ -3,6 +3,7 @@
 ``look`` is for a world that still runs; ``judge`` for one that is over.
 """
 
+from collections import Counter
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -16,8 +17,11 @@ from oracle.log import LATEST, Batch, Log, Positions, Take
 from oracle.reading import Reading
 from oracle.report import report_of
 from simulators.ledger import Entry
-from streams.app import engine, order_updates, settings
+from streams.app import engine, order_updates, settings, topic_of
 from tests.simulation.broker import Broker, StoredRecord, Transaction
+from topics import families
+from topics.identity import owner_of
+from topics.order_history import READER as RETIRED
 from topics.order_updates import READER, OrderStatus, OrderUpdated
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 L = TypeVar("L", bound=Line)
 EVERYTHING = 1 << 60
+OF_AN_ORDER = ("orders", "bodies", "payments", "tickets", "deliveries", "journal")
 WAITS_S = {
     OrderStatus.CREATED: 30.0,
     OrderStatus.IN_PREPARATION: 660.0,
@@ -79,7 +84,8 @@ def all_open(world: "World") -> bool:
 
 def judge(world: "World") -> list[str]:
     """What is wrong with a world that is over."""
-    return [*_by_the_oracle(world), *_broken_down(world), *_waits(world), *_positions(world), *_stores(world)]
+    checks = (_by_the_oracle, _broken_down, _waits, _positions, _stores, _retired)
+    return [wrong for check in checks for wrong in check(world)]
 
 
 # -- from outside -----------------------------------------------------------------------------------------------------
@@ -233,4 +239,24 @@ def _stores(world: "World") -> list[str]:
             task = worker.engine.tasks.get(partition) if worker else None
             if task is not None and task.alive and dict(task._store.rows(table)) != rows:
                 wrong.append(f"promise 8: task {partition}: the table {table} is not what its changelog says")
+    return wrong
+
+
+def _retired(world: "World") -> list[str]:
+    """Where orders leave the tables, those that nobody has to look at have left them: whole, and once."""
+    if world.retires_after_s is None:
+        return []
+    kept = {key.decode() for table in OF_AN_ORDER for rows in _folded(world, table).values() for key in rows}
+    kept = {owner_of(key) for key in kept}
+    records = world.broker.committed(topic_of(families.ORDER_HISTORY))
+    history = Counter(RETIRED.read(record.value).order for record in records)
+    wrong: list[str] = []
+    for order, newest in sorted(look(world).told.items()):
+        leaves = newest.status.ended and newest.attention is None
+        if leaves and (order in kept or history[order] != 1):
+            wrong.append(
+                f"{order} should have left: in the tables {order in kept}, in the history {history[order]} times"
+            )
+        if not leaves and history[order]:
+            wrong.append(f"{order} is {newest.status.value} and has left the tables")
     return wrong

@@ -26,6 +26,7 @@ from tests.simulation.views import Answer, Front, View
 from tests.simulation.worker import Worker
 from topics import families
 from topics.drivers import Delivered, PickedUp, SetAvailable
+from topics.locations import Location
 from topics.orders import Customer, Item, Placed
 from topics.payments import Charged, Declined, PaymentRecord, Refunded
 from topics.places import Position
@@ -306,15 +307,27 @@ class Driver(Party):
             await asyncio.sleep(SILENT_S)
             self.silent = False
         if not twin.picked_up:
-            await asyncio.sleep(10.0)
+            await self._drive(RESTAURANT.position)
             if not await self._tell(PickedUp(driver=self._name, delivery=delivery)):
                 return
         if not self._live[2]:
             self._note("picked_up", delivery, attempt)
             self._live = (delivery, attempt, True)
-        await asyncio.sleep(10.0)
+        await self._drive(HOME)
         if await self._tell(Delivered(driver=self._name, delivery=delivery)):
             self._close(dropped=False)
+
+    async def _drive(self, there: Position) -> None:
+        """Half of the way and the other half, said over Kafka."""
+        for share in (0.5, 1.0):
+            await asyncio.sleep(5.0)
+            here = self._position
+            lat, lon = here.lat + share * (there.lat - here.lat), here.lon + share * (there.lon - here.lon)
+            self._position, now = Position(lat, lon), self.outside.now()
+            location = Location(driver=self._name, position=self._position, at=now, id=f"{self._name}/at/{now}")
+            topic, key = topic_of(families.LOCATIONS), self._name.encode()
+            partition = java_partition(key, self.outside.broker.topics[topic])
+            self.outside.broker.append((topic, partition), key, write(location))
 
     async def _tell(self, event: SetAvailable | PickedUp | Delivered) -> bool:
         """Until it is decided; whether it was taken."""

@@ -1,7 +1,8 @@
 """What happens in a world besides the usual: a list of faults, drawn from a seed, that is printed and shortened.
 
 A fault strikes at the n-th passage of a place and says what happens there: ``end#7=unanswered`` loses the answer to the
-seventh EndTxn, ``worker-1#1204=kill:3`` kills that worker before its 1204th step and starts it again after 3 s.
+seventh EndTxn, ``worker-1#1204=kill:3`` kills that worker before its 1204th step and starts it again after 3 s. Of what
+comes after a time (``compaction``, ``retirement``) the number is in seconds.
 """
 
 from collections import Counter
@@ -133,6 +134,8 @@ def draw(seed: int) -> Plan:
         faults.add(Fault("arrival", workers + 1, f"start:{chance.randint(1, 100)}"))
     if chance.random() < 0.3:
         faults.add(Fault("compaction", chance.randint(1, 100), "compact"))
+    if chance.random() < 0.2:
+        faults.add(Fault("retirement", chance.randint(30, 300), "retire"))
     return Plan(seed, orders, workers, chance.randint(1, 4), chance.randint(1, 3), tuple(sorted(faults)))
 
 

@@ -8,17 +8,20 @@ world, step for step, which ``Result.trace`` shows.
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from hashlib import blake2b
 from random import Random
 from typing import Any, NamedTuple
 from unittest import mock
 
+import msgspec
+
 import oracle.reading
 import streams.engine.engine
 import streams.engine.restore
 import streams.engine.store
-from streams.app import catalogue, engine
+from streams.app import catalogue, engine, parameters
 from streams.engine import core, runtime, task, transactions
 from streams.engine.settings import EngineSettings
 from tests.simulation import clients, judge
@@ -40,6 +43,10 @@ LOOK_S = 5.0
 SETTLE_S = 60.0
 """What has ended stays as it is."""
 MOST_WORKED_S = 0.003
+
+
+DECIDING = [sys.modules[f"streams.{name}"] for name in ("workflow", "agents.dispatch", "agents.drivers")]
+"""The modules that know the parameters; as attributes of their package, the agents' names are the agents."""
 
 
 class Result(NamedTuple):
@@ -89,6 +96,11 @@ class World:
             calls_at_once=chance.choice((1, 64)),
             call_timeout_s=10.0,
         )
+        self.retires_after_s = next(iter(self.faults.of("retirement")), None)
+        """How long an order that has ended stays in the tables; None: longer than any world."""
+        self._parameters = parameters
+        if self.retires_after_s is not None:
+            self._parameters = msgspec.structs.replace(parameters, retention_s=self.retires_after_s)
         work = Random(f"work/{seed}")
         self._clock = SimulatedTime(EPOCH_S, self.loop.time, lambda: work.random() * MOST_WORKED_S)
 
@@ -144,6 +156,8 @@ class World:
                 (streams.engine.store, "PartitionStore", SimulatedStore),
             ):
                 stack.enter_context(mock.patch.object(module, name, simulated))
+            for handling in DECIDING:
+                stack.enter_context(mock.patch.object(handling, "parameters", self._parameters))
             catalogue._table.data[RESTAURANT.restaurant] = RESTAURANT
             disabled = logging.root.manager.disable
             logging.disable(logging.CRITICAL)
@@ -172,7 +186,7 @@ class World:
                 self.wrong.append(f"the world does not end: {judge.look(self)}, {owed}, {self.troubles} troubles")
                 return
             await asyncio.sleep(LOOK_S)
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(SETTLE_S + (self.retires_after_s or 0))
 
     def _over(self) -> bool:
         if self.provider.left or self.outside.owed or self.troubles or not judge.all_open(self):
