@@ -28,7 +28,7 @@ INSTALL = python=$(or $(PYTHON),python3); \
 	fi; \
 	$$python requirements/install.py
 
-.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills simulate bench lock lock-kafka clean
+.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills planted simulate bench lock lock-kafka clean
 
 help: ## this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -68,6 +68,9 @@ flow-kills: .venv/installed-dev ## kill the worker N=100 times, each in a run of
 
 simulate: .venv/installed-dev ## simulated worlds on two cores for MINUTES=10, each of another seed; the first that is not sound is shortened
 	@$(BIN)/python -m tests.simulation --minutes $(MINUTES) $(ARGS)
+
+planted: .venv/installed-dev ## plant known bugs, each has to be caught by the oracle; ARGS=timer-lost picks one
+	@$(BIN)/python -m tests.planted $(ARGS)
 
 bench: .venv/installed-dev ## measure everything (half an hour, alone on the machine) into benchmarks/RESULTS.md; ROUNDS=5
 	@$(BIN)/python -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)

@@ -61,6 +61,7 @@ class TicketLine(Line, kw_only=True):
     key: str
     restaurant: str = ""
     told: str = ""
+    status: int = 0
 
 
 class TripLine(Line, kw_only=True):

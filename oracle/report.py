@@ -33,7 +33,7 @@ CHECKS = (
         "observers see legal steps in order",
         (updates.updates_are_legal, updates.observers_see_the_same, updates.noted_ends_are_true),
     ),
-    (7, "told at least once, cooked once", (tickets.cooked_once,)),
+    (7, "told at least once, cooked once", (tickets.cooked_once, tickets.what_was_said_counts)),
     (8, "recovery is exact", ()),
     (
         9,

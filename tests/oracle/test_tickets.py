@@ -2,7 +2,7 @@
 
 import pytest
 
-from oracle.checks.tickets import cooked_once
+from oracle.checks.tickets import cooked_once, what_was_said_counts
 from oracle.ledgers import TicketLine
 from tests.oracle.planted import LIFE, REJECTED, a_ticket, an_order, known, lines, sentences
 
@@ -31,3 +31,18 @@ def test_tickets_that_are_right_are_not_complained_about() -> None:
 )
 def test_tickets_that_are_wrong_are_found(tickets: list[TicketLine], wrong: str) -> None:
     assert sentences(cooked_once(known(an_order(), tickets=lines(*tickets)))) == [wrong]
+
+
+def test_what_a_restaurant_said_has_to_count() -> None:
+    said = lines(
+        a_ticket("told", told="accepted", status=200, step=3),
+        a_ticket("told", told="finished", status=202, step=3),
+        a_ticket("told", told="finished", status=409, step=3),
+    )
+    assert what_was_said_counts(known(an_order(), tickets=said)) == (2, [], "")
+    assert not what_was_said_counts(known(an_order(REJECTED), tickets=said)).violations
+    assert not what_was_said_counts(known(an_order(LIFE[:2]), tickets=said, patience_ms=10**6)).violations
+    assert sentences(what_was_said_counts(known(an_order(LIFE[:3]), tickets=said))) == [
+        "the restaurant said of p:o that it is finished, answered 202 (ledger.jsonl line 2), and it has never been "
+        "SCHEDULING_DELIVERY; it is IN_PREPARATION (d.order-updates/0 at 3)"
+    ]

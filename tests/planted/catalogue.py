@@ -56,11 +56,16 @@ class UnknownBug(LookupError):
     """There is none of this name; the message says which there are."""
 
 
-def plant(name: str) -> AbstractContextManager[None]:
-    """Have the bug of this name within the block."""
+def known(name: str) -> Bug:
+    """The bug of this name, or `UnknownBug`."""
     if name not in BUGS:
         raise UnknownBug(f"there is no bug {name!r}; there are {', '.join(BUGS)}")
-    return BUGS[name].planted()
+    return BUGS[name]
+
+
+def plant(name: str) -> AbstractContextManager[None]:
+    """Have the bug of this name within the block."""
+    return known(name).planted()
 
 
 def _bug(*, breaks: int) -> Callable[[Callable[[], Iterator[None]]], Callable[[], AbstractContextManager[None]]]:
@@ -144,8 +149,7 @@ class _DiskFirst(_Wrong):
         appended = await self._inner.produce(outputs)
         committing = self._task.committing
         assert committing is not None
-        ends = {self._changelogs[topic]: end for (topic, _), end in appended.items() if topic in self._changelogs}
-        self._task._store.write(committing.rows, ends)
+        self._task._store.write(committing.rows, {})
         return appended
 
 
