@@ -6,6 +6,7 @@ nothing that is on a topic is missing from a ledger.
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -192,10 +193,9 @@ class Reading:
         headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
         if dead_letters.REASON not in headers:
             return  # what is to become of a letter, or anything else that somebody has put here
-        try:
+        origin = None  # a timer has none, nor has the answer to a call
+        with suppress(KeyError, ValueError):
             origin = Where(headers[dead_letters.TOPIC], int(headers["origin.partition"]), int(headers["origin.offset"]))
-        except (KeyError, ValueError):  # of a timer, or of the answer to a call
-            origin = Where("", -1, -1)
         self.facts.letters.append(Letter(_where(record), origin, record.key or b"", record.value or b""))
 
     def _take_delivery(self, record: Committed) -> None:

@@ -50,7 +50,8 @@ def noted_ends_are_true(facts: Facts) -> Finding:
     """The provider's word for how an order ended."""
     if facts.answers is None:
         return no_ledger("answers")
-    ends = [line for line in facts.answers if line.event == "ended" and line.order in facts.orders]
+    judged = {order.name for order in facts.judged()}
+    ends = [line for line in facts.answers if line.event == "ended" and line.order in judged]
     return found(
         len(ends),
         (

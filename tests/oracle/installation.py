@@ -96,12 +96,3 @@ class Installation:
         """What the oracle finds, after a short look."""
         async with asyncio.timeout(60):
             return await judge(self.kafka, self.prefix, **{"ledgers": self.ledgers, "look_again_s": 1.0, **asked})
-
-
-def wrong(report: Report) -> dict[int, list[str]]:
-    """Promise -> what violates it, of those that are not kept."""
-    return {
-        promise.number: [violation.sentence for violation in promise.violations]
-        for promise in report.promises
-        if promise.violations
-    }

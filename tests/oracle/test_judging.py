@@ -13,7 +13,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from oracle import CannotRead, judge
-from tests.oracle.installation import LIFE, Installation, wrong
+from tests.oracle.installation import LIFE, Installation
 from tests.stack import ROOT, run_command
 from topics.deliveries import Delivered, DriverAssigned
 from topics.families import DEAD_LETTERS, DELIVERIES, ORDER_HISTORY, ORDER_UPDATES, ORDERS
@@ -36,7 +36,7 @@ async def test_without_ledgers_the_topics_alone_are_judged_and_what_is_not_is_sa
     await there.tell("p:fine")
     await there.tell("p:gap", LIFE[1:], first=2)
     report = await there.judged(ledgers=None, final=True)
-    assert wrong(report).keys() == {6}
+    assert report.by_promise.keys() == {6}
     assert report.books["delivered"] == 2
     assert "charges" not in report.books
     unjudged = {promise.number: promise.unjudged for promise in report.promises}
@@ -52,7 +52,7 @@ async def test_the_books_are_counted(there: Installation) -> None:
     there.note("pos", {"event": "finished", "order": "p:a", "key": "p:a/prepare"})
     there.note("trips", {"driver": "d", "event": "assigned", "delivery": "p:a"})
     report = await there.judged(final=True)
-    assert not wrong(report)
+    assert not report.by_promise
     assert report.books == {
         "orders": 2,
         "delivered": 1,
@@ -76,10 +76,10 @@ async def test_the_books_are_counted(there: Installation) -> None:
 
 async def test_an_order_under_way_is_lost_only_when_the_run_is_over(there: Installation) -> None:
     await there.tell("p:o", LIFE[:1])
-    assert not wrong(await there.judged())
-    assert wrong(await there.judged(final=True)).keys() == {1}
-    assert wrong(await there.judged(final=True, only="p:o")).keys() == {1}
-    assert not wrong(await there.judged(final=True, only="p:x"))
+    assert not (await there.judged()).by_promise
+    assert (await there.judged(final=True)).by_promise.keys() == {1}
+    assert (await there.judged(final=True, only="p:o")).by_promise.keys() == {1}
+    assert not (await there.judged(final=True, only="p:x")).by_promise
 
 
 async def test_what_is_only_under_way_is_looked_at_again(there: Installation) -> None:
@@ -88,7 +88,7 @@ async def test_what_is_only_under_way_is_looked_at_again(there: Installation) ->
     await asyncio.sleep(0)
     await there.tell("p:o", LIFE[3:], first=4)
     report = await judging
-    assert not wrong(report)
+    assert not report.by_promise
     assert report.books["delivered"] == 1
 
 
@@ -98,12 +98,12 @@ async def test_what_began_before_is_not_judged(there: Installation) -> None:
     for name in ("p:lost-old", "p:lost-new"):
         at = LONG_AGO if name == "p:lost-old" else NOW
         there.note("answers", {"at": at, "event": "answer", "order": name, "outcome": "accepted"})
-    assert len(wrong(await there.judged(final=True))[1]) == 4
+    assert len((await there.judged(final=True)).by_promise[1]) == 4
     report = await there.judged(final=True, since=NOW - timedelta(hours=1))
-    assert [sentence.partition(" ")[0] for sentence in wrong(report)[1]] == ["p:lost-new", "p:new"]
+    assert [sentence.partition(" ")[0] for sentence in report.by_promise[1]] == ["p:lost-new", "p:new"]
     assert report.since is not None
     await there.tell("p:old", LIFE[3:], first=4)
-    assert "p:old" not in str(wrong(await there.judged(final=True, since=NOW - timedelta(hours=1))))
+    assert "p:old" not in str((await there.judged(final=True, since=NOW - timedelta(hours=1))).by_promise)
 
 
 async def test_an_order_whose_beginning_is_kept_no_longer_is_not_judged(there: Installation) -> None:
@@ -113,14 +113,14 @@ async def test_an_order_whose_beginning_is_kept_no_longer_is_not_judged(there: I
     there.note("answers", {"at": LONG_AGO, "event": "answer", "order": "p:o", "outcome": "accepted"})
     await cut_off(there, 4)
     report = await there.judged(final=True)
-    assert not wrong(report)
+    assert not report.by_promise
     assert report.books["orders"] == 1
     assert report.since is not None
     assert report.since > LONG_AGO
     await cut_off(there, 14)
     report = await there.judged(final=True)
     assert report.books["orders"] == 0
-    assert not wrong(report)
+    assert not report.by_promise
 
 
 async def cut_off(there: Installation, offset: int) -> None:
@@ -136,10 +136,10 @@ async def cut_off(there: Installation, offset: int) -> None:
 async def test_a_partition_that_holds_what_nobody_applies_stands_still(there: Installation) -> None:
     bad = await there.say(there.topic(ORDERS), b"not JSON")
     report = await there.judged()
-    (sentence,) = wrong(report)[9]
+    (sentence,) = report.by_promise[9]
     assert sentence.startswith(f"{there.topic(ORDERS)}/0 stands at 0 for ")
     await there.say(there.changelog("positions"), b"1", there.topic(ORDERS).encode())
-    assert wrong(await there.judged())[9] == [
+    assert (await there.judged()).by_promise[9] == [
         f"{there.topic(ORDERS)}/0 at {bad} holds nothing that could be applied, and is not among the dead letters"
     ]
     where = {"origin.topic": there.topic(ORDERS), "origin.partition": "0", "origin.offset": str(bad)}
@@ -148,23 +148,23 @@ async def test_a_partition_that_holds_what_nobody_applies_stands_still(there: In
     await there.say(there.changelog("positions"), b"%d" % (letter + 1), there.topic(DEAD_LETTERS).encode())
     there.note("poison", {"topic": there.topic(ORDERS), "partition": 0, "offset": bad, "id": "x"})
     report = await there.judged(final=True)
-    assert not wrong(report)
+    assert not report.by_promise
     assert report.books["dead letters"] == 1
     there.note("poison", {"topic": there.topic(ORDERS), "partition": 0, "offset": 7, "id": "y"})
-    assert wrong(await there.judged(final=True)).keys() == {9}
+    assert (await there.judged(final=True)).by_promise.keys() == {9}
 
 
 async def test_a_timer_that_is_set_and_long_due_is_lost(there: Installation) -> None:
     row = epoch_ms(LONG_AGO).to_bytes(8, "big") + b"p:o/charge-wait"
     await there.say(there.changelog("timers"), b"order", row, timestamp_ms=epoch_ms(LONG_AGO))
     report = await there.judged()
-    assert not wrong(report), "nobody works"
+    assert not report.by_promise, "nobody works"
     assert report.promises[4].unjudged == "what is due since no worker has committed anything"
     await there.say(there.changelog("orders"), b"{}", b"p:p")
-    assert wrong(await there.judged()).keys() == {5}
-    assert wrong(await there.judged(since=NOW)).keys() == {5}, "rows count, however old"
+    assert (await there.judged()).by_promise.keys() == {5}
+    assert (await there.judged(since=NOW)).by_promise.keys() == {5}, "rows count, however old"
     await there.say(there.changelog("timers"), None, row)
-    assert not wrong(await there.judged())
+    assert not (await there.judged()).by_promise
 
 
 async def test_an_order_placed_on_its_topic_that_became_nothing_is_lost(there: Installation) -> None:
@@ -174,11 +174,11 @@ async def test_an_order_placed_on_its_topic_that_became_nothing_is_lost(there: I
     record = json.dumps({**body, "customer": customer}).encode()
     await there.say(there.topic(ORDERS), record, headers=[("Idempotency-Key", b"k")])
     await there.say(there.changelog("positions"), b"1", there.topic(ORDERS).encode())
-    (sentence,) = wrong(await there.judged())[1]
+    (sentence,) = (await there.judged()).by_promise[1]
     assert sentence.startswith("p:ik-")
     assert sentence.endswith(f"({there.topic(ORDERS)}/0 at 0), and has become neither an order nor a dead letter")
     await there.tell(sentence.partition(" ")[0], LIFE[:1])
-    assert not wrong(await there.judged())
+    assert not (await there.judged()).by_promise
 
 
 async def test_a_driver_who_takes_two_is_seen_on_the_topics(there: Installation) -> None:
@@ -189,20 +189,20 @@ async def test_a_driver_who_takes_two_is_seen_on_the_topics(there: Installation)
     ):
         await there.say(there.topic(DELIVERIES), write(said), said.key.encode())
     await there.say(there.changelog("positions"), b"9", there.topic(DELIVERIES).encode())
-    assert not wrong(await there.judged())
+    assert not (await there.judged()).by_promise
     third = DriverAssigned(order="p:q", driver="d", attempt=1, eta_s=5)
     await there.say(there.topic(DELIVERIES), write(third), b"p:q")
-    assert wrong(await there.judged()).keys() == {4}
+    assert (await there.judged()).by_promise.keys() == {4}
 
 
 async def test_an_id_that_is_used_again_is_looked_up_in_the_history(there: Installation) -> None:
     await there.tell("p:o", at=NOW - timedelta(minutes=9))
     await there.tell("p:o", at=NOW)
-    assert wrong(await there.judged()).keys() == {6}
+    assert (await there.judged()).by_promise.keys() == {6}
     retired = OrderRetired(order="p:o", status=LIFE[-1], rows=())
     left = epoch_ms(NOW - timedelta(minutes=5))
     await there.say(there.topic(ORDER_HISTORY), write(retired), b"p:o", timestamp_ms=left)
-    assert not wrong(await there.judged())
+    assert not (await there.judged()).by_promise
 
 
 async def test_what_is_unreadable_is_told_of_and_nothing_else_suffers(there: Installation) -> None:
@@ -210,7 +210,7 @@ async def test_what_is_unreadable_is_told_of_and_nothing_else_suffers(there: Ins
     await there.tell("p:o", LIFE[:1])
     there.note("trips", {"driver": 5})
     report = await there.judged()
-    assert not wrong(report)
+    assert not report.by_promise
     assert [each.where for each in report.unreadable] == [f"{there.topic(ORDER_UPDATES)}/0 at 0", "trips.jsonl line 1"]
     assert report.books["orders"] == 1
 

@@ -49,7 +49,7 @@ def test_a_line_that_cannot_be_read_is_told_of_and_the_others_count(tmp_path: Pa
 
 
 def test_fields_that_are_not_known_are_passed_over(tmp_path: Path) -> None:
-    found, wrong = read(tmp_path, CHARGED[:-1] + b',"mood":"fine"}\n')
+    found, wrong = read(tmp_path, CHARGED[:-1] + b',"mood":"fine","number":"none","file":5}\n')
     assert found is not None
     assert found[0].amount == 5
     assert not wrong
