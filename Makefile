@@ -7,6 +7,7 @@ DAY =
 FAULTS =
 N = 100
 ROUNDS =
+MINUTES = 10
 JOBS = 3
 ARGS =
 PYTHON =
@@ -27,7 +28,7 @@ INSTALL = python=$(or $(PYTHON),python3); \
 	fi; \
 	$$python requirements/install.py
 
-.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills planted bench lock lock-kafka clean
+.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills planted simulate bench lock lock-kafka clean
 
 help: ## this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -64,6 +65,9 @@ kills: .venv/installed-dev ## kill the worker N=100 times at seeded moments and 
 
 flow-kills: .venv/installed-dev ## kill the worker N=100 times, each in a run of 100 orders, and compare all books; SEED=, WORKERS=2
 	@$(BIN)/python -m tests.flow.kills $(N) 100 $(or $(SEED),1) $(or $(WORKERS),1)
+
+simulate: .venv/installed-dev ## simulated worlds on two cores for MINUTES=10, each of another seed; the first that is not sound is shortened
+	@$(BIN)/python -m tests.simulation --minutes $(MINUTES) $(ARGS)
 
 planted: .venv/installed-dev ## plant known bugs, each has to be caught by the oracle; ARGS=timer-lost picks one
 	@$(BIN)/python -m tests.planted $(ARGS)

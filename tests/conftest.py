@@ -56,6 +56,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StacksTogeth
     return StacksTogether(config, log)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have to say of themselves (`record_property("summary", ...)`) is shown, also where they pass."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    said = [value for report in reports for name, value in report.user_properties if name == "summary"]
+    for value in said:
+        terminalreporter.write_line(str(value))
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
     """Bootstrap servers (`host:port`) of a real Kafka: `KAFKA_BOOTSTRAP_SERVERS`, or an embedded one.

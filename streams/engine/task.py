@@ -295,6 +295,10 @@ class Task:
         self.emit(record.topic, key, record.value, record.headers)
         self.pending.count("forwarded")
 
+    def waited_for(self, event_id: str) -> bool:
+        """Whether a view of this worker waits for this event's answer."""
+        return self._core.watch.waited_for(event_id)
+
     def count(self, name: str) -> None:
         """Count something in ``engine.counters``, if and when this commits."""
         self.pending.count(name)
@@ -472,11 +476,22 @@ class Task:
         had taken over when it was begun; so if the last one is old, the call's own row is committed again first.
         """
         while self.get(CALLS, call_id) == row:
-            if self._clock.monotonic() - self.owned_since <= self._core.session_timeout_s / 2:
+            if not self._may_be_anothers:
                 return True
             self.put(CALLS, call_id, row)
             await self.committed()
         return False
+
+    async def prove(self) -> None:
+        """The same before a committed row is shown: what its successor has changed since would be told as if it were
+        still so. ``TaskBroken`` if there is one."""
+        while self._may_be_anothers:
+            self.pending.positions = dict(self.next_offsets)
+            await self.committed()
+
+    @property
+    def _may_be_anothers(self) -> bool:
+        return self._clock.monotonic() - self.owned_since > self._core.session_timeout_s / 2
 
     def start(self) -> None:
         """Begin to commit, to fire timers and to make calls; again after ``suspend``."""

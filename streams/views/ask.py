@@ -113,6 +113,8 @@ async def elsewhere(request: web.Request, key: str) -> web.Response | None:
 async def elsewhere_by_partition(request: web.Request, partition: int) -> web.Response | None:
     """The answer of the worker that owns the partition; None if that is this one."""
     if partition in engine.open_partitions():
+        if request.method == "GET":  # a decision proves itself: it is committed
+            await engine.prove(partition)
         return None
     owner = engine.owners().get(partition)
     if owner is None or owner.rstrip("/") == this_worker() or SENT_ON in request.headers:
