@@ -39,6 +39,8 @@ MAX_RECORD_BYTES = 1_000_000
 MAX_STACK_CHARS = 8_000
 NOTES = ("origin.", "dead-letter.", "exception.")
 """How the headers begin that a dead letter has from here."""
+SINCE_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+"""The clock that goes on while the machine is suspended, where the system has one."""
 RESERVED_PREFIX = b"\xff\xff"
 """Row keys cannot start so: the store keeps its own notes there."""
 
@@ -113,7 +115,7 @@ class WallClock:
 
     def monotonic(self) -> float:
         """Where the system can tell, the time that the machine was suspended counts: others went on meanwhile."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+        return time.monotonic() if SINCE_BOOT is None else time.clock_gettime(SINCE_BOOT)
 
 
 class Refuse(Exception):
