@@ -248,7 +248,8 @@ class Task:
 
     def cancel_call(self, call_id: bytes) -> None:
         """No further attempt; the answer to one under way is ignored."""
-        self.put(CALLS, call_id, None)
+        if self.has_call(call_id):
+            self.put(CALLS, call_id, None)
 
     def answer(self, event_id: str, answer: object) -> None:
         """Tell whoever waits for this event (``Watch.answer``), after the commit."""
