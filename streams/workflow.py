@@ -48,12 +48,16 @@ def tell(task: Task, record: Record, told: Told, whom: str) -> None:
     request = request_of(record)
     if told.outcome in (Outcome.REFUSED, Outcome.UNKNOWN) and not task.waited_for(request):
         task.dead_letter(record, told.reason or f"there is no {whom}")
-    task.answer(request, told)
+    if request:
+        task.answer(request, told)
 
 
 def request_of(record: Record) -> str:
     """Which request of a view this record was made for; empty for everybody else's records."""
-    return next(((value or b"").decode(errors="replace") for name, value in record.headers if name == REQUEST), "")
+    for name, value in record.headers:
+        if name == REQUEST:
+            return (value or b"").decode(errors="replace")
+    return ""
 
 
 def timer_due(task: Task, name: str) -> None:

@@ -42,6 +42,8 @@ REQUEST = "origin.request"
 """Header of a dead letter that is the answer to a call: what was asked."""
 NOTES = ("origin.", "dead-letter.", "exception.")
 """How the headers begin that a dead letter has from here."""
+SINCE_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+"""The clock that goes on while the machine is suspended, where the system has one."""
 RESERVED_PREFIX = b"\xff\xff"
 """Row keys cannot start so: the store keeps its own notes there."""
 
@@ -126,7 +128,7 @@ class WallClock:
 
     def monotonic(self) -> float:
         """Where the system can tell, the time that the machine was suspended counts: others went on meanwhile."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+        return time.monotonic() if SINCE_BOOT is None else time.clock_gettime(SINCE_BOOT)
 
 
 class Refuse(Exception):
@@ -264,7 +266,8 @@ class Task:
 
     def cancel_call(self, call_id: bytes) -> None:
         """No further attempt; the answer to one under way is ignored."""
-        self.put(CALLS, call_id, None)
+        if self.has_call(call_id):
+            self.put(CALLS, call_id, None)
 
     def answer(self, event_id: str, answer: object) -> None:
         """Tell whoever waits for this event (``Watch.answer``), after the commit."""
