@@ -71,7 +71,7 @@ class Chaos:
         for name, start in world.parties.items():
             world.child(name).send(signal.SIGCONT)
             if world.child(name).status not in (None, 0):
-                start()
+                await asyncio.to_thread(start)
         async with httpx.AsyncClient() as http:
             for url in (world.stack.payment_url, world.stack.pos_url):
                 (await http.delete(f"{url}/faults")).raise_for_status()
@@ -89,7 +89,7 @@ class Chaos:
         await asyncio.sleep(fault.lasts_s)
         for name, child in zip(fault.whom, struck, strict=True):
             child.kill()
-            self._start(name)
+            await self._start(name)
         self._say(fault, "started again")
 
     async def _kill_broker(self, fault: Fault) -> None:
@@ -99,9 +99,9 @@ class Chaos:
         await asyncio.to_thread(self._world.broker.start)
         self._say(fault, "takes records again")
 
-    def _start(self, name: str) -> None:
+    async def _start(self, name: str) -> None:
         if name in self._world.parties:
-            self._world.parties[name]()
+            await asyncio.to_thread(self._world.parties[name])
         else:
             self._world.start_worker(number_of(name))
 
@@ -122,14 +122,14 @@ class Chaos:
             self._say(fault, "SIGCONT")
             await asyncio.sleep(ZOMBIE_S)
         child.kill()
-        self._start(fault.whom[0])
+        await self._start(fault.whom[0])
         self._say(fault, "started again without it")
 
     async def _kill_inside(self, fault: Fault) -> None:
         child = self._restart_with(fault)
         await self._comes_to_it(fault, lambda: child.status is not None)
         child.kill()
-        self._start(fault.whom[0])
+        await self._start(fault.whom[0])
         self._say(fault, "started again without it")
 
     def _restart_with(self, fault: Fault) -> Child:
@@ -157,7 +157,7 @@ class Chaos:
                 told = any(_is_assign(record.value) and record.partition in mine for record in seen.records)
         child.kill()
         self._say(fault, f"kill -9 {'with an Assign that nobody has read' if told else 'though nobody was assigned'}")
-        self._start(name)
+        await self._start(name)
 
     async def _partitions_of(self, name: str) -> set[int]:
         shown = await self._world.ask("/v1/tasks")
@@ -193,11 +193,11 @@ class Chaos:
             shutil.rmtree(directory)
         self._say(fault, f"kill -9, and {len(wiped)} directories removed")
         await asyncio.sleep(fault.lasts_s)
-        self._start(fault.whom[0])
+        await self._start(fault.whom[0])
         self._say(fault, "started again")
 
     async def _add(self, fault: Fault) -> None:
-        self._start(fault.whom[0])
+        await self._start(fault.whom[0])
         self._say(fault, "started")
 
     async def _remove(self, fault: Fault) -> None:
@@ -219,7 +219,7 @@ class Chaos:
     async def _start_with_clock(self, fault: Fault) -> None:
         self._world.child(fault.whom[0]).kill()
         self._world.set_clock(number_of(fault.whom[0]), float(fault.detail))
-        self._start(fault.whom[0])
+        await self._start(fault.whom[0])
         self._say(fault, f"started again with a clock that is wrong by {fault.detail} s")
         await asyncio.sleep(fault.lasts_s)
         self._world.set_clock(number_of(fault.whom[0]), 0)

@@ -64,6 +64,7 @@ class Proxy:
         self._delay_s = 0.0
         self._targets, self._turn = targets, 0
         self._links: set[Link] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._healed = asyncio.Event()
         self._healed.set()
         self._server: asyncio.Server | None = None
@@ -74,7 +75,7 @@ class Proxy:
         return Address(self.port)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, self.port, limit=CHUNK)
+        self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port, limit=CHUNK)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -83,7 +84,9 @@ class Proxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        self._abort(self._links)
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     def become(self, mode: Mode, delay_s: float = 0.0) -> None:
         """From now on the line is like this; `delay_s`: of each piece, in each direction."""
@@ -114,6 +117,11 @@ class Proxy:
     def _abort(links: "Sequence[Link] | set[Link]") -> None:
         for link in list(links):
             link.abort()
+
+    def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         link = Link(writer)

@@ -2,9 +2,9 @@
 
     python -m tests.chaos [SEED] [ORDERS] [KIND,KIND...]
 
-The seed decides what goes wrong, with whom and when (`plan.py`), and the same seed strikes at the same moments again. What
-happens is told on the screen and in `faults.jsonl`. Beside the faults of the plan, every input record comes twice, every
-party is as unreliable as its `--faults` make it, and the orders come over HTTP and Kafka, for now and for later.
+The seed decides what goes wrong, with whom and when (`plan.py`): the same seed strikes at the same moments again. What
+happens is told on the screen and in `faults.jsonl`. Beside the faults of the plan, every input record comes twice,
+every party is as unreliable as its `--faults` make it, and the orders come over HTTP and Kafka, for now and for later.
 
 Exit status 0 if nothing was lost or done twice; else 1, and the directory with ledgers, faults and logs is kept.
 """
@@ -169,7 +169,7 @@ async def run(shape: Shape, directory: Path, show: Callable[[str], None] = print
         world = await held.enter_async_context(
             installation(directory, f"chaos-{shape.seed}", show, lambda: progress.updates)
         )
-        kafka = world.broker.address_file.read_text().strip()
+        kafka = world.stack.kafka
         ledgers = world.stack.ledgers
         ledgers.mkdir(parents=True, exist_ok=True)
         await _start(world)
