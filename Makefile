@@ -14,7 +14,7 @@ DABBAWALA_DIR ?= .dabbawala
 export DABBAWALA_DIR
 
 BIN = .venv/bin
-TYPED = $(wildcard streams topics processors simulators examples benchmarks tests)
+TYPED = $(wildcard streams topics processors simulators oracle examples benchmarks tests)
 
 # The first Python that is new enough; where there is none, install.py tells python3 (or the one named) why it will not do.
 INSTALL = python=$(or $(PYTHON),python3); \

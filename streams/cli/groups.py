@@ -13,6 +13,7 @@ COMMANDS = {
     "tasks": "streams.cli.tasks:tasks",
     "catalogue": "streams.cli.catalogue:catalogue",
     "dead-letters": "streams.cli.dead_letters:dead_letters",
+    "reconcile": "streams.cli.reconcile:reconcile",
     "topics": "streams.cli.topics:topics",
     "leave": "streams.cli.leave:leave",
 }
