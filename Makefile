@@ -27,7 +27,7 @@ INSTALL = python=$(or $(PYTHON),python3); \
 	fi; \
 	$$python requirements/install.py
 
-.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills bench lock lock-kafka clean
+.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills chaos bench lock lock-kafka clean
 
 help: ## this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -64,6 +64,9 @@ kills: .venv/installed-dev ## kill the worker N=100 times at seeded moments and 
 
 flow-kills: .venv/installed-dev ## kill the worker N=100 times, each in a run of 100 orders, and compare all books; SEED=, WORKERS=2
 	@$(BIN)/python -m tests.flow.kills $(N) 100 $(or $(SEED),1) $(or $(WORKERS),1)
+
+chaos: .venv/installed-dev ## everything that can go wrong does, in one run of orders, and the oracle judges; SEED=1 ORDERS=2000
+	@$(BIN)/python -m tests.chaos $(or $(SEED),1) $(or $(ORDERS),2000)
 
 bench: .venv/installed-dev ## measure everything (half an hour, alone on the machine) into benchmarks/RESULTS.md; ROUNDS=5
 	@$(BIN)/python -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from simulators.ledger import now
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.ports import LOOPBACK, is_free
 from streams.embedded.processes import Child
@@ -54,7 +55,7 @@ class Log:
     def fault(self, fault: Fault, what: str) -> None:
         """Something that has to do with a fault."""
         entry = {
-            "at": time.time(),
+            "at": now().isoformat(),
             "updates": self._updates(),
             "fault": str(fault),
             "moment": fault.moment,

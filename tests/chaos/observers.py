@@ -5,13 +5,13 @@ observers.jsonl   {at, observer, order, version, status, via}, via "http" or "fe
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
 import httpx
 
+from simulators.ledger import now
 from tests.flow.event_source import EventSource
 
 LOOK_S = 0.1
@@ -67,7 +67,7 @@ class Observers:
             self._note("reader-1", {**order, "order": order["id"]}, "http")
 
     def _note(self, observer: str, order: dict[str, object], via: str) -> None:
-        entry = {"at": time.time(), "observer": observer, "via": via}
+        entry: dict[str, object] = {"at": now().isoformat(), "observer": observer, "via": via}
         entry |= {name: order[name] for name in ("order", "version", "status")}
         self._ledger.write(json.dumps(entry) + "\n")
         self.seen += 1

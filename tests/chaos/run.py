@@ -20,16 +20,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests import reconcile
+from oracle import Report, judge
 from tests.chaos.faults import Chaos
-from tests.chaos.installation import Installation, installation
+from tests.chaos.installation import SPEED, Installation, installation
 from tests.chaos.observers import Observers
 from tests.chaos.plan import DRIVERS, KINDS, PAYMENT, POS, PROVIDER, Fault, plan
 from tests.chaos.progress import Progress
 from tests.chaos.strangers import Copier, poisoning
 from tests.chaos.stuck import Stuck, Watch
-from tests.flow.reading import Following
-from topics.families import ORDER_UPDATES
 
 WORKERS = 3
 RATE = 12.0
@@ -69,13 +67,6 @@ class Shape(NamedTuple):
     kinds: Sequence[str] = tuple(KINDS)
     seconds: float = 1.0
     """By which the times of faults are multiplied where nothing prescribes them."""
-
-
-class Verdict(NamedTuple):
-    """What came of a run."""
-
-    ends: str
-    violations: list[str]
 
 
 class Run:
@@ -145,23 +136,13 @@ class Run:
         delivered = self._progress.with_status("DELIVERED")
         return delivered <= told and delivered <= trips
 
-    async def verdict(self, kafka: str) -> Verdict:
-        """What the books say."""
+    async def verdict(self) -> Report:
+        """What the oracle finds in the books and on the topics."""
         stack = self._world.stack
-        async with Following(kafka, stack.name, [ORDER_UPDATES]) as feed:
-            await feed.catch_up()
-            statuses = feed.statuses(self.name)
-            violations = [
-                *reconcile.answers(stack.answers(), statuses),
-                *reconcile.money(stack.payments(), statuses),
-                *reconcile.tickets(stack.tickets(), statuses),
-                *reconcile.trips(stack.trips()),
-                *reconcile.updates(feed.updates(self.name)),
-            ]
-        return Verdict(str(self._progress), violations)
+        return await judge(stack.kafka, stack.name, ledgers=stack.ledgers, final=True, speed_up=SPEED)
 
 
-async def run(shape: Shape, directory: Path, show: Callable[[str], None] = print) -> Verdict:
+async def run(shape: Shape, directory: Path, show: Callable[[str], None] = print) -> Report:
     """One run, in this directory. Raises `Stuck`."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it says a hundred times a second that a broker is away
     progress = Progress()
@@ -185,7 +166,7 @@ async def run(shape: Shape, directory: Path, show: Callable[[str], None] = print
         world.parties[PROVIDER] = lambda: world.stack.place(one.name, shape.orders, RATE, *OPTIONS[PROVIDER])
         world.parties[PROVIDER]()
         await one.go()
-        return await one.verdict(kafka)
+        return await one.verdict()
 
 
 async def _start(world: Installation) -> None:
@@ -219,15 +200,15 @@ def main(arguments: Sequence[str]) -> int:
     directory = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-", dir=os.environ.get("TMPDIR")))
     print(f"seed {seed}, {orders} orders, in {directory}", flush=True)
     try:
-        verdict = asyncio.run(run(Shape(seed, orders, kinds), directory, lambda line: print(line, flush=True)))
+        report = asyncio.run(run(Shape(seed, orders, kinds), directory, lambda line: print(line, flush=True)))
     except Stuck as stuck:
         (directory / "stuck.txt").write_text(f"{stuck}\n")
         print(f"stuck: {directory}/stuck.txt says what everything was at; seed {seed}", flush=True)
         return 1
-    print(f"seed {seed}: {verdict.ends}; {len(verdict.violations)} violations")
-    for violation in verdict.violations:
-        print(f"  {violation}")
-    if verdict.violations:
+    books = ", ".join(f"{number} {what}" for what, number in report.books.items())
+    print(f"seed {seed}: {books}; {len(report.violations)} violations")
+    if report.violations:
+        print("\n".join(f"  {violation}" for violation in report.violations))
         print(f"{directory} has ledgers, faults and logs")
         return 1
     shutil.rmtree(directory, ignore_errors=True)

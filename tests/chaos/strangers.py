@@ -5,7 +5,6 @@ poison.jsonl   {at, topic, partition, offset, id}: of what must become a dead le
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from simulators.ledger import now
 from tests.flow.reading import PARTITIONS
 from topics.families import FAMILIES, INPUTS, ORDERS, RESTAURANTS, Family, topic_name
 
@@ -90,7 +90,7 @@ class Poisoner:
         return len(stuff)
 
     def _note(self, topic: str, partition: int, offset: int, name: str) -> None:
-        entry = {"at": time.time(), "topic": topic, "partition": partition, "offset": offset, "id": name}
+        entry = {"at": now().isoformat(), "topic": topic, "partition": partition, "offset": offset, "id": name}
         with self._ledger.open("a") as ledger:
             ledger.write(json.dumps(entry) + "\n")
 
