@@ -111,13 +111,13 @@ def _freeze(scene: Scene, moment: int) -> Fault:
 
 def _freeze_inside(place: str) -> Choice:
     return lambda scene, moment: Fault(
-        moment, "freeze inside", (scene.one(),), scene.past_session(), f"{place}:stop:{scene.chance.randint(10, 40)}"
+        moment, "freeze inside", (scene.one(),), scene.past_session(), f"{place}:stop:{scene.chance.randint(5, 25)}"
     )
 
 
 def _kill_inside(scene: Scene, moment: int) -> Fault:
     place = scene.chance.choice(INSIDE)
-    return Fault(moment, "kill inside", (scene.one(),), 0.0, f"{place}:kill:{scene.chance.randint(5, 40)}")
+    return Fault(moment, "kill inside", (scene.one(),), 0.0, f"{place}:kill:{scene.chance.randint(5, 25)}")
 
 
 def _kill_between(scene: Scene, moment: int) -> Fault:
