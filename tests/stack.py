@@ -41,7 +41,7 @@ class Stack:
         kitchens: Sequence[Restaurant],
     ) -> None:
         """`kitchens`: restaurants besides those of the simulated city."""
-        self.kafka, self.name, self.directory = kafka, name, directory
+        self.kafka, self.name, self.directory, self.speed = kafka, name, directory, speed
         self.ledgers = directory / "ledgers"
         self.workers: dict[int, Child] = {}
         """By number, the first is 1."""
