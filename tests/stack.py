@@ -22,8 +22,8 @@ FAUST = str(Path(sys.executable).parent / "faust")
 POLL_S = 0.05
 FIRST_PORT = 20_000
 SEED = "7"
-MACHINES = 8
-"""Ports for as many workers that are each on a machine of its own."""
+FIRST_MACHINE_PORT, MACHINES = 10_000, 5
+"""For so many workers that are each on a machine of its own: nobody else may take their ports while they are down."""
 TAKES_ANYTHING = "lakshmi-tiffin"
 """The restaurant of the city that tests order by hand from: it has no menu here."""
 
@@ -49,7 +49,8 @@ class Stack:
         self.front: str | None = None
         """Where parties outside reach the workers, if not at the first one."""
         self._supervisor = supervisor
-        self._worker_port, self._payment_port, self._pos_port, *self._machine_ports = _free_ports(3 + MACHINES)
+        self._worker_port, self._payment_port, self._pos_port = _free_ports(3)
+        self._machine_ports = ports_of_its_own(MACHINES)
         self._homes: dict[int, Path] = {}
         self.environment = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
@@ -240,6 +241,13 @@ def _read(file: Path, kind: type[Any]) -> list[Any]:
 def _counted(found: dict[str, str]) -> dict[str, int]:
     statuses = list(found.values())
     return {status: statuses.count(status) for status in sorted(set(statuses))}
+
+
+def ports_of_its_own(count: int, after: int = 0) -> list[int]:
+    """Free ones in a stretch where no other test process looks for any; `after`: so many of it are in use already."""
+    start = FIRST_MACHINE_PORT + os.getpid() % 500 * 20 + after
+    free = (port for port in range(start, start + 10_000) if is_free(port))
+    return [next(free) for _ in range(count)]
 
 
 def _free_ports(count: int) -> list[int]:

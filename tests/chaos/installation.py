@@ -7,7 +7,6 @@ two parties, and a broker that can die.
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,17 +19,15 @@ import httpx
 
 from simulators.ledger import now
 from streams.embedded.kafka import EmbeddedKafka
-from streams.embedded.ports import LOOPBACK, is_free
+from streams.embedded.ports import LOOPBACK
 from streams.embedded.processes import Child
 from tests.chaos.plan import BROKER, CITY, FRONT, MOST_WORKERS, PAYMENT, POS, Fault, line, number_of, worker
 from tests.chaos.proxy import Address, Proxy
 from tests.own_broker import own_broker
-from tests.stack import Stack, installed
+from tests.stack import MACHINES, Stack, installed, ports_of_its_own
 
 SPEED = 600.0
 """A preparation takes a second, a ride two."""
-FIRST_LINE_PORT = 30_000
-"""Below those that a system gives to connections by itself: one of them must not have the broker's while it is down."""
 CLOCK_APP, CLOCK_FILE = "tests.clock_app", "CLOCK_FILE"
 TO_PAYMENT, TO_POS = line("workers", PAYMENT), line("workers", POS)
 LISTENERS = """
@@ -81,12 +78,21 @@ class Installation:
         """How each simulator is started."""
         self._locks: dict[str, asyncio.Lock] = {}
 
+    def check(self) -> None:
+        """Raise `ChildDied` if somebody has ended whom nothing strikes."""
+        for name in [*self.parties, *map(worker, sorted(self.present))]:
+            if not self._lock(name).locked() and self.child(name).status != 0:
+                self.child(name).check()
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
     @asynccontextmanager
     async def only_one(self, whom: Sequence[str]) -> AsyncIterator[None]:
         """Nobody else strikes these meanwhile. Taken in one order, so that nobody waits for each other."""
         async with AsyncExitStack() as held:
             for name in sorted(whom):
-                await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
+                await held.enter_async_context(self._lock(name))
             yield
 
     # -- workers -----------------------------------------------------------------------------------------------------
@@ -94,6 +100,8 @@ class Installation:
     def start_worker(self, number: int, failpoints: str = "") -> Child:
         """A worker, or the same one again, without waiting until it is ready."""
         self.present.add(number)
+        if number in self.stack.workers:
+            self.stack.workers[number].kill()
         return self.stack.start_worker(
             number,
             wait=False,
@@ -150,7 +158,7 @@ async def installation(
 ) -> AsyncIterator[Installation]:
     """One in which only the broker runs. It all ends with the block."""
     async with AsyncExitStack() as held:
-        ports = _free_ports(MOST_WORKERS + 1)
+        ports = ports_of_its_own(MOST_WORKERS + 1, after=MACHINES)
         to_broker = [line(worker(number), BROKER) for number in range(1, MOST_WORKERS + 1)] + [CITY]
         lines: dict[str, Proxy] = {}
         for each, port in zip(to_broker, ports, strict=True):
@@ -199,10 +207,3 @@ def _listening_at(port: int) -> list[Address]:
 
 def _address(url: str) -> Address:
     return Address(urlsplit(url).port or 0)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Apart from those of other test processes: each searches in a stretch of its own."""
-    start = FIRST_LINE_PORT + os.getpid() % 250 * 10
-    free = (port for port in range(start, start + 1_000) if is_free(port))
-    return [next(free) for _ in range(count)]

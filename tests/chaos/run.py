@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oracle import Report, judge
+from streams.embedded.errors import SetUpError
 from tests.chaos.faults import Chaos
 from tests.chaos.installation import SPEED, Installation, installation
 from tests.chaos.observers import Observers
@@ -72,17 +73,25 @@ class Shape(NamedTuple):
 class Run:
     """One run of orders."""
 
-    def __init__(self, shape: Shape, world: Installation, progress: Progress, chaos: Chaos, directory: Path) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        world: Installation,
+        progress: Progress,
+        chaos: Chaos,
+        meanwhile: Sequence[asyncio.Task[None]],
+    ) -> None:
+        """`meanwhile`: what goes on beside it and must not end."""
         self._shape, self._world, self._progress, self._chaos = shape, world, progress, chaos
-        self._directory, self.name = directory, f"chaos-{shape.seed}"
+        self._meanwhile = meanwhile
         self._watch = Watch(world.ask)
         self._striking: set[asyncio.Task[None]] = set()
         self._told_at = time.monotonic()
 
-    async def go(self) -> None:
-        """All orders are placed and all faults happen; then all is well again, and all orders end."""
-        faults = plan(self._shape.seed, self._shape.orders, WORKERS, self._shape.kinds, self._shape.seconds)
-        (self._directory / "plan.txt").write_text("".join(f"{fault.moment:6d}  {fault}\n" for fault in faults))
+    async def go(self, written: Path) -> None:
+        """All orders are placed and all faults happen; then all is well again, and all orders end. The plan is
+        `written` down."""
+        faults = self._planned(written)
         await self._until(lambda: self._is_over(faults), faults)
         await asyncio.gather(*self._striking)
         self._world.log.say(f"all faults are over; {self._progress}")
@@ -90,6 +99,11 @@ class Run:
         await self._until(self._all_ended, [])
         self._world.log.say(f"all orders have ended; {self._progress}")
         await self._until(self._all_written_down, [])
+
+    def _planned(self, written: Path) -> list[Fault]:
+        faults = plan(self._shape.seed, self._shape.orders, WORKERS, self._shape.kinds, self._shape.seconds)
+        written.write_text("".join(f"{fault.moment:6d}  {fault}\n" for fault in faults))
+        return faults
 
     async def _until(self, condition: Callable[[], bool], faults: list[Fault]) -> None:
         """Have faults happen at their moments, and see that something moves, until the condition holds."""
@@ -108,9 +122,10 @@ class Run:
         for task in [task for task in self._striking if task.done()]:
             self._striking.discard(task)
             task.result()
-        for name in self._world.parties:
-            if not self._striking and self._world.child(name).status not in (None, 0):
-                self._world.child(name).check()
+        for task in self._meanwhile:
+            if task.done():
+                task.result()
+        self._world.check()
         self._watch.moves(self._progress.updates, excused=bool(self._striking))
         if time.monotonic() - self._told_at > TELL_S:
             self._told_at = time.monotonic()
@@ -143,29 +158,24 @@ class Run:
 
 
 async def run(shape: Shape, directory: Path, show: Callable[[str], None] = print) -> Report:
-    """One run, in this directory. Raises `Stuck`."""
+    """One run, in this directory. Raises `Stuck`, and `ChildDied` where somebody ends whom nothing strikes."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it says a hundred times a second that a broker is away
-    progress = Progress()
+    progress, name = Progress(), f"chaos-{shape.seed}"
     async with AsyncExitStack() as held:
-        world = await held.enter_async_context(
-            installation(directory, f"chaos-{shape.seed}", show, lambda: progress.updates)
-        )
-        kafka = world.stack.kafka
-        ledgers = world.stack.ledgers
-        ledgers.mkdir(parents=True, exist_ok=True)
+        world = await held.enter_async_context(installation(directory, name, show, lambda: progress.updates))
+        kafka, ledgers = world.stack.kafka, world.stack.ledgers
         await _start(world)
-        poisoner = await held.enter_async_context(poisoning(kafka, world.stack.name, ledgers / "poison.jsonl"))
+        poisoner = await held.enter_async_context(poisoning(kafka, name, ledgers / "poison.jsonl"))
         observers = Observers(ledgers / "observers.jsonl", shape.seed, world.urls, world.stack.url)
-        for each in (
-            progress.follow(kafka, world.stack.name),
-            Copier(kafka, world.stack.name, shape.seed).run(),
+        others = _meanwhile(
+            progress.follow(kafka, name),
+            Copier(kafka, name, shape.seed).run(),
             observers.run(lambda: list(progress.newest)),
-        ):
-            await held.enter_async_context(_meanwhile(each))
-        one = Run(shape, world, progress, Chaos(world, poisoner), directory)
-        world.parties[PROVIDER] = lambda: world.stack.place(one.name, shape.orders, RATE, *OPTIONS[PROVIDER])
-        world.parties[PROVIDER]()
-        await one.go()
+        )
+        one = Run(shape, world, progress, Chaos(world, poisoner), await held.enter_async_context(others))
+        world.parties[PROVIDER] = lambda: world.stack.place(name, shape.orders, RATE, *OPTIONS[PROVIDER])
+        await asyncio.to_thread(world.parties[PROVIDER])
+        await one.go(directory / "plan.txt")
         return await one.verdict()
 
 
@@ -185,12 +195,15 @@ async def _start(world: Installation) -> None:
 
 
 @asynccontextmanager
-async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Beside the block, which ends if this fails."""
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(work)
-        yield
-        task.cancel()
+async def _meanwhile(*work: Coroutine[Any, Any, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """What goes on beside the block; who has it looks whether one of them has failed."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -203,7 +216,10 @@ def main(arguments: Sequence[str]) -> int:
         report = asyncio.run(run(Shape(seed, orders, kinds), directory, lambda line: print(line, flush=True)))
     except Stuck as stuck:
         (directory / "stuck.txt").write_text(f"{stuck}\n")
-        print(f"stuck: {directory}/stuck.txt says what everything was at; seed {seed}", flush=True)
+        print(f"seed {seed}: stuck; {directory}/stuck.txt says what everything was at", flush=True)
+        return 1
+    except SetUpError as wrong:
+        print(f"seed {seed}: {wrong}", flush=True)
         return 1
     books = ", ".join(f"{number} {what}" for what, number in report.books.items())
     print(f"seed {seed}: {books}; {len(report.violations)} violations")
