@@ -34,6 +34,12 @@ class EngineSettings:
     look_again_s: float = 60.0
     """Longest wait for a timer or call before the clock is read again: a suspended machine's loop does not count."""
 
+    clock_apart_s: float = 2.0
+    """How far the clocks of this machine and of the broker may be apart when a task opens; what is more, timers and
+    whoever reads our times would notice. Machines that are kept in time differ by milliseconds."""
+    clock_again_s: float = 2.0
+    """A task that is held because they are further apart looks again after so long."""
+
     calls_at_once: int = 64
     """Outgoing calls under way in this worker."""
     calls_per_host: int = 16
@@ -80,5 +86,7 @@ class EngineSettings:
         for name in ("buffer_bytes", "backlog_records", "timer_head", "calls_at_once", "calls_per_host"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.clock_apart_s <= 0:
+            raise ValueError(f"clock_apart_s must be above 0, it is {self.clock_apart_s}")
         if self.commit_gap_ms < 0:
             raise ValueError(f"commit_gap_ms must not be negative, it is {self.commit_gap_ms}")

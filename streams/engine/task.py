@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from streams.engine.calls import CALLS, GROWTH_BYTES, Again, Answered, Call, decode_call, encode_call
 from streams.engine.changes import MISSING, Changes, Header, Outgoing
+from streams.engine.digest import Rows, digest_of
 from streams.engine.indexes import Index
 from streams.engine.timers import DUE_BYTES, TimerHead, due_of, timer_key
 
@@ -37,6 +38,8 @@ POSITIONS = "positions"
 MAX_RECORD_BYTES = 1_000_000
 """Key, value and headers of one record or row; the broker's limit for a batch is 1,048,588 bytes."""
 MAX_STACK_CHARS = 8_000
+REQUEST = "origin.request"
+"""Header of a dead letter that is the answer to a call: what was asked."""
 NOTES = ("origin.", "dead-letter.", "exception.")
 """How the headers begin that a dead letter has from here."""
 RESERVED_PREFIX = b"\xff\xff"
@@ -89,7 +92,17 @@ class Store(Protocol):
         """Rows and how far each table's changelog has been followed, all or nothing."""
         ...
 
+    def snapshot(self) -> "Snapshot":
+        """All rows as they are now."""
+        ...
+
     def close(self) -> None: ...
+
+
+class Snapshot(Rows, Protocol):
+    """Rows as they were at one moment; until it is released it holds the store open."""
+
+    def release(self) -> None: ...
 
 
 class Clock(Protocol):
@@ -216,12 +229,17 @@ class Task:
         partitions = self._core.outputs.get(topic)
         if partitions is None:
             raise ValueError(f"nothing is known of the topic {topic!r}: declare it with engine.sink({topic!r})")
+        self._emit(topic, self._core.partitioner(key or b"", partitions), key, value, headers)
+
+    def _emit(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Sequence[Header]
+    ) -> None:
         size = len(key or b"") + len(value or b"")
         for name, content in headers:
             size += len(name) + len(content or b"")
         if size > MAX_RECORD_BYTES:
             raise _oversize(f"a record for {topic}", size)
-        self.pending.emit(topic, self._core.partitioner(key or b"", partitions), (key, value, headers), size)
+        self.pending.emit(topic, partition, (key, value, headers), size)
 
     def set_timer(self, due_ms: int, timer_id: bytes, payload: bytes) -> None:
         """Have ``on_timer`` called at ``due_ms``, once. (due_ms, timer_id) names it: a timer set again is replaced."""
@@ -261,7 +279,7 @@ class Task:
         self._if_undone.append((event_id, answer))
 
     def dead_letter(self, record: Record, reason: str, exc: BaseException | None = None) -> None:
-        """Set a record aside, with its own headers, its origin and the reason in headers.
+        """Set a record aside, with its own headers, its origin and the reason in headers, in this task's partition.
 
         Own headers that look like ours are left out: a sender could tell a lie about where it came from.
         A value that would not fit beside them is cut off; the header ``dead-letter.cut`` then says how long it was.
@@ -314,6 +332,7 @@ class Task:
             self._guard(
                 {"call": call_id.decode(errors="replace")},
                 (call_id, result),
+                [(REQUEST, call.request)],
                 lambda: self._core.result_handler(self, call_id, call.request, result),
             )
         self.touch()
@@ -325,18 +344,28 @@ class Task:
         self._guard(
             {"timer": timer_id.decode(errors="replace")},
             (timer_id, payload),
+            (),
             lambda: self._core.timer_handler(self, timer_id, payload),
         )
 
-    def _guard(self, origin: Mapping[str, object], letter: tuple[bytes, bytes], handle: Callable[[], None]) -> None:
-        """What ``apply`` does, for what is not a record: what was put before this call stays."""
+    def _guard(
+        self,
+        origin: Mapping[str, object],
+        letter: tuple[bytes, bytes],
+        headers: Sequence[Header],
+        handle: Callable[[], None],
+    ) -> None:
+        """What ``apply`` does, for what is not a record: what was put before this call stays.
+
+        The letter has all that the handler was given: it can be given it again, by hand.
+        """
         self._mark()
         try:
             handle()
         except StoreError:
             raise
         except Exception as exc:
-            self._dead_letter(origin, *letter, (), self._undo(exc), exc)
+            self._dead_letter(origin, *letter, headers, self._undo(exc), exc)
 
     def _mark(self) -> None:
         self.pending.mark()
@@ -374,7 +403,7 @@ class Task:
         if value is not None and len(value) > room:
             written.append(("dead-letter.cut", str(len(value)).encode()))
             value = value[:room]
-        self.emit(self._core.dead_letters, key, value, [*kept, *written])
+        self._emit(self._core.dead_letters, self.partition, key, value, [*kept, *written])
         self.pending.count("dead_letters")
 
     # -- timers ---------------------------------------------------------------------------------------------------
@@ -553,12 +582,33 @@ class Task:
     # -- for views: committed rows ----------------------------------------------------------------------------------
 
     def read(self, table: str, key: bytes) -> bytes | None:
-        return self._store.get(table, key)
+        """``TaskBroken`` where the disk fails: for the handlers it has failed too."""
+        try:
+            return self._store.get(table, key)
+        except StoreError as exc:
+            raise self._break(exc) from exc
 
     def scan(self, table: str, prefix: bytes = b"", after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Rows with the prefix whose keys come after ``after``, in key order."""
         rows = takewhile(lambda row: row[0].startswith(prefix), self._store.rows(table, max(prefix, after)))
-        return (row for row in rows if row[0] > after)
+        try:
+            yield from (row for row in rows if row[0] > after)
+        except StoreError as exc:
+            raise self._break(exc) from exc
+
+    async def digest(self) -> str:
+        """Of all rows as they are now, between two commits (see ``digest``). ``TaskBroken`` if it closes meanwhile."""
+        snapshot = self._store.snapshot()
+        try:
+            return await digest_of(snapshot, self._core.tables)
+        except StoreError as exc:
+            raise self._break(exc) from exc
+        finally:
+            snapshot.release()
+
+    def _break(self, exc: StoreError) -> TaskBroken:
+        self._core.break_task(self, exc)
+        return TaskBroken(f"task {self.partition} broke: {exc}")
 
     # -- the end --------------------------------------------------------------------------------------------------
 

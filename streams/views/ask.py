@@ -105,7 +105,8 @@ async def elsewhere_by_partition(request: web.Request, partition: int) -> web.Re
         return None
     owner = engine.owners().get(partition)
     if owner is None or owner.rstrip("/") == this_worker() or SENT_ON in request.headers:
-        raise Problem(503, "not-ready", f"partition {partition} is being opened; try again", headers=SOON)
+        state = f"is held: {engine.held[partition]}" if partition in engine.held else "is being opened"
+        raise Problem(503, "not-ready", f"partition {partition} {state}; try again", headers=SOON)
     return await send_on(request, owner)
 
 

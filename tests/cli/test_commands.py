@@ -222,6 +222,23 @@ def test_a_partition_that_is_not_open_ends_with_1(worker: FakeWorker, run: Run) 
     assert "dabbawala.orders" in run("tasks", "--topics").printed
 
 
+def test_a_partition_that_is_held_says_why(worker: FakeWorker, run: Run) -> None:
+    why = "this machine's clock is 3600.0 s ahead of the broker's"
+    held = [{"partition": number, "state": "held", "worker": "w", "why": why} for number in (1, 2)]
+    worker.says("/v1/tasks", {"workers": [], "tasks": [TASK, *held]})
+    done = run("tasks")
+    assert (done.status, done.error) == (1, f"Held: {why}.\n")
+    assert done.printed.count("held") == 2
+
+
+def test_hashes_are_asked_for_and_shown(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/tasks", {"workers": [], "tasks": [{**TASK, "hash": "3ac1"}]})
+    assert "3ac1" in run("tasks", "--hash").printed
+    assert worker.asked[0].query == {"hash": "true"}
+    assert "3ac1" not in run("tasks").printed
+    assert worker.asked[1].query == {}
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -340,7 +357,7 @@ def test_a_wish_that_is_refused_says_why(worker: FakeWorker, run: Run) -> None:
     assert run("calls", "retry", "my-shop:1/charge") == (2, "", "The payment is CHARGED.\n")
 
 
-@pytest.mark.parametrize(("command", "done"), [("replay", "is back on the topic"), ("discard", "is discarded")])
+@pytest.mark.parametrize(("command", "done"), [("replay", "is put back"), ("discard", "is discarded")])
 def test_a_dead_letter_is_seen_to_once(worker: FakeWorker, run: Run, command: str, done: str) -> None:
     path = f"/v1/dead-letters/3/17/{command}"
     worker.says(path, {"letter": "3/17", "outcome": "APPLIED"}, {"letter": "3/17", "outcome": "ABSORBED"})

@@ -8,6 +8,7 @@ from streams.engine.calls import CALLS, Again, Answered
 from streams.engine.changes import Header, Outgoing
 from streams.engine.core import Core
 from streams.engine.settings import EngineSettings
+from streams.engine.store import Snapshot
 from streams.engine.task import POSITIONS, TIMERS, Task
 
 TABLES = ("counts", POSITIONS, TIMERS, CALLS)
@@ -64,6 +65,9 @@ class MemoryStore:
                 else:
                     self.tables[table][key] = value
         self.next_offsets.update(next_offsets)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot({table: iter(sorted(rows.items())) for table, rows in self.tables.items()})
 
     def close(self) -> None:
         self.closed = True

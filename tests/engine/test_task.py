@@ -114,6 +114,17 @@ def letters(stage: Stage) -> list[Outgoing]:
     return [letter for partition in (0, 1) for letter in stage.transactions.committed.get(("dead", partition), [])]
 
 
+async def test_a_dead_letter_lies_in_the_partition_of_the_task_that_made_it_whatever_its_key(stage: Stage) -> None:
+    def handler(task: Task, record: FakeRecord) -> None:
+        raise Refuse("no")
+
+    for offset, key in enumerate((b"k", b"l", None)):
+        await stage.apply(FakeRecord(offset, key=key), handler=handler)
+    await stage.task.committed()
+    assert len({stage.core.partitioner(key, 2) for key in (b"k", b"l")}) == 2
+    assert len(stage.transactions.committed["dead", 0]) == 3
+
+
 async def test_a_refusal_has_a_reason_and_no_stack(stage: Stage) -> None:
     def handler(task: Task, record: FakeRecord) -> None:
         count(task, record)
