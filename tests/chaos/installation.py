@@ -21,6 +21,7 @@ from simulators.ledger import now
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.ports import LOOPBACK
 from streams.embedded.processes import Child
+from streams.engine.runtime import USAGE
 from tests.chaos.plan import BROKER, CITY, FRONT, MOST_WORKERS, PAYMENT, POS, Fault, line, number_of, worker
 from tests.chaos.proxy import Address, Proxy
 from tests.own_broker import own_broker
@@ -78,11 +79,18 @@ class Installation:
         """How each simulator is started."""
         self._locks: dict[str, asyncio.Lock] = {}
 
-    def check(self) -> None:
-        """Raise `ChildDied` if somebody has ended whom nothing strikes."""
+    def look_after(self, *, excused: bool) -> None:
+        """Raise `ChildDied` if somebody has ended whom nothing strikes. `excused`: a worker that could not start, as
+        where the broker is away, is started again, as whoever runs it in earnest would."""
         for name in [*self.parties, *map(worker, sorted(self.present))]:
-            if not self._lock(name).locked() and self.child(name).status != 0:
-                self.child(name).check()
+            child = self.child(name)
+            if self._lock(name).locked() or child.status in (None, 0):
+                continue
+            if excused and name not in self.parties and child.status == USAGE:
+                self.log.say(f"{name} could not start, and is started again")
+                self.start_worker(number_of(name))
+            else:
+                child.check()
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())

@@ -55,6 +55,8 @@ OPTIONS = {
 }
 LOOK_S = 0.1
 TELL_S = 10.0
+AFTERWARDS_S = 30.0
+"""So long after a fault a worker may still fail to start because of it: on a busy machine it takes that long."""
 SETTLED_S = 15.0
 """When nothing has moved for so long and nothing is placed any more, what is left waits for the faults to end."""
 HEARD_S = 120.0
@@ -86,7 +88,7 @@ class Run:
         self._meanwhile = meanwhile
         self._watch = Watch(world.ask)
         self._striking: set[asyncio.Task[None]] = set()
-        self._told_at = time.monotonic()
+        self._told_at = self._struck_at = time.monotonic()
 
     async def go(self, written: Path) -> None:
         """All orders are placed and all faults happen; then all is well again, and all orders end. The plan is
@@ -125,7 +127,9 @@ class Run:
         for task in self._meanwhile:
             if task.done():
                 task.result()
-        self._world.check()
+        if self._striking:
+            self._struck_at = time.monotonic()
+        self._world.look_after(excused=time.monotonic() - self._struck_at < AFTERWARDS_S)
         self._watch.moves(self._progress.updates, excused=bool(self._striking))
         if time.monotonic() - self._told_at > TELL_S:
             self._told_at = time.monotonic()
