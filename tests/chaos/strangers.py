@@ -5,7 +5,7 @@ poison.jsonl   {at, topic, partition, offset, id}: of what must become a dead le
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -29,7 +29,7 @@ AGAIN_S = 0.5
 
 
 class Copier:
-    """Sends every record of the input topics once more, later."""
+    """Sends every record of the input topics once more, later: with the time of the first, as whoever tries again does."""
 
     def __init__(self, kafka: str, prefix: str, seed: int) -> None:
         self.copies = 0
@@ -60,7 +60,9 @@ class Copier:
     async def _copy(self, record: Any, later_s: float) -> None:
         await asyncio.sleep(later_s)
         headers = [*record.headers, (COPY, b"1")]
-        await _insist(self._producer, record.topic, record.partition, record.key, record.value, headers)
+        await _insist(
+            self._producer, record.topic, record.partition, record.key, record.value, headers, record.timestamp
+        )
         self.copies += 1
 
 
@@ -84,7 +86,7 @@ class Poisoner:
         stuff = list(poison(seed))
         for number, each in enumerate(stuff):
             topic = topic_name(each.family.name, self._prefix)
-            sent = await _insist(self._producer, topic, each.partition, each.key, each.value, [])
+            sent = await _insist(self._producer, topic, each.partition, each.key, each.value)
             if each.family in INPUTS:
                 self._note(topic, sent.partition, sent.offset, f"poison/{seed}/{number}")
         return len(stuff)
@@ -126,10 +128,18 @@ def _producer(kafka: str) -> AIOKafkaProducer:
     return AIOKafkaProducer(bootstrap_servers=kafka, acks="all", max_request_size=REQUEST_BYTES)
 
 
-async def _insist(producer: AIOKafkaProducer, topic: str, partition: int, key: Any, value: Any, headers: Any) -> Any:
+async def _insist(
+    producer: AIOKafkaProducer,
+    topic: str,
+    partition: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Sequence[tuple[str, bytes]] = (),
+    timestamp_ms: int | None = None,
+) -> Any:
     """Until Kafka has it, whatever happens to the broker."""
     while True:
         try:
-            return await producer.send_and_wait(topic, value, key=key, partition=partition, headers=headers)
+            return await producer.send_and_wait(topic, value, key, partition, timestamp_ms, list(headers))
         except KafkaError:
             await asyncio.sleep(AGAIN_S)
