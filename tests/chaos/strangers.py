@@ -29,7 +29,7 @@ AGAIN_S = 0.5
 
 
 class Copier:
-    """Sends every record of the input topics once more, later: with the time of the first, as whoever tries again does."""
+    """Sends every record of the input topics once more, later, with the time of the first."""
 
     def __init__(self, kafka: str, prefix: str, seed: int) -> None:
         self.copies = 0
