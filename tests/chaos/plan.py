@@ -121,7 +121,8 @@ def _kill_inside(scene: Scene, moment: int) -> Fault:
 
 
 def _kill_between(scene: Scene, moment: int) -> Fault:
-    return Fault(moment, "kill between Assign and DriverAssigned", (scene.one(),), SESSION_S - 3)
+    # the broker is not killed meanwhile: it has to tell of the Assign
+    return Fault(moment, "kill between Assign and DriverAssigned", (scene.one(), BROKER), SESSION_S - 3)
 
 
 def _restart_broker(scene: Scene, moment: int) -> Fault:

@@ -94,8 +94,12 @@ class Run:
         """All orders are placed and all faults happen; then all is well again, and all orders end. The plan is
         `written` down."""
         faults = self._planned(written)
-        await self._until(lambda: self._is_over(faults), faults)
-        await asyncio.gather(*self._striking)
+        try:
+            await self._until(lambda: self._is_over(faults), faults)
+        finally:
+            for task in self._striking:
+                task.cancel()
+            await asyncio.gather(*self._striking, return_exceptions=True)
         self._world.log.say(f"all faults are over; {self._progress}")
         await self._chaos.lift()
         await self._until(self._all_ended, [])
