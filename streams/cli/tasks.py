@@ -11,6 +11,8 @@ from streams.cli.errors import NOT_SO
 from streams.cli.showing import json_option, print_json, print_table, text
 
 OPEN = "open"
+HASHED_S = 600.0
+"""How long a worker may take to read all that it has."""
 TOLD = ("worker", "lag", "commits", "resets", "calls", "backlog")
 
 
@@ -24,7 +26,7 @@ def tasks(ctx: click.Context, by_topic: bool, hashed: bool, as_json: bool) -> No
 
     Ends with 1 if a partition is not open anywhere; what one is held for is said on stderr.
     """
-    found = ask("/v1/tasks", {"hash": "true"} if hashed else {})
+    found = ask("/v1/tasks", {"hash": "true"}, timeout_s=HASHED_S) if hashed else ask("/v1/tasks")
     if as_json:
         print_json(found)
     elif by_topic:

@@ -28,11 +28,12 @@ async def digest_of(rows: Rows, tables: Iterable[str]) -> str:
     """Others may run after every page."""
     found = hashlib.blake2b(digest_size=16)
     for table in sorted(tables):
-        name = table.encode()
+        name = _sized(table.encode())
         while page := list(islice(rows.rows(table), PAGE)):
-            for key, value in page:
-                for part in (name, key, value):
-                    found.update(len(part).to_bytes(4, "big"))
-                    found.update(part)
+            found.update(b"".join([part for key, value in page for part in (name, _sized(key), _sized(value))]))
             await asyncio.sleep(0)
     return found.hexdigest()
+
+
+def _sized(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part

@@ -234,13 +234,20 @@ class PartitionStore:
         for snapshot in self._snapshots:
             snapshot.release()
         self._snapshots = []
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        self._close()
         if self._damage:
             self._warn(f"damaged: {self._damage}")
             shutil.rmtree(self.path, ignore_errors=True)
             self._damage = ""
+
+    def _close(self) -> None:
+        """RocksDB writes what it has in memory, and says then, too, what is damaged. It is in its log all the same."""
+        db, self._db = self._db, None
+        try:
+            if db is not None:
+                db.close()
+        except Exception as exc:
+            log.warning("%s", self._failed("cannot close", exc))
 
     def _wipe(self) -> None:
         """Start over with nothing: everything is in the changelogs too."""

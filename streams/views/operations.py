@@ -60,7 +60,7 @@ class AllTasks(ApiView):
     async def get(self, request: web.Request) -> web.Response:
         """One entry a partition, also for one that no worker has open; and the workers, with their counters.
 
-        With `?hash=true` the digest of each one's tables, which takes a second for a million rows.
+        With `?hash=true` the hash of each one's tables, for which every row is read.
         """
         own = await _own(request.query.get("hash") == "true")
         if SENT_ON in request.headers:

@@ -230,6 +230,26 @@ def test_damage_that_shows_while_rows_are_read_is_an_error_and_the_next_opening_
     again.close()
 
 
+def test_a_store_that_cannot_be_closed_for_its_damage_is_thrown_away_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path)
+    found = opened(tmp_path)
+    db = found._opened
+
+    class Damaged:
+        def close(self) -> None:
+            db.close()
+            raise RuntimeError("Corruption: block checksum mismatch")
+
+    monkeypatch.setattr(found, "_db", Damaged())
+    found.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    again = opened(tmp_path)
+    assert list(again.rows("a")) == []
+    again.close()
+
+
 def test_a_disk_that_only_refuses_is_not_thrown_away(tmp_path: Path) -> None:
     filled(tmp_path)
     found = opened(tmp_path)

@@ -308,6 +308,25 @@ async def test_a_task_that_breaks_while_it_commits_does_not_end_the_transaction(
     assert stage.store.tables["counts"] == {}
 
 
+async def test_a_view_that_finds_the_disk_damaged_breaks_the_task_as_a_handler_would(stage: Stage) -> None:
+    stage.store.fails = StoreError("Corruption")
+    with pytest.raises(TaskBroken):
+        stage.task.read("counts", b"k")
+    assert (stage.task.alive, stage.resets) == (False, [0.0])
+
+
+async def test_the_digest_of_a_task_is_of_what_is_committed(stage: Stage) -> None:
+    nothing = await stage.task.digest()
+    stage.transactions.hold.clear()
+    stage.task.put("counts", b"k", b"1")
+    stage.task.touch()
+    await stage.settle()
+    assert await stage.task.digest() == nothing
+    stage.transactions.hold.set()
+    await stage.task.committed()
+    assert await stage.task.digest() != nothing
+
+
 async def test_a_commit_past_its_deadline_breaks_the_task() -> None:
     stage = Stage(EngineSettings(commit_deadline_s=0.01))
     stage.task.start()

@@ -60,7 +60,7 @@ async def test_a_worker_whose_clock_is_wrong_holds_its_tasks_until_it_is_set_rig
     async with Client(stack) as client:
         soon = await scheduled(client, tiffin, f"{unique}-soon", began + SOON)
         later = await scheduled(client, tiffin, f"{unique}-later", began + HALF_AN_HOUR)
-        before, timers = await client.order(later), await client.rows("timers", later)
+        journal, timers = await client.journal(later), await client.rows("timers", later)
     stack.workers[1].stop()
     clock.write_text(str(wrong_s))
     stack.start_worker(wait=False, app="tests.clock_app", CLOCK_FILE=str(clock))
@@ -82,5 +82,5 @@ async def test_a_worker_whose_clock_is_wrong_holds_its_tasks_until_it_is_set_rig
         await client.reaches(now, "SCHEDULING_DELIVERY", 60)
         clock.write_text(str(wrong_s))  # from now on nobody asks the wall clock: the tasks are open
         assert (await client.http.get("/readyz")).status_code == 200
-        assert await client.order(later) == before
+        assert await client.journal(later) == journal
         assert await client.rows("timers", later) == timers

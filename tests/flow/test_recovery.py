@@ -29,13 +29,15 @@ pytestmark = pytest.mark.timeout(400)
 EACH = 5
 """Orders in each state."""
 WITHIN_S = 90.0
+SLOW = 0.01
+"""All waits take a hundred times as long: none is over while hashes are compared."""
 
 
 @pytest.fixture(scope="module")
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A worker, and nobody who does anything by himself once all orders are where they are to stay."""
     name, directory = f"recovery-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("recovery")
-    with installed(kafka, name, directory, 1.0, hand_pos.kitchens(4)) as stack:
+    with installed(kafka, name, directory, SLOW, hand_pos.kitchens(4)) as stack:
         stack.start_payment(*INSTANT, *RULES["payment"])
         stack.start_pos(*INSTANT, *RULES["pos"])
         stack.start_worker()
@@ -58,7 +60,7 @@ async def fill(client: Client, hand_pos: HandPos, tiffin: Restaurant) -> None:
     """Orders in every state, drivers, timers, dead letters."""
     cooks, waits, picks, brings = hand_pos.kitchens(4)
     hand_pos.answers[cooks.restaurant] = RECEIVED
-    later = (datetime.now(UTC) + timedelta(hours=5)).isoformat()
+    later = (datetime.now(UTC) + timedelta(days=3)).isoformat()
     drivers = client.stack.start_drivers(4, *INSTANT)
     await all_reach(client, "DELIVERED", tiffin, "delivered")
     drivers.stop()
@@ -66,7 +68,7 @@ async def fill(client: Client, hand_pos: HandPos, tiffin: Restaurant) -> None:
     await all_reach(client, "REJECTED", tiffin, "refused", items=sold_out, fees=[])
     tip = {"tip": 13, "total": 200_13}
     await all_reach(client, "REJECTED", tiffin, "declined", **tip)
-    await all_reach(client, "SCHEDULED", tiffin, "later", deliver_at=later)
+    await all_reach(client, "SCHEDULED", waits, "later", deliver_at=later)
     await all_reach(client, "SCHEDULED", cooks, "asked")
     await all_reach(client, "IN_PREPARATION", waits, "cooking")
     for kitchen, status in ((waits, "SCHEDULING_DELIVERY"), (picks, "WAITING_FOR_DRIVER"), (brings, "IN_DELIVERY")):
@@ -224,7 +226,7 @@ async def test_the_disk_of_another_installation_is_noticed_and_restored(
 ) -> None:
     stack.workers[1].stop()
     (stores,) = worker_directory(stack).glob("**/tasks")
-    with installed(kafka, unique, tmp_path, 1.0) as other:
+    with installed(kafka, unique, tmp_path, SLOW) as other:
         other.start_worker()
         other.workers[1].stop()
         (others,) = worker_directory(other).glob("**/tasks")
@@ -263,7 +265,7 @@ async def test_an_earlier_copy_of_the_disk_is_brought_up_to_date(
     assert len(warnings(stack)) == before, "it was read on, not made anew"
 
 
-@pytest.mark.parametrize("failpoint", ["produced", "committed", "stored"])
+@pytest.mark.parametrize("failpoint", ["committed", "stored"])
 async def test_what_a_kill_leaves_on_disk_is_what_the_changelogs_were_up_to_there(
     kafka: str, tmp_path: Path, failpoint: str
 ) -> None:
