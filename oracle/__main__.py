@@ -17,15 +17,8 @@ INTERRUPTED = 130
 @click.option("--kafka", required=True, metavar="HOST:PORT", help="Kafka, as HOST:PORT[,HOST:PORT].")
 @click.option("--prefix", default="dabbawala", show_default=True, help="What the topics' names begin with.")
 @click.option("--application", help="What the changelogs' names begin with.  [default: the prefix]")
-@click.option(
-    "--speed-up",
-    type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    help="How much faster than the real world: what waits are divided by.",
-)
 @judging_options
-def program(kafka: str, prefix: str, application: str | None, speed_up: float, **asked: Any) -> int:
+def program(kafka: str, prefix: str, application: str | None, **asked: Any) -> int:
     """Judge an installation from outside: by its topics, and by the ledgers of those it deals with.
 
     \b
@@ -33,7 +26,7 @@ def program(kafka: str, prefix: str, application: str | None, speed_up: float, *
                 1  one is not
                 2  it could not be judged; one sentence says why
     """
-    return judge_as_asked(kafka, prefix, application or prefix, speed_up, **asked)
+    return judge_as_asked(kafka, prefix, application or prefix, **asked)
 
 
 def main() -> int:

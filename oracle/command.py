@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from oracle.judging import judge
+from oracle.judging import LOOK_AGAIN_S, judge
 from oracle.report import Report
 from oracle.showing import as_json, show
 
@@ -55,12 +55,29 @@ def judging_options(command: C) -> C:
             click.option("--since", type=Since(), help="Judge what began from then on: a time, or 90m, 2h, 3d ago."),
             click.option("--only", metavar="TEXT", default="", help="Judge the orders that have this in their ids."),
             click.option(
+                "--speed-up",
+                type=click.FloatRange(min=0),
+                metavar="FACTOR",
+                envvar="DABBAWALA_SPEED_UP",
+                default=1.0,
+                show_default=True,
+                help="How much faster than the real world it runs: what waits are divided by (DABBAWALA_SPEED_UP).",
+            ),
+            click.option(
                 "--patience",
                 type=click.FloatRange(min=0),
                 default=30.0,
                 show_default=True,
                 metavar="SECONDS",
                 help="How late anything may be, on top of the wait it has.",
+            ),
+            click.option(
+                "--look-again",
+                type=click.FloatRange(min=0),
+                default=LOOK_AGAIN_S,
+                show_default=True,
+                metavar="SECONDS",
+                help="For how long what looks wrong is looked at again: much is only under way.",
             ),
             click.option("--json", "in_json", is_flag=True, help="Print JSON, for scripts, instead of tables."),
         )
@@ -69,18 +86,18 @@ def judging_options(command: C) -> C:
     return command
 
 
-def judge_as_asked(kafka: str, prefix: str, application: str, speed_up: float, **asked: Any) -> int:
+def judge_as_asked(kafka: str, prefix: str, application: str, **asked: Any) -> int:
     """Judge as asked by `judging_options`, and show what came of it; the exit code. `CannotRead` says why not."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it cannot do is said in a sentence, once
-    in_json, patience_s = asked.pop("in_json"), asked.pop("patience")
+    in_json, patience_s, look_again_s = asked.pop("in_json"), asked.pop("patience"), asked.pop("look_again")
     report = _with_progress(
         lambda progress: asyncio.run(
             judge(
                 kafka,
                 prefix,
                 application=application,
-                speed_up=speed_up,
                 patience_s=patience_s,
+                look_again_s=look_again_s,
                 progress=progress,
                 **asked,
             )

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from sys import intern
 from typing import NamedTuple
 
 from oracle.ledgers import AnswerLine, ObserverLine, PaymentLine, PoisonLine, TicketLine, TripLine
@@ -65,8 +66,8 @@ class Told(NamedTuple):
             update.status,
             timestamp_ms if update.at is None else epoch_ms(update.at),
             where,
-            update.restaurant,
-            update.driver,
+            intern(update.restaurant),  # the same few, a million times
+            None if update.driver is None else intern(update.driver),
             None if update.eta is None else epoch_ms(update.eta),
             update.refunded,
             update.attention,
@@ -141,6 +142,7 @@ class Letter(NamedTuple):
 
     where: Where
     origin: Where | None
+    """None: it was none, but a timer or the answer to a call."""
     key: bytes
     value: bytes
 

@@ -10,8 +10,8 @@ from oracle.log import Log
 from oracle.reading import Progress, Reading
 from oracle.report import Report, report_of
 
-LOOK_AGAIN_S = 10.0
-"""Within this time, something has moved wherever something can."""
+LOOK_AGAIN_S = 20.0
+"""Within this time, something has moved wherever something can: a worker that died is replaced after ten seconds."""
 POLL_S = 0.5
 
 

@@ -11,6 +11,13 @@ without its end is still being written.
 | `answers.jsonl` | the ordering provider: what was placed, and what it was answered |
 | `observers.jsonl` | who watched orders, `via` http or feed: which `status` was seen under which `version` |
 | `poison.jsonl` | whoever put records on topics that nobody can apply: where they lie, and the `id` that is in them |
+
+The fields of the first four are documented in `simulators/ledger.py`. Of the others, whose lines anybody may write:
+
+`observers.jsonl`
+    at, observer (who: one stream of looks), order, version, status, via (`http` or `feed`)
+`poison.jsonl`
+    at, topic, partition, offset (where the record lies), id (a text that no other one has in its key or value)
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ nothing that is on a topic is missing from a ledger.
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -59,6 +60,8 @@ class Reading:
         self._compacted = self._changelog("timers"), self._changelog("positions")
         """Whose rows count, however old."""
         self._updates = self._topic(families.ORDER_UPDATES)
+        self._of_orders = self._updates, self._topic(families.ORDER_HISTORY)
+        """What only the orders' own task writes to."""
 
     async def open(self) -> None:
         """Find the topics, and where to begin in them. `CannotRead` where there are none of this installation."""
@@ -102,7 +105,7 @@ class Reading:
             ends = await self._log.offsets(partitions, LATEST)
             self._cut = {tp.partition for tp in partitions if 0 < starts[tp] == earliest[tp] < ends[tp]}
             if any(0 < earliest[tp] == ends[tp] for tp in partitions):  # nothing tells when its last order was
-                self._judge_from(self.facts.period.now_ms)
+                self._judge_from(_now_ms())
             if self._since is not None:
                 self._judge_from(epoch_ms(self._since))
 
@@ -141,7 +144,7 @@ class Reading:
 
     def _note_writer(self, batch: Batch) -> None:
         self.facts.written += 1
-        alone = self._is_changelog(batch.topic) or batch.topic == self._updates
+        alone = self._is_changelog(batch.topic) or batch.topic in self._of_orders
         if overtaken := self._writers.note(batch, alone=alone):
             self.facts.overtaken.append(overtaken)
 
@@ -190,10 +193,9 @@ class Reading:
         headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
         if dead_letters.REASON not in headers:
             return  # what is to become of a letter, or anything else that somebody has put here
-        try:
+        origin = None  # a timer has none, nor has the answer to a call
+        with suppress(KeyError, ValueError):
             origin = Where(headers[dead_letters.TOPIC], int(headers["origin.partition"]), int(headers["origin.offset"]))
-        except (KeyError, ValueError):  # of a timer, or of the answer to a call
-            origin = Where("", -1, -1)
         self.facts.letters.append(Letter(_where(record), origin, record.key or b"", record.value or b""))
 
     def _take_delivery(self, record: Committed) -> None:

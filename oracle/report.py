@@ -67,9 +67,18 @@ class Report(NamedTuple):
     unreadable: tuple[Unreadable, ...]
 
     @property
+    def by_promise(self) -> dict[int, list[str]]:
+        """Number of a promise that is not kept -> what violates it, a sentence each."""
+        return {
+            promise.number: [violation.sentence for violation in promise.violations]
+            for promise in self.promises
+            if promise.violations
+        }
+
+    @property
     def violations(self) -> list[str]:
-        """A sentence each, by promise."""
-        return [violation.sentence for promise in self.promises for violation in promise.violations]
+        """All of these sentences; none: every promise that can be judged is kept."""
+        return [sentence for sentences in self.by_promise.values() for sentence in sentences]
 
 
 def report_of(facts: Facts) -> Report:

@@ -2,8 +2,8 @@
 
 Every commit of a task raises its producer's epoch, and so does whoever takes the task over. Within a partition the
 epochs of a producer's id therefore never go down, and those of the marks that end transactions count as well: the mark
-of a commit has the epoch of what comes next. Where only one task writes (a table's changelog, `order-updates`), an id
-that another one has followed on never comes again either: a task gets a new one when its epochs are used up.
+of a commit has the epoch of what comes next. Where only one task writes (a table's changelog, what is told of orders),
+an id that another one has followed on never comes again either: a task gets a new one when its epochs are used up.
 """
 
 from typing import NamedTuple

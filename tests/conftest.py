@@ -30,6 +30,7 @@ OWN_STACK = (
     "tests/flow/test_feed_workers.py",
     "tests/flow/test_kills.py",
     "tests/flow/test_operations.py",
+    "tests/flow/test_reconcile.py",
     "tests/flow/test_recovery.py",
     "tests/flow/test_retention.py",
     "tests/flow/test_workers.py",

@@ -7,7 +7,8 @@ over nothing may wait any more. The start of an order for later follows from `de
 that. What was placed without a view that waits for the answer is judged where the topics still have everything.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from oracle.facts import Facts, Order, Period, Placing
 from oracle.findings import Finding, Violation, found, no_ledger
@@ -60,7 +61,7 @@ def placed_orders_are_known(facts: Facts) -> Finding:
 
 def open_orders_are_in_time(facts: Facts) -> Finding:
     """An order that has not ended is within its wait, or shows attention."""
-    wished = deliver_at(facts)
+    wished = wishes(facts)
     return found(
         len(facts.orders),
         (
@@ -68,16 +69,22 @@ def open_orders_are_in_time(facts: Facts) -> Finding:
             for order in facts.orders.values()
             if order.end is None
             and order.newest.attention is None
-            and facts.period.overdue(_wait_ends_ms(order, wished.get(order.name), facts.period))
+            and facts.period.overdue(_wait_ends_ms(order, wished.get(order.name, ()), facts.period))
         ),
     )
 
 
-def deliver_at(facts: Facts) -> dict[str, int]:
-    """Order id -> when it was wished for, in milliseconds since 1970, by those who placed it."""
-    wished = {line.order: epoch_ms(line.deliver_at) for line in facts.answers or () if line.deliver_at is not None}
-    placings = (each for placed in facts.placings.values() for each in placed[:1])
-    return wished | {each.order: each.deliver_at_ms for each in placings if each.deliver_at_ms is not None}
+def wishes(facts: Facts) -> dict[str, list[int | None]]:
+    """Order id -> when it was wished for, in milliseconds since 1970, by each who placed it; None: at once. Which of
+    them counted, if there are several, is not known here."""
+    found: defaultdict[str, list[int | None]] = defaultdict(list)
+    for placed in facts.placings.values():
+        for each in placed:
+            found[each.order].append(each.deliver_at_ms)
+    for line in facts.answers or ():
+        if line.event == "placing" and line.order not in facts.placings:
+            found[line.order].append(None if line.deliver_at is None else epoch_ms(line.deliver_at))
+    return found
 
 
 def _unknown(facts: Facts, letters: Iterable[object]) -> Iterator[Violation]:
@@ -102,11 +109,11 @@ def _set_aside(facts: Facts) -> set[str]:
     return keys | {of_places[letter.origin] for letter in facts.letters if letter.origin in of_places}
 
 
-def _wait_ends_ms(order: Order, wished_ms: int | None, period: Period) -> int:
+def _wait_ends_ms(order: Order, wished: Sequence[int | None], period: Period) -> int:
     newest = order.newest
     begun_ms = order.since_ms
-    if newest.status is OrderStatus.SCHEDULED and wished_ms is not None:
-        begun_ms = max(begun_ms, wished_ms)
+    if newest.status is OrderStatus.SCHEDULED:
+        begun_ms = max(begun_ms, *(wished_ms or 0 for wished_ms in (*wished, 0)))
     cooking = order.first(OrderStatus.IN_PREPARATION)
     if newest.status is OrderStatus.IN_PREPARATION and cooking is not None and cooking.eta_ms is not None:
         begun_ms = max(begun_ms, cooking.eta_ms)

@@ -6,8 +6,9 @@ something beyond that and has not moved while it was looked at is stopped. What 
 where they came from.
 """
 
-from oracle.facts import Facts, Where
+from oracle.facts import Facts, Letter, Where
 from oracle.findings import Finding, Violation, found, no_ledger
+from oracle.ledgers import PoisonLine
 
 
 def partitions_move(facts: Facts) -> Finding:
@@ -29,15 +30,16 @@ def poison_is_set_aside(facts: Facts) -> Finding:
     """Every record that was put there to do harm."""
     if facts.poison is None:
         return no_ledger("poison")
-    letters = {letter.origin for letter in facts.letters}
+    origins = {letter.origin for letter in facts.letters}
     return found(
         len(facts.poison),
         (
             Violation(line.id, f"the record {line.id} ({where}, {line.where}) is not among the dead letters")
             for line in facts.poison
-            if (where := Where(line.topic, line.partition, line.offset)) not in letters
+            if (where := Where(line.topic, line.partition, line.offset)) not in origins
             and line.at_ms >= facts.period.since_ms
             and facts.period.overdue(line.at_ms)
+            and not any(_was_forwarded(line, letter) for letter in facts.letters)
         ),
     )
 
@@ -54,6 +56,14 @@ def what_is_none_is_set_aside(facts: Facts) -> Finding:
             if where not in letters
         ),
     )
+
+
+def _was_forwarded(line: PoisonLine, letter: Letter) -> bool:
+    """Whether a letter is that record, which had been sent on to the partition of its key before it was set aside."""
+    origin = letter.origin
+    if origin is None or origin.topic != line.topic or origin.partition == line.partition:
+        return False
+    return bool(line.id) and (line.id.encode() in letter.key or line.id.encode() in letter.value)
 
 
 def _is_passed(where: Where, facts: Facts) -> bool:

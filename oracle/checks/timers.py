@@ -6,6 +6,7 @@ Judged from outside, so by what a timer brings about, and by the times of record
   a worker has committed something since. Where nobody has, no worker runs, and a timer may be late by that long.
 - *early, a start*: an order that was wished for later is in preparation, or its ticket at the restaurant, before its
   time. In preparation its arrival is `eta`, counted from that moment: one before the wish is one that began too early.
+  (Of several wishes under one id the earliest is taken: which of them was refused is not known here.)
 - *early, a wait*: attention because something took too long, told before the wait documented for it was over.
 - *twice*: the same complaint (what is waited for, since when) told once more after it was over. What a second firing
   does not show to anybody has no effect.
@@ -23,7 +24,7 @@ from oracle.checks.acceptance import (
     PICKUP_S,
     PREPARATION_GRACE_S,
     REFUND_S,
-    deliver_at,
+    wishes,
 )
 from oracle.facts import Facts, Order, Period, Told
 from oracle.findings import Finding, Violation, found
@@ -65,7 +66,11 @@ def timers_are_not_lost(facts: Facts) -> Finding:
 
 def nothing_starts_early(facts: Facts) -> Finding:
     """Every order for later that is, or was, in preparation."""
-    wished = deliver_at(facts)
+    wished = {
+        name: min(moments)
+        for name, found in wishes(facts).items()
+        if len(moments := [moment for moment in found if moment is not None]) == len(found)
+    }
     tickets: dict[str, TicketLine] = {}
     for line in facts.tickets or ():
         tickets.setdefault(line.order, line)

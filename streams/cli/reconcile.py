@@ -25,7 +25,7 @@ def reconcile(ctx: click.Context, /, **asked: Any) -> None:
         kept = settings.directory / "ledgers"
         asked["ledgers"] = asked["ledgers"] or (kept if kept.is_dir() else None)
         kafka = settings.bootstrap_servers or _embedded(settings)
-        status = judge_as_asked(kafka, settings.topic_prefix, settings.application, settings.speed_up, **asked)
+        status = judge_as_asked(kafka, settings.topic_prefix, settings.application, **asked)
     except (CannotRead, SetUpError, WrongSetting) as wrong:
         raise CommandError(str(wrong)) from None
     ctx.exit(status)

@@ -36,6 +36,13 @@ def test_poison_that_is_not_among_the_dead_letters_is_found() -> None:
     assert poison_is_set_aside(known()).unjudged
 
 
+def test_poison_that_was_sent_on_to_its_partition_first_is_known_by_its_id() -> None:
+    sent_on = LETTER._replace(origin=Where(ORDERS, 1, 7), value=b'{"note":"bad-1"}')
+    assert not poison_is_set_aside(known(poison=poison(), letters=[sent_on])).violations
+    for other in (sent_on._replace(value=b"bad"), sent_on._replace(origin=Where(ORDERS, 0, 7))):
+        assert poison_is_set_aside(known(poison=poison(), letters=[other])).violations
+
+
 def test_what_is_no_record_and_was_passed_by_unseen_is_found() -> None:
     assert not what_is_none_is_set_aside(known(malformed=[BAD], reached=APPLIED, letters=[LETTER])).violations
     assert sentences(what_is_none_is_set_aside(known(malformed=[BAD], reached=APPLIED))) == [
