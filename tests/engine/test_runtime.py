@@ -7,6 +7,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from importlib.metadata import version
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -246,10 +247,9 @@ async def test_a_broker_that_goes_away_while_a_worker_starts_is_waited_for(
     assert stopped == tried[:2]
 
 
-def test_a_worker_that_kafka_leaves_alone_while_it_starts_ends_in_one_sentence(
-    engine: Engine, capsys: pytest.CaptureFixture[str]
-) -> None:
-    worker = runtime.TaskWorker(engine.app, loop=asyncio.new_event_loop(), redirect_stdouts=False)
+def test_a_worker_that_kafka_leaves_alone_while_it_starts_ends_in_one_sentence(engine: Engine) -> None:
+    said = StringIO()
+    worker = runtime.TaskWorker(engine.app, loop=asyncio.new_event_loop(), redirect_stdouts=False, stderr=said)
 
     async def start() -> None:
         await worker.crash(KafkaConnectionError("nobody is there"))
@@ -258,7 +258,7 @@ def test_a_worker_that_kafka_leaves_alone_while_it_starts_ends_in_one_sentence(
     with pytest.raises(SystemExit) as ended:
         worker.execute_from_commandline()
     assert ended.value.code == runtime.USAGE
-    assert "Kafka is not there as it should be" in capsys.readouterr().err
+    assert "Kafka is not there as it should be" in said.getvalue()
 
 
 async def test_a_coordinator_that_was_expelled_has_no_member_id() -> None:
