@@ -40,7 +40,7 @@ CALLED = "500:0.04,500-after:0.04,cut:0.03,cut-after:0.03,slow:0.01,silent:0.01,
 """The faults of those whom workers call, and who call back."""
 OPTIONS = {
     PAYMENT: ("--decline", "share:0.05", "--faults", CALLED),
-    POS: ("--reject", "share:0.05", "--receive", "--faults", CALLED),
+    POS: ("--receive", "--faults", f"{CALLED},refuse:0.05"),
     DRIVERS: ("--faults", "silent:0.02,doubled:0.3", "--patience", str(PATIENCE_S)),
     PROVIDER: (
         "--kafka",
