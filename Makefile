@@ -28,7 +28,7 @@ INSTALL = python=$(or $(PYTHON),python3); \
 	fi; \
 	$$python requirements/install.py
 
-.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills planted simulate bench lock lock-kafka clean
+.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills chaos planted simulate bench lock lock-kafka clean
 
 help: ## this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -71,6 +71,9 @@ simulate: .venv/installed-dev ## simulated worlds on two cores for MINUTES=10, e
 
 planted: .venv/installed-dev ## plant known bugs, each has to be caught by the oracle; ARGS=timer-lost picks one
 	@$(BIN)/python -m tests.planted $(ARGS)
+
+chaos: .venv/installed-dev ## everything that can go wrong does, in one run of orders, and the oracle judges; SEED=1 ORDERS=2000
+	@$(BIN)/python -m tests.chaos $(or $(SEED),1) $(or $(ORDERS),2000)
 
 bench: .venv/installed-dev ## measure everything (half an hour, alone on the machine) into benchmarks/RESULTS.md; ROUNDS=5
 	@$(BIN)/python -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
