@@ -118,21 +118,23 @@ class World:
         wanted = orders or tuple(self.orders)
 
         async def all_ended() -> bool:
-            statuses = await self._statuses(client)
+            statuses = await self.statuses(client)
             return all(statuses.get(order) in ENDED for order in wanted)
 
         await self.until(client, all_ended, f"{len(wanted)} orders have ended")
 
-    async def _statuses(self, client: Client) -> dict[str, str]:
-        return {order["id"]: order["status"] for order in (await client.get("/v1/orders", limit=1000))["orders"]}
+    async def statuses(self, client: Client) -> dict[str, str]:
+        """Order id -> status, of those that are known; of none where a partition is not open."""
+        answer = await client.http.get("/v1/orders", params={"limit": 1000})
+        return {order["id"]: order["status"] for order in answer.json().get("orders", ())}
 
     async def _standing(self, client: Client) -> object:
         """Everything that would be another if something moved; None while something is to be done."""
         tasks = (await client.get("/v1/tasks"))["tasks"]
-        if any(task.get("lag") != 0 or task["calls"] for task in tasks):
+        if any(task.get("lag") != 0 or task.get("calls") != 0 for task in tasks):
             return None
         sizes = {file.name: file.stat().st_size for file in self.stack.ledgers.iterdir()}
-        return await self._statuses(client), sizes
+        return await self.statuses(client), sizes
 
     # -- judging -----------------------------------------------------------------------------------------------------
 
@@ -228,7 +230,7 @@ async def called_back_early_and_twice(world: World) -> None:
         order = await world.place(client)
 
         async def cooked() -> bool:
-            return (await world._statuses(client))[order] == "SCHEDULING_DELIVERY"
+            return (await world.statuses(client)).get(order) == "SCHEDULING_DELIVERY"
 
         await world.until(client, cooked, "a driver is looked for")
         world.stack.start_drivers(6, "--speed", "200")
