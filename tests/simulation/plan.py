@@ -150,7 +150,7 @@ def _of_a_worker(chance: Random, workers: int) -> Fault:
 
 
 def _of_the_network(chance: Random) -> Fault:
-    place = chance.choice(list(PASSAGES))
+    place = chance.choice((*PASSAGES, "produce", "end", "end"))
     what = chance.choice(LOSSES)
     if place in ("produce", "end", "init", "send") and chance.random() < 0.4:
         what = f"{chance.choice(('late', 'late-silent'))}:{chance.choice((0.005, 0.1, 2.0, 15.0))}"
