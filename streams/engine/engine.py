@@ -184,9 +184,8 @@ class Engine(Core):
 
             async def consume(stream: StreamT[Any]) -> None:
                 async for event in stream.events():
-                    batch = event.message.value
-                    if batch.task is not None:
-                        await self.apply(batch.task, batch.follows, batch.records, handler)
+                    for part in event.message.value.parts:
+                        await self.apply(part.task, part.follows, part.records, handler)
 
             consume.__module__, consume.__name__ = handler.__module__, handler.__name__
             consume.__qualname__, consume.__doc__ = handler.__qualname__, handler.__doc__

@@ -3,7 +3,7 @@
 Everything is plugged in through settings (``exactly_once``) and ``app.transport``; nothing of Faust is changed. Each
 name that is overridden or relied on here has a test that fails when a new version of Faust or aiokafka has it no more.
 
-    fetch     Consumer._getmany -> FetchedRecords -> BatchScheduler -> Consumer._to_message binds each batch to its task
+    fetch     Consumer._getmany -> FetchedRecords -> BatchScheduler -> Consumer._to_message binds batches to tasks
     open      Recovery._restart_recovery, after an assignment and after a task broke: one procedure for both
     suspend   TransactionManager.on_partitions_revoked and on_rebalance: what stays in this worker is not opened again
     close     after the assignment, what went to others; TableManager.on_stop when the worker ends
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import aiokafka
 import faust
@@ -60,39 +60,55 @@ IDLE_S = 0.005
 """Pause before looking again whether a task wants records, when none does."""
 
 
-class Batch:
-    """The records of one fetch from one partition, in the shape of one record: what Faust takes for an event, 60 us, is
-    paid once a batch. ``task`` is the incarnation it was fetched for, ``follows`` where the batch before it ended."""
+class Part(NamedTuple):
+    """What a batch has for one task: ``task`` is the incarnation it was fetched for, ``follows`` where the records
+    before these ended."""
 
-    __slots__ = ("follows", "offset", "partition", "records", "task", "timestamp", "topic")
+    task: Task
+    follows: int
+    records: Sequence[Record]
+
+
+class Batch:
+    """The records of one fetch from one topic, in the shape of one record: what Faust takes for an event, 60 us, is
+    paid once a topic, however many partitions of it are ours."""
+
+    __slots__ = ("_fetched", "offset", "partition", "parts", "timestamp", "topic")
     timestamp_type = 0
     headers = ()
     key = checksum = None
     serialized_key_size = serialized_value_size = 0
 
-    def __init__(self, tp: TP, records: Sequence[Record]) -> None:
-        last = records[-1]
+    def __init__(self, tp: TP, fetched: Sequence[tuple[int, Sequence[Record]]]) -> None:
+        """``tp``: whose place in Faust's books it takes. ``fetched``: partition and records, at least of that one."""
+        last = fetched[0][1][-1]
         self.topic, self.partition, self.offset, self.timestamp = tp.topic, tp.partition, last.offset, last.timestamp
-        self.records = records
-        self.task: Task | None = None
-        self.follows = 0
+        self.parts: list[Part] = []
+        self._fetched = fetched
 
     @property
     def value(self) -> "Batch":
         return self
 
-    def bind(self, task: Task) -> None:
-        self.task, self.follows = task, task.fetched_to[self.topic]
-        task.fetched_to[self.topic] = self.offset + 1
-        task.backlog[id(self.records)] = len(self.records)
+    def bind(self, tasks: Mapping[int, Task]) -> None:
+        for partition, records in self._fetched:
+            task = tasks.get(partition)
+            if task is not None:
+                self.parts.append(Part(task, task.fetched_to[self.topic], records))
+                task.fetched_to[self.topic] = records[-1].offset + 1
+                task.backlog[id(records)] = len(records)
 
 
 class BatchScheduler:
-    """Faust's ``ConsumerScheduler``: one item a partition instead of one a record."""
+    """Faust's ``ConsumerScheduler``: one item a topic instead of one a record."""
 
     def iterate(self, records: Mapping[TP, Sequence[Record]]) -> Iterator[tuple[TP, Batch]]:
+        topics: dict[str, list[tuple[int, Sequence[Record]]]] = {}
         for tp, fetched in records.items():
-            yield tp, Batch(tp, fetched)
+            topics.setdefault(tp.topic, []).append((tp.partition, fetched))
+        for topic, fetched_of_topic in topics.items():
+            tp = TP(topic, fetched_of_topic[0][0])
+            yield tp, Batch(tp, fetched_of_topic)
 
 
 class TaskWorker(faust.Worker):
@@ -302,9 +318,7 @@ class TaskConsumer(Consumer):
             await asyncio.wait([self._fetch])
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
-        task = self.engine.tasks.get(tp.partition)
-        if task is not None:
-            record.bind(task)
+        record.bind(self.engine.tasks)
         return super()._to_message(tp, record)
 
 

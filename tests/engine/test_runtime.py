@@ -5,7 +5,7 @@ Versions are pinned; when one is raised, this says what has to be looked at agai
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from io import StringIO
 from types import SimpleNamespace
@@ -187,16 +187,47 @@ def test_the_settings_of_an_app_choose_our_classes(engine: Engine) -> None:
     assert engine.app.transport is engine.transport
 
 
-def test_a_fetch_is_handed_on_as_one_item_a_partition_and_bound_to_its_task(engine: Engine) -> None:
-    records: list[Any] = [SimpleNamespace(offset=offset, timestamp=5) for offset in (3, 4, 7)]
-    tp = TP("in", 0)
-    ((found, batch),) = runtime.BatchScheduler().iterate({tp: records})
-    task: Any = SimpleNamespace(fetched_to={"in": 3}, backlog={})
-    batch.bind(task)
-    assert (found, batch.offset, batch.follows, batch.task) == (tp, 7, 3, task)
-    assert batch.value is batch
-    assert task.fetched_to == {"in": 8}
-    assert list(task.backlog.values()) == [3]
+def fetched(*offsets: int) -> list[Any]:
+    return [SimpleNamespace(offset=offset, timestamp=5) for offset in offsets]
+
+
+def test_a_fetch_is_handed_on_as_one_item_a_topic_and_bound_to_the_tasks(engine: Engine) -> None:
+    records = {
+        TP("in", 0): fetched(3, 4, 7),
+        TP("also", 0): fetched(1),
+        TP("in", 1): fetched(9),
+        TP("in", 2): fetched(5),
+    }
+    batches = dict(runtime.BatchScheduler().iterate(records))
+    assert list(batches) == [TP("in", 0), TP("also", 0)]
+    first, second = (SimpleNamespace(fetched_to={"in": 3, "also": 0}, backlog={}) for _ in range(2))
+    batch = batches[TP("in", 0)]
+    batch.bind({0: first, 1: second})  # type: ignore[dict-item]
+    assert (batch.offset, batch.value) == (7, batch)
+    assert [tuple(part) for part in batch.parts] == [
+        (first, 3, records[TP("in", 0)]),
+        (second, 3, records[TP("in", 1)]),
+    ]
+    assert (first.fetched_to, second.fetched_to) == ({"in": 8, "also": 0}, {"in": 10, "also": 0})
+    assert (list(first.backlog.values()), list(second.backlog.values())) == ([3], [1])
+
+
+async def test_an_agent_applies_what_a_batch_has_for_every_task(engine: Engine) -> None:
+    applied: list[Any] = []
+
+    async def apply(task: Any, follows: int, records: Any, handler: Any) -> None:
+        applied.append((task, follows, records))
+
+    engine.apply = apply  # type: ignore[method-assign]
+    stream = SimpleNamespace(events=lambda: events())
+    batch = SimpleNamespace(parts=[runtime.Part("first", 3, []), runtime.Part("second", 0, [])])  # type: ignore[arg-type]
+
+    async def events() -> AsyncIterator[Any]:
+        yield SimpleNamespace(message=SimpleNamespace(value=batch))
+
+    agent: Any = engine.agent(engine.source("in"))(lambda task, record: None)
+    await agent.fun(stream)
+    assert applied == [("first", 3, []), ("second", 0, [])]
 
 
 async def test_a_batch_can_be_made_a_faust_message(engine: Engine) -> None:
@@ -204,10 +235,9 @@ async def test_a_batch_can_be_made_a_faust_message(engine: Engine) -> None:
     engine.tasks[0] = task
     consumer = runtime.TaskConsumer.__new__(runtime.TaskConsumer)
     consumer.transport, consumer.app = engine.transport, engine.app
-    records: list[Any] = [SimpleNamespace(offset=3, timestamp=5)]
-    batch = runtime.Batch(TP("in", 0), records)
+    batch = runtime.Batch(TP("in", 0), [(0, fetched(3))])
     message = consumer._to_message(TP("in", 0), batch)
-    assert (message.offset, message.topic, batch.task) == (3, "in", task)
+    assert (message.offset, message.topic, batch.parts[0].task) == (3, "in", task)
     assert id(message.value) == id(batch)
 
 
