@@ -42,7 +42,7 @@ Rows = dict[bytes, bytes]
 
 
 def _city(count: int, parameters: Parameters) -> tuple[DispatchIndex, Rows]:
-    index, rows, chance = DispatchIndex(parameters.dispatch_resolution), Rows(), random.Random(count)
+    index, rows, chance = DispatchIndex(), Rows(), random.Random(count)
     for number in range(count):
         _decide(index, rows, _available(f"driver-{number}", 1, _somewhere(chance)), parameters)
     return index, rows

@@ -18,6 +18,12 @@ S = TypeVar("S", bound=msgspec.Struct)
 """The state of a machine."""
 
 
+class Named(Enum):
+    """What the stages of a machine are. Tables are looked up by them, and ``Enum`` hashes its members in Python."""
+
+    __hash__ = object.__hash__
+
+
 class Outcome(Enum):
     """What became of an event; what its sender is told."""
 

@@ -7,11 +7,9 @@ Rules:
 3. A driver that refuses is replaced: the next attempt begins.
 """
 
-from enum import Enum
-
 import msgspec
 
-from processors.decision import Decision, Moment, Table, Transition, absorb, refused
+from processors.decision import Decision, Moment, Named, Table, Transition, absorb, refused
 from processors.events import (
     DeliveryAssigned,
     DeliveryDone,
@@ -27,7 +25,7 @@ from topics.places import Position
 from topics.records import epoch_ms, instant
 
 
-class Stage(Enum):
+class Stage(Named):
     """How far the delivery is."""
 
     REQUESTED = "REQUESTED"

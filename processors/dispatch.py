@@ -9,12 +9,11 @@ Rules:
 """
 
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from processors.decision import CancelTimer, Moment, Outcome, SetTimer, Table, Transition
+from processors.decision import CancelTimer, Moment, Named, Outcome, SetTimer, Table, Transition
 from processors.events import TimerDue
 from processors.parameters import Parameters
 from topics.dispatch import DriverAvailable, DriverGone, DriverMoved, DriverRequested
@@ -101,7 +100,7 @@ class View(Protocol):
     def get(self, key: str) -> Row | None: ...
 
 
-class Stage(Enum):
+class Stage(Named):
     """Whether whoever comes finds somebody to be matched with."""
 
     FOUND = "somebody waits"

@@ -9,12 +9,11 @@ Rules:
    time of arrival. A location older than the last is absorbed.
 """
 
-from enum import Enum
 from hashlib import sha256
 
 import msgspec
 
-from processors.decision import Decision, Moment, Outcome, Table, Transition, absorb, refused
+from processors.decision import Decision, Moment, Named, Outcome, Table, Transition, absorb, refused
 from processors.geography import cell_name, travel_ms
 from processors.parameters import Parameters
 from topics import deliveries
@@ -28,7 +27,7 @@ HEARD = 8
 """How many requests a driver's row remembers."""
 
 
-class Stage(Enum):
+class Stage(Named):
     """What a driver does. Finer than the public status: see ``Driver.status``."""
 
     IDLE = "IDLE"

@@ -6,11 +6,10 @@ Rules:
 """
 
 from collections.abc import Iterable
-from enum import Enum
 
 import msgspec
 
-from processors.decision import Decision, Moment, SetTimer, Table, Transition, absorb, refused
+from processors.decision import Decision, Moment, Named, SetTimer, Table, Transition, absorb, refused
 from processors.events import ForgetDue, OrderPlaced, Retire
 from processors.parameters import Parameters
 from topics.deliveries import DriverAssigned
@@ -25,7 +24,7 @@ AROUND_A_ROW = 40
 """Bytes of JSON around a row in its record, at most."""
 
 
-class Stage(Enum):
+class Stage(Named):
     """Where the order is."""
 
     RETIRED = "RETIRED"

@@ -14,12 +14,11 @@ Rules:
 """
 
 from collections.abc import Callable
-from enum import Enum
 from typing import NamedTuple
 
 import msgspec
 
-from processors.decision import CancelTimer, Decision, Moment, SetTimer, Table, Transition, absorb, refused
+from processors.decision import CancelTimer, Decision, Moment, Named, SetTimer, Table, Transition, absorb, refused
 from processors.events import (
     OPERATOR,
     AttentionNeeded,
@@ -58,7 +57,7 @@ LONGEST_TEXT = 200
 """Of ``topics.orders.Text``."""
 
 
-class Stage(Enum):
+class Stage(Named):
     """Where an order is. Finer than its public status: see ``Order.status``."""
 
     CREATED = "CREATED"
@@ -438,12 +437,13 @@ def _enter(
     before: Order | None, after: Order, event: object, moment: Moment
 ) -> tuple[Order, tuple[SetTimer | CancelTimer, ...]]:
     """The wait of the stage left ends, with its timer and what a person was to look at; the next one begins."""
-    timers: list[SetTimer | CancelTimer] = []
+    ended: tuple[CancelTimer, ...] = ()
     if before is not None and before.timer is not None and not isinstance(event, WAITS[before.stage].fires):
-        timers.append(CancelTimer(before.timer.name, before.timer.due_ms))  # one that has fired is no more
-    concerns = after.concerns if before is None else _without(after, _wait_name(before))
-    waits, begun = _wait_anew(msgspec.structs.replace(after, concerns=concerns), moment)
-    return waits, (*timers, *begun)
+        ended = (CancelTimer(before.timer.name, before.timer.due_ms),)  # one that has fired is no more
+    if before is not None and after.concerns:
+        after = msgspec.structs.replace(after, concerns=_without(after, _wait_name(before)))
+    waits, begun = _wait_anew(after, moment)
+    return waits, (*ended, *begun)
 
 
 def _wait_anew(order: Order, moment: Moment) -> tuple[Order, tuple[SetTimer]]:

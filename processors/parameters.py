@@ -30,7 +30,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     """A change of an arrival time by less is not worth telling."""
 
     dispatch_resolution: int = 9
-    """H3 resolution of the cells that waiting drivers are found by; the edge of a cell at 9 is 200 m."""
+    """H3 resolution of the cells: a waiting driver who is in another one has moved. At 9 an edge is 200 m."""
     asked_kept_s: float = 24 * 3600
     """How long dispatch remembers what it was asked, to absorb a repeat. Not divided by the speed-up."""
 

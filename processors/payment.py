@@ -10,11 +10,9 @@ Rules:
 3. What the provider says against what it said before is refused, and a person is told.
 """
 
-from enum import Enum
-
 import msgspec
 
-from processors.decision import Call, Decision, Moment, Table, Transition, absorb, refused
+from processors.decision import Call, Decision, Moment, Named, Table, Transition, absorb, refused
 from processors.events import (
     OPERATOR,
     AttentionNeeded,
@@ -37,7 +35,7 @@ from processors.requests import ChargeRequest, RefundRequest
 from topics.payments import Charged, Declined, Refunded
 
 
-class Stage(Enum):
+class Stage(Named):
     """Where the money is."""
 
     DUE = "DUE"

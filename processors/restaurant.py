@@ -6,11 +6,9 @@ Rules:
 3. It cannot take back what it accepted: that is refused, and a person is told.
 """
 
-from enum import Enum
-
 import msgspec
 
-from processors.decision import Call, Decision, Moment, Table, Transition, absorb, refused
+from processors.decision import Call, Decision, Moment, Named, Table, Transition, absorb, refused
 from processors.events import (
     AttentionNeeded,
     PrepareAbandoned,
@@ -28,7 +26,7 @@ from topics.orders import Item, Placed
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
 
 
-class Stage(Enum):
+class Stage(Named):
     """How far the restaurant is with the ticket."""
 
     ASKED = "ASKED"

@@ -1,43 +1,39 @@
 """Who waits where, in memory: how dispatch finds the nearest driver and the oldest delivery.
 
-Drivers are found by H3 cell. A search looks at the cell of the pickup, then at the ring around it, and so on, until no
-ring can hold anybody nearer than who was found. How large the cells are follows from how many wait: where many drivers
-share a cell, all are sorted into smaller ones, where hardly two do, into larger ones. And once a search has looked at
-more cells than there are drivers' cells, it goes through those instead, the nearest first. So a match costs little more
-with a hundred thousand drivers than with ten, and it is exact.
+Drivers are places on the unit sphere, sorted into the cubes of a grid in space. A search looks at the eight cubes
+around the corner that is nearest to the pickup, then at the cubes around those, and so on, until no cube that is left
+can hold anybody nearer than who was found. How large the cubes are follows from how many wait: where many drivers share
+a cube, all are sorted into cubes of half the side, where hardly two do, into those of the double. And once a search has
+looked at more cubes than there are with drivers in them, it goes through those instead, the nearest first. So a match
+costs the same with a hundred thousand drivers as with a hundred, and it is exact.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from heapq import heapify, heappop
-from itertools import count
-from math import inf, sqrt
+from itertools import count, product
+from math import floor, inf, sqrt
 from typing import NamedTuple
 
 from processors.dispatch import PendingDelivery, Row, WaitingDriver, decode_row, kind_of
-from processors.geography import (
-    EARTH_RADIUS_M,
-    Point,
-    cell,
-    chord_squared,
-    chord_squared_of,
-    middle,
-    point,
-    radius_at_most_m,
-    ring,
-    ring_at_least_m,
-)
+from processors.geography import Point, chord_squared, point
 from topics.identity import owner_of
 from topics.places import Position
 
-CROWDED = 4.0
-"""Drivers a cell, on average, from which on smaller cells are used. One step of H3 divides a cell by seven."""
-LONELY = 1.15
+CROWDED = 2.0
+"""Drivers a cube, on average, from which on smaller cubes are used. Half the side leaves a quarter of the drivers."""
+LONELY = 0.4
 """And below which larger ones are."""
-FEW_CELLS = 16
-"""So few are gone through faster than rings are looked up."""
-COARSEST, FINEST = 3, 13
-"""H3 resolutions: cells of 69 km and of 4 m edge."""
+FEW_CUBES = 16
+"""So few are gone through faster than those around a corner are looked up."""
+FIRST_LEVEL = 10
+COARSEST, FINEST = 6, 21
+"""A cube's side at a level is 2 ** -level of the earth's radius: 100 km at 6, 6 km at 10, 3 m at 21."""
+STRIDE = 1 << 24
+"""Between the numbers of two cubes that are neighbours in x or y. In z they follow on each other."""
+ROUNDED = 1 - 1e-9
+"""What a bound is lowered by, so that nothing that was rounded makes a driver beyond it look nearer."""
 
 
 class Found(NamedTuple):
@@ -49,25 +45,29 @@ class Found(NamedTuple):
     row: WaitingDriver
 
 
-class Cell:
-    """The drivers who wait in one cell."""
+Waiting = tuple[float, float, float, WaitingDriver]
+"""Where on the unit sphere, and the row. One object: a search looks at many that are in no cache of the processor's."""
+
+
+class Cube:
+    """The drivers who wait in one cube."""
 
     __slots__ = ("drivers", "middle")
 
-    def __init__(self, number: int) -> None:
-        self.middle = middle(number)
-        self.drivers: dict[str, tuple[Point, WaitingDriver]] = {}
+    def __init__(self, middle: Point) -> None:
+        self.middle = middle
+        self.drivers: dict[str, Waiting] = {}
 
 
 class Region:
     """Who waits in one region. Rows go by their keys."""
 
-    def __init__(self, resolution: int) -> None:
-        self._resolution = resolution
-        self._cells: dict[int, Cell] = {}
-        self._cell_of: dict[str, int] = {}
-        self._fitted = FEW_CELLS
-        """How many drivers there were when the resolution was chosen."""
+    def __init__(self) -> None:
+        self._level = FIRST_LEVEL
+        self._cubes: dict[int, Cube] = {}
+        self._cube_of: dict[str, int] = {}
+        self._fitted = FEW_CUBES
+        """How many drivers there were when the level was chosen."""
         self._pending: dict[str, PendingDelivery] = {}
         self._oldest_first: list[str] = []
 
@@ -87,18 +87,9 @@ class Region:
     def nearest(self, position: Position, hidden: Collection[str]) -> Found | None:
         """The nearest driver whose row is not hidden."""
         here = point(position)
-        if len(self._cells) <= FEW_CELLS:
-            return self._nearest_of_all(here, hidden)
-        centre, best, looked = cell(position, self._resolution), None, 0
-        for k in count():
-            if best is not None and best.distance < chord_squared_of(ring_at_least_m(k, self._resolution)):
-                return best
-            if looked > len(self._cells):
-                return self._nearest_of_all(here, hidden)
-            cells = ring(centre, k)
-            looked += len(cells)
-            best = _nearer(best, self._nearest_in(cells, here, hidden))
-        raise AssertionError("rings do not end")
+        return (
+            self._nearest_of_all(here, hidden) if len(self._cubes) <= FEW_CUBES else self._nearest_around(here, hidden)
+        )
 
     def oldest_pending(self, hidden: Collection[str]) -> tuple[str, PendingDelivery] | None:
         """The delivery that has waited longest and whose row is not hidden, by key."""
@@ -108,80 +99,100 @@ class Region:
     def rows(self) -> Iterator[tuple[str, Row]]:
         """All rows."""
         yield from self._pending.items()
-        for one in self._cells.values():
-            yield from ((key, row) for key, (_, row) in one.drivers.items())
+        for cube in self._cubes.values():
+            yield from ((key, row) for key, (_, _, _, row) in cube.drivers.items())
+
+    def _nearest_around(self, here: Point, hidden: Collection[str]) -> Found | None:
+        """By the cubes around the corner nearest to here, until none that is left can hold anybody nearer than who was
+        found."""
+        side = 0.5**self._level
+        x, y, z = here[0] / side, here[1] / side, here[2] / side
+        corner_x, corner_y, corner_z = round(x), round(y), round(z)
+        off = max(abs(x - corner_x), abs(y - corner_y), abs(z - corner_z))
+        corner, best, looked = _number(corner_x, corner_y, corner_z), None, 0
+        for k in count():
+            around = _around(k)
+            best = _nearer(best, self._nearest_in([corner + each for each in around], here, hidden))
+            if best is not None and best.distance < ((k + 1 - off) * side) ** 2 * ROUNDED:
+                return best
+            looked += len(around)
+            if looked > len(self._cubes):
+                return self._nearest_of_all(here, hidden)
+        raise AssertionError("there are always cubes further out")
 
     def _nearest_of_all(self, here: Point, hidden: Collection[str]) -> Found | None:
-        """By drivers' cells, the nearest first, until no cell can hold anybody nearer than who was found."""
-        radius = radius_at_most_m(self._resolution) / EARTH_RADIUS_M
-        cells = [(sqrt(chord_squared(here, one.middle)), number) for number, one in self._cells.items()]
-        heapify(cells)
+        """By drivers' cubes, the nearest first, until none can hold anybody nearer than who was found."""
+        radius = sqrt(3) / 2 * 0.5**self._level
+        cubes = [(sqrt(chord_squared(here, cube.middle)), number) for number, cube in self._cubes.items()]
+        heapify(cubes)
         best: Found | None = None
-        while cells:
-            distance, number = heappop(cells)
-            if best is not None and sqrt(best.distance) < distance - radius:
+        while cubes:
+            distance, number = heappop(cubes)
+            if best is not None and sqrt(best.distance) < (distance - radius) * ROUNDED:
                 break
             best = _nearer(best, self._nearest_in((number,), here, hidden))
         return best
 
-    def _nearest_in(self, cells: Iterable[int], here: Point, hidden: Collection[str]) -> Found | None:
-        best, least, (x, y, z) = None, inf, here
-        for number in cells:
-            if number not in self._cells:
+    def _nearest_in(self, numbers: Iterable[int], here: Point, hidden: Collection[str]) -> Found | None:
+        best, least, (x, y, z), cubes = None, inf, here, self._cubes
+        for number in numbers:
+            if number not in cubes:
                 continue
-            for key, (there, row) in self._cells[number].drivers.items():
+            for key, (there_x, there_y, there_z, row) in cubes[number].drivers.items():
                 # chord_squared, by hand: this is the innermost loop of a match
-                dx, dy, dz = x - there[0], y - there[1], z - there[2]
+                dx, dy, dz = x - there_x, y - there_y, z - there_z
                 distance = dx * dx + dy * dy + dz * dz
                 if distance <= least and key not in hidden:
-                    best, least = _nearer(best, Found(distance, row.driver, row)), distance
-        return best
+                    best, least = row if best is None or distance < least else _first(best, row), distance
+        return None if best is None else Found(least, best.driver, best)
 
     def _add_driver(self, key: str, row: WaitingDriver) -> None:
-        self._sort_in(key, point(row.position), row)
-        self._fit_cells()
+        self._sort_in(key, (*point(row.position), row))
+        self._fit_cubes()
 
     def _remove_driver(self, key: str) -> None:
-        number = self._cell_of.pop(key, None)
+        number = self._cube_of.pop(key, None)
         if number is None:
             return
-        drivers = self._cells[number].drivers
+        drivers = self._cubes[number].drivers
         del drivers[key]
         if not drivers:
-            del self._cells[number]
-        self._fit_cells()
+            del self._cubes[number]
+        self._fit_cubes()
 
-    def _sort_in(self, key: str, there: Point, row: WaitingDriver) -> None:
-        number = self._cell_of[key] = cell(row.position, self._resolution)
-        if number not in self._cells:
-            self._cells[number] = Cell(number)
-        self._cells[number].drivers[key] = there, row
+    def _sort_in(self, key: str, waiting: Waiting) -> None:
+        side = 0.5**self._level
+        x, y, z = floor(waiting[0] / side), floor(waiting[1] / side), floor(waiting[2] / side)
+        number = self._cube_of[key] = _number(x, y, z)
+        if number not in self._cubes:
+            self._cubes[number] = Cube(((x + 0.5) * side, (y + 0.5) * side, (z + 0.5) * side))
+        self._cubes[number].drivers[key] = waiting
 
-    def _fit_cells(self) -> None:
-        """Choose another resolution where the number of drivers wants it, and not before it has doubled or halved: else
+    def _fit_cubes(self) -> None:
+        """Choose another level where the number of drivers wants it, and not before it has doubled or halved: else
         drivers who stand evenly could be sorted to and fro at every move."""
-        drivers = len(self._cell_of)
+        drivers = len(self._cube_of)
         if self._fitted <= 2 * drivers and drivers <= 2 * self._fitted:
             return
-        self._fitted = max(drivers, FEW_CELLS)
+        self._fitted = max(drivers, FEW_CUBES)
         if self._is_crowded():
-            while self._is_crowded() and self._resolution < FINEST:
-                self._sort_anew(self._resolution + 1)
+            while self._is_crowded() and self._level < FINEST:
+                self._sort_anew(self._level + 1)
         else:
-            while self._is_lonely() and self._resolution > COARSEST:
-                self._sort_anew(self._resolution - 1)
+            while self._is_lonely() and self._level > COARSEST:
+                self._sort_anew(self._level - 1)
 
     def _is_crowded(self) -> bool:
-        return len(self._cell_of) > max(CROWDED * len(self._cells), FEW_CELLS)
+        return len(self._cube_of) > max(CROWDED * len(self._cubes), FEW_CUBES)
 
     def _is_lonely(self) -> bool:
-        return len(self._cells) > FEW_CELLS and len(self._cell_of) < LONELY * len(self._cells)
+        return len(self._cubes) > FEW_CUBES and len(self._cube_of) < LONELY * len(self._cubes)
 
-    def _sort_anew(self, resolution: int) -> None:
-        cells, self._cells, self._resolution = self._cells, {}, resolution
-        for one in cells.values():
-            for key, (there, row) in one.drivers.items():
-                self._sort_in(key, there, row)
+    def _sort_anew(self, level: int) -> None:
+        cubes, self._cubes, self._level = self._cubes, {}, level
+        for cube in cubes.values():
+            for key, waiting in cube.drivers.items():
+                self._sort_in(key, waiting)
 
 
 class DispatchIndex:
@@ -194,9 +205,7 @@ class DispatchIndex:
     with a row's last value only, so no earlier value can be taken for it.
     """
 
-    def __init__(self, resolution: int) -> None:
-        """``resolution``: of the H3 cells to begin with."""
-        self._resolution = resolution
+    def __init__(self) -> None:
         self._committed: dict[str, Region] = {}
         self._fresh: dict[str, Region] = {}
         self._uncommitted: dict[str, Row | None] = {}
@@ -252,7 +261,7 @@ class DispatchIndex:
     def _put(self, regions: dict[str, Region], key: str, row: Row | None) -> None:
         region = regions.get(owner_of(key))
         if region is None:
-            region = regions[owner_of(key)] = Region(self._resolution)
+            region = regions[owner_of(key)] = Region()
         assert row is None or isinstance(row, WaitingDriver | PendingDelivery)
         region.put(key, row)
 
@@ -274,3 +283,20 @@ def _nearer(one: Found | None, other: Found | None) -> Found | None:
     if one is None or other is None:
         return one or other
     return min(one, other)
+
+
+def _number(x: int, y: int, z: int) -> int:
+    """Of the cube that has this corner, counted in sides, and no other that is nearer the axes."""
+    return (x * STRIDE + y) * STRIDE + z
+
+
+@lru_cache(maxsize=64)
+def _around(k: int) -> tuple[int, ...]:
+    """From the number of a corner to those of the cubes that touch it (0), that touch those (1), and so on."""
+    inner = range(-k, k)
+    steps = product(range(-k - 1, k + 1), repeat=3)
+    return tuple(_number(*step) for step in steps if not all(each in inner for each in step))
+
+
+def _first(one: WaitingDriver, other: WaitingDriver) -> WaitingDriver:
+    return one if one.driver < other.driver else other

@@ -223,6 +223,9 @@ MACHINE_OF_FAMILY: Mapping[str, str] = {"payments": "payment", "pos": "ticket", 
 """Which machine the records of a topic are for. Events of our own say it themselves."""
 
 
+NEEDS_THE_BODY = (TicketAsked, PrepareRetried)
+"""Events that the order's body is added to, which is a row of its own."""
+
 WITH_THE_ORDER: tuple[Kind, ...] = ("order", "placed", "payment", "ticket", "delivery")
 """The rows that leave the tables together."""
 
@@ -254,7 +257,7 @@ class _Moving:
 
     def _move(self, event: Any) -> Decision[Any]:
         machine = MACHINE_OF_FAMILY[event.family] if isinstance(event, Record) else event.machine
-        if isinstance(event, TicketAsked | PrepareRetried):
+        if isinstance(event, NEEDS_THE_BODY):
             event = msgspec.structs.replace(event, placed=self._before.placed)
         before = self._states[machine]
         decision = MACHINES[machine](before, event, self._now_ms, self._parameters)
@@ -324,8 +327,8 @@ class _Moving:
             changed=self._changed,
             retire=flow.order is None,
             journal=tuple(self._journal),
-            emit=tuple(record for decision in decisions for record in decision.emit),
-            timers=tuple(timer for decision in decisions for timer in decision.timers),
-            calls=tuple(call for decision in decisions for call in decision.calls),
-            cancel_calls=tuple(key for decision in decisions for key in decision.cancel_calls),
+            emit=tuple([record for decision in decisions for record in decision.emit]),
+            timers=tuple([timer for decision in decisions for timer in decision.timers]),
+            calls=tuple([call for decision in decisions for call in decision.calls]),
+            cancel_calls=tuple([key for decision in decisions for key in decision.cancel_calls]),
         )

@@ -14,7 +14,7 @@ from topics.dispatch import READER
 TIMER: bytes = b"dispatch"
 """Marks the timers of dispatch among those of the task."""
 
-engine.index(tables.dispatch.name, lambda: DispatchIndex(parameters.dispatch_resolution))
+engine.index(tables.dispatch.name, DispatchIndex)
 
 
 @engine.agent(topic)

@@ -10,11 +10,11 @@ Outgoing = tuple[bytes | None, bytes | None, Sequence[Header]]
 """One record to produce: key, value (None is a tombstone), headers."""
 
 
-class _Missing(Enum):
+class Missing(Enum):
     MISSING = "no entry"
 
 
-MISSING: Final = _Missing.MISSING
+MISSING: Final = Missing.MISSING
 """Tells 'nothing buffered for this key' from None, 'deleted'."""
 
 
@@ -44,7 +44,7 @@ class Changes:
         self.answers: list[tuple[str, object]] = []
         self.counts: Counter[str] = Counter()
         self.bytes = 0
-        self._log: list[tuple[dict[bytes, bytes | None], bytes, bytes | _Missing | None] | list[Outgoing] | str] = []
+        self._log: list[tuple[dict[bytes, bytes | None], bytes, bytes | Missing | None] | list[Outgoing] | str] = []
         self._marked_bytes = self._marked_answers = 0
 
     def __bool__(self) -> bool:

@@ -39,6 +39,8 @@ METADATA_MAX_AGE_MS = 60_000
 HEARTBEAT_S = 0.3
 """A rebalance begins for a worker with its next heartbeat, and for all of them with the last one's."""
 MAX_INT = 2**31 - 1
+PROOF_S = 3.0
+"""How long a commit may take that proves to a view that the partition is still ours."""
 KEYS_REMEMBERED = 200_000
 """Whose partition is not computed again: murmur2 in Python takes 3 us."""
 
@@ -178,11 +180,12 @@ class Engine(Core):
         """Decorate the function that applies each record of a source; it becomes a Faust agent of its own name."""
 
         def decorate(handler: Handler) -> AgentT[Any]:
+            self.handlers.update(dict.fromkeys(source.topics, handler))
+
             async def consume(stream: StreamT[Any]) -> None:
                 async for event in stream.events():
-                    batch = event.message.value
-                    if batch.task is not None:
-                        await self.apply(batch.task, batch.follows, batch.records, handler)
+                    for part in event.message.value.parts:
+                        await self.apply(part.task, part.follows, part.records, handler)
 
             consume.__module__, consume.__name__ = handler.__module__, handler.__name__
             consume.__qualname__, consume.__doc__ = handler.__qualname__, handler.__doc__
@@ -283,6 +286,15 @@ class Engine(Core):
         this worker, or not until the end."""
         with _whole_disk():
             return await self._open(partition).digest()
+
+    async def prove(self, partition: int) -> None:
+        """Before rows of it are shown: ``NotHere`` unless it is certain that half a session ago nobody else had it."""
+        try:
+            async with asyncio.timeout(PROOF_S):
+                await self._open(partition).prove()
+        except (TimeoutError, TaskBroken):
+            raise NotHere(f"partition {partition} may be another worker's by now") from None
+        self._open(partition)
 
     def _open(self, partition: int) -> Task:
         task = self.tasks.get(partition)

@@ -3,7 +3,7 @@
 Everything is plugged in through settings (``exactly_once``) and ``app.transport``; nothing of Faust is changed. Each
 name that is overridden or relied on here has a test that fails when a new version of Faust or aiokafka has it no more.
 
-    fetch     Consumer._getmany -> FetchedRecords -> BatchScheduler -> Consumer._to_message binds each batch to its task
+    fetch     Consumer._getmany -> FetchedRecords -> BatchScheduler -> Consumer._to_message binds batches to tasks
     open      Recovery._restart_recovery, after an assignment and after a task broke: one procedure for both
     suspend   TransactionManager.on_partitions_revoked and on_rebalance: what stays in this worker is not opened again
     close     after the assignment, what went to others; TableManager.on_stop when the worker ends
@@ -17,13 +17,13 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import aiokafka
 import faust
 from aiohttp.web import AppRunner
 from aiokafka import TopicPartition
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaConnectionError, KafkaError
 from faust.app.base import App
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
@@ -55,44 +55,60 @@ REACHED_S = 3.0
 TELL_S = 2.0
 """How long the group's coordinator has to take note of how far the tasks are; the next time is soon."""
 AGAIN_S = 1.0
-"""Before an opening that failed is tried again."""
+"""Before what failed is tried again: an opening, the first connection to a broker."""
 IDLE_S = 0.005
 """Pause before looking again whether a task wants records, when none does."""
 
 
-class Batch:
-    """The records of one fetch from one partition, in the shape of one record: what Faust takes for an event, 60 us, is
-    paid once a batch. ``task`` is the incarnation it was fetched for, ``follows`` where the batch before it ended."""
+class Part(NamedTuple):
+    """What a batch has for one task: ``task`` is the incarnation it was fetched for, ``follows`` where the records
+    before these ended."""
 
-    __slots__ = ("follows", "offset", "partition", "records", "task", "timestamp", "topic")
+    task: Task
+    follows: int
+    records: Sequence[Record]
+
+
+class Batch:
+    """The records of one fetch from one topic, in the shape of one record: what Faust takes for an event, 60 us, is
+    paid once a topic, however many partitions of it are ours."""
+
+    __slots__ = ("_fetched", "offset", "partition", "parts", "timestamp", "topic")
     timestamp_type = 0
     headers = ()
     key = checksum = None
     serialized_key_size = serialized_value_size = 0
 
-    def __init__(self, tp: TP, records: Sequence[Record]) -> None:
-        last = records[-1]
+    def __init__(self, tp: TP, fetched: Sequence[tuple[int, Sequence[Record]]]) -> None:
+        """``tp``: whose place in Faust's books it takes. ``fetched``: partition and records, at least of that one."""
+        last = fetched[0][1][-1]
         self.topic, self.partition, self.offset, self.timestamp = tp.topic, tp.partition, last.offset, last.timestamp
-        self.records = records
-        self.task: Task | None = None
-        self.follows = 0
+        self.parts: list[Part] = []
+        self._fetched = fetched
 
     @property
     def value(self) -> "Batch":
         return self
 
-    def bind(self, task: Task) -> None:
-        self.task, self.follows = task, task.fetched_to[self.topic]
-        task.fetched_to[self.topic] = self.offset + 1
-        task.backlog[id(self.records)] = len(self.records)
+    def bind(self, tasks: Mapping[int, Task]) -> None:
+        for partition, records in self._fetched:
+            task = tasks.get(partition)
+            if task is not None:
+                self.parts.append(Part(task, task.fetched_to[self.topic], records))
+                task.fetched_to[self.topic] = records[-1].offset + 1
+                task.backlog[id(records)] = len(records)
 
 
 class BatchScheduler:
-    """Faust's ``ConsumerScheduler``: one item a partition instead of one a record."""
+    """Faust's ``ConsumerScheduler``: one item a topic instead of one a record."""
 
     def iterate(self, records: Mapping[TP, Sequence[Record]]) -> Iterator[tuple[TP, Batch]]:
+        topics: dict[str, list[tuple[int, Sequence[Record]]]] = {}
         for tp, fetched in records.items():
-            yield tp, Batch(tp, fetched)
+            topics.setdefault(tp.topic, []).append((tp.partition, fetched))
+        for topic, fetched_of_topic in topics.items():
+            tp = TP(topic, fetched_of_topic[0][0])
+            yield tp, Batch(tp, fetched_of_topic)
 
 
 class TaskWorker(faust.Worker):
@@ -113,6 +129,15 @@ class TaskWorker(faust.Worker):
             self._refuse(str(exc))
         except KafkaError as exc:
             self._refuse(f"Kafka does not answer as it should ({exc!r}): try again when it does.")
+
+    def execute_from_commandline(self) -> NoReturn:
+        """A worker that Kafka leaves alone while it starts ends in one sentence, too."""
+        try:
+            super().execute_from_commandline()
+        except SystemExit:
+            if isinstance(self.crash_reason, KafkaError):
+                self._refuse(f"Kafka is not there as it should be ({self.crash_reason!r}): start again when it is.")
+            raise
 
     def _refuse(self, why: str) -> NoReturn:
         print(why, file=self.stderr)  # not sys.stderr: that is a log by now, and `-l error` would not show it
@@ -153,6 +178,18 @@ class TaskConsumerThread(AIOKafkaConsumerThread):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._fetched = FetchedRecords()
+
+    async def on_start(self) -> None:
+        """A broker that goes away while the worker starts is waited for, as it is later: Faust would crash."""
+        while not self.should_stop:
+            try:
+                await super().on_start()
+                return
+            except KafkaConnectionError as exc:
+                self.log.warning("no broker answers, again in a second: %r", exc)
+                await self._ensure_consumer().stop()
+                self._consumer = None
+                await asyncio.sleep(AGAIN_S)
 
     async def on_thread_stop(self) -> None:
         """The tasks are closed and committed by now: whoever takes over may begin."""
@@ -281,9 +318,7 @@ class TaskConsumer(Consumer):
             await asyncio.wait([self._fetch])
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
-        task = self.engine.tasks.get(tp.partition)
-        if task is not None:
-            record.bind(task)
+        record.bind(self.engine.tasks)
         return super()._to_message(tp, record)
 
 

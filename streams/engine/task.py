@@ -42,6 +42,8 @@ REQUEST = "origin.request"
 """Header of a dead letter that is the answer to a call: what was asked."""
 NOTES = ("origin.", "dead-letter.", "exception.")
 """How the headers begin that a dead letter has from here."""
+SINCE_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+"""The clock that goes on while the machine is suspended, where the system has one."""
 RESERVED_PREFIX = b"\xff\xff"
 """Row keys cannot start so: the store keeps its own notes there."""
 
@@ -126,7 +128,7 @@ class WallClock:
 
     def monotonic(self) -> float:
         """Where the system can tell, the time that the machine was suspended counts: others went on meanwhile."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+        return time.monotonic() if SINCE_BOOT is None else time.clock_gettime(SINCE_BOOT)
 
 
 class Refuse(Exception):
@@ -264,7 +266,8 @@ class Task:
 
     def cancel_call(self, call_id: bytes) -> None:
         """No further attempt; the answer to one under way is ignored."""
-        self.put(CALLS, call_id, None)
+        if self.has_call(call_id):
+            self.put(CALLS, call_id, None)
 
     def answer(self, event_id: str, answer: object) -> None:
         """Tell whoever waits for this event (``Watch.answer``), after the commit."""
@@ -294,6 +297,10 @@ class Task:
             raise ValueError(f"the key {key!r} belongs to this task: forwarding it would go round in circles")
         self.emit(record.topic, key, record.value, record.headers)
         self.pending.count("forwarded")
+
+    def waited_for(self, event_id: str) -> bool:
+        """Whether a view of this worker waits for this event's answer."""
+        return self._core.watch.waited_for(event_id)
 
     def count(self, name: str) -> None:
         """Count something in ``engine.counters``, if and when this commits."""
@@ -451,7 +458,7 @@ class Task:
 
     def touch(self) -> None:
         """Something has been applied: have it committed."""
-        if self.pending:
+        if self.pending and self.alive:
             self._changed.set()
 
     async def committed(self) -> None:
@@ -472,11 +479,22 @@ class Task:
         had taken over when it was begun; so if the last one is old, the call's own row is committed again first.
         """
         while self.get(CALLS, call_id) == row:
-            if self._clock.monotonic() - self.owned_since <= self._core.session_timeout_s / 2:
+            if not self._may_be_anothers:
                 return True
             self.put(CALLS, call_id, row)
             await self.committed()
         return False
+
+    async def prove(self) -> None:
+        """The same before a committed row is shown: what its successor has changed since would be told as if it were
+        still so. ``TaskBroken`` if there is one."""
+        while self._may_be_anothers:
+            self.pending.positions = dict(self.next_offsets)
+            await self.committed()
+
+    @property
+    def _may_be_anothers(self) -> bool:
+        return self._clock.monotonic() - self.owned_since > self._core.session_timeout_s / 2
 
     def start(self) -> None:
         """Begin to commit, to fire timers and to make calls; again after ``suspend``."""

@@ -45,18 +45,18 @@ class TimerHead:
 
     def committed(self, rows: Mapping[bytes, bytes | None]) -> None:
         """These timer rows were written to RocksDB (None: deleted)."""
-        gone = {key for key, payload in rows.items() if payload is None}
-        if gone:
-            self._keys = [key for key in self._keys if key not in gone]
         for key, payload in rows.items():
-            if payload is None or (self._bound is not None and key > self._bound):
+            if self._bound is not None and key > self._bound:
                 continue
             place = bisect_left(self._keys, key)
-            if self._keys[place : place + 1] != [key]:
+            known = place < len(self._keys) and self._keys[place] == key
+            if payload is None and known:
+                del self._keys[place]
+            elif payload is not None and not known:
                 self._keys.insert(place, key)
-            if len(self._keys) > 2 * self._size:
-                del self._keys[self._size :]
-                self._bound = self._keys[-1]
+                if len(self._keys) > 2 * self._size:
+                    del self._keys[self._size :]
+                    self._bound = self._keys[-1]
         if len(self._keys) <= self._size // 4 and self._bound is not None:
             self._fill()
 

@@ -5,8 +5,9 @@ Versions are pinned; when one is raised, this says what has to be looked at agai
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.consumer.fetcher import Fetcher as AIOKafkaFetcher
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import KafkaConnectionError
 from faust.app.base import App
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.tables.manager import TableManager
@@ -36,10 +38,12 @@ from tests.engine.fakes import Stage
 
 OVERRIDDEN: list[tuple[type, type, str]] = [
     (Worker, runtime.TaskWorker, "on_first_start"),
+    (Worker, runtime.TaskWorker, "execute_from_commandline"),
     (Worker, runtime.TaskWorker, "install_signal_handlers"),
     (Worker, runtime.TaskWorker, "_schedule_shutdown"),
     (Worker, runtime.TaskWorker, "_gather_all"),
     (Worker, runtime.TaskWorker, "_sentinel_task"),
+    (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "on_start"),
     (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "on_thread_stop"),
     (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "_create_worker_consumer"),
     (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "_fetch_records"),
@@ -183,16 +187,47 @@ def test_the_settings_of_an_app_choose_our_classes(engine: Engine) -> None:
     assert engine.app.transport is engine.transport
 
 
-def test_a_fetch_is_handed_on_as_one_item_a_partition_and_bound_to_its_task(engine: Engine) -> None:
-    records: list[Any] = [SimpleNamespace(offset=offset, timestamp=5) for offset in (3, 4, 7)]
-    tp = TP("in", 0)
-    ((found, batch),) = runtime.BatchScheduler().iterate({tp: records})
-    task: Any = SimpleNamespace(fetched_to={"in": 3}, backlog={})
-    batch.bind(task)
-    assert (found, batch.offset, batch.follows, batch.task) == (tp, 7, 3, task)
-    assert batch.value is batch
-    assert task.fetched_to == {"in": 8}
-    assert list(task.backlog.values()) == [3]
+def fetched(*offsets: int) -> list[Any]:
+    return [SimpleNamespace(offset=offset, timestamp=5) for offset in offsets]
+
+
+def test_a_fetch_is_handed_on_as_one_item_a_topic_and_bound_to_the_tasks(engine: Engine) -> None:
+    records = {
+        TP("in", 0): fetched(3, 4, 7),
+        TP("also", 0): fetched(1),
+        TP("in", 1): fetched(9),
+        TP("in", 2): fetched(5),
+    }
+    batches = dict(runtime.BatchScheduler().iterate(records))
+    assert list(batches) == [TP("in", 0), TP("also", 0)]
+    first, second = (SimpleNamespace(fetched_to={"in": 3, "also": 0}, backlog={}) for _ in range(2))
+    batch = batches[TP("in", 0)]
+    batch.bind({0: first, 1: second})  # type: ignore[dict-item]
+    assert (batch.offset, batch.value) == (7, batch)
+    assert [tuple(part) for part in batch.parts] == [
+        (first, 3, records[TP("in", 0)]),
+        (second, 3, records[TP("in", 1)]),
+    ]
+    assert (first.fetched_to, second.fetched_to) == ({"in": 8, "also": 0}, {"in": 10, "also": 0})
+    assert (list(first.backlog.values()), list(second.backlog.values())) == ([3], [1])
+
+
+async def test_an_agent_applies_what_a_batch_has_for_every_task(engine: Engine) -> None:
+    applied: list[Any] = []
+
+    async def apply(task: Any, follows: int, records: Any, handler: Any) -> None:
+        applied.append((task, follows, records))
+
+    engine.apply = apply  # type: ignore[method-assign]
+    stream = SimpleNamespace(events=lambda: events())
+    batch = SimpleNamespace(parts=[runtime.Part("first", 3, []), runtime.Part("second", 0, [])])  # type: ignore[arg-type]
+
+    async def events() -> AsyncIterator[Any]:
+        yield SimpleNamespace(message=SimpleNamespace(value=batch))
+
+    agent: Any = engine.agent(engine.source("in"))(lambda task, record: None)
+    await agent.fun(stream)
+    assert applied == [("first", 3, []), ("second", 0, [])]
 
 
 async def test_a_batch_can_be_made_a_faust_message(engine: Engine) -> None:
@@ -200,10 +235,9 @@ async def test_a_batch_can_be_made_a_faust_message(engine: Engine) -> None:
     engine.tasks[0] = task
     consumer = runtime.TaskConsumer.__new__(runtime.TaskConsumer)
     consumer.transport, consumer.app = engine.transport, engine.app
-    records: list[Any] = [SimpleNamespace(offset=3, timestamp=5)]
-    batch = runtime.Batch(TP("in", 0), records)
+    batch = runtime.Batch(TP("in", 0), [(0, fetched(3))])
     message = consumer._to_message(TP("in", 0), batch)
-    assert (message.offset, message.topic, batch.task) == (3, "in", task)
+    assert (message.offset, message.topic, batch.parts[0].task) == (3, "in", task)
     assert id(message.value) == id(batch)
 
 
@@ -217,6 +251,44 @@ async def test_the_worker_consumer_waits_as_short_for_a_fetch_as_the_settings_sa
     assert made._isolation_level == "read_committed"
     assert made._group_instance_id == "worker-1"
     assert hasattr(made, "_coordinator"), "its member_id says whether the group has expelled us"
+
+
+async def test_a_broker_that_goes_away_while_a_worker_starts_is_waited_for(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, stopped = list[Any](), list[Any]()
+
+    async def start(consumer: Any) -> None:
+        tried.append(consumer)
+        if len(tried) < 3:
+            raise KafkaConnectionError("nobody is there")
+
+    async def stop(consumer: Any) -> None:
+        stopped.append(consumer)
+
+    monkeypatch.setattr(aiokafka.AIOKafkaConsumer, "start", start)
+    monkeypatch.setattr(aiokafka.AIOKafkaConsumer, "stop", stop)
+    monkeypatch.setattr(runtime, "AGAIN_S", 0)
+    consumer: Any = engine.app.consumer
+    thread = consumer._new_consumer_thread()
+    thread.thread_loop = asyncio.get_running_loop()
+    await thread.on_start()
+    assert thread._consumer is tried[2]
+    assert stopped == tried[:2]
+
+
+def test_a_worker_that_kafka_leaves_alone_while_it_starts_ends_in_one_sentence(engine: Engine) -> None:
+    said = StringIO()
+    worker = runtime.TaskWorker(engine.app, loop=asyncio.new_event_loop(), redirect_stdouts=False, stderr=said)
+
+    async def start() -> None:
+        await worker.crash(KafkaConnectionError("nobody is there"))
+
+    worker.start = start  # type: ignore[method-assign]
+    with pytest.raises(SystemExit) as ended:
+        worker.execute_from_commandline()
+    assert ended.value.code == runtime.USAGE
+    assert "Kafka is not there as it should be" in said.getvalue()
 
 
 async def test_a_coordinator_that_was_expelled_has_no_member_id() -> None:

@@ -79,6 +79,20 @@ def test_rows_are_in_key_order_from_a_key_on_and_show_no_progress(tmp_path: Path
     opened_store.close()
 
 
+def test_a_row_that_was_read_before_is_read_as_it_is_now(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    assert found.get("a", b"k") is None
+    for value in (b"1", b"2" * 5000, b"3", None):
+        found.write({"a": {b"k": value}}, {"a": 1})
+        assert found.get("a", b"k") == value
+    found.write({"a": {b"k": b"4"}}, {"a": 2})
+    found.start_over("a", "for no reason")
+    assert found.get("a", b"k") is None
+    found.close()
+    with pytest.raises(StoreError):
+        found.get("a", b"k")
+
+
 def test_a_write_survives_a_kill(tmp_path: Path) -> None:
     program = (
         "import os; from pathlib import Path; from streams.engine.store import PartitionStore;"

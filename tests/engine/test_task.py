@@ -757,3 +757,25 @@ async def test_a_call_that_is_not_over_when_the_task_stands_still_is_cut_off_and
     await until(lambda: stage.task.get(CALLS, b"call") is None)
     assert len(stage.performer.calls) == 2
     await stage.task.close()
+
+
+async def test_rows_are_shown_by_a_worker_that_may_have_been_frozen_only_after_a_commit(stage: Stage) -> None:
+    await stage.task.prove()
+    assert stage.log == [], "half a session ago it was ours"
+    stage.clock.ms += 6_000  # more than half of the session of 10 s
+    await stage.task.prove()
+    assert stage.log == ["produce", "end", "write"]
+    await stage.task.prove()
+    assert stage.log == ["produce", "end", "write"]
+
+
+async def test_a_worker_that_was_replaced_cannot_prove_that_it_was_not(stage: Stage) -> None:
+    def fenced() -> None:
+        raise ConnectionError("fenced")
+
+    stage.clock.ms += 6_000
+    stage.transactions.before["produce"] = fenced
+    with pytest.raises(TaskBroken):
+        await stage.task.prove()
+    with pytest.raises(TaskBroken):
+        await stage.task.prove()

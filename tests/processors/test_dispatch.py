@@ -35,7 +35,7 @@ class Rows:
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
-        self.index = DispatchIndex(P.dispatch_resolution)
+        self.index = DispatchIndex()
         self.view = Overlay(self.index, lambda key: encode(row) if (row := self.rows.get(key.decode())) else None)
         self.taken: set[Transition | None] = set()
 

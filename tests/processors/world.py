@@ -53,7 +53,7 @@ class World:
         self.orders: dict[str, Workflow] = {}
         self.drivers: dict[str, Driver] = {}
         self.rows: dict[bytes, bytes] = {}
-        self.index = DispatchIndex(P.dispatch_resolution)
+        self.index = DispatchIndex()
         self.under_way: defaultdict[tuple[str, str], deque[Record]] = defaultdict(deque)
         self.said: list[tuple[int, Record]] = []
         """Every record that was ever put on a topic that somebody reads, and when."""
