@@ -120,7 +120,7 @@ class Client:
                 return "metadata", lambda: VersionsAnswer({2: FEATURES})
 
 
-def _lines(outcomes: Mapping[TopicAndPartition, tuple[int, int]]) -> list[Any]:
+def _lines(outcomes: Mapping[TopicAndPartition, tuple[int, ...]]) -> list[Any]:
     return [(topic, [(partition, *outcome)], {}) for (topic, partition), outcome in outcomes.items()]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from streams.engine.store import Progress
+from streams.engine.store import Progress, followed
 from streams.engine.task import StoreError
 from tests.simulation.clients import site
 from tests.simulation.loop import Actor, current_actor
@@ -51,11 +51,16 @@ class SimulatedStore:
     """``PartitionStore`` on such a disk."""
 
     def __init__(
-        self, path: Path, tables: Iterable[str], topic_ids: Mapping[str, str], progress_every_s: float = 3600.0
+        self,
+        path: Path,
+        partition: int,
+        tables: Iterable[str],
+        topic_ids: Mapping[str, str],
+        now_ms: Callable[[], int],
+        progress_every_s: float = 3600.0,
     ) -> None:
-        self.path, self.tables, self.topic_ids = path, list(tables), dict(topic_ids)
-        here = site.get()
-        self._now: Callable[[], float] = here.time  # type: ignore[attr-defined]
+        self.path, self.partition, self.tables, self.topic_ids = path, partition, list(tables), dict(topic_ids)
+        self._now_ms, here = now_ms, site.get()
         self._directory: Directory = here.disk.directories.setdefault(str(path), Directory())  # type: ignore[attr-defined]
         if (holder := self._directory.locked_by) is not None and not holder.dead:
             raise StoreError(f"cannot open {path}: it is locked")
@@ -75,25 +80,31 @@ class SimulatedStore:
         return self._opened.progress.get(table)
 
     def write(self, rows: Mapping[str, Mapping[bytes, bytes | None]], next_offsets: Mapping[str, int]) -> None:
-        directory, now = self._opened, self._now()
+        directory = self._opened
         before = {table: {key: directory.rows[table].get(key) for key in changed} for table, changed in rows.items()}
         directory.undo.append((before, {table: directory.progress.get(table) for table in next_offsets}))
         del directory.undo[:-KEPT_WRITES]
         for table, changed in rows.items():
             _put(directory.rows[table], changed)
         for table, offset in next_offsets.items():
-            directory.progress[table] = Progress(offset, self.topic_ids[table], now)
+            directory.progress[table] = followed(
+                directory.progress.get(table),
+                offset,
+                rows.get(table),
+                self.topic_ids[table],
+                self.partition,
+                self._now_ms(),
+            )
 
     def close(self) -> None:
         if self._open:
             self._open = False
             self._directory.locked_by = None
 
-    def wipe(self) -> None:
-        directory = self._opened
-        directory.rows = {table: {} for table in self.tables}
-        directory.progress.clear()
-        directory.undo.clear()
+    def start_over(self, table: str, _why: str) -> None:
+        self._opened.rows[table] = {}
+        self._opened.progress.pop(table, None)
+        self._opened.undo.clear()
 
     @property
     def _opened(self) -> Directory:

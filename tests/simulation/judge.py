@@ -222,7 +222,8 @@ def _positions(world: "World") -> list[str]:
     reached: dict[tuple[int, bytes], int] = {}
     for record in world.broker.committed(engine.changelogs["positions"]):
         assert record.key is not None
-        assert record.value is not None
+        if record.value is None:
+            continue  # no position: what a task asks the broker's time with
         at, position = (record.partition, record.key), int(record.value)
         if position < reached.get(at, 0):
             wrong.append(f"task {at[0]} went back in {at[1].decode()}: from {reached[at]} to {position}")
