@@ -350,6 +350,7 @@ def test_topics_are_all_that_has_to_exist_each_with_its_partitions(engine: Engin
         "cleanup.policy": "compact",
         "delete.retention.ms": "86400000",
         "segment.bytes": "67108864",
+        "message.timestamp.type": "LogAppendTime",
     }
     assert specs["out"].config == {"retention.ms": "1000"}
 
