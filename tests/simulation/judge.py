@@ -160,7 +160,7 @@ def _by_the_oracle(world: "World") -> list[str]:
 def _lines(entries: Sequence[Entry], kind: type[L]) -> list[L]:
     """A ledger, as the oracle reads it."""
     return [
-        msgspec.convert({**msgspec.to_builtins(entry), "file": kind.__name__, "number": number}, kind)
+        msgspec.convert({**msgspec.to_builtins(entry), "(file)": kind.__name__, "(number)": number}, kind)
         for number, entry in enumerate(entries, 1)
     ]
 
