@@ -10,6 +10,7 @@ COPY topics topics
 COPY processors processors
 COPY streams streams
 COPY simulators simulators
+COPY oracle oracle
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
     && useradd --create-home dabbawala \
     && install --directory --owner=dabbawala /data

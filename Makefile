@@ -7,6 +7,7 @@ DAY =
 FAULTS =
 N = 100
 ROUNDS =
+MINUTES = 10
 JOBS = 3
 ARGS =
 PYTHON =
@@ -14,7 +15,7 @@ DABBAWALA_DIR ?= .dabbawala
 export DABBAWALA_DIR
 
 BIN = .venv/bin
-TYPED = $(wildcard streams topics processors simulators examples benchmarks tests)
+TYPED = $(wildcard streams topics processors simulators oracle examples benchmarks tests)
 
 # The first Python that is new enough; where there is none, install.py tells python3 (or the one named) why it will not do.
 INSTALL = python=$(or $(PYTHON),python3); \
@@ -27,7 +28,7 @@ INSTALL = python=$(or $(PYTHON),python3); \
 	fi; \
 	$$python requirements/install.py
 
-.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills bench lock lock-kafka clean
+.PHONY: help demo worker kafka kafka-stop test lint format kills flow-kills chaos planted simulate bench lock lock-kafka clean
 
 help: ## this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -64,6 +65,15 @@ kills: .venv/installed-dev ## kill the worker N=100 times at seeded moments and 
 
 flow-kills: .venv/installed-dev ## kill the worker N=100 times, each in a run of 100 orders, and compare all books; SEED=, WORKERS=2
 	@$(BIN)/python -m tests.flow.kills $(N) 100 $(or $(SEED),1) $(or $(WORKERS),1)
+
+simulate: .venv/installed-dev ## simulated worlds on two cores for MINUTES=10, each of another seed; the first that is not sound is shortened
+	@$(BIN)/python -m tests.simulation --minutes $(MINUTES) $(ARGS)
+
+planted: .venv/installed-dev ## plant known bugs, each has to be caught by the oracle; ARGS=timer-lost picks one
+	@$(BIN)/python -m tests.planted $(ARGS)
+
+chaos: .venv/installed-dev ## everything that can go wrong does, in one run of orders, and the oracle judges; SEED=1 ORDERS=2000
+	@$(BIN)/python -m tests.chaos $(or $(SEED),1) $(or $(ORDERS),2000)
 
 bench: .venv/installed-dev ## measure everything (half an hour, alone on the machine) into benchmarks/RESULTS.md; ROUNDS=5
 	@$(BIN)/python -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)

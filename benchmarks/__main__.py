@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import contest, hop, matching, one_order, orders_http, orders_topics, rebalance, restart, where
+from benchmarks import contest, hop, hung, matching, one_order, orders_http, orders_topics, rebalance, restart, where
 from benchmarks.lab import Lab, lab, machine, shown
 from benchmarks.plot import draw
 
@@ -28,6 +28,7 @@ BENCHES: dict[str, Callable[[Lab], None]] = {
     "rebalance": rebalance.run,
     "orders-topics": orders_topics.run,
     "orders-http": orders_http.run,
+    "hung": hung.run,
     "where": where.run,
 }
 

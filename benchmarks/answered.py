@@ -7,7 +7,7 @@ import msgspec
 
 from streams.app import app, engine
 from streams.calls.performer import Answer
-from streams.engine import Again, Answered
+from streams.engine import Again, Answered, Whom
 
 __all__ = ["app"]
 
@@ -17,9 +17,9 @@ FOLLOWS = Answered(msgspec.json.encode(Answer(202, "")))
 class Nobody:
     """Stands where the HTTP client is."""
 
-    def host(self, request: bytes) -> str:
+    def whom(self, request: bytes) -> Whom:
         """One for all."""
-        return "nobody"
+        return Whom("nobody", "nobody")
 
     async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Answered | Again:
         """An answer without a wire."""

@@ -48,8 +48,8 @@ async def measure(lab: Lab, bench: str, workers: int, app: str = "streams.app", 
         for number in range(1, workers + 1):
             stack.start_worker(number, app=app, **environment)
         stack.start_drivers(DRIVERS)
-        async with _Following(stack) as following:
-            await _all_wait(stack)
+        async with Following(stack) as following:
+            await all_wait(stack, DRIVERS)
             await following.run(made("warm", WARM_UP), UNDER_WAY[-1])
             for under_way in UNDER_WAY:
                 following.took.clear()
@@ -70,14 +70,15 @@ async def measure(lab: Lab, bench: str, workers: int, app: str = "streams.app", 
                     lab.add(Sample(bench, subject, f"CPU ms an order: {name}", 1000 * used / ORDERS))
 
 
-async def _all_wait(stack: Stack) -> None:
+async def all_wait(stack: Stack, drivers: int) -> None:
+    """Until so many drivers wait for work."""
     async with httpx.AsyncClient(base_url=stack.url, timeout=10) as client, asyncio.timeout(60):
         while True:
             answers = [
                 (await client.get("/table/dispatch/", params={"limit": "10000"})).json().get("rows", [])
                 for _ in stack.workers
             ]
-            if max(sum("/driver/" in row["key"] for row in rows) for rows in answers) >= DRIVERS:
+            if max(sum("/driver/" in row["key"] for row in rows) for rows in answers) >= drivers:
                 return
             await asyncio.sleep(0.1)
 
@@ -86,16 +87,16 @@ def _unlimited() -> AiohttpTransport:
     return AiohttpTransport(limits=httpx.Limits(max_connections=0))  # aiohttp's word for any number
 
 
-class _Following:
+class Following:
     """Places orders over HTTP and sees them delivered on `order-updates`."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._began: dict[str, float] = {}
-        self._ended: dict[str, asyncio.Future[None]] = {}
+        self._ended: dict[str, asyncio.Future[float]] = {}
+        """Order -> when it is seen delivered."""
         self.took: list[float] = []
 
-    async def __aenter__(self) -> "_Following":
+    async def __aenter__(self) -> "Following":
         urls = [self._stack.url_of(number) for number in self._stack.workers]
         self._clients = [httpx.AsyncClient(base_url=url, transport=_unlimited(), timeout=60) for url in urls]
         self._consumer = AIOKafkaConsumer(
@@ -129,13 +130,17 @@ class _Following:
         return time.perf_counter() - began
 
     async def _one(self, order: Placed, client: httpx.AsyncClient, places: asyncio.Semaphore) -> None:
-        self._began[order.key] = time.perf_counter()
+        self.took.append(await self.delivered(order, client))
+        places.release()
+
+    async def delivered(self, order: Placed, client: httpx.AsyncClient | None = None) -> float:
+        """Place an order; the seconds until it is delivered."""
+        began = time.perf_counter()
         ended = self._ended[order.key] = asyncio.get_running_loop().create_future()
-        answer = await client.post("/v1/orders", content=write(order))
+        answer = await (client or self._clients[0]).post("/v1/orders", content=write(order))
         if answer.status_code not in (201, 202):
             raise SystemExit(f"{order.key}: {answer.status_code} {answer.text}")
-        await ended
-        places.release()
+        return float(await ended - began)
 
     async def _read(self) -> None:
         while True:
@@ -145,5 +150,4 @@ class _Following:
                     if update.status == "REJECTED":
                         raise SystemExit(f"{update.order} was rejected")
                     if update.status == "DELIVERED" and (ended := self._ended.pop(update.order, None)):
-                        self.took.append(time.perf_counter() - self._began.pop(update.order))
-                        ended.set_result(None)
+                        ended.set_result(time.perf_counter())

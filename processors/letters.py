@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from topics.dead_letters import BROKE_DOWN, CALL, CUT, NOTES, REASON, TIMER, TOPIC
+from topics.dead_letters import BROKE_DOWN, CALL, CUT, NOTES, REASON, REQUEST, TIMER, TOPIC
 
 LARGEST_ROW = 900_000
 """In bytes of JSON, where bytes are base64; Kafka takes 1 MiB. Of a larger letter only the beginning is kept."""
@@ -32,8 +32,15 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def note(self, name: str) -> str:
         """A header as text, the last of that name: ours come after the record's own. Empty where there is none."""
-        found = (value for header, value in reversed(self.headers) if header == name)
-        return (next(found, None) or b"").decode(errors="replace")
+        return (self._header(name) or b"").decode(errors="replace")
+
+    def _header(self, name: str) -> bytes | None:
+        return next((value for header, value in reversed(self.headers) if header == name), None)
+
+    @property
+    def request(self) -> bytes | None:
+        """What was asked, where it is the answer to a call and that is kept."""
+        return self._header(REQUEST)
 
     @property
     def origin(self) -> str:
@@ -85,16 +92,19 @@ def expires_ms(letter: Letter) -> int:
 
 
 def why_not_replayable(letter: Letter, inputs: Collection[str]) -> str:
-    """Why it cannot be put back where it came from, and what helps instead; empty if it can. `inputs`: the topics that
-    a letter may be put back on."""
+    """Why it cannot be put back, and what helps instead; empty if it can: a record on its topic, one of `inputs`, a
+    timer or the answer to a call to whom it was given before."""
     topic = letter.origin_topic
     call = letter.note(CALL)
+    whole = letter.whole and not letter.note(CUT) and letter.key is not None and letter.value is not None
     if call and not letter.note(BROKE_DOWN):
         return f"it is the answer to the call {call}, whose order had left by then: see to it with whoever was asked"
-    if call:
-        return f"it is the answer to a call: have that made again, with `dabbawala calls retry {call}`"
-    if letter.note(TIMER):
-        return "it is a timer, which came from no topic: see to the order that its key names"
+    if call and (not whole or letter.request is None):
+        return f"it is the answer to a call, too large to be kept: have that made again, `dabbawala calls retry {call}`"
+    if letter.note(TIMER) and not (letter.note(BROKE_DOWN) and whole):
+        return "it is a timer that was not applied for a reason: see to the order that its key names"
+    if call or letter.note(TIMER):
+        return ""
     if not topic:
         return "it does not say which topic it came from"
     if topic not in inputs:

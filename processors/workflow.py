@@ -35,6 +35,7 @@ from processors.order import Order
 from processors.parameters import Parameters
 from processors.payment import Payment
 from processors.restaurant import Ticket
+from topics.identity import owner_of
 from topics.order_history import Kind
 from topics.orders import AttentionSettled, CallAbandonAsked, CallRetryAsked, Placed
 from topics.records import Record, epoch_ms, instant
@@ -161,11 +162,12 @@ def _placed_ms(placed: Placed, now_ms: int) -> int:
 
 
 def _fire(workflow: Workflow, due: TimerDue, now_ms: int, parameters: Parameters) -> Step:
-    """A timer is deleted with the wait it belongs to, so only the one that is running can fire."""
+    """A timer is deleted with the wait it belongs to, so only the one that is running can fire. It is looked at all the
+    same, for an operator may have put back an earlier one."""
     assert workflow.order is not None
     timer = workflow.order.timer
-    if timer is None or timer.name != due.name:
-        return Step(outcome=Outcome.REFUSED, reason=f"no timer {due.name} is running", workflow=workflow)
+    if timer is None or timer.name != due.name or timer.due_ms > now_ms:
+        return Step(outcome=Outcome.REFUSED, reason=f"no timer {due.name} is due", workflow=workflow)
     fires = order.WAITS[workflow.order.stage].fires
     event = RetireDue(due.asking) if fires is RetireDue else fires()
     return _Moving(workflow, due.name, now_ms, parameters).run(event)
@@ -197,7 +199,9 @@ def _look_back(workflow: Workflow, event: Any, now_ms: int, parameters: Paramete
         case Placed():
             event = OrderPlaced(event, None)
         case TimerDue():
-            event = ForgetDue()  # the other timers went with the order
+            if event.name != history.timer_name(owner_of(event.name)):  # an earlier one, put back by an operator
+                return Step(outcome=Outcome.REFUSED, reason=f"no timer {event.name} is due", workflow=workflow)
+            event = ForgetDue()
     decision = history.decide(workflow.history, event, now_ms, parameters)
     return Step(
         outcome=decision.outcome,

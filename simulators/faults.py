@@ -1,6 +1,7 @@
 """What can be wrong with a party outside: the one vocabulary of faults, how they are switched on, whom they strike.
 
     python -m simulators.payment --faults slow,500:0.2     # always slow, and a server error for one request in five
+    python -m simulators.pos --faults silent@ballard-slice # one of the restaurants
     curl -X POST localhost:5050/faults -d '{"silent": 1}'  # while it runs: payment and pos; DELETE switches all off
     python -m simulators.faults                            # which party knows which fault
     python -m simulators.faults payment:slow,pos:500:0.2   # what `make demo FAULTS=` reads: JSON, by party
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from simulators.chance import falls_under
+from simulators.city import KITCHENS
 from simulators.command import Pace
 
 SLOW_S = 4.0
@@ -38,6 +40,8 @@ class Fault(NamedTuple):
 
 
 _CALLED = ("payment", "pos")
+AT = "@"
+"""Between a fault and the restaurant that has it, where not all have."""
 
 FAULTS = (
     Fault("decline", ("payment",), "charges are declined"),
@@ -78,17 +82,22 @@ def known_to(party: str) -> list[Fault]:
 
 
 def checked(party: str, kind: str, rate: object) -> float:
-    """The rate, if the party knows such a fault; else `WrongFault`."""
+    """The rate, if the party knows such a fault, of all its restaurants or of one; else `WrongFault`."""
     kinds = [fault.kind for fault in known_to(party)]
-    if kind not in kinds:
-        raise WrongFault(f"{kind!r} is no fault of {party}; there are {', '.join(kinds)}")
+    fault, at, restaurant = kind.partition(AT)
+    if fault not in kinds:
+        raise WrongFault(f"{fault!r} is no fault of {party}; there are {', '.join(kinds)}")
+    if at and party != "pos":
+        raise WrongFault(f"{kind!r} cannot be: only faults of pos may be those of one restaurant")
+    if at and restaurant not in KITCHENS:
+        raise WrongFault(f"{restaurant!r} is no restaurant of the city; there are {', '.join(KITCHENS)}")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
         raise WrongFault(f"the rate of {kind} is {rate}, and must be a number above 0 and up to 1")
     return float(rate)
 
 
 def read(party: str, text: str) -> dict[str, float]:
-    """Kind -> rate of `KIND[:RATE][,KIND...]`, as the command line gives it; `WrongFault` where it cannot be read."""
+    """Kind -> rate of `KIND[@RESTAURANT][:RATE][,...]`, as the command line gives it; `WrongFault` where it is none."""
     found: dict[str, float] = {}
     for part in filter(None, text.split(",")):
         kind, colon, rate = part.partition(":")
@@ -97,7 +106,7 @@ def read(party: str, text: str) -> dict[str, float]:
 
 
 def read_all(text: str) -> dict[str, dict[str, float]]:
-    """Party -> kind -> rate of `PARTY:KIND[:RATE][,PARTY:KIND...]`; `WrongFault` where it cannot be read."""
+    """Party -> kind -> rate of `PARTY:KIND[@RESTAURANT][:RATE][,...]`; `WrongFault` where it cannot be read."""
     found: dict[str, dict[str, float]] = {}
     for part in filter(None, text.split(",")):
         party, _, fault = part.partition(":")
@@ -131,30 +140,34 @@ class Faults:
             event.set()
         self._off.clear()
 
-    def strikes(self, kind: str, key: str) -> bool:
-        """Whether this fault strikes what is done under this key, this time."""
-        rate = self.rates.get(kind)
+    def strikes(self, kind: str, key: str, restaurant: str = "") -> bool:
+        """Whether this fault strikes what is done under this key, and by this restaurant, this time."""
+        rate = self._rate(kind, restaurant)
         if rate is None:
             return False
         draw = f"{kind}/{key}"
         self._asked[draw] += 1
         return falls_under(rate, self._seed, f"fault/{draw}/{self._asked[draw]}")
 
-    def one_of(self, kinds: Iterable[str], key: str) -> str | None:
+    def one_of(self, kinds: Iterable[str], key: str, restaurant: str = "") -> str | None:
         """Which of these faults strikes, the first that does; None: none."""
-        return next((kind for kind in kinds if self.strikes(kind, key)), None)
+        return next((kind for kind in kinds if self.strikes(kind, key, restaurant)), None)
 
-    async def until_off(self, kind: str) -> None:
+    async def until_off(self, kind: str, restaurant: str = "") -> None:
         """Wait as long as this fault is switched on."""
-        if kind in self.rates:
+        if self._rate(kind, restaurant) is not None:
             await self._off.setdefault(kind, asyncio.Event()).wait()
 
-    async def hold_back(self, kind: str, pace: Pace) -> None:
+    async def hold_back(self, kind: str, pace: Pace, restaurant: str = "") -> None:
         """Wait as long as a callback is held back that is `lost` or `late`."""
         if kind == "lost":
-            await self.until_off(kind)
+            await self.until_off(kind, restaurant)
         else:
             await asyncio.sleep(max(pace.real(LATE_S), LATE_LEAST_S))
+
+    def _rate(self, kind: str, restaurant: str) -> float | None:
+        """A restaurant's own goes before that of all."""
+        return self.rates.get(f"{kind}{AT}{restaurant}", self.rates.get(kind))
 
 
 def fault_options(parser: argparse.ArgumentParser, party: str) -> None:
@@ -163,7 +176,7 @@ def fault_options(parser: argparse.ArgumentParser, party: str) -> None:
         "--faults",
         type=lambda text: read(party, text),
         default="",
-        metavar="KIND[:RATE][,KIND...]",
+        metavar="KIND[@RESTAURANT][:RATE][,KIND...]" if party == "pos" else "KIND[:RATE][,KIND...]",
         help="what is wrong with it, each always or at a rate up to 1; see below",
     )
     parser.epilog = "\n".join(["faults:", *_table(party)])
@@ -187,7 +200,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m simulators.faults", description="Which faults there are, or, as JSON by party, which are given."
     )
-    parser.add_argument("faults", nargs="?", metavar="PARTY:KIND[:RATE][,PARTY:KIND...]")
+    parser.add_argument("faults", nargs="?", metavar="PARTY:KIND[@RESTAURANT][:RATE][,...]")
     given = parser.parse_args().faults
     if given is None:
         print("\n".join(line for party in PARTIES for line in (party, *_table(party))))

@@ -5,7 +5,8 @@
     POST /v1/refunds   Idempotency-Key, {order, charge_id, amount, currency, callback_url}
                        200 {refund_id, charge_id} | with --callback 202 {}, then a callback
 
-The same key with the same request is the same answer and nothing more; with another request it is 422. A callback is a
+The same key with the same request is the same answer and nothing more; with another request it is 422. Without a key it
+is 400, or with --keyless done each time, as many a provider does it. A callback is a
 `Charged`, `Declined` or `Refunded` record posted to `callback_url` until there is a final answer to it; where the
 request is sent again the callback is, too. What was done is written down before it is said. As long as a fault of
 callbacks is switched on, whatever is asked is answered by one.
@@ -98,6 +99,7 @@ class PaymentProvider:
         self._pace: Pace = arguments.speed
         self._declined: DeclineRule = arguments.decline
         self._calls_back: bool = arguments.callback
+        self._takes_keyless: bool = arguments.keyless
         self._faults = Faults("payment", arguments.seed, arguments.faults)
         self._caller, self._tasks, self._teller = caller, tasks, teller
         self._ledger = Ledger(arguments.ledger, PaymentEntry)
@@ -129,7 +131,7 @@ class PaymentProvider:
 
     async def charge(self, request: web.Request) -> web.Response:
         """Handle `POST /v1/charges`."""
-        key, asked = idempotency_key(request), await read_body(request, _charges)
+        key, asked = self._key(request), await read_body(request, _charges)
         if (done := self._done.get(key)) is None:
             reason = self._reason_to_decline(asked)
             done = self._do(
@@ -152,7 +154,7 @@ class PaymentProvider:
 
     async def refund(self, request: web.Request) -> web.Response:
         """Handle `POST /v1/refunds`."""
-        key, asked = idempotency_key(request), await read_body(request, _refunds)
+        key, asked = self._key(request), await read_body(request, _refunds)
         if (done := self._done.get(key)) is None:
             self._check_refund(key, asked)
             done = self._do(
@@ -172,6 +174,11 @@ class PaymentProvider:
             same = done.kind == "refund" and _money(done) == _money(asked) and done.charge_id == asked.charge_id
             done = self._again(done, same, asked)
         return await self._answer(done)
+
+    def _key(self, request: web.Request) -> str:
+        """The request's key, or one of its own."""
+        given = request.headers.get("Idempotency-Key")
+        return idempotency_key(request) if given or not self._takes_keyless else f"keyless-{len(self._done) + 1}"
 
     def _reason_to_decline(self, asked: ChargeRequest) -> str:
         """Empty: it is charged."""
@@ -309,6 +316,7 @@ def main() -> None:
         help="never; always; share:P (that share of the orders); ending:DIGITS (amounts in minor units that end so)",
     )
     parser.add_argument("--callback", action="store_true", help="answer 202 and call back with the outcome")
+    parser.add_argument("--keyless", action="store_true", help="do a request without an Idempotency-Key, each time")
     fault_options(parser, "payment")
     run(serve(parser.parse_args()))
 

@@ -172,7 +172,7 @@ class PointsOfSale:
 
     def _open(self, key: str, asked: PrepareRequest) -> Ticket:
         reason = self._rejected.reason(asked, self._seed)
-        if not reason and self._faults.strikes("refuse", asked.order):
+        if not reason and self._faults.strikes("refuse", asked.order, asked.restaurant):
             reason = "the kitchen is too busy"
         entry = TicketEntry(
             event="received",
@@ -231,16 +231,16 @@ class PointsOfSale:
         """Call back; what is held back does not hold up what happens next."""
         if verb in ticket.told:
             return
-        key = f"{ticket.first.order}/{verb}"
-        copies = 2 if self._faults.strikes("doubled", key) else 1
-        fault = self._faults.one_of(HELD_BACK, key)
+        key, restaurant = f"{ticket.first.order}/{verb}", ticket.first.restaurant
+        copies = 2 if self._faults.strikes("doubled", key, restaurant) else 1
+        fault = self._faults.one_of(HELD_BACK, key, restaurant)
         if fault:
             self._tasks.create_task(self._tell_at_last(ticket, verb, copies, fault))
         else:
             await self._call_back(ticket, verb, copies)
 
     async def _tell_at_last(self, ticket: Ticket, verb: Verb, copies: int, fault: str) -> None:
-        await self._faults.hold_back(fault, self._pace)
+        await self._faults.hold_back(fault, self._pace, ticket.first.restaurant)
         await self._call_back(ticket, verb, copies)
 
     async def _call_back(self, ticket: Ticket, verb: Verb, copies: int) -> None:

@@ -81,17 +81,17 @@ def troubled(handler: Handler, faults: Faults) -> Handler:
     """The handler, as somebody sees it whose request one of these faults may strike."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        key = request.headers.get("Idempotency-Key", "")
-        match faults.one_of(BEFORE, key):
+        key, restaurant = request.headers.get("Idempotency-Key", ""), request.match_info.get("restaurant", "")
+        match faults.one_of(BEFORE, key, restaurant):
             case "500":
                 raise Problem(500, "nothing was done: a fault that is switched on")
             case "silent":
-                await faults.until_off("silent")
+                await faults.until_off("silent", restaurant)
                 return _cut(request)
             case "cut":
                 return _cut(request)
         answer = await handler(request)
-        match faults.one_of(AFTER, key):
+        match faults.one_of(AFTER, key, restaurant):
             case "500-after":
                 raise Problem(500, "nobody knows what was done: a fault that is switched on")
             case "cut-after":

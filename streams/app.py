@@ -77,6 +77,7 @@ engine = OrderEngine(
         create_topics=True,
         replication_factor=settings.replication_factor,
         leave_on_stop=settings.leave_on_stop,
+        clock_apart_s=settings.clock_apart_s,
     ),
 )
 orders, payments, pos, deliveries, dispatch, drivers, locations, dead_letters = map(_source, families.SOURCES)

@@ -38,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Pause after a commit, for clusters with the default ``add.partitions.to.txn.retry.backoff.ms``."""
     leave_on_stop: bool
     """A worker that stops leaves the group, so that others take over at once: for one that is not to come back."""
+    clock_apart_s: float
+    """How far this machine's clock and the brokers' may be apart."""
     payment_provider: str
     payment_url: str
     public_url: str | None
@@ -66,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             replication_factor=_number(variables, "DABBAWALA_REPLICATION_FACTOR", 1 if embedded else 3, 1, 16, int),
             commit_gap_ms=_number(variables, "DABBAWALA_COMMIT_GAP_MS", 0 if embedded else 4, 0, 1000, int),
             leave_on_stop=bool(_number(variables, "DABBAWALA_LEAVE_ON_STOP", 0, 0, 1, int)),
+            clock_apart_s=_number(variables, "DABBAWALA_CLOCK_APART_S", 2.0, 0.1, DAY_S, float),
             payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
             payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),

@@ -13,7 +13,7 @@ from processors.decision import Outcome
 from processors.events import CallAnswered, TimerDue
 from processors.workflow import Step, Workflow, journal_key
 from streams import tables
-from streams.app import engine, parameters, settings
+from streams.app import parameters, settings
 from streams.calls.performer import ANSWERS, ROWS, row_of
 from streams.engine import Record, Refuse, Task
 from streams.outbox import emit, set_timers
@@ -46,7 +46,7 @@ def apply(task: Task, order: str, event: Any, record: Record, restaurant: Restau
 def tell(task: Task, record: Record, told: Told, whom: str) -> None:
     """Tell the view that waits for the decision on this record. A refusal that nobody waits for is a dead letter."""
     request = request_of(record)
-    if told.outcome in (Outcome.REFUSED, Outcome.UNKNOWN) and not engine.watch.waited_for(request):
+    if told.outcome in (Outcome.REFUSED, Outcome.UNKNOWN) and not task.waited_for(request):
         task.dead_letter(record, told.reason or f"there is no {whom}")
     if request:
         task.answer(request, told)

@@ -28,8 +28,11 @@ OWN_STACK = (
     "tests/flow/test_catalogue.py",
     "tests/flow/test_faults.py",
     "tests/flow/test_feed_workers.py",
+    "tests/flow/test_hung.py",
     "tests/flow/test_kills.py",
     "tests/flow/test_operations.py",
+    "tests/flow/test_reconcile.py",
+    "tests/flow/test_recovery.py",
     "tests/flow/test_retention.py",
     "tests/flow/test_workers.py",
 )
@@ -51,6 +54,14 @@ class StacksTogether(LoadScopeScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StacksTogether:
     """How tests are spread over processes (`-n`)."""
     return StacksTogether(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have to say of themselves (`record_property("summary", ...)`) is shown, also where they pass."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    said = [value for report in reports for name, value in report.user_properties if name == "summary"]
+    for value in said:
+        terminalreporter.write_line(str(value))
 
 
 @pytest.fixture(scope="session")

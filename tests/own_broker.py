@@ -12,12 +12,13 @@ FIRST_PORT = 40_000
 
 
 @contextmanager
-def own_broker(directory: Path) -> Iterator[EmbeddedKafka]:
+def own_broker(directory: Path, more_properties: str = "") -> Iterator[EmbeddedKafka]:
     """One under this directory, not started yet; it ends with the block.
 
     While it is down no other broker may take its port: each process of the tests looks from a place of its own on.
     """
-    broker = EmbeddedKafka(directory, lib=LIB, first_port=FIRST_PORT + os.getpid() % 2_000 * 10)
+    first_port = FIRST_PORT + os.getpid() % 2_000 * 10
+    broker = EmbeddedKafka(directory, lib=LIB, first_port=first_port, more_properties=more_properties)
     try:
         yield broker
     finally:

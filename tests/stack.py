@@ -22,6 +22,8 @@ FAUST = str(Path(sys.executable).parent / "faust")
 POLL_S = 0.05
 FIRST_PORT = 20_000
 SEED = "7"
+FIRST_MACHINE_PORT, MACHINES = 10_000, 5
+"""For so many workers that are each on a machine of its own: nobody else may take their ports while they are down."""
 TAKES_ANYTHING = "lakshmi-tiffin"
 """The restaurant of the city that tests order by hand from: it has no menu here."""
 
@@ -39,13 +41,17 @@ class Stack:
         kitchens: Sequence[Restaurant],
     ) -> None:
         """`kitchens`: restaurants besides those of the simulated city."""
-        self.kafka, self.name, self.directory = kafka, name, directory
+        self.kafka, self.name, self.directory, self.speed = kafka, name, directory, speed
         self.ledgers = directory / "ledgers"
         self.workers: dict[int, Child] = {}
         """By number, the first is 1."""
         self.simulators: dict[str, Child] = {}
+        self.front: str | None = None
+        """Where parties outside reach the workers, if not at the first one."""
         self._supervisor = supervisor
         self._worker_port, self._payment_port, self._pos_port = _free_ports(3)
+        self._machine_ports = ports_of_its_own(MACHINES)
+        self._homes: dict[int, Path] = {}
         self.environment = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "DABBAWALA_DIR": str(directory),
@@ -60,8 +66,8 @@ class Stack:
 
     @property
     def url(self) -> str:
-        """The first worker's."""
-        return self.url_of(1)
+        """Where parties outside reach the workers."""
+        return self.front or self.url_of(1)
 
     @property
     def payment_url(self) -> str:
@@ -75,12 +81,22 @@ class Stack:
 
     def url_of(self, number: int) -> str:
         """A worker's, as it has written it down."""
-        return (self.directory / f"worker-{number}" / "url").read_text().strip()
+        return (self.home(number) / "url").read_text().strip()
 
-    def start_worker(self, number: int = 1, *, wait: bool = True, app: str = "streams.app", **more: str) -> Child:
+    def home(self, number: int) -> Path:
+        """The directory that a worker has for itself."""
+        return self._homes.get(number, self.directory / f"worker-{number}")
+
+    def start_worker(
+        self, number: int = 1, *, wait: bool = True, app: str = "streams.app", apart: bool = False, **more: str
+    ) -> Child:
         """A worker, ready unless told not to `wait`; `more`: of its environment. The first one's port is ours, so that
-        stacks beside each other do not race for one. `app`: another module that has the app."""
+        stacks beside each other do not race for one. `app`: another module that has the app. `apart`: as on a machine
+        of its own, so that it has the same directory and port whoever else is there."""
         port = ["--web-port", str(self._worker_port)] if number == 1 else []
+        if apart:
+            machine, port = self.directory / f"machine-{number}", ["--web-port", str(self._machine_ports[number - 1])]
+            self._homes[number], more["DABBAWALA_DIR"] = machine / "worker-1", str(machine)
         command = [FAUST, "-A", app, "worker", "-l", "info", *port]
         child = self._supervisor.start(
             f"worker-{number}", command, environment={**self.environment, **more}, wait=False
@@ -168,7 +184,7 @@ class Stack:
         return self.simulators[name]
 
     def _is_ready(self, child: Child, number: int) -> bool:
-        pid = (self.directory / f"worker-{number}" / "pid").read_text().strip()
+        pid = (self.home(number) / "pid").read_text().strip()
         return pid == str(child.pid) and httpx.get(f"{self.url_of(number)}/readyz", timeout=2).status_code == 200
 
     def _catalogue(self, kitchens: Sequence[Restaurant]) -> Path:
@@ -225,6 +241,13 @@ def _read(file: Path, kind: type[Any]) -> list[Any]:
 def _counted(found: dict[str, str]) -> dict[str, int]:
     statuses = list(found.values())
     return {status: statuses.count(status) for status in sorted(set(statuses))}
+
+
+def ports_of_its_own(count: int, after: int = 0) -> list[int]:
+    """Free ones in a stretch where no other test process looks for any; `after`: so many of it are in use already."""
+    start = FIRST_MACHINE_PORT + os.getpid() % 500 * 20 + after
+    free = (port for port in range(start, start + 10_000) if is_free(port))
+    return [next(free) for _ in range(count)]
 
 
 def _free_ports(count: int) -> list[int]:

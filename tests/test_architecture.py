@@ -12,7 +12,7 @@ from tests.stack import ROOT
 from topics.families import FAMILIES, SOURCES
 from topics.order_updates import OrderStatus
 
-FOLDERS = ("topics", "processors", "streams", "simulators", "examples", "benchmarks", "tests")
+FOLDERS = ("topics", "processors", "streams", "simulators", "oracle", "examples", "benchmarks", "tests")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 LINT_IMPORTS = Path(sys.executable).parent / "lint-imports"
 
@@ -32,7 +32,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    files = modules("topics", "processors", "streams", "simulators", "examples", "benchmarks")
+    files = modules("topics", "processors", "streams", "simulators", "oracle", "examples", "benchmarks")
     assert not [
         file for file in files if file.read_text().strip() and not ast.get_docstring(ast.parse(file.read_text()))
     ]
@@ -49,7 +49,7 @@ def test_each_consumed_topic_has_a_module_of_records_and_an_agent_of_its_name() 
 
 def test_the_architecture_names_only_what_there_is() -> None:
     named = re.findall(
-        r"`((?:topics|processors|streams|simulators|examples|tests|benchmarks|requirements)/[^`*\s]*)`",
+        r"`((?:topics|processors|streams|simulators|oracle|examples|tests|benchmarks|requirements)/[^`*\s]*)`",
         document("ARCHITECTURE.md"),
     )
     assert len(named) > 20
@@ -62,7 +62,7 @@ def test_every_status_an_order_can_have_is_in_the_architecture() -> None:
 
 
 def test_the_readme_tells_of_every_setting_and_of_none_that_is_not() -> None:
-    read = {name for file in modules("streams", "simulators") for name in settings_in(file.read_text())}
+    read = {name for file in modules("streams", "simulators", "oracle") for name in settings_in(file.read_text())}
     assert settings_in(document("README.md")) == read
     assert settings_in(document("docker-compose.yaml")) <= read
 
@@ -90,10 +90,13 @@ def test_the_readme_shows_commands_that_there_are() -> None:
         ("streams/engine/store.py", "import topics.orders", "the engine knows nothing of orders"),
         ("streams/engine/task.py", "import aiokafka", "the logic of a task"),
         ("simulators/pos.py", "import processors.order", "the outside world"),
+        ("oracle/facts.py", "import processors.order", "the oracle judges from outside"),
+        ("oracle/ledgers.py", "import simulators.ledger", "the oracle judges from outside"),
+        ("streams/views/orders.py", "import oracle.judging", "nothing that is judged knows the oracle"),
     ],
 )
 def test_an_import_that_is_not_allowed_is_found(tmp_path: Path, file: str, line: str, contract: str) -> None:
-    for package in ("topics", "processors", "streams", "simulators"):
+    for package in ("topics", "processors", "streams", "simulators", "oracle"):
         for module in modules(package):
             copy = tmp_path / module.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)

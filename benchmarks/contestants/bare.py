@@ -5,6 +5,7 @@ and is opened again. It is what the engine's comfort is measured against.
 """
 
 import asyncio
+import time
 from collections import defaultdict
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -22,6 +23,11 @@ POLL = 4000
 """Records a poll, as the engine has it."""
 
 
+def _store(partition: int) -> PartitionStore:
+    path, topic_ids = DATA / f"bare-{partition}", {"counts": ""}
+    return PartitionStore(path, partition, topic_ids, topic_ids, lambda: int(time.time() * 1000))
+
+
 async def main() -> None:
     """Do all records."""
     await create_topics({"bootstrap_servers": KAFKA}, [TopicSpec(CHANGELOG, PARTITIONS, CHANGELOG_CONFIG)], 1)
@@ -36,7 +42,7 @@ async def main() -> None:
     await consumer.start()
     await client.start([OUT, CHANGELOG])
     consumer.assign([TopicPartition(IN, partition) for partition in range(PARTITIONS)])
-    stores = [PartitionStore(DATA / f"bare-{partition}", ["counts"], {"counts": ""}) for partition in range(PARTITIONS)]
+    stores = [_store(partition) for partition in range(PARTITIONS)]
     watch, done, partitions = Watch(), 0, dict[bytes, int]()
     while done < RECORDS:
         fetched = await consumer.getmany(timeout_ms=100, max_records=POLL)

@@ -2,13 +2,14 @@
 
 What operators want done with a letter comes on the same topic, so it is done in the transaction that deletes the row:
 once, however often it is asked for. Whatever lies on the topic is taken; nothing here raises, for the letter of a
-letter would go round in circles.
+letter would go round in circles. Only the handler to which a timer or the answer to a call is given once more may: the
+engine makes no letter of that.
 """
 
 from typing import NamedTuple
 
 from processors.decision import Outcome
-from processors.letters import expires_ms, letter_key, letter_of, why_not_replayable
+from processors.letters import Letter, expires_ms, letter_key, letter_of, why_not_replayable
 from streams import tables
 from streams.app import dead_letters as topic
 from streams.app import engine, topic_of
@@ -16,6 +17,7 @@ from streams.engine import Record, Task
 from streams.workflow import REQUEST, Told, request_of
 from topics.dead_letters import COMMAND, LETTER, REASON, Command
 from topics.families import INPUTS
+from topics.identity import owner_of
 
 TIMER: bytes = b"dead-letter"
 """Marks the timers of dead letters among those of the task."""
@@ -38,8 +40,10 @@ def dead_letters(task: Task, record: Record) -> None:
     wish = _wish(record)
     if wish is None:
         _keep(task, record)
-    else:
-        task.answer(request_of(record), _fulfil(task, wish, record))
+        return
+    request = request_of(record)
+    task.answer_if_undone(request, lambda reason: Told(Outcome.REFUSED, reason, failed=True))
+    task.answer(request, _fulfil(task, wish, record))
 
 
 def timer_due(task: Task, key: str) -> None:
@@ -63,14 +67,33 @@ def _fulfil(task: Task, wish: Wish, record: Record) -> Told:
             return Told(Outcome.UNKNOWN)
         return Told(Outcome.ABSORBED, "it is not here any more, or never was")
     if wish.command is Command.REPLAY:
-        if obstacle := why_not_replayable(letter, input_topics):
+        if obstacle := why_not_replayable(letter, input_topics) or _strange(task, letter):
             return Told(Outcome.REFUSED, f"this letter cannot be replayed: {obstacle}")
-        headers = [(name, value or b"") for name, value in letter.own_headers() if name != REQUEST]
-        task.emit(letter.origin_topic, letter.key, letter.value, headers)
+        _replay(task, letter)
         task.count(REPLAYED)
     tables.dead_letters.put(task, key, None)
     task.cancel_timer(expires_ms(letter), key.encode())
     return Told(Outcome.APPLIED)
+
+
+def _strange(task: Task, letter: Letter) -> str:
+    """Why no task can have set this aside here; empty if this one can."""
+    owner = owner_of((letter.key or b"").decode(errors="replace")).encode()
+    return "" if letter.origin_topic or task.belongs(owner) else f"{letter.origin} is another partition's"
+
+
+def _replay(task: Task, letter: Letter) -> None:
+    """A record goes back on its topic. What was none is applied here and now: if that breaks down again, all of it is
+    undone, and the letter is still there."""
+    if letter.origin_topic:
+        headers = [(name, value or b"") for name, value in letter.own_headers() if name != REQUEST]
+        task.emit(letter.origin_topic, letter.key, letter.value, headers)
+        return
+    key, value = letter.key or b"", letter.value or b""
+    if letter.request is None:
+        engine.timer_handler(task, key, value)
+    else:
+        engine.result_handler(task, key, letter.request, value)
 
 
 def _wish(record: Record) -> Wish | None:

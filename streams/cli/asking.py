@@ -41,6 +41,7 @@ def ask(
     method: str = "GET",
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> Any:
     """What a worker answers, as JSON. `NotThere` where it knows no such thing, `CommandError` where it refuses.
 
@@ -55,7 +56,7 @@ def ask(
                 params=_given(query or {}),
                 content=body,
                 headers={"Accept": "application/json", **(headers or {})},
-                timeout=TIMEOUT_S,
+                timeout=timeout_s,
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise silent(address, error) from None

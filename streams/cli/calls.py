@@ -51,7 +51,7 @@ def list_calls(ctx: click.Context, limit: int, cursor: str | None, every: bool, 
     elif not page["calls"]:
         click.echo("No call waits for an answer.", err=True)
     else:
-        heads = ("call", "to", "attempts", "next attempt", "the last one")
+        heads = ("call", "to", "attempts", "next attempt", "the last one", "held back")
         print_table("calls", heads, (_line(row) for row in page["calls"]))
         tell_more(ctx.command_path, page["next"])
 
@@ -98,4 +98,5 @@ def _line(row: dict[str, Any]) -> list[Text]:
         text(row["attempts"]),
         when(row["next_attempt"]),
         text(row["last_error"]),
+        text(row["held_back"]),
     ]

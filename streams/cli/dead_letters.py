@@ -93,9 +93,12 @@ def show(letter: str, as_json: bool) -> None:
 @dead_letters.command()
 @letter_argument
 def replay(letter: str) -> None:
-    """Put a dead letter back on the topic that it came from, as it was, once."""
+    """Put a dead letter back as it was, once: on the topic that it came from.
+
+    One that came from none, a timer or the answer to a call, is applied at once.
+    """
     answer = ask(f"/v1/dead-letters/{letter}/replay", method="POST")
-    click.echo(f"{letter} {_became(answer, 'is back on the topic that it came from')}")
+    click.echo(f"{letter} {_became(answer, 'is put back')}")
 
 
 @dead_letters.command()

@@ -10,9 +10,11 @@ COMMANDS = {
     "regions": "streams.cli.regions:regions",
     "timers": "streams.cli.timers:timers",
     "calls": "streams.cli.calls:calls",
+    "parties": "streams.cli.parties:parties",
     "tasks": "streams.cli.tasks:tasks",
     "catalogue": "streams.cli.catalogue:catalogue",
     "dead-letters": "streams.cli.dead_letters:dead_letters",
+    "reconcile": "streams.cli.reconcile:reconcile",
     "topics": "streams.cli.topics:topics",
     "leave": "streams.cli.leave:leave",
 }

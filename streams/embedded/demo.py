@@ -286,7 +286,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--faults",
         default="",
-        metavar="PARTY:KIND[:RATE][,...]",
+        metavar="PARTY:KIND[@RESTAURANT][:RATE][,...]",
         help="what is wrong with the parties outside (FAULTS=); `python -m simulators.faults` tells which there are",
     )
     arguments = parser.parse_args()

@@ -132,10 +132,12 @@ class EmbeddedKafka:
         progress: Progress = lambda line: None,
         lib: Path | None = None,
         first_port: int = FIRST_PORT,
+        more_properties: str = "",
     ) -> None:
         """`lib`: where the jars are, or go; tests share one between brokers. Default: with the broker.
 
-        `first_port`: where to look first for a free one, if the broker has not had any yet.
+        `first_port`: where to look first for a free one, if the broker has not had any yet. `more_properties`: lines
+        after `PROPERTIES`, with the same places to fill in; what is there twice counts as it is there last.
         """
         self.directory = directory.absolute() / "kafka"
         self.lib = lib.absolute() if lib else self.directory / "lib"
@@ -144,6 +146,7 @@ class EmbeddedKafka:
         """Whether it was this object that started the process: then its owner may want to stop it at the end."""
         self._progress = progress
         self._first_port = first_port
+        self._template = PROPERTIES + more_properties
         self._properties = self.directory / "server.properties"
         self._data = self.directory / "data"
         self._log = self.directory / "log"
@@ -221,7 +224,7 @@ class EmbeddedKafka:
         yield from filter(_is_free_with_the_next, range(self._first_port, 65535, 2))
 
     def _write_properties(self, port: int) -> None:
-        text = PROPERTIES.format(host=LOOPBACK, port=port, controller_port=port + 1, data=self._data)
+        text = self._template.format(host=LOOPBACK, port=port, controller_port=port + 1, data=self._data)
         self._properties.write_text(text)
 
     def _cluster_id(self) -> str | None:

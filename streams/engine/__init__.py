@@ -4,6 +4,7 @@ from streams.engine.calls import Again, Answered, Call, Performer, decode_call
 from streams.engine.changes import MISSING
 from streams.engine.engine import Engine, NotHere, Reached, exactly_once
 from streams.engine.indexes import Index
+from streams.engine.parties import PartyState, Whom
 from streams.engine.provision import Difference, NoBroker, TopicsDiffer, TopicSpec
 from streams.engine.recent import Recent
 from streams.engine.settings import EngineSettings
@@ -22,6 +23,7 @@ __all__ = [
     "NoBroker",
     "NotHere",
     "OldBroker",
+    "PartyState",
     "Performer",
     "Reached",
     "Recent",
@@ -30,6 +32,7 @@ __all__ = [
     "Task",
     "TopicSpec",
     "TopicsDiffer",
+    "Whom",
     "decode_call",
     "exactly_once",
 ]

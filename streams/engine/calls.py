@@ -5,28 +5,27 @@ RocksDB is it made. The answer enters the task as an event, in the transaction t
 between, the row is still there and the call is made again under the same idempotency key, its row's key: the other side
 may see it more than once and can tell. When the next attempt is due is in the row, so a back-off survives a restart.
 
-A fixed number of runners takes the calls from one queue. An asyncio task for each waiting call would be simpler, but a
-reset that has to cancel thousands of them takes seconds.
+What is due waits in its party's queue, and those parties take turns (see ``parties``). An asyncio task for each waiting
+call would be simpler, but a reset that has to cancel thousands of them takes seconds.
 """
 
 import asyncio
 import hashlib
 import heapq
-from collections import OrderedDict, defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from streams.engine.parties import Attempt, Party, PartyState, Room, Waiting, Whom
 from streams.engine.settings import EngineSettings
 
 if TYPE_CHECKING:
     from streams.engine.task import Clock, Task
 
 CALLS = "calls"
-
-
 WHY_CHARS = 500
 GROWTH_BYTES = 4_000
 """By how much a row may grow from attempt to attempt: so much of ``why``, at 6 bytes a character, and two numbers."""
@@ -100,47 +99,13 @@ class Again:
 class Performer(Protocol):
     """Makes the calls. Knows nothing of tasks, and may be asked for the same call more than once."""
 
-    def host(self, request: bytes) -> str:
-        """Who is called: the limits and the circuit breaker are a host's."""
+    def whom(self, request: bytes) -> Whom:
+        """Who is called: limit and circuit breaker are the party's; parties of one host share a larger limit."""
         ...
 
     async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Answered | Again:
         """One attempt, with ``call_id`` as its idempotency key. An exception is an ``Again``."""
         ...
-
-
-class Breaker:
-    """Leaves a host alone after failures in a row, then lets one call try."""
-
-    def __init__(self, settings: EngineSettings) -> None:
-        self._settings = settings
-        self.failures, self.tries_again_at, self.trying = 0, 0.0, False
-
-    @property
-    def open(self) -> bool:
-        return self.failures >= self._settings.breaker_failures
-
-    def lets_through(self, now: float) -> bool:
-        return not self.open or (now >= self.tries_again_at and not self.trying)
-
-    def began(self) -> bool:
-        """A call starts. True if it is the one that tries whether the host is back: say ``tried`` when it is over."""
-        if self.open:
-            self.trying = True
-        return self.trying
-
-    def tried(self) -> None:
-        self.trying = False
-
-    def ended(self, *, failed: bool, now: float) -> None:
-        self.failures = self.failures + 1 if failed else 0
-        if self.open:
-            times = self.failures - self._settings.breaker_failures
-            rest_s = min(self._settings.breaker_first_s * float(1 << min(times, 30)), self._settings.breaker_max_s)
-            self.tries_again_at = now + rest_s
-
-
-Queued = tuple["Task", bytes]
 
 
 class CallRunner:
@@ -157,15 +122,28 @@ class CallRunner:
         self._settings, self._clock, self._performer = settings, clock, performer
         self._failpoint, self._broken = failpoint, broken
         self._later: list[tuple[int, int, Task, bytes, int]] = []  # due on our own clock, as a task's may be another's
-        self._ready: OrderedDict[str, deque[Queued]] = OrderedDict()
-        self._breakers: defaultdict[str, Breaker] = defaultdict(lambda: Breaker(settings))
-        self._running: defaultdict[str, int] = defaultdict(int)
+        self._parties: dict[Whom, Party] = {}
+        self._ring: dict[Party, None] = {}  # those that have a call to start and may, in turn
+        self._rests: list[tuple[float, int, Party]] = []
+        self._worker = Room(settings.calls_at_once)
+        self._hosts = defaultdict[str, Room](lambda: Room(settings.calls_per_host))
         self._count = 0
         self._wake: asyncio.TimerHandle | None = None
 
     @property
     def running(self) -> int:
-        return sum(self._running.values())
+        return self._worker.count
+
+    def parties(self) -> list[PartyState]:
+        """How those stand that something is under way to, waits for, or went wrong with last."""
+        now = self._clock.monotonic()
+        return [party.state(now) for party in self._parties.values()]
+
+    def party(self, request: bytes) -> PartyState | None:
+        """How the one stands that this request goes to, where there is something to say."""
+        performer = self._performer()
+        party = None if performer is None else self._parties.get(_whom(performer, request))
+        return None if party is None else party.state(self._clock.monotonic())
 
     def add(self, task: "Task", call_id: bytes) -> None:
         """A committed call, to be made when it is due."""
@@ -179,8 +157,9 @@ class CallRunner:
         """The task is no more: its waiting calls are dropped (its store has them), the running ones cancelled by it."""
         self._later = [entry for entry in self._later if entry[2] is not task]
         heapq.heapify(self._later)
-        for host, queue in list(self._ready.items()):
-            self._ready[host] = deque(entry for entry in queue if entry[0] is not task)
+        for party in list(self._parties.values()):
+            party.forget(task)
+            self._tidy(party)
 
     async def drain(self, task: "Task", timeout_s: float) -> None:
         """Wait for the task's running calls; those cut off are made again by its next owner."""
@@ -203,19 +182,26 @@ class CallRunner:
     # -- the queue --------------------------------------------------------------------------------------------------
 
     def _start_due(self) -> None:
-        """Start what is due and allowed, a host at a time in turn, and wake up when more may be."""
+        """Start what is due and allowed, a call of each party in turn, and wake up when more may be."""
         performer = self._performer()
         if performer is None:
             return
         now = self._clock.monotonic()
         self._collect_due(performer, now)
-        for _ in range(len(self._ready)):
-            host, queue = next(iter(self._ready.items()))
-            self._ready.move_to_end(host)
-            while queue and self._may_start(host, now):
-                self._start(performer, host, *queue.popleft())
-            if not queue:
-                del self._ready[host]
+        self._collect_rested(now)
+        passed_over = 0
+        while passed_over < len(self._ring):
+            party = next(iter(self._ring))
+            del self._ring[party]
+            if not party.may_start(now):
+                self._tidy(party)
+                continue
+            self._ring[party] = None  # it goes to the end
+            if all(room.has_room(party, now) for room in self._rooms(party)):
+                self._start(performer, party, party.take(), now)
+                passed_over = 0
+            else:
+                passed_over += 1
         self._wake_later(now)
 
     def _collect_due(self, performer: Performer, now: float) -> None:
@@ -223,58 +209,89 @@ class CallRunner:
             _, _, task, call_id, due_ms = heapq.heappop(self._later)
             row = task.get(CALLS, call_id) if task.calls.get(call_id) == due_ms else None
             if row is not None and call_id not in task.running_calls:
-                host = _host(performer, decode_call(row).request)
-                self._ready.setdefault(host, deque()).append((task, call_id))
+                call = decode_call(row)
+                party = self._party(_whom(performer, call.request))
+                party.add(Waiting(task, call_id, due_ms, call.attempt > 1))
+                self._look_at(party, now)
 
-    def _may_start(self, host: str, now: float) -> bool:
-        return (
-            self.running < self._settings.calls_at_once
-            and self._running[host] < self._settings.calls_per_host
-            and self._breakers[host].lets_through(now)
-        )
+    def _collect_rested(self, now: float) -> None:
+        while self._rests and self._rests[0][0] <= now:
+            party = heapq.heappop(self._rests)[2]
+            party.noted = False
+            self._look_at(party, now)
+
+    def _party(self, whom: Whom) -> Party:
+        if whom not in self._parties:
+            self._parties[whom] = Party(whom, self._settings)
+        return self._parties[whom]
+
+    def _rooms(self, party: Party) -> tuple[Room, Room]:
+        return self._worker, self._hosts[party.whom.host]
+
+    def _look_at(self, party: Party, now: float) -> None:
+        """It has its turn if it may start something; while it rests, it is looked at again afterwards."""
+        if party.may_start(now):
+            self._ring.setdefault(party)
+        elif party.waiting and party.rests_until > now and not party.noted:
+            party.noted = True
+            self._count += 1
+            heapq.heappush(self._rests, (party.rests_until, self._count, party))
 
     def _wake_later(self, now: float) -> None:
-        """A host whose rest is over and that still waits, waits for a slot: the call that ends then looks again."""
+        """For what becomes due, for whom a rest ends, and, if something finds no room, for who becomes silent."""
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
-        resting = [self._breakers[host] for host in self._ready]
-        delays = [b.tries_again_at - now for b in resting if b.open and not b.trying and b.tries_again_at > now]
+        delays = []
         if self._later:
             delays.append((self._later[0][0] - _ms(now)) / 1000)
+        if self._rests:
+            delays.append(self._rests[0][0] - now)
+        if self._ring:
+            delays += [party.silent_at - now for party in self._worker.parties if not party.silent(now)]
         if delays:
             delay_s = min(*delays, self._settings.look_again_s)
             self._wake = asyncio.get_running_loop().call_later(delay_s, self._start_due)
 
     # -- one attempt ------------------------------------------------------------------------------------------------
 
-    def _start(self, performer: Performer, host: str, task: "Task", call_id: bytes) -> None:
-        if not task.alive or task.closing or call_id in task.running_calls:
+    def _start(self, performer: Performer, party: Party, waiting: Waiting, now: float) -> None:
+        task, call_id, due_ms, _ = waiting
+        if not task.alive or task.closing or call_id in task.running_calls or task.calls.get(call_id) != due_ms:
             return
-        self._running[host] += 1
-        trying = self._breakers[host].began()
-        running = asyncio.create_task(self._run(performer, host, task, call_id), name=f"call {call_id!r}")
+        attempt = party.begin(waiting, now)
+        for room in self._rooms(party):
+            room.begin(party)
+        running = asyncio.create_task(self._run(performer, party, attempt), name=f"call {call_id!r}")
         task.running_calls[call_id] = running
-        running.add_done_callback(lambda _: self._ended(host, task, call_id, trying))
+        running.add_done_callback(lambda _: self._ended(party, attempt))
 
-    def _ended(self, host: str, task: "Task", call_id: bytes, trying: bool) -> None:
-        self._running[host] -= 1
-        if not self._running[host]:
-            del self._running[host]
-        if trying:
-            self._breakers[host].tried()
+    def _ended(self, party: Party, attempt: Attempt) -> None:
+        task, call_id, _, _ = attempt.waiting
+        party.end(attempt)
+        for room in self._rooms(party):
+            room.end(party)
         task.running_calls.pop(call_id, None)
+        self._look_at(party, self._clock.monotonic())
         if task.alive and not task.closing and self._still_waits(task, call_id):
             self.add(task, call_id)
         else:
             self._start_due()
+        self._tidy(party)
+
+    def _tidy(self, party: Party) -> None:
+        """Nothing is kept of a party that is not called and of which nothing is wrong."""
+        if party.idle:
+            self._parties.pop(party.whom, None)
+            self._ring.pop(party, None)
 
     def _still_waits(self, task: "Task", call_id: bytes) -> bool:
         """Whether the committed row is still to be performed: it was replaced while an earlier one was performed."""
         row = task.get(CALLS, call_id)
         return row is not None and decode_call(row).due_ms == task.calls.get(call_id)
 
-    async def _run(self, performer: Performer, host: str, task: "Task", call_id: bytes) -> None:
+    async def _run(self, performer: Performer, party: Party, attempt: Attempt) -> None:
+        task, call_id, _, _ = attempt.waiting
         try:
             row = task.get(CALLS, call_id)
             if row is None or decode_call(row).due_ms != task.calls.get(call_id):
@@ -283,7 +300,10 @@ class CallRunner:
                 return
             self._failpoint(task, "before_call")
             answer = await self._attempt(performer, call_id, decode_call(row))
-            self._breakers[host].ended(failed=isinstance(answer, Again), now=self._clock.monotonic())
+            if isinstance(answer, Again):
+                party.failed(attempt, answer.why, self._clock.monotonic())
+            else:
+                party.answered()
             self._failpoint(task, "after_call")
             if task.alive:
                 task.finish_call(call_id, row, answer)
@@ -304,9 +324,9 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _host(performer: Performer, request: bytes) -> str:
-    """A request whose host cannot be told is performed all the same: that fails, and is tried again, visibly."""
+def _whom(performer: Performer, request: bytes) -> Whom:
+    """A request of which that cannot be told is performed all the same: that fails, and is tried again, visibly."""
     try:
-        return performer.host(request)
+        return performer.whom(request)
     except Exception:
-        return ""
+        return Whom("", "")

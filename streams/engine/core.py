@@ -44,6 +44,8 @@ class Core:
         self.changelogs: dict[str, str] = {}
         """Table -> its changelog topic."""
         self.sources: list[str] = []
+        self.handlers: dict[str, Handler] = {}
+        """Source topic -> what applies its records."""
         self.outputs: dict[str, int] = {dead_letters: partitions}
         """Every topic a handler may emit to -> its number of partitions."""
         self.index_factories: dict[str, IndexFactory] = {}

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from faust.types.topics import TopicT
 from streams.engine import provision, store
 from streams.engine.assignor import TaskAssignor
 from streams.engine.calls import CALLS
+from streams.engine.clock import doubt_of
 from streams.engine.core import Core, Handler, ResultHandler, TimerHandler
 from streams.engine.indexes import IndexFactory
 from streams.engine.membership import leave_with_other_sources
@@ -27,7 +29,7 @@ from streams.engine.quiet import quieten
 from streams.engine.restore import restore
 from streams.engine.runtime import REACHED_S, BatchScheduler, TaskConsumer, TaskTables, TaskTransport, TaskWorker
 from streams.engine.settings import EngineSettings
-from streams.engine.task import POSITIONS, TIMERS, Task
+from streams.engine.task import POSITIONS, TIMERS, Clock, Task, TaskBroken
 from streams.engine.transactions import TransactionalClient
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ METADATA_MAX_AGE_MS = 60_000
 HEARTBEAT_S = 0.3
 """A rebalance begins for a worker with its next heartbeat, and for all of them with the last one's."""
 MAX_INT = 2**31 - 1
+PROOF_S = 3.0
+"""How long a commit may take that proves to a view that the partition is still ours."""
 KEYS_REMEMBERED = 200_000
 """Whose partition is not computed again: murmur2 in Python takes 3 us."""
 
@@ -52,6 +56,15 @@ class Reached(NamedTuple):
 
 class NotHere(LookupError):
     """The partition is not open in this worker: ask its owner, see ``Engine.owners``."""
+
+
+@contextmanager
+def _whole_disk() -> Iterator[None]:
+    """A task whose disk fails is broken, whoever reads, and opened again."""
+    try:
+        yield
+    except TaskBroken as exc:
+        raise NotHere(str(exc)) from exc
 
 
 def java_partition(key: bytes, partitions: int) -> int:
@@ -122,6 +135,8 @@ class Engine(Core):
             app.conf.broker_session_timeout,
         )
         self.app, self.anchor = app, anchor
+        self.held: dict[int, str] = {}
+        """Partition that is ours and not opened, because our clock cannot be gone by -> why, and what to do."""
         self.transport = TaskTransport(app.conf.broker_consumer, app, self)
         app.transport = self.transport
         self._prepared = False
@@ -165,6 +180,8 @@ class Engine(Core):
         """Decorate the function that applies each record of a source; it becomes a Faust agent of its own name."""
 
         def decorate(handler: Handler) -> AgentT[Any]:
+            self.handlers.update(dict.fromkeys(source.topics, handler))
+
             async def consume(stream: StreamT[Any]) -> None:
                 async for event in stream.events():
                     for part in event.message.value.parts:
@@ -236,12 +253,14 @@ class Engine(Core):
 
     def read(self, table: str, partition: int, key: bytes) -> bytes | None:
         """A committed row. ``NotHere`` if the partition is not open in this worker."""
-        return self._open(partition).read(table, key)
+        with _whole_disk():
+            return self._open(partition).read(table, key)
 
     def find(self, table: str, key: bytes) -> bytes | None:
         """A committed row, in whichever partition open here it is."""
-        rows = (task.read(table, key) for task in self.tasks.values())
-        return next((value for value in rows if value is not None), None)
+        with _whole_disk():
+            rows = (task.read(table, key) for task in self.tasks.values())
+            return next((value for value in rows if value is not None), None)
 
     def scan(
         self,
@@ -259,7 +278,23 @@ class Engine(Core):
         """
         tasks = [self._open(partition)] if partition is not None else [self.tasks[p] for p in sorted(self.tasks)]
         found = ((task.partition, *row) for task in tasks for row in task.scan(table, prefix, after))
-        return iter(list(islice(_until_large(found, limit_bytes), limit)))
+        with _whole_disk():
+            return iter(list(islice(_until_large(found, limit_bytes), limit)))
+
+    async def digest(self, partition: int) -> str:
+        """Of all committed rows of a partition, between two commits: see ``digest``. ``NotHere`` if it is not open in
+        this worker, or not until the end."""
+        with _whole_disk():
+            return await self._open(partition).digest()
+
+    async def prove(self, partition: int) -> None:
+        """Before rows of it are shown: ``NotHere`` unless it is certain that half a session ago nobody else had it."""
+        try:
+            async with asyncio.timeout(PROOF_S):
+                await self._open(partition).prove()
+        except (TimeoutError, TaskBroken):
+            raise NotHere(f"partition {partition} may be another worker's by now") from None
+        self._open(partition)
 
     def _open(self, partition: int) -> Task:
         task = self.tasks.get(partition)
@@ -314,27 +349,31 @@ class Engine(Core):
         self._prepared = True
 
     async def open(self, partition: int) -> Task:
-        """Fence the previous owner, restore, see where to read on. What is half open when it fails is closed."""
-        clock = self.clock()
-        owned_since = clock.monotonic()
+        """Fence the previous owner, see that our clock is right, restore, see where to read on. What is half open when
+        it fails is closed."""
+        owned_since = self.clock().monotonic()
         client = self._transactional_client(partition)
         disk: store.PartitionStore | None = None
         try:
             self.failpoint("opening", client.cut)
             await client.start([*self.outputs, *self.changelogs.values()])
+            clock = await self._right_clock(partition, client)
+            client.now_ms = clock.now_ms
             ids = await client.topic_ids()
             disk = store.PartitionStore(
                 Path(self.app.conf.datadir) / "tasks" / str(partition),
+                partition,
                 self.tables,
                 {table: ids[topic] for table, topic in self.changelogs.items()},
+                clock.now_ms,
                 self.settings.progress_every_s,
             )
             restored = await restore(
                 self.client_settings,
                 disk,
-                partition,
                 self.changelogs,
                 self.sources,
+                clock.now_ms(),
                 lambda: self.failpoint("restoring", client.cut),
             )
             starts = {
@@ -348,6 +387,22 @@ class Engine(Core):
                 disk.close()
             await client.close()
             raise
+
+    async def _right_clock(self, partition: int, client: TransactionalClient) -> Clock:
+        """A clock that goes with the broker's. As long as there is none the task is held: it is not opened."""
+        changelog = self.changelogs[POSITIONS], partition
+        try:
+            while True:
+                clock = self.clock()
+                doubt = await doubt_of(clock, client, changelog, self.settings.clock_apart_s)
+                if not doubt:
+                    return clock
+                if partition not in self.held:
+                    log.warning("task %d is held: %s", partition, doubt)
+                self.held[partition] = doubt
+                await asyncio.sleep(self.settings.clock_again_s)
+        finally:
+            self.held.pop(partition, None)
 
     def _transactional_client(self, partition: int) -> TransactionalClient:
         return TransactionalClient(

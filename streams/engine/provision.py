@@ -17,9 +17,11 @@ CHANGELOG_CONFIG = {
     "cleanup.policy": "compact",
     "delete.retention.ms": str(24 * 3600 * 1000),
     "segment.bytes": str(64 << 20),
+    "message.timestamp.type": "LogAppendTime",
 }
 """Smaller segments than Kafka's 1 GiB: only closed ones are compacted, and a restore reads what is not. Deletions stay
-readable for a day: a local store that was away for half of that does without them (``OLDEST_S`` in ``store``)."""
+readable for a day: a local store that was away for half of that does without them (``OLDEST_S`` in ``store``). The
+time of a record is the broker's, which tells it: see ``clock``."""
 CREATED_WITHIN_S = 30.0
 POLL_S = 0.05
 TOPIC, BROKER = 2, 4

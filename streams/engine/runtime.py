@@ -23,7 +23,7 @@ import aiokafka
 import faust
 from aiohttp.web import AppRunner
 from aiokafka import TopicPartition
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaConnectionError, KafkaError
 from faust.app.base import App
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
@@ -55,7 +55,7 @@ REACHED_S = 3.0
 TELL_S = 2.0
 """How long the group's coordinator has to take note of how far the tasks are; the next time is soon."""
 AGAIN_S = 1.0
-"""Before an opening that failed is tried again."""
+"""Before what failed is tried again: an opening, the first connection to a broker."""
 IDLE_S = 0.005
 """Pause before looking again whether a task wants records, when none does."""
 
@@ -130,6 +130,15 @@ class TaskWorker(faust.Worker):
         except KafkaError as exc:
             self._refuse(f"Kafka does not answer as it should ({exc!r}): try again when it does.")
 
+    def execute_from_commandline(self) -> NoReturn:
+        """A worker that Kafka leaves alone while it starts ends in one sentence, too."""
+        try:
+            super().execute_from_commandline()
+        except SystemExit:
+            if isinstance(self.crash_reason, KafkaError):
+                self._refuse(f"Kafka is not there as it should be ({self.crash_reason!r}): start again when it is.")
+            raise
+
     def _refuse(self, why: str) -> NoReturn:
         print(why, file=self.stderr)  # not sys.stderr: that is a log by now, and `-l error` would not show it
         raise SystemExit(USAGE) from None
@@ -169,6 +178,18 @@ class TaskConsumerThread(AIOKafkaConsumerThread):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._fetched = FetchedRecords()
+
+    async def on_start(self) -> None:
+        """A broker that goes away while the worker starts is waited for, as it is later: Faust would crash."""
+        while not self.should_stop:
+            try:
+                await super().on_start()
+                return
+            except KafkaConnectionError as exc:
+                self.log.warning("no broker answers, again in a second: %r", exc)
+                await self._ensure_consumer().stop()
+                self._consumer = None
+                await asyncio.sleep(AGAIN_S)
 
     async def on_thread_stop(self) -> None:
         """The tasks are closed and committed by now: whoever takes over may begin."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+_AT_ONCE = ("calls_at_once", "calls_per_host", "calls_per_party", "party_first")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
@@ -34,17 +36,29 @@ class EngineSettings:
     look_again_s: float = 60.0
     """Longest wait for a timer or call before the clock is read again: a suspended machine's loop does not count."""
 
-    calls_at_once: int = 64
+    clock_apart_s: float = 2.0
+    """How far the clocks of this machine and of the broker may be apart when a task opens; what is more, timers and
+    whoever reads our times would notice. Machines that are kept in time differ by milliseconds."""
+    clock_again_s: float = 2.0
+    """A task that is held because they are further apart looks again after so long."""
+
+    calls_at_once: int = 256
     """Outgoing calls under way in this worker."""
-    calls_per_host: int = 16
-    """Of those, calls to one host: a slow party must not take every runner."""
+    calls_per_host: int = 128
+    """Of those, calls to one host, which may be that of many parties."""
+    calls_per_party: int = 64
+    """Of those, calls to one party that answers them: with answers after 0.3 s, 200 a second."""
+    party_first: int = 4
+    """Calls at once to a party nothing is known of; an answer that comes while it has so many allows one more."""
+    silent_after_s: float = 2.0
+    """Without an answer for so long, a party shares half of the room with all others that are silent."""
     call_timeout_s: float = 10.0
     """A call without an answer by then is made again."""
     retry_first_s: float = 0.5
     retry_max_s: float = 60.0
     """Back-off between attempts: doubles from the first to the last, less a jitter of up to half."""
     breaker_failures: int = 5
-    """Failures in a row after which a host is left alone."""
+    """Failures in a row after which a party is left alone."""
     breaker_first_s: float = 1.0
     breaker_max_s: float = 30.0
     """How long it is left alone before one call tries; doubles while that one fails."""
@@ -77,8 +91,10 @@ class EngineSettings:
                 f"commit_deadline_s ({self.commit_deadline_s}) must be below transaction_timeout_s "
                 f"({self.transaction_timeout_s}), or the broker aborts what is still being committed"
             )
-        for name in ("buffer_bytes", "backlog_records", "timer_head", "calls_at_once", "calls_per_host"):
+        for name in ("buffer_bytes", "backlog_records", "timer_head", *_AT_ONCE):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.clock_apart_s <= 0:
+            raise ValueError(f"clock_apart_s must be above 0, it is {self.clock_apart_s}")
         if self.commit_gap_ms < 0:
             raise ValueError(f"commit_gap_ms must not be negative, it is {self.commit_gap_ms}")

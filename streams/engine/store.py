@@ -3,11 +3,15 @@
 Each family also knows up to where it has followed its changelog (``Progress``), written in the same batch as the rows,
 so that a restart restores only what is missing. The write-ahead log is on, without it the families come apart at a
 kill; it is not fsynced, for what the disk loses with the machine is in the changelog.
+
+The disk is a copy, and one that is not trusted. What somebody else has written to it, what is damaged and what is not
+there is noticed here, and all of it thrown away; whether it goes with its changelogs is seen by ``restore``.
 """
 
+import logging
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,14 @@ from streams.engine.task import StoreError
 SCHEME = "tasks"
 faust.stores.STORES.aliases[SCHEME] = "streams.engine.store:TaskStore"
 
+log = logging.getLogger(__name__)
+
 PROGRESS = b"\xff\xffprogress"
+"""The last key of every family: no row's key can come after it."""
+SEQUENCE = b"sequence"
+"""In RocksDB's default family: the number of the last write of ours. RocksDB counts what anybody writes."""
+DAMAGED = ("Corruption", "No such file or directory", "Invalid argument", "Not implemented")
+"""What RocksDB says of files that are not as it left them. A lock, a full disk or a permission is nothing of that."""
 MEMTABLE_BYTES = 8 << 20
 BLOCK_CACHE_BYTES = 64 << 20
 RECENT_ROWS = 2_048
@@ -40,33 +51,79 @@ _block_cache = Cache(BLOCK_CACHE_BYTES)
 
 
 class Progress(msgspec.Struct):
-    """Up to where a family has followed its changelog, of which topic (a recreated one has another id), seen when."""
+    """Up to where a family has followed its changelog, of which topic (a recreated one has another id), seen when.
+
+    The last record followed is remembered, for a log may have lost its end and have grown again since.
+    """
 
     next_offset: int
     topic_id: str
-    written_at: float
+    partition: int
+    written_ms: int
+    last_offset: int = -1
+    """-1: it has followed no record yet."""
+    last_crc: int = 0
 
 
 _encode_progress = msgspec.json.Encoder().encode
 _decode_progress = msgspec.json.Decoder(Progress).decode
 
 
+class Snapshot:
+    """All rows as they were at one moment, to be read once, bit by bit, while others write.
+
+    These are RocksDB's iterators, which see nothing that is written later. (rocksdict's snapshots do, when they are
+    iterated over.)
+    """
+
+    def __init__(self, rows: Mapping[str, Iterator[tuple[bytes, bytes]]]) -> None:
+        self._rows = dict(rows)
+
+    def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Those not read yet, in key order. ``StoreError`` once it is released, or the store closed."""
+        if table not in self._rows:
+            raise StoreError(f"{table} is closed")
+        return self._rows[table]
+
+    def release(self) -> None:
+        """It holds the database open no more."""
+        self._rows = {}
+
+    @property
+    def released(self) -> bool:
+        return not self._rows
+
+
 class PartitionStore:
     """``topic_ids``: table -> id of its changelog. ``progress_every_s``: how often idle families note that they are
-    current."""
+    current, by ``now_ms``, a clock that can be trusted."""
 
     def __init__(
-        self, path: Path, tables: Iterable[str], topic_ids: Mapping[str, str], progress_every_s: float = 3600.0
+        self,
+        path: Path,
+        partition: int,
+        tables: Iterable[str],
+        topic_ids: Mapping[str, str],
+        now_ms: Callable[[], int],
+        progress_every_s: float = 3600.0,
     ) -> None:
-        self.path, self.tables, self.topic_ids = path, list(tables), dict(topic_ids)
-        self._progress_every_s = progress_every_s
+        self.path, self.partition, self.tables, self.topic_ids = path, partition, list(tables), dict(topic_ids)
+        self._now_ms, self._progress_every_ms = now_ms, 1000 * progress_every_s
         self._db: Rdict | None = None
+        self._families: dict[str, Rdict] = {}
+        self._snapshots: list[Snapshot] = []
+        self._damage = ""
         try:
             self._open()
+            doubt = self._doubt()
         except Exception as exc:
-            if "Corruption" not in str(exc):
+            self.close()
+            if not self._is_damage(exc):
                 raise StoreError(f"cannot open {path}: {exc}") from exc
-            self.wipe()  # everything in it is in the changelogs too
+            doubt = f"damaged: {exc}"
+        if doubt:
+            self._warn(doubt)
+            self._wipe()
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,8 +134,15 @@ class PartitionStore:
         self._db = Rdict(str(self.path), options=options, column_families=families)
         self._families = {table: self._db.get_column_family(table) for table in self.tables}
         self._handles = {table: self._db.get_column_family_handle(table) for table in self.tables}
-        self._progress = {table: found for table in self.tables if (found := self.progress(table))}
-        self._recent = {table: Recent[bytes, bytes | None](RECENT_ROWS, _is_small) for table in self.tables}
+        self._recent = {table: _recent() for table in self.tables}
+        self._progress = {table: found for table in self.tables if (found := self._read_progress(table))}
+
+    def _doubt(self) -> str:
+        """Why what is on disk cannot be what we have written; empty where it can."""
+        written, noted = self._opened.latest_sequence_number(), self._opened.get(SEQUENCE)
+        if written == (int(noted) if noted else 0):
+            return ""
+        return f"somebody else has written to it (write {written} where ours was {int(noted or 0)})"
 
     def get(self, table: str, key: bytes) -> bytes | None:
         try:
@@ -87,26 +151,50 @@ class PartitionStore:
                 return found
             value: bytes | None = self._families[table].get(key)
         except Exception as exc:
-            raise StoreError(f"cannot read {table} in {self.path}: {exc}") from exc
+            raise self._failed(f"cannot read {table}", exc) from exc
         self._recent[table].put(key, value)
         return value
 
     def rows(self, table: str, from_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """In key order. An iterator that is kept holds the database open: use it up at once."""
+        if table not in self._families:
+            raise StoreError(f"cannot read {table} in {self.path}: it is closed")
+        return self._read(self._families[table].items(from_key=from_key), table)
+
+    def _read(self, items: Iterator[Any], table: str) -> Iterator[tuple[bytes, bytes]]:
+        """RocksDB's iterators end at damage as they do at the end, but there the progress is last."""
+        key = None
         try:
-            for key, value in self._families[table].items(from_key=from_key):
+            for key, value in items:
                 if key != PROGRESS:
-                    yield key, value  # type: ignore[misc]
+                    yield key, value
         except Exception as exc:
-            raise StoreError(f"cannot read {table} in {self.path}: {exc}") from exc
+            raise self._failed(f"cannot read {table}", exc) from exc
+        if key != PROGRESS and table in self._progress:
+            raise self._failed(f"cannot read {table}", RuntimeError(f"Corruption: its rows end after {key!r}"))
+
+    def snapshot(self) -> Snapshot:
+        """All rows as they are now. It lasts until it is released, and no longer than the store is open."""
+        taken = Snapshot({table: self._read(family.items(), table) for table, family in self._families.items()})
+        self._snapshots = [*(each for each in self._snapshots if not each.released), taken]
+        return taken
 
     def progress(self, table: str) -> Progress | None:
+        return self._progress.get(table)
+
+    def _read_progress(self, table: str) -> Progress | None:
         found = self._families[table].get(PROGRESS)
-        return _decode_progress(found) if found else None
+        try:
+            return _decode_progress(found) if found else None
+        except msgspec.MsgspecError as exc:
+            raise RuntimeError(f"Corruption: the progress of {table} cannot be read: {exc}") from exc
 
     def write(self, rows: Mapping[str, Mapping[bytes, bytes | None]], next_offsets: Mapping[str, int]) -> None:
-        """Rows (None deletes) and, of each table, the changelog offset after the last of them; all or nothing."""
-        batch, now = WriteBatch(raw_mode=True), time.time()
+        """Rows (None deletes) and, of each table, the changelog offset after the last of them; all or nothing.
+
+        Rows are in the order of their changelog records: the last one is remembered.
+        """
+        batch, now_ms = WriteBatch(raw_mode=True), self._now_ms()
         for table, changed in rows.items():
             family = self._handles[table]
             for key, value in changed.items():
@@ -114,38 +202,102 @@ class PartitionStore:
                     batch.delete(key, family)
                 else:
                     batch.put(key, value, family)
-        progress = {table: Progress(offset, self.topic_ids[table], now) for table, offset in next_offsets.items()}
+        progress = {
+            table: self._followed(table, offset, rows.get(table), now_ms) for table, offset in next_offsets.items()
+        }
         for table, noted in self._progress.items():
-            if table not in progress and noted.written_at < now - self._progress_every_s:
-                progress[table] = Progress(noted.next_offset, noted.topic_id, now)
+            if table not in progress and noted.written_ms < now_ms - self._progress_every_ms:
+                progress[table] = msgspec.structs.replace(noted, written_ms=now_ms)
         for table, noted in progress.items():
             batch.put(PROGRESS, _encode_progress(noted), self._handles[table])
         try:
-            self._opened.write(batch)
+            db = self._opened
+            batch.put(SEQUENCE, b"%d" % (db.latest_sequence_number() + batch.len() + 1))
+            db.write(batch)
         except Exception as exc:
-            raise StoreError(f"cannot write to {self.path}: {exc}") from exc
+            raise self._failed("cannot write", exc) from exc
         self._progress.update(progress)
         for table, changed in rows.items():
             self._recent[table].renew(changed)
 
-    def close(self) -> None:
-        """Release the lock; every handle holds it."""
-        self._families, self._handles, self._recent = {}, {}, {}
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+    def _followed(
+        self, table: str, next_offset: int, changed: Mapping[bytes, bytes | None] | None, now_ms: int
+    ) -> Progress:
+        if changed:
+            *_, key = changed
+            last = next_offset - 1, crc_of(key, changed[key])
+        else:
+            noted = self._progress.get(table)
+            last = (noted.last_offset, noted.last_crc) if noted else (-1, 0)
+        return Progress(next_offset, self.topic_ids[table], self.partition, now_ms, *last)
 
-    def wipe(self) -> None:
-        """Start over with nothing."""
+    def start_over(self, table: str, why: str) -> None:
+        """Throw a table's rows away, for they are not those of its changelog."""
+        self._warn(f"{table}: {why}")
+        self._families.pop(table, None)
+        self._handles.pop(table, None)
+        self._progress.pop(table, None)
+        self._recent[table] = _recent()
+        self._opened.drop_column_family(table)
+        self._families[table] = self._opened.create_column_family(table, _options())
+        self._handles[table] = self._opened.get_column_family_handle(table)
+
+    def close(self) -> None:
+        """Release the lock; every handle holds it. What is damaged is thrown away: the next opening makes it anew."""
+        self._families, self._handles, self._recent = {}, {}, {}
+        for snapshot in self._snapshots:
+            snapshot.release()
+        self._snapshots = []
+        self._close()
+        if self._damage:
+            self._warn(f"damaged: {self._damage}")
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._damage = ""
+
+    def _close(self) -> None:
+        """RocksDB writes what it has in memory, and says then, too, what is damaged. It is in its log all the same."""
+        db, self._db = self._db, None
+        try:
+            if db is not None:
+                db.close()
+        except Exception as exc:
+            log.warning("%s", self._failed("cannot close", exc))
+
+    def _wipe(self) -> None:
+        """Start over with nothing: everything is in the changelogs too."""
         self.close()
         shutil.rmtree(self.path, ignore_errors=True)
-        self._open()
+        try:
+            self._open()
+        except Exception as exc:
+            raise StoreError(f"cannot open {self.path}: {exc}") from exc
+
+    def _warn(self, why: str) -> None:
+        log.warning("task %d: its local state is not its changelogs', restored anew (%s)", self.partition, why)
+
+    def _failed(self, what: str, exc: Exception) -> StoreError:
+        if self._is_damage(exc):
+            self._damage = str(exc)
+        return StoreError(f"{what} in {self.path}: {exc}")
+
+    @staticmethod
+    def _is_damage(exc: Exception) -> bool:
+        return any(sign in str(exc) for sign in DAMAGED)
 
     @property
     def _opened(self) -> Rdict:
         if self._db is None:
             raise StoreError(f"{self.path} is closed")
         return self._db
+
+
+def crc_of(key: bytes, value: bytes | None) -> int:
+    """A changelog record's checksum; a tombstone's is not that of an empty value."""
+    return zlib.crc32(b"-" if value is None else b"+" + value, zlib.crc32(key))
+
+
+def _recent() -> Recent[bytes, bytes | None]:
+    return Recent(RECENT_ROWS, _is_small)
 
 
 def _is_small(row: bytes | None) -> bool:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from streams.engine.calls import CALLS, GROWTH_BYTES, Again, Answered, Call, decode_call, encode_call
 from streams.engine.changes import MISSING, Changes, Header, Outgoing
+from streams.engine.digest import Rows, digest_of
 from streams.engine.indexes import Index
 from streams.engine.timers import DUE_BYTES, TimerHead, due_of, timer_key
 
@@ -37,6 +38,8 @@ POSITIONS = "positions"
 MAX_RECORD_BYTES = 1_000_000
 """Key, value and headers of one record or row; the broker's limit for a batch is 1,048,588 bytes."""
 MAX_STACK_CHARS = 8_000
+REQUEST = "origin.request"
+"""Header of a dead letter that is the answer to a call: what was asked."""
 NOTES = ("origin.", "dead-letter.", "exception.")
 """How the headers begin that a dead letter has from here."""
 SINCE_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
@@ -91,7 +94,17 @@ class Store(Protocol):
         """Rows and how far each table's changelog has been followed, all or nothing."""
         ...
 
+    def snapshot(self) -> "Snapshot":
+        """All rows as they are now."""
+        ...
+
     def close(self) -> None: ...
+
+
+class Snapshot(Rows, Protocol):
+    """Rows as they were at one moment; until it is released it holds the store open."""
+
+    def release(self) -> None: ...
 
 
 class Clock(Protocol):
@@ -218,12 +231,17 @@ class Task:
         partitions = self._core.outputs.get(topic)
         if partitions is None:
             raise ValueError(f"nothing is known of the topic {topic!r}: declare it with engine.sink({topic!r})")
+        self._emit(topic, self._core.partitioner(key or b"", partitions), key, value, headers)
+
+    def _emit(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Sequence[Header]
+    ) -> None:
         size = len(key or b"") + len(value or b"")
         for name, content in headers:
             size += len(name) + len(content or b"")
         if size > MAX_RECORD_BYTES:
             raise _oversize(f"a record for {topic}", size)
-        self.pending.emit(topic, self._core.partitioner(key or b"", partitions), (key, value, headers), size)
+        self.pending.emit(topic, partition, (key, value, headers), size)
 
     def set_timer(self, due_ms: int, timer_id: bytes, payload: bytes) -> None:
         """Have ``on_timer`` called at ``due_ms``, once. (due_ms, timer_id) names it: a timer set again is replaced."""
@@ -264,7 +282,7 @@ class Task:
         self._if_undone.append((event_id, answer))
 
     def dead_letter(self, record: Record, reason: str, exc: BaseException | None = None) -> None:
-        """Set a record aside, with its own headers, its origin and the reason in headers.
+        """Set a record aside, with its own headers, its origin and the reason in headers, in this task's partition.
 
         Own headers that look like ours are left out: a sender could tell a lie about where it came from.
         A value that would not fit beside them is cut off; the header ``dead-letter.cut`` then says how long it was.
@@ -279,6 +297,10 @@ class Task:
             raise ValueError(f"the key {key!r} belongs to this task: forwarding it would go round in circles")
         self.emit(record.topic, key, record.value, record.headers)
         self.pending.count("forwarded")
+
+    def waited_for(self, event_id: str) -> bool:
+        """Whether a view of this worker waits for this event's answer."""
+        return self._core.watch.waited_for(event_id)
 
     def count(self, name: str) -> None:
         """Count something in ``engine.counters``, if and when this commits."""
@@ -317,6 +339,7 @@ class Task:
             self._guard(
                 {"call": call_id.decode(errors="replace")},
                 (call_id, result),
+                [(REQUEST, call.request)],
                 lambda: self._core.result_handler(self, call_id, call.request, result),
             )
         self.touch()
@@ -328,18 +351,28 @@ class Task:
         self._guard(
             {"timer": timer_id.decode(errors="replace")},
             (timer_id, payload),
+            (),
             lambda: self._core.timer_handler(self, timer_id, payload),
         )
 
-    def _guard(self, origin: Mapping[str, object], letter: tuple[bytes, bytes], handle: Callable[[], None]) -> None:
-        """What ``apply`` does, for what is not a record: what was put before this call stays."""
+    def _guard(
+        self,
+        origin: Mapping[str, object],
+        letter: tuple[bytes, bytes],
+        headers: Sequence[Header],
+        handle: Callable[[], None],
+    ) -> None:
+        """What ``apply`` does, for what is not a record: what was put before this call stays.
+
+        The letter has all that the handler was given: it can be given it again, by hand.
+        """
         self._mark()
         try:
             handle()
         except StoreError:
             raise
         except Exception as exc:
-            self._dead_letter(origin, *letter, (), self._undo(exc), exc)
+            self._dead_letter(origin, *letter, headers, self._undo(exc), exc)
 
     def _mark(self) -> None:
         self.pending.mark()
@@ -377,7 +410,7 @@ class Task:
         if value is not None and len(value) > room:
             written.append(("dead-letter.cut", str(len(value)).encode()))
             value = value[:room]
-        self.emit(self._core.dead_letters, key, value, [*kept, *written])
+        self._emit(self._core.dead_letters, self.partition, key, value, [*kept, *written])
         self.pending.count("dead_letters")
 
     # -- timers ---------------------------------------------------------------------------------------------------
@@ -425,7 +458,7 @@ class Task:
 
     def touch(self) -> None:
         """Something has been applied: have it committed."""
-        if self.pending:
+        if self.pending and self.alive:
             self._changed.set()
 
     async def committed(self) -> None:
@@ -446,11 +479,22 @@ class Task:
         had taken over when it was begun; so if the last one is old, the call's own row is committed again first.
         """
         while self.get(CALLS, call_id) == row:
-            if self._clock.monotonic() - self.owned_since <= self._core.session_timeout_s / 2:
+            if not self._may_be_anothers:
                 return True
             self.put(CALLS, call_id, row)
             await self.committed()
         return False
+
+    async def prove(self) -> None:
+        """The same before a committed row is shown: what its successor has changed since would be told as if it were
+        still so. ``TaskBroken`` if there is one."""
+        while self._may_be_anothers:
+            self.pending.positions = dict(self.next_offsets)
+            await self.committed()
+
+    @property
+    def _may_be_anothers(self) -> bool:
+        return self._clock.monotonic() - self.owned_since > self._core.session_timeout_s / 2
 
     def start(self) -> None:
         """Begin to commit, to fire timers and to make calls; again after ``suspend``."""
@@ -556,12 +600,33 @@ class Task:
     # -- for views: committed rows ----------------------------------------------------------------------------------
 
     def read(self, table: str, key: bytes) -> bytes | None:
-        return self._store.get(table, key)
+        """``TaskBroken`` where the disk fails: for the handlers it has failed too."""
+        try:
+            return self._store.get(table, key)
+        except StoreError as exc:
+            raise self._break(exc) from exc
 
     def scan(self, table: str, prefix: bytes = b"", after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Rows with the prefix whose keys come after ``after``, in key order."""
         rows = takewhile(lambda row: row[0].startswith(prefix), self._store.rows(table, max(prefix, after)))
-        return (row for row in rows if row[0] > after)
+        try:
+            yield from (row for row in rows if row[0] > after)
+        except StoreError as exc:
+            raise self._break(exc) from exc
+
+    async def digest(self) -> str:
+        """Of all rows as they are now, between two commits (see ``digest``). ``TaskBroken`` if it closes meanwhile."""
+        snapshot = self._store.snapshot()
+        try:
+            return await digest_of(snapshot, self._core.tables)
+        except StoreError as exc:
+            raise self._break(exc) from exc
+        finally:
+            snapshot.release()
+
+    def _break(self, exc: StoreError) -> TaskBroken:
+        self._core.break_task(self, exc)
+        return TaskBroken(f"task {self.partition} broke: {exc}")
 
     # -- the end --------------------------------------------------------------------------------------------------
 

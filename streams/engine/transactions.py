@@ -261,7 +261,9 @@ class TransactionalClient:
     """The transactions of one transactional id. Not for concurrent use: one request at a time, in order.
 
     ``client`` is this one's alone, and not bootstrapped yet.
-    ``on_end_sent`` is called between sending EndTxn and reading its answer (for failpoints).
+    ``on_end_sent`` is called between sending EndTxn and reading its answer (for failpoints). ``now_ms`` gives records
+    their time. ``broker_ms`` is when a broker, by its own clock, appended last what was produced; -1 where no topic has
+    told (``message.timestamp.type=LogAppendTime``).
     """
 
     def __init__(
@@ -271,8 +273,11 @@ class TransactionalClient:
         *,
         transaction_timeout_s: float = 10.0,
         on_end_sent: Callable[["TransactionalClient"], None] | None = None,
+        now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self.transactional_id = transactional_id
+        self.now_ms = now_ms
+        self.broker_ms = -1
         self.producer_id, self.epoch = -1, -1
         self._client = client
         self._timeout_ms = int(transaction_timeout_s * 1000)
@@ -308,6 +313,7 @@ class TransactionalClient:
 
         Returns for each partition the offset after its last record.
         """
+        self.broker_ms = -1
         queues = {tp: self._batches(tp, records) for tp, records in outputs.items() if records}
         next_offsets: dict[TopicAndPartition, int] = {}
         while queues:
@@ -316,10 +322,11 @@ class TransactionalClient:
                 by_leader.setdefault(self._leader(tp), {})[tp] = batches[0][0]
             replies = await asyncio.gather(*(self._produce_to(leader, data) for leader, data in by_leader.items()))
             failed = set()
-            for tp, code, base_offset in (line for reply in replies for line in reply):
+            for tp, code, base_offset, append_ms in (line for reply in replies for line in reply):
                 if _check(code, f"produce to {tp[0]}/{tp[1]}"):
                     failed.add(code)
                     continue
+                self.broker_ms = append_ms if append_ms >= 0 else self.broker_ms
                 next_offsets[tp] = base_offset + queues[tp].pop(0)[1]
                 if not queues[tp]:
                     del queues[tp]
@@ -358,7 +365,7 @@ class TransactionalClient:
     def _batches(self, tp: TopicAndPartition, records: Sequence[Outgoing]) -> list[tuple[bytes, int]]:
         """The records as batches (bytes, number of records), each below the broker's limit, sequences rising."""
         batches: list[tuple[bytes, int]] = []
-        now, sequence, count = int(time.time() * 1000), self._sequences.get(tp, 0), 0
+        now, sequence, count = self.now_ms(), self._sequences.get(tp, 0), 0
         builder = None
         for key, value, content in records:
             headers = list(content)  # the Cython builder takes nothing but a list
@@ -385,16 +392,16 @@ class TransactionalClient:
 
     async def _produce_to(
         self, leader: int | None, data: Mapping[TopicAndPartition, bytes]
-    ) -> list[tuple[TopicAndPartition, int, int]]:
-        """One request to one leader. Returns (partition, error code, base offset) of each."""
+    ) -> list[tuple[TopicAndPartition, int, int, int]]:
+        """One request to one leader. Returns (partition, error code, base offset, append time) of each."""
         if leader is None:
-            return [(tp, 5, -1) for tp in data]
+            return [(tp, 5, -1, -1) for tp in data]
         topics: dict[str, list[Any]] = {}
         for (topic, partition), batch in data.items():
             topics.setdefault(topic, []).append((partition, batch, {}))
         lines: list[Any] = [(topic, partitions, {}) for topic, partitions in topics.items()]
         reply = await self._client.send(leader, Produce(self.transactional_id, -1, PRODUCE_TIMEOUT_MS, lines))
-        return [((topic, line[0]), line[1], line[2]) for topic, lines, _ in reply.topics for line in lines]
+        return [((topic, line[0]), *line[1:4]) for topic, lines, _ in reply.topics for line in lines]
 
     async def _take_over(self, request: Any) -> Any:
         """Send until it is answered without a retriable error. The caller sets the deadline."""

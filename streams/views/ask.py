@@ -34,6 +34,8 @@ ACKNOWLEDGED_S = 10.0
 """How long Kafka may take to acknowledge a record; then 503, and the sender sends again under the same key."""
 DECISION_S = 5.0
 """How long a sender is kept waiting for the decision; then 202, and the event is applied when it is."""
+BODY_S = 10.0
+"""How long somebody may take to send a body."""
 PROXY_S = 40.0
 """Above the longest long poll."""
 SENT_ON = "X-Dabbawala-Sent-On"
@@ -63,7 +65,7 @@ def respond(status: int, body: Any, **headers: str) -> web.Response:
 async def read_body(request: web.Request, reader: Reader[T]) -> T:
     """The body as the reader's type, or a problem naming the field."""
     try:
-        return reader.read(await request.read() or b"{}")
+        return reader.read(await _body(request) or b"{}")
     except Undecodable as wrong:
         raise Problem(
             HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -71,6 +73,15 @@ async def read_body(request: web.Request, reader: Reader[T]) -> T:
             f"the body cannot be used: {wrong}",
             [FieldError(wrong.pointer, wrong.reason)],
         ) from None
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        why = f"the body has not come within {BODY_S:g} s; send it again with the same key"
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "too-slow", why) from None
 
 
 def named(value: str, kind: Any, what: str) -> str:
@@ -102,10 +113,13 @@ async def elsewhere(request: web.Request, key: str) -> web.Response | None:
 async def elsewhere_by_partition(request: web.Request, partition: int) -> web.Response | None:
     """The answer of the worker that owns the partition; None if that is this one."""
     if partition in engine.open_partitions():
+        if request.method == "GET":  # a decision proves itself: it is committed
+            await engine.prove(partition)
         return None
     owner = engine.owners().get(partition)
     if owner is None or owner.rstrip("/") == this_worker() or SENT_ON in request.headers:
-        raise Problem(503, "not-ready", f"partition {partition} is being opened; try again", headers=SOON)
+        state = f"is held: {engine.held[partition]}" if partition in engine.held else "is being opened"
+        raise Problem(503, "not-ready", f"partition {partition} {state}; try again", headers=SOON)
     return await send_on(request, owner)
 
 
@@ -139,7 +153,7 @@ async def send_on(request: web.Request, owner: str, **more: str) -> web.Response
         answer = await _client().request(
             request.method,
             owner.rstrip("/") + request.path_qs,
-            content=await request.read(),
+            content=await _body(request),
             # as bytes, for httpx takes text to be ASCII; what is not text means nothing to any view
             headers={name.encode(): value.encode() for name, value in headers.items() if _is_text(value)},
         )

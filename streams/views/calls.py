@@ -1,4 +1,4 @@
-"""What parties outside were asked and have not answered; having it asked again, or giving it up."""
+"""What parties outside were asked and have not answered; having it asked again, or giving it up; how they stand."""
 
 from typing import Any
 from uuid import uuid4
@@ -6,11 +6,21 @@ from uuid import uuid4
 import msgspec
 from aiohttp import web
 
-from streams.app import app, performer
+from streams.app import app, engine, performer
 from streams.calls.performer import ROWS
-from streams.engine import Call, decode_call
+from streams.engine import Call, PartyState, decode_call
 from streams.problems import Problem
-from streams.views.ask import ApiView, answered, decide, elsewhere, idempotency_key, read_body
+from streams.views.ask import (
+    ApiView,
+    answered,
+    decide,
+    elsewhere,
+    everywhere,
+    idempotency_key,
+    read_body,
+    respond,
+    this_worker,
+)
 from streams.views.listing import Listing
 from topics.families import ORDERS
 from topics.identity import owner_of
@@ -56,6 +66,17 @@ class CallWish(ApiView):
         return answered(told, f"order {order}", f"/v1/orders/{order}", {"call": call})
 
 
+@app.page("/v1/parties")
+class Parties(ApiView):
+    """Those that are called just now, for whom something waits, or who have failed to answer."""
+
+    async def get(self, request: web.Request) -> web.Response:
+        """As each worker has it: one that a party answers may stand beside one that it does not."""
+        own = [{**msgspec.to_builtins(state), "worker": this_worker()} for state in engine.calls.parties()]
+        found = await everywhere(request, own, "parties")
+        return respond(200, {"parties": sorted(found, key=lambda row: (row["party"], row["worker"]))})
+
+
 def _known(call: str) -> str:
     try:
         return str(msgspec.convert(call, CallKey))
@@ -73,7 +94,18 @@ def _shown(key: str, call: Call) -> dict[str, Any]:
         "attempts": call.attempt - 1,
         "next_attempt": instant(call.due_ms),
         "last_error": call.why or None,
+        "held_back": _held_back(engine.calls.party(call.request)),
     }
+
+
+def _held_back(party: PartyState | None) -> str | None:
+    """Why a call that is due may not be made, or has no answer; None where it is nothing about its party."""
+    if party is None or party.state == "answers":
+        return None
+    if party.state == "silent":
+        return f"its party has said nothing for {party.silent_s:.0f} s"
+    failed = f"its party failed {party.failures} times in a row"
+    return f"{failed} and rests for {party.tried_in_s:.0f} s" if party.state == "rests" else failed
 
 
 listing: Listing[tuple[str, Call]] = Listing(

@@ -12,7 +12,7 @@ from processors.decision import Outcome
 from processors.driver import Driver, Stage
 from streams import tables
 from streams.app import app, engine
-from streams.problems import SOON, Problem
+from streams.problems import Problem
 from streams.views.ask import ApiView, answered, decide, elsewhere, idempotency_key, named, produce, read_body, respond
 from streams.views.listing import Listing
 from topics.drivers import Delivered, DriverRecord, PickedUp, SetAvailable, SetUnavailable
@@ -152,8 +152,7 @@ class AssignedDelivery(ApiView):
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or not await engine.watch.changed(tables.drivers.name, driver.encode(), left):
                 return web.Response(status=204)
-            if engine.partition_of(driver.encode()) not in engine.open_partitions():
-                raise Problem(503, "not-ready", "the driver's partition moves to another worker", headers=SOON)
+            await engine.prove(engine.partition_of(driver.encode()))
         return respond(200, {**msgspec.to_builtins(row.assignment), "picked_up": row.picked_up})
 
 

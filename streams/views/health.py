@@ -18,12 +18,13 @@ class Live(ApiView):
 
 @app.page("/readyz")
 class Ready(ApiView):
-    """200 once every task that is this worker's is restored and open."""
+    """200 once every task that is this worker's is restored and open; 503 says why not."""
 
     async def get(self, request: web.Request) -> web.Response:
         """Ready, or 503."""
         if not engine.ready():
-            raise Problem(503, "not-ready", "not every task of this worker is restored", headers=SOON)
+            why = next(iter(engine.held.values()), "not every task of this worker is restored")
+            raise Problem(503, "not-ready", why, headers=SOON)
         return respond(200, {"status": "ready", "partitions": engine.open_partitions()})
 
 

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from processors.dispatch import PendingDelivery, WaitingDriver
 from streams import tables
 from streams.app import app, engine
-from streams.engine import Reached
+from streams.engine import NotHere, Reached, Task
 from streams.problems import Problem
 from streams.views.ask import SENT_ON, ApiView, elsewhere, named, other_workers, respond, send_on, this_worker
 from streams.views.listing import Listing, limit_of
@@ -58,8 +58,11 @@ class AllTasks(ApiView):
     """The tasks of all workers."""
 
     async def get(self, request: web.Request) -> web.Response:
-        """One entry a partition, also for one that no worker has open; and the workers, with their counters."""
-        own = await _own()
+        """One entry a partition, also for one that no worker has open; and the workers, with their counters.
+
+        With `?hash=true` the hash of each one's tables, for which every row is read.
+        """
+        own = await _own(request.query.get("hash") == "true")
         if SENT_ON in request.headers:
             return respond(200, own)
         told = await asyncio.gather(*(_ask(request, worker) for worker in other_workers()))
@@ -77,34 +80,51 @@ class AllTasks(ApiView):
         return respond(200, {"workers": workers, "tasks": [tasks[partition] for partition in sorted(tasks)]})
 
 
-async def _own() -> dict[str, list[dict[str, Any]]]:
+async def _own(hashed: bool) -> dict[str, list[dict[str, Any]]]:
     try:
         reached = await engine.reached()
     except (TimeoutError, KafkaError):  # the rest is known all the same
         reached = {}
-    here, opened = this_worker(), engine.open_partitions()
-    opening = [partition for partition in engine.owned_partitions() if partition not in opened]
+    here = this_worker()
+    tasks = [_open(here, task, reached.get(task.partition)) for task in _open_tasks()]
+    if hashed:
+        for shown in tasks:
+            shown["hash"] = await _digest(shown["partition"])
+    opened = {task["partition"] for task in tasks}
+    opening = [_opening(here, partition) for partition in engine.owned_partitions() if partition not in opened]
     worker = {"worker": here, "ready": engine.ready(), "counters": dict(engine.counters)}
-    return {
-        "workers": [worker],
-        "tasks": [_open(here, partition, reached.get(partition)) for partition in opened]
-        + [{"partition": partition, "state": "restoring", "worker": here} for partition in opening],
-    }
+    return {"workers": [worker], "tasks": tasks + opening}
 
 
-def _open(here: str, partition: int, reached: dict[str, Reached] | None) -> dict[str, Any]:
-    task = engine.tasks[partition]
+def _open_tasks() -> list[Task]:
+    return [engine.tasks[partition] for partition in engine.open_partitions()]
+
+
+def _open(here: str, task: Task, reached: dict[str, Reached] | None) -> dict[str, Any]:
     return {
-        "partition": partition,
+        "partition": task.partition,
         "state": "open",
         "worker": here,
         "lag": None if reached is None else sum(topic.lag for topic in reached.values()),
         "commits": task.commits,
-        "resets": engine.resets[partition],
+        "resets": engine.resets[task.partition],
         "calls": len(task.calls),
         "backlog": sum(task.backlog.values()),
         "topics": {topic: at._asdict() for topic, at in sorted((reached or {}).items())},
     }
+
+
+def _opening(here: str, partition: int) -> dict[str, Any]:
+    shown = {"partition": partition, "state": "restoring", "worker": here}
+    return shown | ({"state": "held", "why": engine.held[partition]} if partition in engine.held else {})
+
+
+async def _digest(partition: int) -> str | None:
+    """None if it was closed meanwhile."""
+    try:
+        return await engine.digest(partition)
+    except NotHere:
+        return None
 
 
 async def _ask(request: web.Request, worker: str) -> dict[str, list[dict[str, Any]]] | None:

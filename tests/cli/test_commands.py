@@ -70,6 +70,19 @@ TASK = {
     "backlog": 0,
     "topics": {"dabbawala.orders": {"next": 7, "end": 8, "lag": 0}},
 }
+PARTY = {
+    "party": "ballard-slice http://pos/restaurants/ballard-slice/prepare",
+    "host": "pos",
+    "state": "rests",
+    "running": 0,
+    "waiting": 3,
+    "window": 1,
+    "failures": 6,
+    "silent_s": 0.0,
+    "tried_in_s": 4.2,
+    "last_error": "http://pos/restaurants/ballard-slice/prepare: status 500",
+    "worker": "http://w",
+}
 READINGS: dict[str, tuple[str, Any, tuple[str, ...]]] = {
     "orders list": ("/v1/orders", {"orders": [an_order("1")], "next": None}, ("my-shop:1", "IN_DELIVERY", "ravi")),
     "orders get my-shop:1": ("/v1/orders/my-shop:1", an_order("1"), ("90000 INR", "CHARGED", "PICKED_UP, attempt 1")),
@@ -143,12 +156,14 @@ READINGS: dict[str, tuple[str, Any, tuple[str, ...]]] = {
                     "attempts": 3,
                     "next_attempt": AT,
                     "last_error": "status 500",
+                    "held_back": "its party failed 5 times in a row and rests for 4 s",
                 }
             ],
             "next": None,
         },
-        ("my-shop:1/charge", "http://bank", "status 500"),
+        ("my-shop:1/charge", "http://bank", "status 500", "rests for 4 s"),
     ),
+    "parties": ("/v1/parties", {"parties": [PARTY]}, ("ballard-slice http://pos", "rests", "4 s", "status 500")),
     "tasks": ("/v1/tasks", {"workers": [], "tasks": [TASK]}, ("open", "http://w")),
     "dead-letters list": ("/v1/dead-letters", {"dead_letters": [LETTER], "next": None}, ("3/17", "/total")),
     "dead-letters show 3/17": (
@@ -206,6 +221,8 @@ def test_all_of_a_list_is_read_page_by_page(worker: FakeWorker, run: Run) -> Non
 def test_an_empty_list_is_no_error_and_nothing_on_stdout(worker: FakeWorker, run: Run) -> None:
     worker.says("/v1/orders", {"orders": [], "next": None})
     assert run("orders", "list") == (0, "", "No order is like that.\n")
+    worker.says("/v1/parties", {"parties": []})
+    assert run("parties") == (0, "", "Nobody outside is being called, and nobody has failed to answer.\n")
 
 
 def test_what_is_not_there_ends_with_1_and_a_sentence(worker: FakeWorker, run: Run) -> None:
@@ -220,6 +237,23 @@ def test_a_partition_that_is_not_open_ends_with_1(worker: FakeWorker, run: Run) 
     assert "restoring" in done.printed
     assert run("tasks", "--json").status == 1
     assert "dabbawala.orders" in run("tasks", "--topics").printed
+
+
+def test_a_partition_that_is_held_says_why(worker: FakeWorker, run: Run) -> None:
+    why = "this machine's clock is 3600.0 s ahead of the broker's"
+    held = [{"partition": number, "state": "held", "worker": "w", "why": why} for number in (1, 2)]
+    worker.says("/v1/tasks", {"workers": [], "tasks": [TASK, *held]})
+    done = run("tasks")
+    assert (done.status, done.error) == (1, f"Held: {why}.\n")
+    assert done.printed.count("held") == 2
+
+
+def test_hashes_are_asked_for_and_shown(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/tasks", {"workers": [], "tasks": [{**TASK, "hash": "3ac1"}]})
+    assert "3ac1" in run("tasks", "--hash").printed
+    assert worker.asked[0].query == {"hash": "true"}
+    assert "3ac1" not in run("tasks").printed
+    assert worker.asked[1].query == {}
 
 
 @pytest.mark.parametrize(
@@ -340,7 +374,7 @@ def test_a_wish_that_is_refused_says_why(worker: FakeWorker, run: Run) -> None:
     assert run("calls", "retry", "my-shop:1/charge") == (2, "", "The payment is CHARGED.\n")
 
 
-@pytest.mark.parametrize(("command", "done"), [("replay", "is back on the topic"), ("discard", "is discarded")])
+@pytest.mark.parametrize(("command", "done"), [("replay", "is put back"), ("discard", "is discarded")])
 def test_a_dead_letter_is_seen_to_once(worker: FakeWorker, run: Run, command: str, done: str) -> None:
     path = f"/v1/dead-letters/3/17/{command}"
     worker.says(path, {"letter": "3/17", "outcome": "APPLIED"}, {"letter": "3/17", "outcome": "ABSORBED"})

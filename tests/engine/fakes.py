@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from streams.engine.calls import CALLS, Again, Answered
 from streams.engine.changes import Header, Outgoing
 from streams.engine.core import Core
+from streams.engine.parties import Whom
 from streams.engine.settings import EngineSettings
+from streams.engine.store import Snapshot
 from streams.engine.task import POSITIONS, TIMERS, Task
 
 TABLES = ("counts", POSITIONS, TIMERS, CALLS)
@@ -65,6 +67,9 @@ class MemoryStore:
                     self.tables[table][key] = value
         self.next_offsets.update(next_offsets)
 
+    def snapshot(self) -> Snapshot:
+        return Snapshot({table: iter(sorted(rows.items())) for table, rows in self.tables.items()})
+
     def close(self) -> None:
         self.closed = True
 
@@ -117,24 +122,27 @@ class FakeTransactions:
 
 
 class FakePerformer:
-    """Answers each call as ``answers`` says, or with ``ok``; ``gate`` holds the calls back."""
+    """Answers each call as ``answers`` says, or with ``ok``; ``gate`` holds all calls back, ``hung`` a party's."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[bytes, bytes, int]] = []
         self.answers: dict[bytes, list[Answered | Again | Exception]] = {}
         self.gate = asyncio.Event()
         self.gate.set()
+        self.hung: dict[str, asyncio.Event] = {}
         self.running = self.most = 0
 
-    def host(self, request: bytes) -> str:
-        return request.split(b"/")[0].decode()
+    def whom(self, request: bytes) -> Whom:
+        """Of `party@host/...`; a party without a host has its own."""
+        party, _, host = request.split(b"/")[0].decode().partition("@")
+        return Whom(party, host or party)
 
     async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Answered | Again:
         self.calls.append((call_id, request, attempt))
         self.running += 1
         self.most = max(self.most, self.running)
         try:
-            await self.gate.wait()
+            await self.hung.get(self.whom(request).party, self.gate).wait()
         finally:
             self.running -= 1
         queue = self.answers.get(call_id)

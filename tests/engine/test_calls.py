@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.calls import CALLS, GROWTH_BYTES, Again, Breaker, Call, decode_call, encode_call
+from streams.engine.calls import CALLS, GROWTH_BYTES, Again, Call, decode_call, encode_call
 from streams.engine.failpoints import FailpointError
+from streams.engine.parties import Whom
 from streams.engine.settings import EngineSettings
 from streams.engine.task import MAX_RECORD_BYTES, Task
 from tests.engine.fakes import FakeClock, Stage, until
@@ -192,6 +193,7 @@ async def test_a_raising_result_handler_is_undone_and_the_result_set_aside(stage
     ]
     ((key, value, headers),) = letters
     assert (key, value, dict(headers)["origin.call"]) == (b"id", b"ok", b"id")
+    assert dict(headers)["origin.request"] == b"host/x", "all that the handler was given"
     assert stage.store.tables["counts"] == {}
 
 
@@ -307,10 +309,10 @@ async def test_a_fault_around_a_call_breaks_the_task_and_the_call_is_made_again(
 
 
 async def test_a_request_whose_host_cannot_be_told_does_not_stop_the_others(stage: Calling) -> None:
-    def host(request: bytes) -> str:
-        return {b"good/x": "good"}[request]
+    def whom(request: bytes) -> Whom:
+        return {b"good/x": Whom("good", "good")}[request]
 
-    stage.performer.host = host  # type: ignore[method-assign]
+    stage.performer.whom = whom  # type: ignore[method-assign]
     stage.performer.answers[b"bad"] = [ValueError("no host")]
     stage.task.call(b"bad", b"bad/x")
     stage.task.call(b"good", b"good/x")
@@ -393,25 +395,6 @@ async def test_a_host_whose_rest_is_over_while_every_slot_is_taken_spins_nothing
     await stage.core.close_all()
 
 
-def test_a_breaker_lets_one_through_at_a_time_until_it_succeeds() -> None:
-    breaker = Breaker(EngineSettings(breaker_failures=1, breaker_first_s=2, breaker_max_s=3))
-    assert breaker.lets_through(0)
-    assert not breaker.began()
-    breaker.ended(failed=True, now=0)
-    assert not breaker.lets_through(1.9)
-    assert breaker.lets_through(2)
-    assert breaker.began()
-    assert not breaker.lets_through(2)
-    breaker.ended(failed=True, now=2)
-    breaker.tried()
-    assert not breaker.lets_through(4.9)
-    assert breaker.lets_through(5), "not twice as long: that is above the maximum"
-    breaker.began()
-    breaker.ended(failed=False, now=5)
-    breaker.tried()
-    assert breaker.lets_through(5)
-
-
 @given(call_id=st.binary(min_size=1), attempt=st.integers(1, 100))
 def test_back_off_doubles_to_its_maximum_and_is_the_same_in_every_run(call_id: bytes, attempt: int) -> None:
     def next_due(stage: Stage) -> int:
@@ -444,7 +427,7 @@ def test_a_request_comes_out_of_its_row_byte_for_byte(request_: bytes) -> None:
 @pytest.mark.parametrize("why", ["x" * 2_000_000, "\x00" * 2_000_000, "\ud800"], ids=["long", "escaped", "no UTF-8"])
 async def test_a_failure_that_says_too_much_is_cut_and_the_largest_call_is_made_again(stage: Calling, why: str) -> None:
     request = b'{"a":"' + bytes(MAX_RECORD_BYTES - GROWTH_BYTES - 100).replace(b"\0", b"x") + b'"}'
-    stage.performer.host = lambda request: "host"  # type: ignore[method-assign]
+    stage.performer.whom = lambda request: Whom("host", "host")  # type: ignore[method-assign]
     stage.performer.answers[b"id"] = [RuntimeError(why)]
     stage.task.call(b"id", request)
     await stage.task.committed()
@@ -465,6 +448,6 @@ async def test_a_result_whose_effects_are_too_large_becomes_a_dead_letter_with_t
     stage.task.call(b"id", b"host/x")
     await stage.task.committed()
     await until(lambda: not stage.store.tables[CALLS])
-    ((_, value, headers),) = stage.transactions.committed["dead", b"id"[0] % 2]
+    ((_, value, headers),) = stage.transactions.committed["dead", 0]
     assert (value, dict(headers)["origin.call"]) == (b"ok", b"id")
     assert stage.task.alive

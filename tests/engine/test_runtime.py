@@ -7,6 +7,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.consumer.fetcher import Fetcher as AIOKafkaFetcher
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import KafkaConnectionError
 from faust.app.base import App
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.tables.manager import TableManager
@@ -36,10 +38,12 @@ from tests.engine.fakes import Stage
 
 OVERRIDDEN: list[tuple[type, type, str]] = [
     (Worker, runtime.TaskWorker, "on_first_start"),
+    (Worker, runtime.TaskWorker, "execute_from_commandline"),
     (Worker, runtime.TaskWorker, "install_signal_handlers"),
     (Worker, runtime.TaskWorker, "_schedule_shutdown"),
     (Worker, runtime.TaskWorker, "_gather_all"),
     (Worker, runtime.TaskWorker, "_sentinel_task"),
+    (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "on_start"),
     (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "on_thread_stop"),
     (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "_create_worker_consumer"),
     (AIOKafkaConsumerThread, runtime.TaskConsumerThread, "_fetch_records"),
@@ -249,6 +253,44 @@ async def test_the_worker_consumer_waits_as_short_for_a_fetch_as_the_settings_sa
     assert hasattr(made, "_coordinator"), "its member_id says whether the group has expelled us"
 
 
+async def test_a_broker_that_goes_away_while_a_worker_starts_is_waited_for(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, stopped = list[Any](), list[Any]()
+
+    async def start(consumer: Any) -> None:
+        tried.append(consumer)
+        if len(tried) < 3:
+            raise KafkaConnectionError("nobody is there")
+
+    async def stop(consumer: Any) -> None:
+        stopped.append(consumer)
+
+    monkeypatch.setattr(aiokafka.AIOKafkaConsumer, "start", start)
+    monkeypatch.setattr(aiokafka.AIOKafkaConsumer, "stop", stop)
+    monkeypatch.setattr(runtime, "AGAIN_S", 0)
+    consumer: Any = engine.app.consumer
+    thread = consumer._new_consumer_thread()
+    thread.thread_loop = asyncio.get_running_loop()
+    await thread.on_start()
+    assert thread._consumer is tried[2]
+    assert stopped == tried[:2]
+
+
+def test_a_worker_that_kafka_leaves_alone_while_it_starts_ends_in_one_sentence(engine: Engine) -> None:
+    said = StringIO()
+    worker = runtime.TaskWorker(engine.app, loop=asyncio.new_event_loop(), redirect_stdouts=False, stderr=said)
+
+    async def start() -> None:
+        await worker.crash(KafkaConnectionError("nobody is there"))
+
+    worker.start = start  # type: ignore[method-assign]
+    with pytest.raises(SystemExit) as ended:
+        worker.execute_from_commandline()
+    assert ended.value.code == runtime.USAGE
+    assert "Kafka is not there as it should be" in said.getvalue()
+
+
 async def test_a_coordinator_that_was_expelled_has_no_member_id() -> None:
     coordinator: Any = SimpleNamespace(request_rejoin=lambda: None)
     coordinator.member_id = "worker-1-uuid"
@@ -308,6 +350,7 @@ def test_topics_are_all_that_has_to_exist_each_with_its_partitions(engine: Engin
         "cleanup.policy": "compact",
         "delete.retention.ms": "86400000",
         "segment.bytes": "67108864",
+        "message.timestamp.type": "LogAppendTime",
     }
     assert specs["out"].config == {"retention.ms": "1000"}
 

@@ -1,21 +1,59 @@
 """Rows on disk, and how far each table has followed its changelog."""
 
+import asyncio
+import itertools
+import logging
+import random
+import shutil
 import subprocess
 import sys
-import time
+from hashlib import blake2b
 from pathlib import Path
+from struct import pack
+from typing import Any
 
 import pytest
+from rocksdict import Options, Rdict
 
-from streams.engine import restore, store
-from streams.engine.store import PROGRESS, PartitionStore, Progress
+from streams.engine import restore
+from streams.engine.digest import PAGE, digest_of
+from streams.engine.store import PROGRESS, PartitionStore, Progress, crc_of
 from streams.engine.task import StoreError
 
 IDS = {"a": "id-a", "b": "id-b"}
+HOUR_MS = 3600 * 1000
+NOW_MS = 1_800_000_000_000
+SEED = 5
 
 
 def opened(path: Path, tables: tuple[str, ...] = ("a", "b"), progress_every_s: float = 3600) -> PartitionStore:
-    return PartitionStore(path / "0", tables, {**IDS, "c": "id-c"}, progress_every_s)
+    ticks = itertools.count(NOW_MS, 10)
+    return PartitionStore(path / "0", 0, tables, {**IDS, "c": "id-c"}, lambda: next(ticks), progress_every_s)
+
+
+def filled(path: Path, rows: int = 3000) -> None:
+    """A store whose first table has rows in files of RocksDB, and some more in its log."""
+    found, chance = opened(path), random.Random(SEED)
+    found.write(
+        {"a": {b"%05d" % n: chance.randbytes(200) for n in range(rows)}, "b": {b"k": b"1"}}, {"a": rows, "b": 1}
+    )
+    for family in found._families.values():
+        family.flush()
+    found.write({"a": {b"last": b"1"}}, {"a": rows + 1})
+    found.close()
+
+
+def raw(path: Path) -> Rdict:
+    """The same files, as a tool of RocksDB opens them."""
+    options = Options(raw_mode=True)
+    return Rdict(str(path / "0"), options=options, column_families={"a": options, "b": options})
+
+
+def said(caplog: pytest.LogCaptureFixture) -> str:
+    """The one warning."""
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    caplog.clear()
+    return warning
 
 
 def test_rows_and_progress_are_there_after_reopening(tmp_path: Path) -> None:
@@ -48,7 +86,7 @@ def test_a_row_that_was_read_before_is_read_as_it_is_now(tmp_path: Path) -> None
         found.write({"a": {b"k": value}}, {"a": 1})
         assert found.get("a", b"k") == value
     found.write({"a": {b"k": b"4"}}, {"a": 2})
-    found.wipe()
+    found.start_over("a", "for no reason")
     assert found.get("a", b"k") is None
     found.close()
     with pytest.raises(StoreError):
@@ -58,7 +96,7 @@ def test_a_row_that_was_read_before_is_read_as_it_is_now(tmp_path: Path) -> None
 def test_a_write_survives_a_kill(tmp_path: Path) -> None:
     program = (
         "import os; from pathlib import Path; from streams.engine.store import PartitionStore;"
-        f"s = PartitionStore(Path({str(tmp_path)!r}) / '0', ['a', 'b'], {IDS!r});"
+        f"s = PartitionStore(Path({str(tmp_path)!r}) / '0', 0, ['a', 'b'], {IDS!r}, lambda: 1);"
         "[s.write({'a': {b'%d' % n: b'x'}, 'b': {b'%d' % n: b'y'}}, {'a': n, 'b': n}) for n in range(200)];"
         "os.kill(os.getpid(), 9)"
     )
@@ -70,12 +108,62 @@ def test_a_write_survives_a_kill(tmp_path: Path) -> None:
     found.close()
 
 
-def test_wiping_leaves_nothing(tmp_path: Path) -> None:
+def test_a_table_that_starts_over_has_nothing_and_the_others_what_they_had(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = opened(tmp_path)
+    found.write({"a": {b"k": b"1"}, "b": {b"k": b"2"}}, {"a": 1, "b": 1})
+    found.start_over("a", "because")
+    assert said(caplog) == "task 0: its local state is not its changelogs', restored anew (a: because)"
+    assert (list(found.rows("a")), found.progress("a")) == ([], None)
+    found.write({"a": {b"l": b"3"}}, {"a": 1})
+    found.close()
+    again = opened(tmp_path)
+    assert (list(again.rows("a")), list(again.rows("b"))) == ([(b"l", b"3")], [(b"k", b"2")])
+    again.close()
+
+
+def test_the_record_followed_last_is_remembered(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    found.write({"a": {b"k": b"1", b"l": None}}, {"a": 7})
+    found.write({}, {"a": 9})
+    progress = found.progress("a")
+    assert progress is not None
+    assert (progress.next_offset, progress.last_offset, progress.last_crc) == (9, 6, crc_of(b"l", None))
+    assert crc_of(b"l", None) != crc_of(b"l", b"")
+    found.close()
+
+
+@pytest.mark.parametrize("change", [lambda db: db.put(b"k", b"2"), lambda db: db.delete(b"k")], ids=["put", "deleted"])
+def test_what_somebody_else_has_written_is_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Any
+) -> None:
     found = opened(tmp_path)
     found.write({"a": {b"k": b"1"}}, {"a": 1})
-    found.wipe()
+    found.close()
+    again = opened(tmp_path)
+    assert again.get("a", b"k") == b"1"
+    again.close()
+    assert not caplog.records
+    db = raw(tmp_path)
+    change(db.get_column_family("a"))
+    db.close()
+    third = opened(tmp_path)
+    assert "somebody else has written to it" in said(caplog)
+    assert (list(third.rows("a")), third.progress("a")) == ([], None)
+    third.close()
+
+
+def test_what_was_never_ours_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    db = Rdict(str(tmp_path / "0"), options=options, column_families={"a": options})
+    db.get_column_family("a").put(b"k", b"1")
+    db.close()
+    found = opened(tmp_path)
+    assert "somebody else has written to it" in said(caplog)
     assert list(found.rows("a")) == []
-    assert found.progress("a") is None
     found.close()
 
 
@@ -100,14 +188,152 @@ def test_two_workers_cannot_open_one_store(tmp_path: Path) -> None:
     opened(tmp_path).close()
 
 
-def test_a_corrupt_store_is_started_over(tmp_path: Path) -> None:
-    first = opened(tmp_path)
-    first.write({"a": {b"k": b"1"}}, {"a": 1})
-    first.close()
-    (tmp_path / "0" / "CURRENT").write_bytes(b"MANIFEST-nonsense\n")
-    second = opened(tmp_path)
-    assert second.progress("a") is None
-    second.close()
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("files", ["CURRENT", "MANIFEST-*", "*.sst"])
+@pytest.mark.parametrize("damage", [cut, Path.unlink], ids=["cut", "gone"])
+def test_a_store_that_cannot_be_opened_any_more_is_started_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, files: str, damage: Any
+) -> None:
+    filled(tmp_path)
+    for file in (tmp_path / "0").glob(files):
+        damage(file)
+    found = opened(tmp_path)
+    assert "restored anew" in said(caplog)
+    assert (list(found.rows("a")), found.progress("a")) == ([], None)
+    found.close()
+
+
+def damage_rows(path: Path) -> None:
+    """One byte of them, as a disk loses it."""
+    file = max((path / "0").glob("*.sst"), key=lambda each: each.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+def read_all(found: PartitionStore) -> None:
+    list(found.rows("a"))
+
+
+def get_all(found: PartitionStore) -> None:
+    for n in range(3000):
+        found.get("a", b"%05d" % n)
+
+
+def read_snapshot(found: PartitionStore) -> None:
+    list(found.snapshot().rows("a"))
+
+
+@pytest.mark.parametrize("read", [read_all, get_all, read_snapshot])
+def test_damage_that_shows_while_rows_are_read_is_an_error_and_the_next_opening_starts_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, read: Any
+) -> None:
+    """RocksDB's iterators just end there: timers and calls would be forgotten."""
+    filled(tmp_path)
+    damage_rows(tmp_path)
+    found = opened(tmp_path)
+    with pytest.raises(StoreError, match="Corruption"):
+        read(found)
+    found.close()
+    assert "damaged: Corruption" in said(caplog)
+    again = opened(tmp_path)
+    assert (list(again.rows("a")), again.progress("a")) == ([], None)
+    again.close()
+
+
+def test_a_store_that_cannot_be_closed_for_its_damage_is_thrown_away_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path)
+    found = opened(tmp_path)
+    db = found._opened
+
+    class Damaged:
+        def close(self) -> None:
+            db.close()
+            raise RuntimeError("Corruption: block checksum mismatch")
+
+    monkeypatch.setattr(found, "_db", Damaged())
+    found.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    again = opened(tmp_path)
+    assert list(again.rows("a")) == []
+    again.close()
+
+
+def test_a_disk_that_only_refuses_is_not_thrown_away(tmp_path: Path) -> None:
+    filled(tmp_path)
+    found = opened(tmp_path)
+    with pytest.raises(StoreError, match="lock"):
+        opened(tmp_path)
+    assert len(list(found.rows("a"))) == 3001
+    found.close()
+
+
+def test_a_log_that_lost_its_end_is_behind_and_no_more(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    found.write({"a": {b"k": b"1"}, "b": {b"k": b"1"}}, {"a": 1, "b": 1})
+    found.write({"a": {b"k": b"2"}, "b": {b"k": b"2"}}, {"a": 2, "b": 2})
+    shutil.copytree(tmp_path / "0", tmp_path / "lost" / "0")  # as it is when the machine goes down
+    found.close()
+    (log,) = (tmp_path / "lost" / "0").glob("*.log")
+    log.write_bytes(log.read_bytes()[:-5])
+    again = opened(tmp_path / "lost")
+    assert [again.get(table, b"k") for table in IDS] == [b"1", b"1"]
+    assert [progress.next_offset for table in IDS if (progress := again.progress(table))] == [1, 1]
+    again.close()
+
+
+def test_a_snapshot_stays_as_it_was_and_does_not_hold_a_closed_store_open(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    found.write({"a": {b"k": b"1"}}, {"a": 1})
+    taken = found.snapshot()
+    found.write({"a": {b"k": b"2", b"l": b"3"}}, {"a": 3})
+    assert list(taken.rows("a")) == [(b"k", b"1")]
+    found.close()
+    with pytest.raises(StoreError):
+        taken.rows("a")
+    opened(tmp_path).close()
+
+
+async def test_the_digest_is_that_of_the_rows_and_of_nothing_else(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    found.write({"a": {b"l": b"2"}, "b": {}}, {"a": 1, "b": 0})
+    found.write({"a": {b"k": b"1"}}, {"a": 9})
+    digest = await digest_of(found.snapshot(), ("b", "a"))
+    found.write({}, {"a": 77})
+    assert await digest_of(found.snapshot(), ("a", "b")) == digest, "how far it has followed is no row"
+    for change in ({b"k": b"2"}, {b"k": None}, {b"kl": b"2"}, {b"k": b"1", b"": b""}):
+        found.write({"a": {b"k": b"1", b"l": b"2", b"kl": None, b"": None}}, {"a": 99})
+        assert await digest_of(found.snapshot(), ("a", "b")) == digest
+        found.write({"a": change}, {"a": 100})
+        assert await digest_of(found.snapshot(), ("a", "b")) != digest, change
+    found.close()
+
+
+async def test_the_digest_of_more_than_a_page_has_every_row_once(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    rows = {b"%05d" % n: b"%d" % n for n in range(2 * PAGE + 3)}
+    found.write({"a": rows}, {"a": len(rows)})
+    digest = await digest_of(found.snapshot(), ("a",))
+    parts = (part for row in rows.items() for part in (b"a", *row))
+    assert digest == blake2b(b"".join(pack(">I", len(part)) + part for part in parts), digest_size=16).hexdigest()
+    found.close()
+
+
+async def test_a_digest_is_of_one_moment_whatever_is_written_meanwhile(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    found.write({"a": {b"%05d" % n: b"1" for n in range(3 * PAGE)}, "b": {b"k": b"1"}}, {"a": 3 * PAGE, "b": 1})
+    before = await digest_of(found.snapshot(), IDS)
+    digesting = asyncio.create_task(digest_of(found.snapshot(), IDS))
+    await asyncio.sleep(0)
+    found.write({"a": {b"%05d" % n: b"2" for n in range(3 * PAGE)}, "b": {b"k": b"2"}}, {"a": 3 * PAGE, "b": 1})
+    assert not digesting.done()
+    assert await digesting == before
+    found.close()
 
 
 def test_a_closed_store_raises_a_store_error(tmp_path: Path) -> None:
@@ -131,7 +357,7 @@ def test_idle_tables_note_with_anothers_write_that_they_are_current(tmp_path: Pa
     assert before is not None
     assert after is not None
     assert after.next_offset == before.next_offset == 5
-    assert after.written_at > before.written_at
+    assert after.written_ms > before.written_ms
     found.close()
 
 
@@ -144,23 +370,30 @@ def test_busy_writes_do_not_rewrite_the_progress_of_idle_tables(tmp_path: Path) 
     found.close()
 
 
-NOW = time.time()
+def followed(next_offset: int, *, ago_ms: int = 0, last: int = -1, topic: str = "id-a", partition: int = 0) -> Progress:
+    return Progress(next_offset, topic, partition, NOW_MS - ago_ms, last)
 
 
 @pytest.mark.parametrize(
     ("noted", "doubt"),
     [
-        (Progress(50, "id", NOW), ""),
-        (Progress(10, "id", NOW), ""),
-        (Progress(100, "id", NOW), ""),
-        (Progress(101, "id", NOW), "followed to 101, but the topic ends at 100"),
-        (Progress(9, "id", NOW), "followed to 9, but the topic begins at 10"),
-        (Progress(50, "other", NOW), "the topic has been created anew"),
-        (Progress(50, "id", NOW - store.OLDEST_S - 60), "not followed for 12 h, deletions may be missing"),
+        (followed(50), ""),
+        (followed(10), ""),
+        (followed(100, last=99), ""),
+        (followed(101), "followed to 101, but the topic ends at 100"),
+        (followed(9), "followed to 9, but the topic begins at 10"),
+        (followed(12, last=9), "followed to 12, but the topic begins at 10"),
+        (followed(50, topic="other"), "the topic has been created anew"),
+        (followed(50, partition=3), "followed in partition 3"),
+        (followed(50, ago_ms=11 * HOUR_MS), ""),
+        (followed(50, ago_ms=13 * HOUR_MS), "not followed for 13 h, deletions may be missing"),
+        (followed(50, ago_ms=-2 * HOUR_MS), "followed 2.0 h from now, by a clock that was ahead"),
     ],
 )
-def test_what_cannot_be_brought_up_to_date_is_doubted(noted: Progress, doubt: str) -> None:
-    assert restore._doubt(noted, 10, 100, "id") == doubt
+def test_what_cannot_be_brought_up_to_date_is_doubted(tmp_path: Path, noted: Progress, doubt: str) -> None:
+    found = opened(tmp_path)
+    assert restore._doubt(noted, 10, 100, found, "a", NOW_MS) == doubt
+    found.close()
 
 
 def test_no_row_can_be_taken_for_progress() -> None:

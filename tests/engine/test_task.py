@@ -114,6 +114,17 @@ def letters(stage: Stage) -> list[Outgoing]:
     return [letter for partition in (0, 1) for letter in stage.transactions.committed.get(("dead", partition), [])]
 
 
+async def test_a_dead_letter_lies_in_the_partition_of_the_task_that_made_it_whatever_its_key(stage: Stage) -> None:
+    def handler(task: Task, record: FakeRecord) -> None:
+        raise Refuse("no")
+
+    for offset, key in enumerate((b"k", b"l", None)):
+        await stage.apply(FakeRecord(offset, key=key), handler=handler)
+    await stage.task.committed()
+    assert len({stage.core.partitioner(key, 2) for key in (b"k", b"l")}) == 2
+    assert len(stage.transactions.committed["dead", 0]) == 3
+
+
 async def test_a_refusal_has_a_reason_and_no_stack(stage: Stage) -> None:
     def handler(task: Task, record: FakeRecord) -> None:
         count(task, record)
@@ -295,6 +306,25 @@ async def test_a_task_that_breaks_while_it_commits_does_not_end_the_transaction(
     await stage.settle()
     assert stage.log == ["produce"]
     assert stage.store.tables["counts"] == {}
+
+
+async def test_a_view_that_finds_the_disk_damaged_breaks_the_task_as_a_handler_would(stage: Stage) -> None:
+    stage.store.fails = StoreError("Corruption")
+    with pytest.raises(TaskBroken):
+        stage.task.read("counts", b"k")
+    assert (stage.task.alive, stage.resets) == (False, [0.0])
+
+
+async def test_the_digest_of_a_task_is_of_what_is_committed(stage: Stage) -> None:
+    nothing = await stage.task.digest()
+    stage.transactions.hold.clear()
+    stage.task.put("counts", b"k", b"1")
+    stage.task.touch()
+    await stage.settle()
+    assert await stage.task.digest() == nothing
+    stage.transactions.hold.set()
+    await stage.task.committed()
+    assert await stage.task.digest() != nothing
 
 
 async def test_a_commit_past_its_deadline_breaks_the_task() -> None:
@@ -727,3 +757,25 @@ async def test_a_call_that_is_not_over_when_the_task_stands_still_is_cut_off_and
     await until(lambda: stage.task.get(CALLS, b"call") is None)
     assert len(stage.performer.calls) == 2
     await stage.task.close()
+
+
+async def test_rows_are_shown_by_a_worker_that_may_have_been_frozen_only_after_a_commit(stage: Stage) -> None:
+    await stage.task.prove()
+    assert stage.log == [], "half a session ago it was ours"
+    stage.clock.ms += 6_000  # more than half of the session of 10 s
+    await stage.task.prove()
+    assert stage.log == ["produce", "end", "write"]
+    await stage.task.prove()
+    assert stage.log == ["produce", "end", "write"]
+
+
+async def test_a_worker_that_was_replaced_cannot_prove_that_it_was_not(stage: Stage) -> None:
+    def fenced() -> None:
+        raise ConnectionError("fenced")
+
+    stage.clock.ms += 6_000
+    stage.transactions.before["produce"] = fenced
+    with pytest.raises(TaskBroken):
+        await stage.task.prove()
+    with pytest.raises(TaskBroken):
+        await stage.task.prove()

@@ -100,9 +100,9 @@ class Client:
         partition: int | None = None,
         headers: Mapping[str, str | bytes | None] | None = None,
         timestamp_ms: int | None = None,
-    ) -> None:
-        """Put a record on a topic; by its key, unless told which partition."""
-        await self._producer.send_and_wait(
+    ) -> Any:
+        """Put a record on a topic; by its key, unless told which partition. Its partition and offset, among others."""
+        return await self._producer.send_and_wait(
             topic_name(family.name, self.stack.name),
             msgspec.json.encode(value) if isinstance(value, dict) else value,
             key=None if key is None else key.encode(),

@@ -35,9 +35,11 @@ class EventSource:
         last_event_id: str = "",
         headers: Mapping[str, str] | None = None,
         read: bool = True,
+        come_back: bool = False,
     ) -> None:
         """``urls``: asked in turn, the next one at each return; a function gives one that changes.
-        ``read`` false: connects, and then reads nothing until `reading` is set."""
+        ``read`` false: connects, and then reads nothing until `reading` is set. ``come_back``: also when it is answered
+        with an error, which browsers take for final."""
         self.events: list[Event] = []
         self.comments: list[str] = []
         self.answers: list[httpx.Response] = []
@@ -46,7 +48,7 @@ class EventSource:
         self.reading = asyncio.Event()
         if read:
             self.reading.set()
-        self._urls, self._headers = urls, dict(headers or {})
+        self._urls, self._headers, self._comes_back = urls, dict(headers or {}), come_back
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -117,7 +119,7 @@ class EventSource:
             self.answers.append(answer)
             if answer.status_code != 200:
                 await answer.aread()
-                return True
+                return not self._comes_back
             await self.reading.wait()
             return await self._parse(answer)
 

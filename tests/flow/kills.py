@@ -20,12 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from oracle import judge
 from streams.embedded.kafka import EmbeddedKafka
-from tests import reconcile
 from tests.conftest import LIB
 from tests.flow.reading import Following
 from tests.stack import Stack, installed
 from topics.families import ORDER_UPDATES
+from topics.order_updates import OrderStatus
 
 SPEED = 600.0
 """A preparation takes a second, a ride two."""
@@ -82,7 +83,7 @@ async def kill_once(stack: Stack, orders: int, seed: int, killed: int = 1, back:
         back_s = time.monotonic() - killed_at
         await ended(stack, feed, run, orders)
         await feed.until(lambda: provider.status is not None, "the provider has heard all its answers")
-        violations = violations_of(stack, feed, run)
+        violations = await violations_of(stack, run)
         if provider.status != 0:
             violations.append(f"the provider ended with status {provider.status}: an order was refused")
         if not back:
@@ -108,19 +109,13 @@ async def ended(stack: Stack, feed: Following, run: str, orders: int) -> None:
 
 def ends_in(feed: Following, run: str) -> Counter[str]:
     """How the orders of a run that have ended did."""
-    return Counter(status for status in feed.statuses(run).values() if status in reconcile.ENDED)
+    return Counter(status for status in feed.statuses(run).values() if OrderStatus(status).ended)
 
 
-def violations_of(stack: Stack, feed: Following, run: str) -> list[str]:
-    """What the books of the parties outside say against us; of the drivers, whose trips know no runs, everything."""
-    statuses = feed.statuses(run)
-    return [
-        *reconcile.answers([entry for entry in stack.answers() if run in entry.order], statuses),
-        *reconcile.money([entry for entry in stack.payments() if run in entry.order], statuses),
-        *reconcile.tickets([entry for entry in stack.tickets() if run in entry.order], statuses),
-        *reconcile.trips(stack.trips()),
-        *reconcile.updates(feed.updates(run)),
-    ]
+async def violations_of(stack: Stack, run: str) -> list[str]:
+    """What the oracle has against us; of the drivers, whose trips know no runs, everything."""
+    report = await judge(stack.kafka, stack.name, ledgers=stack.ledgers, final=True, only=run, speed_up=stack.speed)
+    return report.violations
 
 
 @contextmanager

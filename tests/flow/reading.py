@@ -1,12 +1,14 @@
 """Follows topics of a stack as any consumer would: what is committed, from the start or from now on."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from oracle.checks.updates import illegal
+from oracle.facts import Order, Told, Where
 from topics.families import Family, topic_name
 from topics.order_updates import READER, OrderUpdated
 
@@ -78,6 +80,15 @@ class Following:
     def statuses(self, marked: str = "") -> dict[str, str]:
         """Order id -> the newest status."""
         return {update.order: update.status.value for update in self.updates(marked)}
+
+
+def illegal_steps(told: Iterable[OrderUpdated]) -> list[str]:
+    """What is wrong with what somebody was told of orders, in the order in which it was told."""
+    orders: dict[str, Order] = {}
+    for number, update in enumerate(told):
+        order = orders.setdefault(update.order, Order(update.order))
+        order.add(Told.of(update, 0, Where("what was told", 0, number)))
+    return [violation.sentence for order in orders.values() for violation in illegal(order)]
 
 
 def headers(record: Any) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import base64
 import random
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 from processors.letters import KEPT_MS
 from streams.embedded.processes import Child
 from tests.flow.client import Body, Client, an_order, order_id, partition_of
-from tests.flow.reading import Following
+from tests.flow.reading import PARTITIONS, Following
 from tests.stack import Stack, installed
 from topics.dead_letters import COMMAND, LETTER
 from topics.families import DEAD_LETTERS, ORDERS, PAYMENTS
@@ -151,6 +151,28 @@ async def test_a_letter_that_cannot_be_put_back_says_why(
     assert answer.status_code == 409
     assert why in answer.json()["detail"]
     assert await letters(client, unique), "it is still there"
+
+
+async def test_a_timer_that_somebody_else_has_set_aside_fires_nothing_early_and_nothing_elsewhere(
+    client: Client, kitchen: Restaurant, unique: str
+) -> None:
+    """Who may write to the topic may write such letters; an operator who puts them back does no harm."""
+    order = order_id(unique)
+    wished = datetime.now(UTC) + timedelta(hours=5)
+    assert (await client.place(an_order(kitchen, unique, deliver_at=wished.isoformat()))).status_code == 201
+    await client.reaches(order, "SCHEDULED")
+    journal, timers = await client.journal(order), await client.rows("timers", order)
+    headers = {"origin.timer": f"{order}/start", "exception.class": "KeyError"}
+    here = partition_of(order)
+    for partition, status in ((here, 200), ((here + 1) % PARTITIONS, 409)):
+        await client.produce(DEAD_LETTERS, b"order", key=f"{order}/start", partition=partition, headers=headers)
+        letter = await letter_of(client, f"{order}/start")
+        assert letter["not_replayable"] is None
+        answer = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")
+        assert answer.status_code == status, answer.text
+    assert "is another partition's" in answer.json()["detail"]
+    assert await client.journal(order) == journal
+    assert await client.rows("timers", order) == timers
 
 
 async def test_whatever_anybody_writes_to_the_topic_stops_nothing_and_goes_round_in_no_circle(

@@ -66,7 +66,7 @@ async def judged(stack: Stack, feed: Following, run: str) -> Counter[str]:
     """How the orders of a run ended, once all have, and all books agree."""
     await ended(stack, feed, run, ORDERS)
     await feed.until(lambda: not unsettled(feed, run), "all refunds are made, and nobody needs to look", WITHIN_S)
-    assert not violations_of(stack, feed, run)
+    assert not await violations_of(stack, run)
     assert len(feed.statuses(run)) == ORDERS
     return ends_in(feed, run)
 

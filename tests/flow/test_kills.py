@@ -65,7 +65,7 @@ async def test_a_worker_killed_at_each_of_the_worst_places_loses_nothing(stack: 
             assert doomed.status == -signal.SIGKILL, failpoint
         stack.start_worker()
         await ended(stack, feed, unique[-30:], 40)
-        assert not violations_of(stack, feed, unique[-30:])
+        assert not await violations_of(stack, unique[-30:])
 
 
 async def test_a_worker_that_lost_its_disk_and_is_killed_while_it_restores_knows_everything_again(

@@ -1,142 +1,119 @@
-"""The judge of the books finds what is wrong with them, each thing alone, and nothing where nothing is."""
+"""What ran is reconciled: nothing is wrong with a run of orders, and what somebody plants in its books is found."""
 
+import asyncio
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from simulators.ledger import AnswerEntry, PaymentEntry, TicketEntry, TripEntry
-from tests import reconcile
-from topics.order_updates import OrderStatus, OrderUpdated
+from tests.flow.client import Client, order_id, partition_of
+from tests.flow.kills import at_work, ended
+from tests.flow.reading import Following
+from tests.stack import Stack, run_command
+from topics.families import DEAD_LETTERS, ORDER_UPDATES, ORDERS
 
-DELIVERED, REJECTED = {"o": "DELIVERED"}, {"o": "REJECTED"}
-
-
-def payment(outcome: Any = "charged", key: str = "o/charge", replay: bool = False) -> PaymentEntry:
-    kind: Any = "refund" if outcome == "refunded" else "charge"
-    return PaymentEntry(key=key, kind=kind, order="o", outcome=outcome, replay=replay)
-
-
-def ticket(event: Any, key: str = "o/prepare") -> TicketEntry:
-    return TicketEntry(event=event, order="o", key=key, restaurant="r")
+RUN, ORDERS_PLACED = "reconciled", 25
+MIXED = ("--kafka", "0.3", "--later", "0.3")
+"""Some of the orders come over Kafka, some are for later."""
 
 
-def trip(driver: str, event: Any, delivery: str = "o") -> TripEntry:
-    return TripEntry(driver=driver, event=event, delivery=delivery)
+@pytest.fixture(scope="module")
+def stack(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack at 600 times the speed."""
+    with at_work(kafka, tmp_path_factory.mktemp("reconcile")) as stack:
+        yield stack
 
 
-def update(version: int, status: OrderStatus) -> OrderUpdated:
-    return OrderUpdated(order="o", version=version, status=status, restaurant="r")
+@pytest.fixture
+async def reconciled(stack: Stack, tmp_path: Path) -> Path:
+    """The ledgers of a run of orders that is over, to be changed at will."""
+    async with Following(stack.kafka, stack.name, [ORDER_UPDATES]) as feed:
+        await feed.catch_up()
+        if not feed.updates(RUN):
+            stack.place(RUN, ORDERS_PLACED, 50.0, "--follow", *MIXED)
+        await ended(stack, feed, RUN, ORDERS_PLACED)
+        await feed.until(lambda: noted(stack) == ORDERS_PLACED, "the provider has noted every end")
+    shutil.copytree(stack.ledgers, tmp_path / "ledgers")
+    return tmp_path / "ledgers"
 
 
-def answer(outcome: str = "accepted") -> AnswerEntry:
-    return AnswerEntry(event="answer", order="o", outcome=outcome)
+def noted(stack: Stack) -> int:
+    """How many ends the provider has noted."""
+    return sum(entry.event == "ended" and RUN in entry.order for entry in stack.answers())
 
 
-@pytest.mark.parametrize(
-    ("entries", "statuses"),
-    [
-        ([payment(), payment(replay=True)], DELIVERED),
-        ([payment(), payment("refunded", "o/refund/c")], REJECTED),
-        ([payment("declined")], REJECTED),
-        ([payment("refused")], REJECTED),
-        ([], REJECTED),
-    ],
-)
-def test_money_that_is_right_is_not_complained_about(entries: list[PaymentEntry], statuses: dict[str, str]) -> None:
-    assert not reconcile.money(entries, statuses)
+async def reconcile(stack: Stack, *options: str) -> tuple[int, dict[str, Any]]:
+    """What `dabbawala reconcile` says of the run: its exit code and its JSON."""
+    command = [sys.executable, "-m", "streams.cli", "reconcile", "--final", "--only", RUN, "--json", *options]
+    status, shown, errors = await asyncio.to_thread(run_command, command, stack.environment, 120.0)
+    assert not errors
+    return status, json.loads(shown)
 
 
-@pytest.mark.parametrize(
-    ("entries", "statuses", "wrong"),
-    [
-        ([payment(), payment()], DELIVERED, "o is DELIVERED with 2 net charges"),
-        ([], DELIVERED, "o is DELIVERED with 0 net charges"),
-        ([payment("declined")], DELIVERED, "o is DELIVERED with 0 net charges"),
-        ([payment()], REJECTED, "o is REJECTED with 1 net charges"),
-        ([payment(), *[payment("refunded")] * 2], REJECTED, "o is REJECTED with -1 net charges"),
-        ([payment(), payment(key="o/charge/2", replay=True)], DELIVERED, "o was charged under 2 keys"),
-    ],
-)
-def test_money_that_is_wrong_is_found(entries: list[PaymentEntry], statuses: dict[str, str], wrong: str) -> None:
-    assert reconcile.money(entries, statuses) == [wrong]
+def wrong(report: dict[str, Any]) -> dict[int, list[str]]:
+    """Promise -> whom its violations are about."""
+    return {
+        promise["number"]: [violation["about"] for violation in promise["violations"]]
+        for promise in report["promises"]
+        if promise["violations"]
+    }
 
 
-def test_tickets_that_are_right_are_not_complained_about() -> None:
-    assert not reconcile.tickets([ticket("accepted"), ticket("replay"), ticket("finished"), ticket("told")], DELIVERED)
-    assert not reconcile.tickets([ticket("rejected")], REJECTED)
+def append(ledgers: Path, name: str, **line: Any) -> None:
+    """A line more in a ledger."""
+    with (ledgers / f"{name}.jsonl").open("ab") as file:
+        file.write(msgspec.json.encode({"at": datetime.now(UTC), **line}) + b"\n")
 
 
-@pytest.mark.parametrize(
-    ("entries", "wrong"),
-    [
-        ([ticket("finished"), ticket("accepted", "o/prepare/2")], "o has 2 tickets"),
-        ([ticket("finished"), ticket("finished")], "o was cooked 2 times"),
-        ([ticket("accepted")], "o is DELIVERED, never cooked"),
-    ],
-)
-def test_tickets_that_are_wrong_are_found(entries: list[TicketEntry], wrong: str) -> None:
-    assert reconcile.tickets(entries, DELIVERED) == [wrong]
+async def test_nothing_is_wrong_with_a_run_of_orders(stack: Stack, reconciled: Path) -> None:
+    status, report = await reconcile(stack)
+    assert wrong(report) == {}
+    assert status == 0
+    assert report["books"]["orders"] == ORDERS_PLACED
+    assert report["books"]["open"] == 0
+    assert report["books"]["net charges"] == report["books"]["delivered"] == report["books"]["cooked"]
+    judged = {promise["number"]: promise["checked"] for promise in report["promises"]}
+    assert all(judged[number] >= ORDERS_PLACED for number in judged if number not in (8, 9))
+    assert judged[9] >= 8, "every topic that is consumed"
 
 
-def test_trips_that_are_right_are_not_complained_about() -> None:
-    entries = [
-        trip("a", "available", ""),
-        trip("a", "assigned"),
-        trip("a", "assigned"),
-        trip("a", "dropped"),
-        trip("b", "assigned"),
-        trip("a", "assigned", "p"),
-        trip("b", "picked_up"),
-        trip("b", "delivered"),
-    ]
-    assert not reconcile.trips(entries)
+async def test_what_is_planted_in_the_books_of_a_run_is_found(stack: Stack, reconciled: Path) -> None:
+    order = next(e.order for e in stack.answers() if RUN in e.order and e.event == "ended" and e.outcome == "DELIVERED")
+    charge = {"kind": "charge", "order": order, "outcome": "charged", "key": f"{order}/charge"}
+    append(reconciled, "payment", **charge)
+    append(reconciled, "pos", event="finished", order=order, key=f"{order}/prepare")
+    append(reconciled, "trips", driver="planted-1", event="assigned", delivery=order)
+    append(reconciled, "trips", driver="planted-2", event="assigned", delivery=order)
+    append(reconciled, "answers", event="answer", order=f"{order}-lost", outcome="accepted")
+    append(reconciled, "observers", observer="o", order=order, version=1, status="DELIVERED", via="http")
+    append(reconciled, "poison", topic=f"{stack.name}.orders", partition=0, offset=10**9, id="planted")
+    status, report = await reconcile(stack, "--ledgers", str(reconciled))
+    assert status == 1
+    assert wrong(report) == {
+        1: [f"{order}-lost"],
+        2: [order],
+        4: [order],
+        6: [order],
+        7: [order],
+        9: ["planted"],
+    }
 
 
-@pytest.mark.parametrize(
-    ("entries", "wrong"),
-    [
-        ([trip("a", "assigned"), trip("a", "assigned", "p")], "a has o and was given p"),
-        ([trip("a", "assigned"), trip("b", "assigned")], "o is a's and was given to b"),
-        ([trip("a", "assigned"), *[trip("a", "delivered")] * 2], "o was delivered 2 times"),
-    ],
-)
-def test_trips_that_are_wrong_are_found(entries: list[TripEntry], wrong: str) -> None:
-    assert reconcile.trips(entries) == [wrong]
-
-
-LIFE = [
-    OrderStatus.CREATED,
-    OrderStatus.SCHEDULED,
-    OrderStatus.IN_PREPARATION,
-    OrderStatus.SCHEDULING_DELIVERY,
-    OrderStatus.WAITING_FOR_DRIVER,
-    OrderStatus.WAITING_FOR_DRIVER,
-    OrderStatus.IN_DELIVERY,
-    OrderStatus.DELIVERED,
-]
-
-
-def test_a_feed_that_is_right_is_not_complained_about() -> None:
-    assert not reconcile.updates(update(version, status) for version, status in enumerate(LIFE, 1))
-
-
-@pytest.mark.parametrize(
-    ("told", "wrong"),
-    [
-        ([(1, LIFE[0]), (1, LIFE[0])], "o was told as version 1, after 1"),
-        ([(1, LIFE[0]), (3, LIFE[1])], "o was told as version 3, after 1"),
-        ([(2, LIFE[0])], "o was told as version 2, after 0"),
-        ([(1, LIFE[1])], "o went from None to SCHEDULED"),
-        ([(1, LIFE[0]), (2, LIFE[2])], "o went from CREATED to IN_PREPARATION"),
-        ([*enumerate(LIFE, 1), (9, LIFE[-2])], "o went from DELIVERED to IN_DELIVERY"),
-    ],
-)
-def test_a_feed_that_is_wrong_is_found(told: list[tuple[int, OrderStatus]], wrong: str) -> None:
-    assert reconcile.updates(update(*each) for each in told) == [wrong]
-
-
-def test_an_accepted_order_that_was_lost_is_found() -> None:
-    assert not reconcile.answers([answer()], DELIVERED)
-    assert not reconcile.answers([answer("refused")], {})
-    assert reconcile.answers([answer()], {"o": "CREATED"}) == ["o was accepted and is CREATED"]
-    assert reconcile.answers([answer()], {}) == ["o was accepted and is unknown"]
+async def test_poison_that_was_set_aside_is_accounted_for(
+    stack: Stack, client: Client, reconciled: Path, unique: str
+) -> None:
+    value = {"type": "Placed", "provider": 5, "external_id": unique}
+    async with Following(stack.kafka, stack.name, [DEAD_LETTERS, ORDERS], from_now=True) as topics:
+        await client.produce(ORDERS, value, key=order_id(unique))
+        await topics.until(lambda: len([r for r in topics.records if unique in str(r.value)]) == 2, "its dead letter")
+        offset = next(r.offset for r in topics.records if r.topic.endswith(".orders") and unique in str(r.value))
+    where = {"topic": f"{stack.name}.orders", "partition": partition_of(order_id(unique)), "offset": offset}
+    append(reconciled, "poison", id=unique, **where)
+    status, report = await reconcile(stack, "--ledgers", str(reconciled))
+    assert (status, wrong(report)) == (0, {})

@@ -21,6 +21,7 @@ from topics.pos import PreparationFinished
 from topics.records import write
 
 DAY_MS = 24 * 3_600_000
+RETIRES = NOW + 1 + 30 * DAY_MS
 RETIRED = Retired(retired_ms=NOW, placed_ms=NOW - 5, body_hash=placed().body_hash())
 STATES = {"-": None, "RETIRED": RETIRED}
 EVENTS = {
@@ -63,25 +64,25 @@ def rejected() -> Workflow:
 
 
 def retired() -> Workflow:
-    return workflow.apply(rejected(), TimerDue(f"{ORDER}/retirement"), NOW + DAY_MS, P).workflow
+    return workflow.apply(rejected(), TimerDue(f"{ORDER}/retirement"), RETIRES, P).workflow
 
 
 def test_one_transaction_deletes_all_rows_of_an_order_and_writes_the_one_that_remains() -> None:
     before = rejected()
-    step = workflow.apply(before, TimerDue(f"{ORDER}/retirement"), NOW + DAY_MS, P)
+    step = workflow.apply(before, TimerDue(f"{ORDER}/retirement"), RETIRES, P)
     assert (step.outcome, step.retire, step.journal, step.emit) == (Outcome.APPLIED, True, (), ())
     assert before.order is not None
-    remains = Retired(retired_ms=NOW + DAY_MS, placed_ms=NOW, body_hash=before.order.body_hash)
+    remains = Retired(retired_ms=RETIRES, placed_ms=NOW, body_hash=before.order.body_hash)
     assert step.changed == {"order": None, "placed": None, "payment": None, "history": remains}
     assert step.workflow == Workflow(history=remains)
-    assert step.timers == (SetTimer(f"{ORDER}/history", NOW + 366 * DAY_MS),)
+    assert step.timers == (SetTimer(f"{ORDER}/history", RETIRES + 365 * DAY_MS),)
     assert len(msgspec.json.encode(remains)) < 100
 
 
 def test_an_order_placed_again_after_its_retirement_is_the_same_order() -> None:
-    again = workflow.apply(retired(), placed(at=later(99)), NOW + 2 * DAY_MS, P, None)
+    again = workflow.apply(retired(), placed(at=later(99)), RETIRES + DAY_MS, P, None)
     assert (again.outcome, again.changed, again.workflow) == (Outcome.ABSORBED, {}, retired())
-    other = workflow.apply(retired(), placed(tip=21, total=631), NOW + 2 * DAY_MS, P, RESTAURANT)
+    other = workflow.apply(retired(), placed(tip=21, total=631), RETIRES + DAY_MS, P, RESTAURANT)
     assert (other.outcome, other.changed) == (Outcome.REFUSED, {})
     assert "exists with another body" in other.reason
 
@@ -89,21 +90,26 @@ def test_an_order_placed_again_after_its_retirement_is_the_same_order() -> None:
 @pytest.mark.parametrize("event", ["charged", "finished", "delivered", "answered", "assigned"])
 def test_what_comes_after_the_retirement_is_refused_as_too_late_and_changes_nothing(event: str) -> None:
     late: Any = EVENTS[event]
-    step = workflow.apply(retired(), late, NOW + 2 * DAY_MS, P)
+    step = workflow.apply(retired(), late, RETIRES + DAY_MS, P)
     assert (step.outcome, step.changed, step.journal) == (Outcome.REFUSED, {}, ())
     assert f"{type(late).__name__} comes too late: the order ended" in step.reason
 
 
 def test_a_driver_that_comes_after_the_retirement_is_free_again() -> None:
-    [unassign] = workflow.apply(retired(), EVENTS["assigned"], NOW + 2 * DAY_MS, P).emit
+    [unassign] = workflow.apply(retired(), EVENTS["assigned"], RETIRES + DAY_MS, P).emit
     assert isinstance(unassign, Unassign)
     assert (unassign.driver, unassign.delivery, unassign.attempt) == ("asha", ORDER, 2)
 
 
 def test_when_its_history_is_gone_the_id_is_free() -> None:
-    step = workflow.apply(retired(), TimerDue(f"{ORDER}/history"), NOW + 366 * DAY_MS, P)
+    step = workflow.apply(retired(), TimerDue(f"{ORDER}/history"), RETIRES + 365 * DAY_MS, P)
     assert (step.changed, step.workflow) == ({"history": None}, Workflow())
-    assert workflow.apply(step.workflow, placed(), NOW + 366 * DAY_MS, P, RESTAURANT).outcome is Outcome.APPLIED
+    assert workflow.apply(step.workflow, placed(), RETIRES + 365 * DAY_MS, P, RESTAURANT).outcome is Outcome.APPLIED
+
+
+def test_an_earlier_timer_of_it_that_an_operator_puts_back_does_not_end_its_history() -> None:
+    step = workflow.apply(retired(), TimerDue(f"{ORDER}/charge-wait"), RETIRES + DAY_MS, P)
+    assert (step.outcome, step.changed) == (Outcome.REFUSED, {})
 
 
 def kept(parts: tuple[OrderRetired, ...]) -> list[tuple[str, Any]]:

@@ -52,11 +52,31 @@ def test_what_a_sender_says_of_the_origin_counts_for_nothing_beside_what_the_tas
     assert (letter.origin, letter.origin_topic, letter.reason) == ("x.orders/3 at 7", "x.orders", "no")
 
 
-def test_a_call_is_made_again_only_where_its_answer_broke_down_not_where_the_order_has_left() -> None:
-    call: Header = ("origin.call", b"a:1/charge")
-    assert "had left" in why_not_replayable(letter_of(NOW, None, None, [call]), INPUTS)
-    broke_down = letter_of(NOW, None, None, [call, ("exception.class", b"KeyError")])
-    assert "dabbawala calls retry a:1/charge" in why_not_replayable(broke_down, INPUTS)
+TIMER: Header = ("origin.timer", b"a:1/start")
+CALL: Header = ("origin.call", b"a:1/charge")
+ASKED: Header = ("origin.request", b"{}")
+BROKE_DOWN: Header = ("exception.class", b"KeyError")
+CUT: Header = ("dead-letter.cut", b"2000000")
+
+
+@pytest.mark.parametrize(
+    ("headers", "obstacle"),
+    [
+        ([TIMER, BROKE_DOWN], ""),
+        ([TIMER], "for a reason"),
+        ([TIMER, BROKE_DOWN, CUT], "for a reason"),
+        ([CALL, ASKED, BROKE_DOWN], ""),
+        ([CALL, ASKED], "whose order had left"),
+        ([CALL, BROKE_DOWN], "dabbawala calls retry a:1/charge"),
+        ([CALL, ASKED, BROKE_DOWN, CUT], "dabbawala calls retry a:1/charge"),
+    ],
+)
+def test_a_timer_and_the_answer_to_a_call_can_be_put_back_where_their_handler_broke_down(
+    headers: list[Header], obstacle: str
+) -> None:
+    found = why_not_replayable(letter_of(NOW, b"a:1/start", b"order", headers), INPUTS)
+    assert obstacle in found
+    assert bool(obstacle) is bool(found)
 
 
 @pytest.mark.parametrize("size", [LARGEST_ROW * 3 // 4, 5_000_000])

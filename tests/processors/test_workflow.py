@@ -32,7 +32,9 @@ END_OF_TIME = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def apply(flow: Workflow, event: Any) -> Step:
-    return workflow.apply(flow, event, NOW, P, RESTAURANT)
+    """A timer is applied when it is due, everything else now."""
+    timer = flow.order.timer if flow.order is not None and isinstance(event, TimerDue) else None
+    return workflow.apply(flow, event, NOW if timer is None else timer.due_ms, P, RESTAURANT)
 
 
 def after(*events: Any) -> Workflow:
@@ -276,6 +278,16 @@ def test_a_timer_that_does_not_run_is_refused() -> None:
     flow = after(placed(), CHARGED)
     step = apply(flow, TimerDue(f"{ORDER}/charge-wait"))
     assert (step.outcome, step.workflow) == (Outcome.REFUSED, flow)
+
+
+def test_a_timer_that_is_not_due_yet_is_refused() -> None:
+    """An operator has put back an earlier one of that name."""
+    flow = after(placed(deliver_at=later(7200)), CHARGED)
+    start = order_of(flow).timer
+    assert start is not None
+    early, due = (workflow.apply(flow, TimerDue(start.name), start.due_ms + ms, P) for ms in (-1, 0))
+    assert (early.outcome, early.workflow) == (Outcome.REFUSED, flow)
+    assert due.outcome is Outcome.APPLIED
 
 
 def test_an_order_for_later_waits_for_its_start() -> None:

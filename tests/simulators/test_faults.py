@@ -72,6 +72,10 @@ def test_faults_are_read_with_their_rates() -> None:
         "pos": {"silent": 1.0, "cut": 1.0},
         "payment": {"500": 0.2},
     }
+    assert read("pos", "silent@ballard-slice,cut@pali-salads:0.5") == {
+        "silent@ballard-slice": 1.0,
+        "cut@pali-salads": 0.5,
+    }
 
 
 @pytest.mark.parametrize(
@@ -83,6 +87,7 @@ def test_faults_are_read_with_their_rates() -> None:
         ("500:often", "the rate of 500 is often, and must be"),
         ("slow:nan", "the rate of slow is nan"),
         ("slow:0", "the rate of slow is 0.0"),
+        ("slow@ballard-slice", "only faults of pos may be those of one restaurant"),
     ],
 )
 def test_a_fault_that_there_is_not_is_named_with_what_there_is(text: str, why: str) -> None:
@@ -92,7 +97,12 @@ def test_a_fault_that_there_is_not_is_named_with_what_there_is(text: str, why: s
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("slow", "there are payment, pos, drivers, provider"), ("pos", "which fault"), ("pos:x", "'x' is")],
+    [
+        ("slow", "there are payment, pos, drivers, provider"),
+        ("pos", "which fault"),
+        ("pos:x", "'x' is"),
+        ("pos:slow@x", "'x' is no restaurant of the city; there are lakshmi-tiffin,"),
+    ],
 )
 def test_of_several_parties_each_is_named(text: str, why: str) -> None:
     with pytest.raises(WrongFault, match=why):
@@ -121,6 +131,13 @@ def test_the_seed_decides_whom_a_fault_strikes_and_each_repeat_is_drawn_anew() -
     again = [faults.strikes("500", "shop:1") for _ in range(100)]
     assert 25 < sum(again) < 75
     assert not faults.strikes("slow", "shop:1")
+
+
+def test_a_fault_of_one_restaurant_strikes_no_other_and_goes_before_that_of_all() -> None:
+    faults = Faults("pos", "1", {"cut@pali-salads": 1, "500": 1, "500@ballard-slice": 1e-9})
+    assert faults.one_of(("cut", "500"), "k", "pali-salads") == "cut"
+    assert faults.one_of(("cut", "500"), "k", "hindmata-chaat") == "500"
+    assert faults.one_of(("cut", "500"), "k", "ballard-slice") is None
 
 
 # -- payment and pos: requests ---------------------------------------------------------------------------------------
@@ -193,6 +210,24 @@ async def test_a_fault_that_cannot_be_switched_on_is_told_why_and_none_is(simula
     assert answer.headers["content-type"].startswith("application/problem+json")
     assert answer.json()["detail"]
     assert (await switch(url, "GET")).json() == {}
+
+
+async def test_one_restaurant_is_silent_the_others_answer_and_so_does_it_when_it_is_back(
+    worker: FakeWorker, simulator: Starts
+) -> None:
+    url = await simulator("pos", "--speed", "0").serving()
+    assert (await switch(url, "POST", {"silent@hindmata-chaat": 1})).json() == {"silent@hindmata-chaat": 1}
+    waiting = asyncio.create_task(asked(url, "pos", worker.url, timeout_s=60))
+    for number in range(9):
+        order = {"order": f"s:{number}", "restaurant": "pali-salads"}
+        answer = await asyncio.to_thread(prepare, url, worker.url, f"s:{number}/prepare", **order)
+        assert answer.status_code == 200
+    assert not waiting.done()
+    await switch(url, "DELETE")
+    await waiting
+    back = await asked(url, "pos", worker.url)
+    assert back is not None
+    assert back.status_code == 200
 
 
 async def test_who_waits_for_a_silent_party_is_cut_off_when_it_comes_back(

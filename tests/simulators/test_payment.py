@@ -138,6 +138,15 @@ async def test_a_request_sent_again_has_its_callback_sent_again(simulator: Start
     assert done(payment)["declined"] == 1
 
 
+async def test_a_provider_that_wants_no_key_does_a_request_without_one_each_time(simulator: Starts) -> None:
+    payment = simulator("payment", "--speed", "0", "--keyless")
+    url = await payment.serving()
+    made = [post(url, "charges", charge(), key=key) for key in ("", "", f"{ORDER}/charge", f"{ORDER}/charge")]
+    assert [answer.status_code for answer in made] == [200] * 4
+    assert len({answer.json()["charge_id"] for answer in made}) == 3
+    assert done(payment) == {"charged": 3}
+
+
 async def test_a_request_that_cannot_be_used_is_told_why(simulator: Starts) -> None:
     url = await simulator("payment").serving()
     for field, value in {"amount": -1, "currency": "rupees", "callback_url": "nowhere"}.items():

@@ -241,7 +241,9 @@ class Run:
 
     def open_store(self, partition: int, number: int = 1) -> PartitionStore:
         tables = (*names.OWN_TABLES, *names.TABLES)
-        return PartitionStore(self.store_path(partition, number), tables, dict.fromkeys(tables, ""))
+        return PartitionStore(
+            self.store_path(partition, number), partition, tables, dict.fromkeys(tables, ""), lambda: 0
+        )
 
     def store_path(self, partition: int, number: int = 1) -> Path:
         return next((self.directory / f"worker-{number}").glob("**/tasks")) / str(partition)

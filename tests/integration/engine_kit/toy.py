@@ -15,7 +15,7 @@ from pathlib import Path
 
 import faust
 
-from streams.engine import Answered, Engine, EngineSettings, Record, Refuse, Task, exactly_once
+from streams.engine import Answered, Engine, EngineSettings, Record, Refuse, Task, Whom, exactly_once
 from streams.engine.calls import CALLS, decode_call
 from streams.engine.task import TIMERS
 from tests.integration.engine_kit import names
@@ -122,8 +122,8 @@ def called(task: Task, call_id: bytes, request: bytes, result: bytes) -> None:
 class Ledger:
     """The outside world: notes each call it gets, in a file that survives it."""
 
-    def host(self, request: bytes) -> str:
-        return "outside"
+    def whom(self, request: bytes) -> Whom:
+        return Whom("ledger", "outside")
 
     async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Answered:
         line = b"%s %s\n" % (call_id, WORKER.encode())

@@ -1,0 +1,106 @@
+"""One restaurant hangs, answers 500 or cuts connections: how long do the orders of the others take?
+
+Orders come at a steady rate, far below what a worker can do, and each is followed from POST to the committed DELIVERED.
+In each round all answer first, then one restaurant does not, in each of these ways, and in the end it is back: all that
+waited for it is delivered before the next round. Once with all points of sale at one host, once with a host each.
+"""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from benchmarks.lab import Lab, Sample, quantile
+from benchmarks.orders_http import Following, all_wait
+from benchmarks.topics_only import made
+from simulators.city import KITCHENS
+from tests.stack import Stack, installed
+from topics.orders import Placed
+from topics.restaurants import Restaurant
+
+BENCH = "one restaurant hangs"
+HUNG = "ballard-slice"
+WELL = "all answer"
+FAULTS = {"silent": "one is silent", "500": "one answers 500", "cut": "one cuts connections"}
+HOSTS = ("one host", "a host each")
+RATE, ORDERS = 25.0, 500
+"""A second, and in each state."""
+DRIVERS = 100
+WARM_UP, WARM_UP_AT_ONCE = 200, 20
+WITHIN_S = 240.0
+P50, P99 = "ms an order of another, p50", "ms an order of another, p99"
+
+
+def run(lab: Lab) -> None:
+    """Both arrangements of hosts, in turns."""
+    for turn in range(max(1, (lab.rounds + 1) // 2)):
+        for hosts in HOSTS:
+            lab.say(f"{BENCH}, round {turn + 1}: {hosts}")
+            asyncio.run(_measure(lab, hosts))
+    for hosts in HOSTS:
+        for state in FAULTS.values():
+            lab.ratio(BENCH, P99, f"{hosts}, {state}", f"{hosts}, {WELL}", "<= 1.2")
+    lab.note(
+        BENCH,
+        f"{RATE:g} orders a second for {len(KITCHENS)} restaurants, {ORDERS} in each state. Those of the one that does "
+        "not answer are not in the figures; they were all delivered when it was back.",
+    )
+
+
+async def _measure(lab: Lab, hosts: str) -> None:
+    directory = lab.subdirectory("hung")
+    with installed(lab.kafka, directory.name, directory, 0.0) as stack:
+        stack.start_payment()
+        stack.start_pos("--host", "0.0.0.0")
+        stack.start_worker(DABBAWALA_CATALOGUE=str(_catalogue(stack, apart=hosts != HOSTS[0])))
+        stack.start_drivers(DRIVERS)
+        async with Following(stack) as following, httpx.AsyncClient(base_url=stack.pos_url) as pos:
+            await all_wait(stack, DRIVERS)
+            await following.run(made("warm", WARM_UP), WARM_UP_AT_ONCE)
+            waiting = await _state(lab, following, f"{hosts}, {WELL}")
+            for fault, state in FAULTS.items():
+                await pos.delete("/faults")
+                (await pos.post("/faults", json={f"{fault}@{HUNG}": 1})).raise_for_status()
+                waiting += await _state(lab, following, f"{hosts}, {state}")
+            await pos.delete("/faults")
+            async with asyncio.timeout(WITHIN_S):
+                await asyncio.gather(*waiting)
+
+
+async def _state(lab: Lab, following: Following, subject: str) -> list["asyncio.Task[float]"]:
+    """Measure one state; the orders of the restaurant that hangs, which are to be delivered at last."""
+    others, hung = await _placed(following, made(subject.replace(", ", "-").replace(" ", "-"), ORDERS))
+    async with asyncio.timeout(WITHIN_S):
+        took = await asyncio.gather(*others)
+    lab.add(Sample(BENCH, subject, P50, 1000 * quantile(took, 0.5)))
+    lab.add(Sample(BENCH, subject, P99, 1000 * quantile(took, 0.99)))
+    return hung
+
+
+async def _placed(
+    following: Following, orders: list[Placed]
+) -> tuple[list["asyncio.Task[float]"], list["asyncio.Task[float]"]]:
+    """Place them at the rate, however long each takes; those of the other restaurants, and of the one."""
+    others: list[asyncio.Task[float]] = []
+    hung: list[asyncio.Task[float]] = []
+    began = asyncio.get_running_loop().time()
+    for number, order in enumerate(orders):
+        await asyncio.sleep(began + number / RATE - asyncio.get_running_loop().time())
+        group = hung if order.restaurant == HUNG else others
+        group.append(asyncio.create_task(following.delivered(order)))
+    return others, hung
+
+
+def _catalogue(stack: Stack, *, apart: bool) -> Path:
+    """The city's restaurants at the simulator's port, `apart` under an address of this machine each."""
+    city = msgspec.json.decode((stack.directory / "catalogue.json").read_bytes(), type=list[Restaurant])
+    moved = [
+        msgspec.structs.replace(
+            restaurant, pos_url=restaurant.pos_url.replace("127.0.0.1", f"127.0.0.{number if apart else 1}")
+        )
+        for number, restaurant in enumerate(city, 2)
+    ]
+    file = stack.directory / "hosts.json"
+    file.write_bytes(msgspec.json.encode(moved))
+    return file

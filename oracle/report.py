@@ -1,0 +1,123 @@
+"""What comes of it: the books, and the promises with what violates them."""
+
+from collections import Counter
+from datetime import datetime
+from typing import NamedTuple
+
+from oracle.checks import acceptance, money, progress, tickets, timers, trips, updates, zombies
+from oracle.facts import Facts, Unreadable
+from oracle.findings import Finding, Violation
+from topics.order_updates import OrderStatus
+from topics.records import instant
+
+CHECKS = (
+    (
+        1,
+        "no order is lost",
+        (acceptance.accepted_orders_are_known, acceptance.placed_orders_are_known, acceptance.open_orders_are_in_time),
+    ),
+    (2, "nobody is charged twice", (money.charged_at_most_once,)),
+    (3, "money matches the end", (money.money_matches_the_end,)),
+    (
+        4,
+        "one driver a delivery, one delivery a driver",
+        (trips.trips_do_not_overlap, trips.twins_have_one_delivery, trips.orders_keep_their_driver),
+    ),
+    (
+        5,
+        "timers fire: not early, not lost, once",
+        (timers.timers_are_not_lost, timers.nothing_starts_early, timers.complaints_are_in_time),
+    ),
+    (
+        6,
+        "observers see legal steps in order",
+        (updates.updates_are_legal, updates.observers_see_the_same, updates.noted_ends_are_true),
+    ),
+    (7, "told at least once, cooked once", (tickets.cooked_once, tickets.what_was_said_counts)),
+    (8, "recovery is exact", ()),
+    (
+        9,
+        "no record stops a partition",
+        (progress.partitions_move, progress.poison_is_set_aside, progress.what_is_none_is_set_aside),
+    ),
+    (10, "a replaced worker does nothing", (zombies.the_replaced_write_nothing,)),
+)
+"""Number, promise, checks."""
+BY_TESTS = "not seen from outside: judged by tests"
+
+
+class Promise(NamedTuple):
+    """A promise, and how it was kept. ``unjudged``: what could not be looked at, and why."""
+
+    number: int
+    title: str
+    checked: int
+    violations: list[Violation]
+    unjudged: str
+
+
+class Report(NamedTuple):
+    """What was found."""
+
+    books: dict[str, int]
+    """What is counted -> how much."""
+    promises: tuple[Promise, ...]
+    since: datetime | None
+    """From when on it was judged; None: from the beginning."""
+    unreadable: tuple[Unreadable, ...]
+
+    @property
+    def by_promise(self) -> dict[int, list[str]]:
+        """Number of a promise that is not kept -> what violates it, a sentence each."""
+        return {
+            promise.number: [violation.sentence for violation in promise.violations]
+            for promise in self.promises
+            if promise.violations
+        }
+
+    @property
+    def violations(self) -> list[str]:
+        """All of these sentences; none: every promise that can be judged is kept."""
+        return [sentence for sentences in self.by_promise.values() for sentence in sentences]
+
+
+def report_of(facts: Facts) -> Report:
+    """Judge what is known."""
+    promises = []
+    for number, title, checks in CHECKS:
+        finding = Finding(0, [], "" if checks else BY_TESTS)
+        for check in checks:
+            finding = finding + check(facts)
+        promises.append(Promise(number, title, *finding))
+    since = facts.period.since_ms
+    return Report(_books(facts), tuple(promises), instant(since) if since else None, tuple(facts.unreadable))
+
+
+def _books(facts: Facts) -> dict[str, int]:
+    orders = list(facts.orders.values())
+    ends = Counter(order.end for order in orders)
+    books = {
+        "orders": len(orders),
+        "delivered": ends[OrderStatus.DELIVERED],
+        "rejected": ends[OrderStatus.REJECTED],
+        "cancelled": ends[OrderStatus.CANCELLED],
+        "open": ends[None],
+        "refunded": sum(order.newest.refunded for order in orders),
+        "needing attention": sum(order.newest.attention is not None for order in orders),
+        "dead letters": len(facts.letters),
+    }
+    if facts.answers is not None:
+        answers = [line for line in facts.answers if line.event == "answer"]
+        books["accepted by answer"] = len({line.order for line in answers if line.outcome == "accepted"})
+        books["refused by answer"] = len({line.order for line in answers if line.outcome == "refused"})
+    if facts.payments is not None:
+        books["charges"] = len(money.made(facts.payments, "charged"))
+        books["refunds"] = len(money.made(facts.payments, "refunded"))
+        books["net charges"] = money.net(facts.payments)
+    if facts.tickets is not None:
+        books["tickets"] = len({line.order for line in facts.tickets})
+        books["cooked"] = sum(line.event == "finished" for line in facts.tickets)
+    if facts.trips is not None:
+        books["trips"] = sum(line.event == "assigned" for line in facts.trips)
+        books["brought"] = sum(line.event == "delivered" for line in facts.trips)
+    return books

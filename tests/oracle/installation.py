@@ -1,0 +1,98 @@
+"""The topics of an installation without any worker, written by hand."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+
+from oracle import Report, judge
+from streams.engine.provision import TopicSpec, check_topics, create_topics
+from topics.families import FAMILIES, ORDER_UPDATES, Family, topic_name
+from topics.order_updates import OrderStatus, OrderUpdated
+from topics.records import write
+
+LIFE = [
+    OrderStatus.CREATED,
+    OrderStatus.SCHEDULED,
+    OrderStatus.IN_PREPARATION,
+    OrderStatus.SCHEDULING_DELIVERY,
+    OrderStatus.WAITING_FOR_DRIVER,
+    OrderStatus.IN_DELIVERY,
+    OrderStatus.DELIVERED,
+]
+TABLES = ("timers", "positions", "orders")
+
+
+class Installation:
+    """Every topic has one partition."""
+
+    def __init__(self, kafka: str, prefix: str, ledgers: Path) -> None:
+        self.kafka, self.prefix, self.ledgers = kafka, prefix, ledgers
+        self._producer = AIOKafkaProducer(bootstrap_servers=kafka)
+
+    async def __aenter__(self) -> Self:
+        client = {"bootstrap_servers": self.kafka}
+        topics = [topic_name(family.name, self.prefix) for family in FAMILIES]
+        specs = [TopicSpec(topic, 1) for topic in (*topics, *map(self.changelog, TABLES))]
+        await create_topics(client, specs, 1)
+        await check_topics(client, specs, wait_s=20)
+        await self._producer.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._producer.stop()
+
+    def topic(self, family: Family) -> str:
+        """The topic of a family."""
+        return topic_name(family.name, self.prefix)
+
+    def changelog(self, table: str) -> str:
+        """The changelog of a table."""
+        return f"{self.prefix}-{table}-changelog"
+
+    async def say(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> int:
+        """Write a record; its offset."""
+        sent = await self._producer.send_and_wait(
+            topic, value, key=key, partition=0, headers=list(headers), timestamp_ms=timestamp_ms
+        )
+        return int(sent.offset)
+
+    async def tell(
+        self,
+        order: str,
+        statuses: Sequence[OrderStatus] = LIFE,
+        first: int = 1,
+        at: datetime | None = None,
+        **more: Any,
+    ) -> None:
+        """Updates of an order, the first of them with this version."""
+        at = at or datetime.now(UTC)
+        for number, status in enumerate(statuses, first):
+            update = OrderUpdated(order=order, version=number, status=status, restaurant="r", at=at, **more)
+            moment = int(at.timestamp() * 1000)
+            await self.say(self.topic(ORDER_UPDATES), write(update), order.encode(), timestamp_ms=moment)
+
+    def note(self, ledger: str, *lines: Mapping[str, Any]) -> None:
+        """Append to a ledger, at this moment unless the line says another."""
+        with (self.ledgers / f"{ledger}.jsonl").open("ab") as file:
+            for line in lines:
+                file.write(msgspec.json.encode({"at": datetime.now(UTC), **line}) + b"\n")
+
+    async def judged(self, **asked: Any) -> Report:
+        """What the oracle finds, after a short look."""
+        async with asyncio.timeout(60):
+            return await judge(self.kafka, self.prefix, **{"ledgers": self.ledgers, "look_again_s": 1.0, **asked})

@@ -1,0 +1,193 @@
+"""What the engine takes for aiokafka: the client of its transactions, and the consumer that restores a task.
+
+Both are made by code of the product, by the names that it imports; whose they are follows from who is running.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
+
+from streams.engine import transactions
+from tests.simulation.broker import Broker, StoredRecord, TopicAndPartition
+from tests.simulation.loop import Actor
+from tests.simulation.network import Network
+
+NODES = 2
+MOST_AT_ONCE = 40
+"""Records of one answer: a restore takes several."""
+FEATURES = transactions._FINALIZED_FEATURES[1].encode([("transaction.version", 2, 1, {})])
+
+
+class Site(Protocol):
+    """The worker that a client belongs to."""
+
+    actor: Actor
+    network: Network
+    broker: Broker
+
+
+site: ContextVar[Site] = ContextVar("site")
+"""Set in the context of each worker."""
+
+
+class VersionsAnswer(NamedTuple):
+    """To ``ApiVersions``."""
+
+    tags: Mapping[int, bytes]
+
+
+class TopicsAnswer(NamedTuple):
+    """To ``Metadata`` and to ``Produce``."""
+
+    topics: Sequence[Any]
+
+
+class ProducerAnswer(NamedTuple):
+    """To ``InitProducerId`` and to ``EndTxn``."""
+
+    error_code: int
+    producer_id: int
+    producer_epoch: int
+
+
+class Cluster:
+    """Who leads what."""
+
+    @staticmethod
+    def leader_for_partition(tp: TopicPartition) -> int:
+        """As the brokers say."""
+        return int(tp.partition) % NODES
+
+
+class Client:
+    """``AIOKafkaClient``, as far as ``TransactionalClient`` needs it."""
+
+    hosts: Sequence[tuple[str, int, int]] = (("broker", 9092, 0),)
+    cluster = Cluster()
+
+    def __init__(self, **_: Any) -> None:
+        here = site.get()
+        self._actor, self._network, self._broker = here.actor, here.network, here.broker
+        self._conns: dict[Any, Any] = {}
+        self._closed = False
+
+    async def bootstrap(self) -> None:
+        await self._ask("metadata", lambda: None)
+
+    async def set_topics(self, topics: Sequence[str]) -> None:
+        """All are known."""
+
+    async def force_metadata_update(self) -> None:
+        """All leaders stay."""
+
+    async def coordinator_lookup(self, _kind: Any, _key: str) -> int:
+        await self._ask("metadata", lambda: None)
+        return 0
+
+    def get_random_node(self) -> int:
+        return 0
+
+    async def send(self, _node: int, request: Any, *, group: Any = None) -> Any:
+        kind, handle = self._meant(request)
+        return await self._ask(kind, handle)
+
+    async def close(self) -> None:
+        self._closed = True
+
+    async def _ask(self, kind: str, handle: Callable[[], Any]) -> Any:
+        if self._closed:
+            raise KafkaConnectionError("the client is closed")
+        return await self._network.ask(self._actor, kind, handle)
+
+    def _meant(self, request: Any) -> tuple[str, Callable[[], Any]]:
+        broker, values = self._broker, request.values
+        match request:
+            case transactions.InitProducerId():
+                return "init", lambda: ProducerAnswer(*broker.init_producer(values[0], values[1] / 1000))
+            case transactions.Produce():
+                batches = {(topic, line[0]): line[1] for topic, lines, _ in values[3] for line in lines}
+                return "produce", lambda: TopicsAnswer(_lines(broker.produce(values[0], batches)))
+            case transactions.EndTxn():
+                return "end", lambda: ProducerAnswer(*broker.end_transaction(*values))
+            case transactions.Metadata():
+                names = [name for _, name, _ in values[0]]
+                return "metadata", lambda: TopicsAnswer([_described(broker, name) for name in names])
+            case _:
+                return "metadata", lambda: VersionsAnswer({2: FEATURES})
+
+
+def _lines(outcomes: Mapping[TopicAndPartition, tuple[int, int]]) -> list[Any]:
+    return [(topic, [(partition, *outcome)], {}) for (topic, partition), outcome in outcomes.items()]
+
+
+def _described(broker: Broker, topic: str) -> tuple[Any, ...]:
+    return (0, topic, topic.encode(), False, [None] * broker.topics[topic], 0, {})
+
+
+class Reader:
+    """``AIOKafkaConsumer``, as far as ``restore`` needs it: read committed, with assigned partitions."""
+
+    def __init__(self, **_: Any) -> None:
+        here = site.get()
+        self._actor, self._network, self._broker = here.actor, here.network, here.broker
+        self._positions: dict[TopicPartition, int] = {}
+
+    async def start(self) -> None:
+        await self._ask(lambda: None)
+
+    async def stop(self) -> None:
+        """There is nothing to let go of."""
+
+    def assign(self, partitions: Sequence[TopicPartition]) -> None: ...
+    def pause(self, *partitions: TopicPartition) -> None: ...
+    def resume(self, *partitions: TopicPartition) -> None: ...
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._positions[partition] = offset
+
+    async def position(self, partition: TopicPartition) -> int:
+        return self._positions[partition]
+
+    async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict(await self._ask(lambda: dict.fromkeys(partitions, 0)))
+
+    async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict(await self._ask(lambda: {tp: self._broker.logs[tp].stable_end for tp in partitions}))
+
+    async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[StoredRecord]]:
+        asked = {tp: self._positions[tp] for tp in sorted(partitions)}
+        fetched: dict[TopicPartition, tuple[list[StoredRecord], int]] = await self._ask(
+            lambda: {tp: self._broker.logs[tp].read(at, MOST_AT_ONCE) for tp, at in asked.items()}
+        )
+        self._positions |= {tp: next_offset for tp, (_, next_offset) in fetched.items()}
+        return {tp: records for tp, (records, _) in fetched.items() if records}
+
+    async def _ask(self, handle: Callable[[], Any]) -> Any:
+        return await self._network.ask(self._actor, "restore", handle)
+
+
+class SimulatedTime:
+    """The module ``time``, as the engine's modules use it. The processor's time goes on by chance."""
+
+    CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
+
+    def __init__(self, epoch_s: float, loop_time: Callable[[], float], chance: Callable[[], float]) -> None:
+        self._epoch_s, self._loop_time, self._chance = epoch_s, loop_time, chance
+        self._worked_s = 0.0
+
+    def time(self) -> float:
+        return self._epoch_s + self._loop_time()
+
+    def monotonic(self) -> float:
+        return self._loop_time()
+
+    def clock_gettime(self, _: int) -> float:
+        return self._loop_time()
+
+    def perf_counter(self) -> float:
+        self._worked_s += self._chance()
+        return self._loop_time() + self._worked_s

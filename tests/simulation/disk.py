@@ -1,0 +1,110 @@
+"""The disks of the workers: committed rows, written all or nothing, that outlive the process."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from streams.engine.store import Progress
+from streams.engine.task import StoreError
+from tests.simulation.clients import site
+from tests.simulation.loop import Actor, current_actor
+
+KEPT_WRITES = 8
+"""So many can a machine lose that goes down with its last writes in memory."""
+Undo = tuple[dict[str, dict[bytes, bytes | None]], dict[str, Progress | None]]
+
+
+class Directory:
+    """What lies on the disk for one partition."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[bytes, bytes]] = {}
+        self.progress: dict[str, Progress] = {}
+        self.locked_by: Actor | None = None
+        self.undo: list[Undo] = []
+
+    def lose(self, writes: int) -> None:
+        """The last writes are not there."""
+        for _ in range(min(writes, len(self.undo))):
+            rows, progress = self.undo.pop()
+            for table, changed in rows.items():
+                _put(self.rows[table], changed)
+            for table, noted in progress.items():
+                if noted is None:
+                    self.progress.pop(table, None)
+                else:
+                    self.progress[table] = noted
+
+
+class Disk:
+    """Of one worker; its directories by their paths."""
+
+    def __init__(self) -> None:
+        self.directories: dict[str, Directory] = {}
+
+    def lose(self, writes: int) -> None:
+        """The last writes of each directory are not there."""
+        for directory in self.directories.values():
+            directory.lose(writes)
+
+
+class SimulatedStore:
+    """``PartitionStore`` on such a disk."""
+
+    def __init__(
+        self, path: Path, tables: Iterable[str], topic_ids: Mapping[str, str], progress_every_s: float = 3600.0
+    ) -> None:
+        self.path, self.tables, self.topic_ids = path, list(tables), dict(topic_ids)
+        here = site.get()
+        self._now: Callable[[], float] = here.time  # type: ignore[attr-defined]
+        self._directory: Directory = here.disk.directories.setdefault(str(path), Directory())  # type: ignore[attr-defined]
+        if (holder := self._directory.locked_by) is not None and not holder.dead:
+            raise StoreError(f"cannot open {path}: it is locked")
+        self._directory.locked_by = current_actor()
+        self._open = True
+        for table in self.tables:
+            self._directory.rows.setdefault(table, {})
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        return self._opened.rows[table].get(key)
+
+    def rows(self, table: str, from_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        rows = self._opened.rows[table]
+        return iter([(key, rows[key]) for key in sorted(rows) if key >= from_key])
+
+    def progress(self, table: str) -> Progress | None:
+        return self._opened.progress.get(table)
+
+    def write(self, rows: Mapping[str, Mapping[bytes, bytes | None]], next_offsets: Mapping[str, int]) -> None:
+        directory, now = self._opened, self._now()
+        before = {table: {key: directory.rows[table].get(key) for key in changed} for table, changed in rows.items()}
+        directory.undo.append((before, {table: directory.progress.get(table) for table in next_offsets}))
+        del directory.undo[:-KEPT_WRITES]
+        for table, changed in rows.items():
+            _put(directory.rows[table], changed)
+        for table, offset in next_offsets.items():
+            directory.progress[table] = Progress(offset, self.topic_ids[table], now)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._directory.locked_by = None
+
+    def wipe(self) -> None:
+        directory = self._opened
+        directory.rows = {table: {} for table in self.tables}
+        directory.progress.clear()
+        directory.undo.clear()
+
+    @property
+    def _opened(self) -> Directory:
+        if not self._open:
+            raise StoreError(f"{self.path} is closed")
+        return self._directory
+
+
+def _put(rows: dict[bytes, bytes], changed: Mapping[bytes, bytes | None]) -> None:
+    for key, value in changed.items():
+        if value is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = value

@@ -1,0 +1,220 @@
+"""The simulated Kafka does what Kafka does: the real client of transactions and the real restore run against it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from streams.engine.transactions import Fenced, TransactionalClient, TransactionError
+from tests.simulation.broker import Broker
+from tests.simulation.clients import Client, Reader, site
+from tests.simulation.loop import Actor, VirtualLoop
+from tests.simulation.network import Network
+from tests.simulation.plan import Fault, Faults
+
+LOG = ("log", 0)
+
+
+class Somebody:
+    """Who has clients."""
+
+    def __init__(self, world: "Kafka", name: str) -> None:
+        self.actor, self.network, self.broker = Actor(name), world.network, world.broker
+        self.actor.context.run(site.set, self)
+
+    def client(self) -> TransactionalClient:
+        """Of the transactional id that everybody has."""
+        return self.actor.context.run(lambda: TransactionalClient(Client(), "app-0"))
+
+    def reader(self) -> Reader:
+        """A consumer, read committed."""
+        return self.actor.context.run(Reader)
+
+
+class Kafka:
+    """A broker and a network with these faults."""
+
+    def __init__(self, *faults: str) -> None:
+        self.loop = VirtualLoop(Random(1), most_steps=100_000)
+        self.told: list[tuple[Any, ...]] = []
+        struck = Faults(map(Fault.read, faults))
+        self.network = Network(self.loop, "seed", struck.strikes)
+        self.broker = Broker(
+            self.loop, Random(1), {"log": 2, "also": 2}, lambda: 0, 10.0, lambda *what: self.told.append(what)
+        )
+
+    def run(self, live: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Until it is over."""
+        try:
+            self.loop.run_until_complete(live())
+        finally:
+            self.loop.dismantle()
+
+    def values(self) -> list[bytes | None]:
+        """What is committed."""
+        return [record.value for record in self.broker.committed("log")]
+
+
+@pytest.fixture
+def kafka() -> Kafka:
+    return Kafka()
+
+
+async def write(client: TransactionalClient, *values: bytes) -> None:
+    """Append, and commit nothing."""
+    await client.produce({LOG: [(b"k", value, ()) for value in values]})
+
+
+def test_what_is_not_committed_is_not_read_and_holds_back_what_comes_after_it(kafka: Kafka) -> None:
+    async def live() -> None:
+        client = Somebody(kafka, "worker").client()
+        await client.start(["log"])
+        await write(client, b"1", b"2")
+        kafka.broker.append(LOG, b"k", b"plain")
+        assert kafka.values() == []
+        await client.end()
+        await asyncio.sleep(1)
+        assert kafka.values() == [b"1", b"2", b"plain"]
+        await write(client, b"3")
+        await client.end(commit=False)
+        await asyncio.sleep(1)
+        assert kafka.values() == [b"1", b"2", b"plain"]
+
+    kafka.run(live)
+
+
+def test_who_was_replaced_is_refused_and_what_it_had_begun_is_undone(kafka: Kafka) -> None:
+    async def live() -> None:
+        old, new = (Somebody(kafka, name).client() for name in ("old", "new"))
+        await old.start(["log"])
+        await write(old, b"old")
+        await new.start(["log"])
+        with pytest.raises(Fenced):
+            await old.end()
+        with pytest.raises(Fenced):
+            await write(old, b"late")
+        await write(new, b"new")
+        await new.end()
+        await asyncio.sleep(1)
+        assert kafka.values() == [b"new"]
+
+    kafka.run(live)
+
+
+def test_a_transaction_that_nobody_ends_is_undone_in_time(kafka: Kafka) -> None:
+    async def live() -> None:
+        client = Somebody(kafka, "worker").client()
+        await client.start(["log"])
+        await write(client, b"1")
+        await asyncio.sleep(11)
+        with pytest.raises(TransactionError):
+            await client.end()
+        assert kafka.broker.logs[LOG].stable_end == kafka.broker.logs[LOG].end
+
+    kafka.run(live)
+
+
+@pytest.mark.parametrize(("fault", "committed"), [("end#1=lost", False), ("end#1=unanswered", True)])
+def test_a_commit_without_an_answer_has_happened_or_not(fault: str, committed: bool) -> None:
+    kafka = Kafka(fault)
+
+    async def live() -> None:
+        client = Somebody(kafka, "worker").client()
+        await client.start(["log"])
+        await write(client, b"1")
+        with pytest.raises(TransactionError):
+            await client.end()
+        successor = Somebody(kafka, "successor").client()
+        await successor.start(["log"])
+        await asyncio.sleep(1)
+        assert kafka.values() == ([b"1"] if committed else [])
+
+    kafka.run(live)
+
+
+def test_a_request_that_comes_in_the_next_transaction_is_refused() -> None:
+    kafka = Kafka("produce#2=late:1.0")
+
+    async def live() -> None:
+        client = Somebody(kafka, "worker").client()
+        await client.start(["log"])
+        await write(client, b"1")
+        await client.end()
+        with pytest.raises(KafkaError):
+            await write(client, b"late")
+        successor = Somebody(kafka, "successor").client()
+        await successor.start(["log"])
+        await write(successor, b"2")
+        await asyncio.sleep(2)
+        await successor.end()
+        await asyncio.sleep(1)
+        assert kafka.values() == [b"1", b"2"]
+
+    kafka.run(live)
+
+
+def test_epochs_that_are_used_up_are_followed_by_another_producer_id(kafka: Kafka) -> None:
+    async def live() -> None:
+        client = Somebody(kafka, "worker").client()
+        await client.start(["log"])
+        first = client.producer_id
+        kafka.broker._producers["app-0"].epoch = client.epoch = 32_765
+        for value in (b"1", b"2", b"3"):
+            await write(client, value)
+            await client.end()
+        await asyncio.sleep(1)
+        assert client.producer_id != first
+        assert kafka.values() == [b"1", b"2", b"3"]
+
+    kafka.run(live)
+
+
+def test_a_compacted_log_has_the_newest_of_each_key_and_readers_come_to_its_end(kafka: Kafka) -> None:
+    async def live() -> None:
+        client = Somebody(kafka, "worker").client()
+        await client.start(["log"])
+        for value in (b"1", b"2", None):
+            await client.produce({LOG: [(b"k", value, ()), (b"x", b"stays", ())]})
+            await client.end()
+        await asyncio.sleep(1)
+        kafka.broker.logs[LOG].compact(gone_before=0)
+        reader = Somebody(kafka, "reader").reader()
+        tp = TopicPartition(*LOG)
+        reader.seek(tp, 0)
+        found = await reader.getmany(tp, timeout_ms=0)
+        assert [(record.key, record.value) for record in found[tp]] == [(b"k", None), (b"x", b"stays")]
+        assert await reader.position(tp) == (await reader.end_offsets([tp]))[tp]
+        kafka.broker.logs[LOG].compact(gone_before=float("inf"))
+        assert [record.value for record in kafka.broker.committed("log")] == [b"stays"]
+
+    kafka.run(live)
+
+
+def test_the_group_waits_for_all_expels_who_is_silent_and_gives_a_restarted_member_what_it_had(kafka: Kafka) -> None:
+    async def live() -> None:
+        broker, told = kafka.broker, list[str]()
+        first = await broker.join("a", 0, set(), lambda: told.append("a"))
+        assert first == (1, {0, 1}, 1)
+        joining = broker.join("b", 0, set(), lambda: told.append("b"))
+        assert told == ["a"]
+        assert not joining.done()
+        again = broker.join("a", 1, {0, 1}, lambda: told.append("a"))
+        assert (await again)[1] | (await joining)[1] == {0, 1}
+        assert broker.generation == 2
+        restarted = await broker.join("b", 0, set(), lambda: told.append("b"))
+        assert restarted[:2] == (2, (await joining)[1])
+        broker.silent("a")
+        await asyncio.sleep(9)
+        broker.heard("a")
+        broker.silent("a")
+        await asyncio.sleep(9)
+        assert broker.is_member("a", 1)
+        await asyncio.sleep(2)
+        assert not broker.is_member("a", 1)
+        assert (await broker.join("b", restarted[2], {0}, lambda: None))[:2] == (3, {0, 1})
+
+    kafka.run(live)
