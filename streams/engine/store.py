@@ -203,10 +203,7 @@ class PartitionStore:
                 else:
                     batch.put(key, value, family)
         progress = {
-            table: followed(
-                self._progress.get(table), offset, rows.get(table), self.topic_ids[table], self.partition, now_ms
-            )
-            for table, offset in next_offsets.items()
+            table: self._followed(table, offset, rows.get(table), now_ms) for table, offset in next_offsets.items()
         }
         for table, noted in self._progress.items():
             if table not in progress and noted.written_ms < now_ms - self._progress_every_ms:
@@ -222,6 +219,17 @@ class PartitionStore:
         self._progress.update(progress)
         for table, changed in rows.items():
             self._recent[table].renew(changed)
+
+    def _followed(
+        self, table: str, next_offset: int, changed: Mapping[bytes, bytes | None] | None, now_ms: int
+    ) -> Progress:
+        if changed:
+            *_, key = changed
+            last = next_offset - 1, crc_of(key, changed[key])
+        else:
+            noted = self._progress.get(table)
+            last = (noted.last_offset, noted.last_crc) if noted else (-1, 0)
+        return Progress(next_offset, self.topic_ids[table], self.partition, now_ms, *last)
 
     def start_over(self, table: str, why: str) -> None:
         """Throw a table's rows away, for they are not those of its changelog."""
@@ -281,23 +289,6 @@ class PartitionStore:
         if self._db is None:
             raise StoreError(f"{self.path} is closed")
         return self._db
-
-
-def followed(
-    before: Progress | None,
-    next_offset: int,
-    changed: Mapping[bytes, bytes | None] | None,
-    topic_id: str,
-    partition: int,
-    now_ms: int,
-) -> Progress:
-    """The progress after these rows, the last of which is the record before ``next_offset``."""
-    if changed:
-        *_, key = changed
-        last = next_offset - 1, crc_of(key, changed[key])
-    else:
-        last = (before.last_offset, before.last_crc) if before else (-1, 0)
-    return Progress(next_offset, topic_id, partition, now_ms, *last)
 
 
 def crc_of(key: bytes, value: bytes | None) -> int:

@@ -179,8 +179,9 @@ class Broker:
     def produce(
         self, transactional_id: str, batches: Mapping[TopicAndPartition, bytes]
     ) -> dict[TopicAndPartition, tuple[int, int, int]]:
-        """Partition -> (error, base offset, when it was appended)."""
-        return {tp: (*self._produce(transactional_id, tp, batch), self._now_ms()) for tp, batch in batches.items()}
+        """Partition -> (error, base offset, time of appending)."""
+        now_ms = self._now_ms()
+        return {tp: (*self._produce(transactional_id, tp, batch), now_ms) for tp, batch in batches.items()}
 
     def _produce(self, transactional_id: str, tp: TopicAndPartition, batch: bytes) -> tuple[int, int]:
         producer = self._producers[transactional_id]

@@ -420,8 +420,8 @@ class Provider(Party):
         self.outside.broker.append((topic_of(families.ORDERS), partition), key, write(placed))
 
 
-class Body(httpx.AsyncByteStream):
-    """What is read of an answer, in one piece."""
+class _Body(httpx.AsyncByteStream):
+    """What is still to be read."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -446,7 +446,7 @@ class Performer(HttpPerformer):
     ) -> AsyncIterator[httpx.Response]:
         """As httpx does."""
         response = await self._post(url, content, headers)
-        yield httpx.Response(response.status_code, headers=response.headers, stream=Body(response.content))
+        yield httpx.Response(response.status_code, headers=response.headers, stream=_Body(response.content))
 
     async def _post(self, url: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
         party = self._pos if url.startswith("http://pos") else self._payment

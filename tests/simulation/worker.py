@@ -307,7 +307,7 @@ class Worker:
         while True:
             batch = await self.app.flow_control.get(topic)
             for part in batch.parts:
-                await self.engine.apply(*part, handler)
+                await self.engine.apply(part.task, part.follows, part.records, handler)
 
     def _news(self) -> None:
         """A broker has something to read."""
