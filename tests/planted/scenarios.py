@@ -63,7 +63,7 @@ class World:
         app = "streams.app"
         if self.bug is not None:
             app, more["DABBAWALA_PLANTED"] = "tests.planted.app", self.bug
-        return self.stack.start_worker(number, wait=wait, app=app, apart=False, **more)
+        return self.stack.start_worker(number, wait=wait, app=app, **more)
 
     # -- ordering ----------------------------------------------------------------------------------------------------
 
