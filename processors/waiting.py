@@ -3,8 +3,8 @@
 Drivers are places on the unit sphere, sorted into the cubes of a grid in space. A search looks at the eight cubes
 around the corner that is nearest to the pickup, then at the cubes around those, and so on, until no cube that is left
 can hold anybody nearer than who was found. How large the cubes are follows from how many wait: where many drivers share
-a cube, all are sorted into cubes of half the side, where hardly two do, into those of the double. And once a search has
-looked at more cubes than there are with drivers in them, it goes through those instead, the nearest first. So a match
+a cube, all are sorted into cubes of half the side, where hardly any do, into those of the double. And before a search
+looks at more cubes than there are with drivers in them, it goes through those instead, the nearest first. So a match
 costs the same with a hundred thousand drivers as with a hundred, and it is exact.
 """
 
@@ -87,9 +87,9 @@ class Region:
     def nearest(self, position: Position, hidden: Collection[str]) -> Found | None:
         """The nearest driver whose row is not hidden."""
         here = point(position)
-        return (
-            self._nearest_of_all(here, hidden) if len(self._cubes) <= FEW_CUBES else self._nearest_around(here, hidden)
-        )
+        if len(self._cubes) <= FEW_CUBES:
+            return self._nearest_in(self._cubes, here, hidden)
+        return self._nearest_around(here, hidden)
 
     def oldest_pending(self, hidden: Collection[str]) -> tuple[str, PendingDelivery] | None:
         """The delivery that has waited longest and whose row is not hidden, by key."""
@@ -112,12 +112,12 @@ class Region:
         corner, best, looked = _number(corner_x, corner_y, corner_z), None, 0
         for k in count():
             around = _around(k)
-            best = _nearer(best, self._nearest_in([corner + each for each in around], here, hidden))
-            if best is not None and best.distance < ((k + 1 - off) * side) ** 2 * ROUNDED:
-                return best
             looked += len(around)
             if looked > len(self._cubes):
                 return self._nearest_of_all(here, hidden)
+            best = _nearer(best, self._nearest_in([corner + each for each in around], here, hidden))
+            if best is not None and best.distance < ((k + 1 - off) * side) ** 2 * ROUNDED:
+                return best
         raise AssertionError("there are always cubes further out")
 
     def _nearest_of_all(self, here: Point, hidden: Collection[str]) -> Found | None:
