@@ -95,6 +95,8 @@ def why_not_replayable(letter: Letter, inputs: Collection[str]) -> str:
     """Why it cannot be put back, and what helps instead; empty if it can: a record on its topic, one of `inputs`, a
     timer or the answer to a call to whom it was given before."""
     topic = letter.origin_topic
+    if topic and (letter.note(CALL) or letter.note(TIMER)):
+        return "it says that it came from a topic, and that it came from none: no task has written that"
     call = letter.note(CALL)
     whole = letter.whole and not letter.note(CUT) and letter.key is not None and letter.value is not None
     if call and not letter.note(BROKE_DOWN):

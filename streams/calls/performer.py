@@ -159,9 +159,10 @@ def _session() -> aiohttp.ClientSession:
 
 
 def _wished_s(response: httpx.Response) -> float | None:
-    """The party's own wish, in seconds (RFC 9110 section 10.2.3; dates are not read)."""
+    """The party's own wish, in seconds (RFC 9110 section 10.2.3; dates are not read). At once is none: the calls would
+    go round as fast as it answers."""
     wish = response.headers.get("Retry-After", "")
-    return min(float(wish), LONGEST_WISH_S) if wish.isdigit() else None
+    return min(float(wish), LONGEST_WISH_S) or None if wish.isdecimal() else None
 
 
 _KINDS: dict[CallKind, Any] = {"charge": ChargeRequest, "refund": RefundRequest, "prepare": PrepareRequest}

@@ -13,13 +13,13 @@ import asyncio
 import hashlib
 import heapq
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from streams.engine.parties import Attempt, Party, PartyState, Room, Waiting, Whom
+from streams.engine.parties import Attempt, Party, PartyState, Room, Turns, Waiting, Whom
 from streams.engine.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class CallRunner:
         self._failpoint, self._broken = failpoint, broken
         self._later: list[tuple[int, int, Task, bytes, int]] = []  # due on our own clock, as a task's may be another's
         self._parties: dict[Whom, Party] = {}
-        self._ring: dict[Party, None] = {}  # those that have a call to start and may, in turn
+        self._turns = Turns()  # of those that have a call to start and may
         self._rests: list[tuple[float, int, Party]] = []
         self._worker = Room(settings.calls_at_once)
         self._hosts = defaultdict[str, Room](lambda: Room(settings.calls_per_host))
@@ -145,12 +145,13 @@ class CallRunner:
         party = None if performer is None else self._parties.get(_whom(performer, request))
         return None if party is None else party.state(self._clock.monotonic())
 
-    def add(self, task: "Task", call_id: bytes) -> None:
-        """A committed call, to be made when it is due."""
-        due_ms = task.calls[call_id]
-        own_due_ms = _ms(self._clock.monotonic()) + due_ms - task.now_ms
-        self._count += 1
-        heapq.heappush(self._later, (own_due_ms, self._count, task, call_id, due_ms))
+    def add(self, task: "Task", call_ids: Iterable[bytes]) -> None:
+        """Committed calls, to be made when they are due."""
+        ahead_ms = _ms(self._clock.monotonic()) - task.now_ms
+        for call_id in call_ids:
+            due_ms = task.calls[call_id]
+            self._count += 1
+            heapq.heappush(self._later, (due_ms + ahead_ms, self._count, task, call_id, due_ms))
         self._start_due()
 
     def forget(self, task: "Task") -> None:
@@ -189,19 +190,12 @@ class CallRunner:
         now = self._clock.monotonic()
         self._collect_due(performer, now)
         self._collect_rested(now)
-        passed_over = 0
-        while passed_over < len(self._ring):
-            party = next(iter(self._ring))
-            del self._ring[party]
-            if not party.may_start(now):
-                self._tidy(party)
-                continue
-            self._ring[party] = None  # it goes to the end
-            if all(room.has_room(party, now) for room in self._rooms(party)):
+        while (turn := self._turns.take(self._worker, self._hosts, now)) is not None:
+            party = turn.party
+            if turn.silent is party.silent(now) and party.may_start(now):
                 self._start(performer, party, party.take(), now)
-                passed_over = 0
-            else:
-                passed_over += 1
+            self._look_at(party, now)
+            self._tidy(party)
         self._wake_later(now)
 
     def _collect_due(self, performer: Performer, now: float) -> None:
@@ -231,7 +225,7 @@ class CallRunner:
     def _look_at(self, party: Party, now: float) -> None:
         """It has its turn if it may start something; while it rests, it is looked at again afterwards."""
         if party.may_start(now):
-            self._ring.setdefault(party)
+            self._turns.put(party, now)
         elif party.waiting and party.rests_until > now and not party.noted:
             party.noted = True
             self._count += 1
@@ -247,7 +241,7 @@ class CallRunner:
             delays.append((self._later[0][0] - _ms(now)) / 1000)
         if self._rests:
             delays.append(self._rests[0][0] - now)
-        if self._ring:
+        if self._turns:
             delays += [party.silent_at - now for party in self._worker.parties if not party.silent(now)]
         if delays:
             delay_s = min(*delays, self._settings.look_again_s)
@@ -274,7 +268,7 @@ class CallRunner:
         task.running_calls.pop(call_id, None)
         self._look_at(party, self._clock.monotonic())
         if task.alive and not task.closing and self._still_waits(task, call_id):
-            self.add(task, call_id)
+            self.add(task, [call_id])
         else:
             self._start_due()
         self._tidy(party)
@@ -283,7 +277,7 @@ class CallRunner:
         """Nothing is kept of a party that is not called and of which nothing is wrong."""
         if party.idle:
             self._parties.pop(party.whom, None)
-            self._ring.pop(party, None)
+            party.turn = None
 
     def _still_waits(self, task: "Task", call_id: bytes) -> bool:
         """Whether the committed row is still to be performed: it was replaced while an earlier one was performed."""

@@ -12,6 +12,7 @@ room      a host and the worker as a whole have room for so many calls. Parties 
 """
 
 from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,6 +75,8 @@ class Party:
         self.rests_until = 0.0
         self.noted = False
         """Whether somebody looks at it again when its rest is over."""
+        self.turn: Turn | None = None
+        """Its place in ``Turns``."""
         self.window = settings.party_first
         self._settings = settings
         self._first: deque[Waiting] = deque()
@@ -179,6 +182,70 @@ class Party:
         return "silent" if self.silent(now) else "answers"
 
 
+class Turn(NamedTuple):
+    """A place in line."""
+
+    number: int
+    party: Party
+    silent: bool
+
+
+class Turns:
+    """Who has a call to start, in the order in which they came.
+
+    Parties that are silent are in a line of their own, as there may be room for the others alone, and so are those at a
+    host that had no room when it was their turn. What cannot start is not looked at whenever something else can: when a
+    host with a thousand parties is down, that would be most of what a worker does.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lines: dict[bool, deque[Turn]] = {False: deque(), True: deque()}
+        self._at_full_hosts: dict[tuple[bool, str], deque[Turn]] = {}
+
+    def __bool__(self) -> bool:
+        return any(self._lines.values()) or bool(self._at_full_hosts)
+
+    def put(self, party: Party, now: float) -> None:
+        """At the end, unless it is in the right line already."""
+        silent = party.silent(now)
+        if party.turn is None or party.turn.silent is not silent:
+            self._count += 1
+            party.turn = Turn(self._count, party, silent)
+            self._lines[silent].append(party.turn)
+
+    def take(self, worker: "Room", hosts: Mapping[str, "Room"], now: float) -> Turn | None:
+        """The first that the worker and its host have room for; it is in line no more."""
+        kinds = [silent for silent in (False, True) if worker.has_room(silent, now)]
+        open_lines = [line for silent in kinds for line in self._open_lines(silent, hosts, now)]
+        if not open_lines:
+            return None
+        turn = min(open_lines, key=lambda line: line[0].number).popleft()
+        turn.party.turn = None
+        return turn
+
+    def _open_lines(self, silent: bool, hosts: Mapping[str, "Room"], now: float) -> Iterator[deque[Turn]]:
+        line = self._lines[silent]
+        while first := _first_of(line):
+            host = first.party.whom.host
+            if hosts[host].has_room(silent, now):
+                yield line
+                break
+            self._at_full_hosts.setdefault((silent, host), deque()).append(line.popleft())
+        for (kind, host), waiting in list(self._at_full_hosts.items()):
+            if _first_of(waiting) is None:
+                del self._at_full_hosts[kind, host]
+            elif kind is silent and hosts[host].has_room(silent, now):
+                yield waiting
+
+
+def _first_of(line: deque[Turn]) -> Turn | None:
+    """Passing over those who have another place by now, or none."""
+    while line and line[0].party.turn is not line[0]:
+        line.popleft()
+    return line[0] if line else None
+
+
 class Room:
     """For so many calls at once, half of them at most to parties that are silent."""
 
@@ -189,13 +256,14 @@ class Room:
         self._size, self._half = size, max(1, size // 2)
         self._silent, self._silent_of = 0, -1.0
 
-    def has_room(self, party: Party, now: float) -> bool:
+    def has_room(self, silent: bool, now: float) -> bool:
+        """For one more call, to a party that is silent or not."""
         if self.count < self._half:
             return True
         if self._silent_of != now:
             self._silent = sum(count for each, count in self.parties.items() if each.silent(now))
             self._silent_of = now
-        if party.silent(now):
+        if silent:
             return self._silent < self._half and self.count < self._size
         return self.count - self._silent < self._size - min(self._silent, self._half)
 

@@ -506,8 +506,7 @@ class Task:
             self._schedule_progress()
         self._schedule_timers()
         self._core.calls.forget(self)
-        for call_id in self.calls:
-            self._core.calls.add(self, call_id)
+        self._core.calls.add(self, self.calls)
 
     @property
     def goes(self) -> bool:
@@ -564,20 +563,21 @@ class Task:
                 index.apply(key, value)
         if changes.rows[TIMERS]:
             self.timers.committed(changes.rows[TIMERS])
-        for call_id, row in changes.rows[CALLS].items():
-            self._call_committed(call_id, row)
+        self._calls_committed(changes.rows[CALLS])
         self._schedule_timers()
         self._core.counters.update(changes.counts)
         self._core.counters["commits"] += 1
         self._core.watch.committed(changes.answers, changes.rows)
         self._wake(lambda number: number < self._number)
 
-    def _call_committed(self, call_id: bytes, row: bytes | None) -> None:
-        if row is None:
-            self.calls.pop(call_id, None)
-            return
-        self.calls[call_id] = decode_call(row).due_ms
-        self._core.calls.add(self, call_id)
+    def _calls_committed(self, rows: Mapping[bytes, bytes | None]) -> None:
+        for call_id, row in rows.items():
+            if row is None:
+                self.calls.pop(call_id, None)
+            else:
+                self.calls[call_id] = decode_call(row).due_ms
+        if asked := [call_id for call_id, row in rows.items() if row is not None]:
+            self._core.calls.add(self, asked)
 
     def _wake(self, whom: Callable[[int], bool], exc: Exception | None = None) -> None:
         for number, done in self._waiting:

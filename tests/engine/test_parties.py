@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 
-from streams.engine.calls import Again
+from streams.engine.calls import CALLS, Again
 from streams.engine.parties import Party, PartyState, Waiting, Whom
 from streams.engine.settings import EngineSettings
 from tests.engine.fakes import until
@@ -110,6 +112,69 @@ async def test_waiting_parties_take_turns(stage: Calling) -> None:
     order = [request for _, request, _ in stage.performer.calls[asked:]]
     assert order.index(b"few/x") <= 1, "after at most one of those that came before"
     await until(lambda: len(stage.results) == 59)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_call_more_costs_the_same_however_many_parties_wait(
+    stage: Calling, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Party] = []
+    may_start = Party.may_start
+
+    def noted(party: Party, now: float) -> bool:
+        looks.append(party)
+        return may_start(party, now)
+
+    monkeypatch.setattr(Party, "may_start", noted)
+    hang(stage, *(f"hung-{number}" for number in range(120)))
+    costs = []
+    for first in (0, 60):
+        for number in range(first, first + 60):
+            await ask(stage, f"hung-{number}@vendor")
+        await stage.pass_time(2 if silent else 0)
+        looks.clear()
+        await ask(stage, "hung-0@vendor", 1, f"more-{first}")
+        costs.append(len(looks))
+    assert costs[1] <= costs[0] + 2, "of 110 that wait, none but the one that is called is looked at"
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_nobody_waits_where_there_is_room_and_everybody_is_called_once_all_answer(seed: int) -> None:
+    chance = Random(seed)
+    stage = Calling(replace(SETTINGS, calls_at_once=12, breaker_failures=3, call_timeout_s=60))
+    stage.task.start()
+    parties = [f"party-{number}@host-{number % 3}" for number in range(12)]
+    names = [party.partition("@")[0] for party in parties]
+    for step in range(60):
+        name = chance.choice(names)
+        if chance.random() < 0.3:
+            stage.performer.hung.setdefault(name, asyncio.Event())
+        elif chance.random() < 0.3 and name in stage.performer.hung:
+            stage.performer.hung.pop(name).set()
+        for each in chance.sample(parties, k=2):
+            call = f"{step}-{each}"
+            stage.performer.answers[f"{call}-0".encode()] = [Again("down")] * chance.choice((0, 0, 1, 3))
+            await ask(stage, each, 1, call)
+        await stage.pass_time(chance.choice((0, 0.5, 2)))
+        assert held_back_for_nothing(stage) == [], f"seed {seed}"
+    for hung in stage.performer.hung.values():
+        hung.set()
+    async with asyncio.timeout(60):
+        while stage.store.tables[CALLS]:
+            await stage.pass_time(1)
+    assert len({call_id for call_id, _, _ in stage.results}) == len(stage.results), f"seed {seed}"
+    assert (stage.core.calls.running, stage.core.calls.parties()) == (0, [])
+    await stage.core.close_all(commit=False)
+
+
+def held_back_for_nothing(stage: Calling) -> list[str]:
+    """The parties that could start a call, and for which there is room."""
+    calls, now = stage.core.calls, stage.clock.monotonic()
+    return [
+        party.whom.party
+        for party in calls._parties.values()
+        if party.may_start(now) and all(room.has_room(party.silent(now), now) for room in calls._rooms(party))
+    ]
 
 
 # -- what is asked again ---------------------------------------------------------------------------------------------

@@ -79,6 +79,14 @@ def test_a_timer_and_the_answer_to_a_call_can_be_put_back_where_their_handler_br
     assert bool(obstacle) is bool(found)
 
 
+@pytest.mark.parametrize("nowhere", [[TIMER, BROKE_DOWN], [CALL, ASKED, BROKE_DOWN]])
+@pytest.mark.parametrize("topic", [b"x.order-updates", b"x.orders"])
+def test_what_says_that_it_came_from_a_topic_and_from_none_goes_nowhere(nowhere: list[Header], topic: bytes) -> None:
+    """Only a stranger can have written it, who could have us say on any topic what he likes."""
+    letter = letter_of(NOW, b"a:1", b"{}", [*nowhere, ("origin.topic", topic)])
+    assert "no task has written that" in why_not_replayable(letter, INPUTS)
+
+
 @pytest.mark.parametrize("size", [LARGEST_ROW * 3 // 4, 5_000_000])
 def test_of_a_letter_that_is_too_large_the_beginning_is_kept(size: int) -> None:
     letter = letter_of(NOW, b"k" * size, b"v" * size, [("h" * 10, b"x" * size), *ORIGIN])

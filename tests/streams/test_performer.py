@@ -109,6 +109,19 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TIMEOUT_S", 300.0)
 
 
+@pytest.mark.parametrize(
+    ("wish", "after_s"), [(b"7", 7.0), (b"0", None), (b"86400", 600.0), (b"soon", None), (b"\xb2", None)]
+)
+async def test_a_party_may_wish_to_be_asked_later_but_not_at_once(wish: bytes, after_s: float | None) -> None:
+    async def busy(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: " + wish + b"\r\n\r\n")
+
+    async with calling(busy) as performer:
+        answer = await performer.perform(KEY.encode(), CHARGE, 1)
+    assert isinstance(answer, Again)
+    assert (answer.after_s, answer.why[-10:]) == (after_s, "status 503")
+
+
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("party", [silent, trickles_headers, trickles_body])
 async def test_a_party_that_takes_its_time_is_not_waited_for_whatever_it_says_meanwhile(party: Party) -> None:
