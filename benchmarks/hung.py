@@ -1,8 +1,9 @@
 """One restaurant hangs, answers 500 or cuts connections: how long do the orders of the others take?
 
 Orders come at a steady rate, far below what a worker can do, and each is followed from POST to the committed DELIVERED.
-In each round all answer first, then one restaurant does not, in each of these ways, and in the end it is back: all that
-waited for it is delivered before the next round. Once with all points of sale at one host, once with a host each.
+In each round all answer first, then one restaurant does not, in each of these ways, and in the end it is back: when all
+that waited for it is delivered, all answer once more, so that what else the machine does weighs as much on both. Once
+with all points of sale at one host, once with a host each.
 """
 
 import asyncio
@@ -66,11 +67,12 @@ async def _measure(lab: Lab, hosts: str) -> None:
             await pos.delete("/faults")
             async with asyncio.timeout(WITHIN_S):
                 await asyncio.gather(*waiting)
+            await asyncio.gather(*await _state(lab, following, f"{hosts}, {WELL}"))
 
 
 async def _state(lab: Lab, following: Following, subject: str) -> list["asyncio.Task[float]"]:
     """Measure one state; the orders of the restaurant that hangs, which are to be delivered at last."""
-    others, hung = await _placed(following, made(subject.replace(", ", "-").replace(" ", "-"), ORDERS))
+    others, hung = await _placed(following, made(f"run-{len(lab.samples)}", ORDERS))
     async with asyncio.timeout(WITHIN_S):
         took = await asyncio.gather(*others)
     lab.add(Sample(BENCH, subject, P50, 1000 * quantile(took, 0.5)))

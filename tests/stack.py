@@ -87,16 +87,17 @@ class Stack:
         """The directory that a worker has for itself."""
         return self._homes.get(number, self.directory / f"worker-{number}")
 
-    def start_worker(
-        self, number: int = 1, *, wait: bool = True, app: str = "streams.app", apart: bool = False, **more: str
-    ) -> Child:
+    def set_apart(self, number: int) -> None:
+        """Have this worker be as on a machine of its own: with the same directory and port whoever else is there."""
+        self._homes[number] = self.directory / f"machine-{number}" / "worker-1"
+
+    def start_worker(self, number: int = 1, *, wait: bool = True, app: str = "streams.app", **more: str) -> Child:
         """A worker, ready unless told not to `wait`; `more`: of its environment. The first one's port is ours, so that
-        stacks beside each other do not race for one. `app`: another module that has the app. `apart`: as on a machine
-        of its own, so that it has the same directory and port whoever else is there."""
+        stacks beside each other do not race for one. `app`: another module that has the app."""
         port = ["--web-port", str(self._worker_port)] if number == 1 else []
-        if apart:
-            machine, port = self.directory / f"machine-{number}", ["--web-port", str(self._machine_ports[number - 1])]
-            self._homes[number], more["DABBAWALA_DIR"] = machine / "worker-1", str(machine)
+        if number in self._homes:
+            port = ["--web-port", str(self._machine_ports[number - 1])]
+            more["DABBAWALA_DIR"] = str(self._homes[number].parent)
         command = [FAUST, "-A", app, "worker", "-l", "info", *port]
         child = self._supervisor.start(
             f"worker-{number}", command, environment={**self.environment, **more}, wait=False

@@ -110,11 +110,11 @@ class Installation:
         self.present.add(number)
         if number in self.stack.workers:
             self.stack.workers[number].kill()
+        self.stack.set_apart(number)
         return self.stack.start_worker(
             number,
             wait=False,
             app=CLOCK_APP,
-            apart=True,
             KAFKA_BOOTSTRAP_SERVERS=str(self.lines[line(worker(number), BROKER)].address),
             **{CLOCK_FILE: str(self.clock_file(number))},
             **({"DABBAWALA_FAILPOINTS": failpoints} if failpoints else {}),

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from tests.chaos.proxy import Mode
 
-UPDATES = 5
-"""An order that ends makes at least as many, on average of those delivered and those rejected; most make more."""
+UPDATES = 9
+"""An order makes a few more, on average of those delivered and those rejected."""
 FIRST, LAST = 0.03, 0.95
 """The stretch of a run in which something goes wrong: a beginning and an end without show that it works."""
 EVERY = 40

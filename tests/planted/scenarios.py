@@ -60,10 +60,10 @@ class World:
 
     def start_worker(self, number: int = 1, *, wait: bool = True, **more: str) -> Child:
         """A worker, with the bug."""
-        if self.bug is None:
-            return self.stack.start_worker(number, wait=wait, **more)
-        planted = {"DABBAWALA_PLANTED": self.bug, **more}
-        return self.stack.start_worker(number, wait=wait, app="tests.planted.app", **planted)
+        app = "streams.app"
+        if self.bug is not None:
+            app, more["DABBAWALA_PLANTED"] = "tests.planted.app", self.bug
+        return self.stack.start_worker(number, wait=wait, app=app, **more)
 
     # -- ordering ----------------------------------------------------------------------------------------------------
 

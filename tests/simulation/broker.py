@@ -178,9 +178,10 @@ class Broker:
 
     def produce(
         self, transactional_id: str, batches: Mapping[TopicAndPartition, bytes]
-    ) -> dict[TopicAndPartition, tuple[int, int]]:
-        """Partition -> (error, base offset)."""
-        return {tp: self._produce(transactional_id, tp, batch) for tp, batch in batches.items()}
+    ) -> dict[TopicAndPartition, tuple[int, int, int]]:
+        """Partition -> (error, base offset, time of appending)."""
+        now_ms = self._now_ms()
+        return {tp: (*self._produce(transactional_id, tp, batch), now_ms) for tp, batch in batches.items()}
 
     def _produce(self, transactional_id: str, tp: TopicAndPartition, batch: bytes) -> tuple[int, int]:
         producer = self._producers[transactional_id]

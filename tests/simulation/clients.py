@@ -28,6 +28,7 @@ class Site(Protocol):
     actor: Actor
     network: Network
     broker: Broker
+    disk: Any
 
 
 site: ContextVar[Site] = ContextVar("site")
@@ -120,7 +121,7 @@ class Client:
                 return "metadata", lambda: VersionsAnswer({2: FEATURES})
 
 
-def _lines(outcomes: Mapping[TopicAndPartition, tuple[int, int]]) -> list[Any]:
+def _lines(outcomes: Mapping[TopicAndPartition, tuple[int, int, int]]) -> list[Any]:
     return [(topic, [(partition, *outcome)], {}) for (topic, partition), outcome in outcomes.items()]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from streams.engine.store import Progress
+from streams.engine.store import PartitionStore, Progress
 from streams.engine.task import StoreError
 from tests.simulation.clients import site
 from tests.simulation.loop import Actor, current_actor
@@ -47,57 +47,64 @@ class Disk:
             directory.lose(writes)
 
 
-class SimulatedStore:
+class SimulatedStore(PartitionStore):
     """``PartitionStore`` on such a disk."""
 
     def __init__(
-        self, path: Path, tables: Iterable[str], topic_ids: Mapping[str, str], progress_every_s: float = 3600.0
+        self,
+        path: Path,
+        partition: int,
+        tables: Iterable[str],
+        topic_ids: Mapping[str, str],
+        now_ms: Callable[[], int],
+        progress_every_s: float = 3600.0,
     ) -> None:
-        self.path, self.tables, self.topic_ids = path, list(tables), dict(topic_ids)
+        self.path, self.partition, self.tables, self.topic_ids = path, partition, list(tables), dict(topic_ids)
+        self._now_ms = now_ms
         here = site.get()
-        self._now: Callable[[], float] = here.time  # type: ignore[attr-defined]
-        self._directory: Directory = here.disk.directories.setdefault(str(path), Directory())  # type: ignore[attr-defined]
+        self._directory: Directory = here.disk.directories.setdefault(str(path), Directory())
         if (holder := self._directory.locked_by) is not None and not holder.dead:
             raise StoreError(f"cannot open {path}: it is locked")
         self._directory.locked_by = current_actor()
-        self._open = True
+        self._is_open = True
+        self._progress = self._directory.progress
         for table in self.tables:
             self._directory.rows.setdefault(table, {})
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        return self._opened.rows[table].get(key)
+        return self._there.rows[table].get(key)
 
     def rows(self, table: str, from_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        rows = self._opened.rows[table]
+        rows = self._there.rows[table]
         return iter([(key, rows[key]) for key in sorted(rows) if key >= from_key])
 
     def progress(self, table: str) -> Progress | None:
-        return self._opened.progress.get(table)
+        return self._there.progress.get(table)
 
     def write(self, rows: Mapping[str, Mapping[bytes, bytes | None]], next_offsets: Mapping[str, int]) -> None:
-        directory, now = self._opened, self._now()
+        directory, now_ms = self._there, self._now_ms()
         before = {table: {key: directory.rows[table].get(key) for key in changed} for table, changed in rows.items()}
         directory.undo.append((before, {table: directory.progress.get(table) for table in next_offsets}))
         del directory.undo[:-KEPT_WRITES]
         for table, changed in rows.items():
             _put(directory.rows[table], changed)
         for table, offset in next_offsets.items():
-            directory.progress[table] = Progress(offset, self.topic_ids[table], now)
+            directory.progress[table] = self._followed(table, offset, rows.get(table), now_ms)
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
+        if self._is_open:
+            self._is_open = False
             self._directory.locked_by = None
 
-    def wipe(self) -> None:
-        directory = self._opened
-        directory.rows = {table: {} for table in self.tables}
-        directory.progress.clear()
+    def start_over(self, table: str, why: str) -> None:
+        directory = self._there
+        directory.rows[table] = {}
+        directory.progress.pop(table, None)
         directory.undo.clear()
 
     @property
-    def _opened(self) -> Directory:
-        if not self._open:
+    def _there(self) -> Directory:
+        if not self._is_open:
             raise StoreError(f"{self.path} is closed")
         return self._directory
 

@@ -180,6 +180,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if context["message"].startswith("Exception in callback"):
             self.crashes.append(f"{context['message']}: {context.get('exception')!r}")
 
+    def _asyncgen_firstiter_hook(self, _: Any) -> None:
+        """Nobody has to know of it."""
+
+    def _asyncgen_finalizer_hook(self, _: Any) -> None:
+        """Python finds garbage when it likes, and nothing of a world may follow from that."""
+
     def _process_events(self, event_list: Any) -> None:
         """There are no sockets."""
 

@@ -6,7 +6,8 @@ answer and call back.
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -419,6 +420,16 @@ class Provider(Party):
         self.outside.broker.append((topic_of(families.ORDERS), partition), key, write(placed))
 
 
+class _Body(httpx.AsyncByteStream):
+    """What is still to be read."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._content
+
+
 class Performer(HttpPerformer):
     """The product's, with the parties at the other end of the wire."""
 
@@ -429,8 +440,15 @@ class Performer(HttpPerformer):
     def _open_client(self) -> Any:
         return self
 
-    async def post(self, url: str, *, content: bytes, headers: dict[str, str]) -> httpx.Response:
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, _method: str, url: str, *, content: bytes, headers: dict[str, str]
+    ) -> AsyncIterator[httpx.Response]:
         """As httpx does."""
+        response = await self._post(url, content, headers)
+        yield httpx.Response(response.status_code, headers=response.headers, stream=_Body(response.content))
+
+    async def _post(self, url: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
         party = self._pos if url.startswith("http://pos") else self._payment
         outside, actor = party.outside, self._worker.actor
         await asyncio.sleep(outside.network.delay_s(actor.name))

@@ -24,6 +24,7 @@ class Somebody:
 
     def __init__(self, world: "Kafka", name: str) -> None:
         self.actor, self.network, self.broker = Actor(name), world.network, world.broker
+        self.disk = None
         self.actor.context.run(site.set, self)
 
     def client(self) -> TransactionalClient:

@@ -177,9 +177,7 @@ class Consumer:
         while True:
             fetched = await self._next()
             for tp, batch in BatchScheduler().iterate(fetched):
-                task = self._worker.engine.tasks.get(tp.partition)
-                if task is not None:
-                    batch.bind(task)
+                batch.bind(self._worker.engine.tasks)
                 self._worker.app.flow_control.put(tp.topic, batch)
 
     async def _next(self) -> dict[TP, list[StoredRecord]]:
@@ -308,8 +306,8 @@ class Worker:
         handler = self.engine.handlers[topic]
         while True:
             batch = await self.app.flow_control.get(topic)
-            if batch.task is not None:
-                await self.engine.apply(batch.task, batch.follows, batch.records, handler)
+            for part in batch.parts:
+                await self.engine.apply(part.task, part.follows, part.records, handler)
 
     def _news(self) -> None:
         """A broker has something to read."""

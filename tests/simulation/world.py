@@ -148,7 +148,7 @@ class World:
         """The engine's modules find a simulated time, client, consumer and store."""
         before = dict(catalogue._table.data)
         with contextlib.ExitStack() as stack:
-            for module in (task, core, transactions, runtime, streams.engine.restore, oracle.reading):
+            for module in (task, core, transactions, runtime, oracle.reading):
                 stack.enter_context(mock.patch.object(module, "time", self._clock))
             for module, name, simulated in (
                 (streams.engine.engine, "AIOKafkaClient", clients.Client),
