@@ -1,8 +1,8 @@
 """Who waits where, in memory: how dispatch finds the nearest driver and the oldest delivery.
 
 Drivers are places on the unit sphere, sorted into the cubes of a grid in space. A search looks at the eight cubes
-around the corner that is nearest to the pickup, then at all that lie in the eight of double the side around theirs, and
-so on, until nobody beyond can be nearer than who was found. How large the smallest cubes are follows from how many
+around the corner that is nearest to the pickup, then at all that lie in the eight of four times the side around theirs,
+and so on, until nobody beyond can be nearer than who was found. How large the smallest cubes are follows from how many
 wait: where many drivers share a cube, all are sorted into cubes of half the side, where hardly any do, into those of
 the double. So a match costs much the same with a hundred thousand drivers as with a hundred, and it is exact.
 """
@@ -25,8 +25,8 @@ LONELY = 0.4
 """And below which larger ones are."""
 FEW = 16
 """So few cubes are gone through as they are, and so few drivers are not sorted anew."""
-WIDER = 4
-"""How often a search doubles the side before it goes through all cubes, the nearest first."""
+DOUBLED = (2, 4)
+"""How often a search doubles the side of the smallest, before it goes through all cubes, the nearest first."""
 FIRST_LEVEL = 10
 COARSEST, FINEST = 6, 21
 """A cube's side at a level is 2 ** -level of the earth's radius: 100 km at 6, 6 km at 10, 3 m at 21."""
@@ -70,8 +70,8 @@ class Region:
     def __init__(self) -> None:
         self._level = FIRST_LEVEL
         self._cubes: dict[int, Cube] = {}
-        self._wider: list[dict[int, set[int]]] = [{} for _ in range(WIDER)]
-        """By how often the side is doubled, from once on: the number of a cube -> those of the smallest ones in it."""
+        self._wider: dict[int, dict[int, set[int]]] = {doubled: {} for doubled in DOUBLED}
+        """By how often the side is doubled: the number of a cube -> those of the smallest ones in it."""
         self._cube_of: dict[str, int] = {}
         self._fitted = FEW
         """How many drivers there were when the level was chosen."""
@@ -96,7 +96,7 @@ class Region:
         here = point(position)
         if len(self._cubes) <= FEW:
             return self._nearest_in(self._cubes, here, hidden)
-        for doubled in range(WIDER + 1):
+        for doubled in (0, *DOUBLED):
             numbers, safe = self._around(here, doubled)
             best = self._nearest_in(numbers, here, hidden)
             if len(numbers) == len(self._cubes) or (best is not None and best.distance < safe):
@@ -124,7 +124,7 @@ class Region:
         number = _number(*corner)
         numbers = [number + each for each in AROUND_A_CORNER]
         if doubled:
-            wider = self._wider[doubled - 1]
+            wider = self._wider[doubled]
             numbers = [smallest for each in numbers if each in wider for smallest in wider[each]]
         else:
             numbers = [each for each in numbers if each in self._cubes]
@@ -175,13 +175,13 @@ class Region:
 
     def _add_cube(self, number: int, corner: tuple[int, int, int]) -> Cube:
         cube = self._cubes[number] = Cube(corner)
-        for doubled, wider in enumerate(self._wider, 1):
+        for doubled, wider in self._wider.items():
             wider.setdefault(cube.wider(doubled), set()).add(number)
         return cube
 
     def _remove_cube(self, number: int, cube: Cube) -> None:
         del self._cubes[number]
-        for doubled, wider in enumerate(self._wider, 1):
+        for doubled, wider in self._wider.items():
             around = cube.wider(doubled)
             wider[around].remove(number)
             if not wider[around]:
@@ -216,7 +216,7 @@ class Region:
 
     def _sort_anew(self, level: int) -> None:
         cubes, self._cubes, self._level = self._cubes, {}, level
-        self._wider = [{} for _ in range(WIDER)]
+        self._wider = {doubled: {} for doubled in DOUBLED}
         for cube in cubes.values():
             for key, waiting in cube.drivers.items():
                 self._sort_in(key, waiting)

@@ -10,7 +10,7 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """Between ``size`` and twice as many entries that were used last.
+    """The ``size`` entries that were used last, or up to twice as many.
 
     An LRU cache in two generations: when the young one is full it takes the place of the old one, which is forgotten.
     """
@@ -29,12 +29,19 @@ class Recent(Generic[K, V]):
         return found
 
     def put(self, key: K, value: V) -> None:
-        if len(self._young) >= self._size:
-            self._old, self._young = self._young, {}
         self._young[key] = value
+        self._age()
 
     def renew(self, changed: Mapping[K, V]) -> None:
-        """Those of these that are here have another value now."""
-        for generation in (self._young, self._old):
-            for key in generation.keys() & changed.keys():
-                generation[key] = changed[key]
+        """These have another value now. Where nothing was read, nothing is remembered."""
+        if self._young or self._old:
+            self._young.update(changed)
+            self._age()
+
+    def forget(self, key: K) -> None:
+        self._young.pop(key, None)
+        self._old.pop(key, None)
+
+    def _age(self) -> None:
+        if len(self._young) >= self._size:
+            self._old, self._young = self._young, {}

@@ -40,8 +40,8 @@ MEMTABLE_BYTES = 8 << 20
 BLOCK_CACHE_BYTES = 64 << 20
 RECENT_ROWS = 2_048
 RECENT_ROW_BYTES = 2_048
-"""Of each table, so many rows or up to twice as many that were read last stay in memory, those that were no larger when
-they were read: the rows of an order are read with each of its events, and RocksDB takes several times as long."""
+"""Of each table that is read, so many rows or up to twice as many that were used last stay in memory, those that are no
+larger: the rows of an order are read with each of its events, and RocksDB takes several times as long."""
 OLDEST_S = 12 * 3600
 """Half of the changelogs' ``delete.retention.ms`` (a day): tombstones older than that may be gone from the changelog,
 so a store that has not followed it for so long might keep rows that were deleted."""
@@ -197,6 +197,7 @@ class PartitionStore:
         Rows are in the order of their changelog records: the last one is remembered.
         """
         batch, now_ms = WriteBatch(raw_mode=True), self._now_ms()
+        large: list[tuple[str, bytes]] = []
         for table, changed in rows.items():
             family = self._handles[table]
             for key, value in changed.items():
@@ -204,6 +205,8 @@ class PartitionStore:
                     batch.delete(key, family)
                 else:
                     batch.put(key, value, family)
+                    if len(value) > RECENT_ROW_BYTES:
+                        large.append((table, key))
         progress = {
             table: self._followed(table, offset, rows.get(table), now_ms) for table, offset in next_offsets.items()
         }
@@ -221,6 +224,8 @@ class PartitionStore:
         self._progress.update(progress)
         for table, changed in rows.items():
             self._recent[table].renew(changed)
+        for table, key in large:
+            self._recent[table].forget(key)
 
     def _followed(
         self, table: str, next_offset: int, changed: Mapping[bytes, bytes | None] | None, now_ms: int

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from streams.engine.changes import MISSING
 from streams.engine.recent import Recent
 
-STEPS = st.tuples(st.sampled_from(["read", "renew"]), st.integers(0, 9), st.integers(0, 20))
+STEPS = st.tuples(st.sampled_from(["read", "renew", "forget"]), st.integers(0, 9), st.integers(0, 20))
 
 
 @given(steps=st.lists(STEPS), size=st.integers(1, 4))
@@ -18,6 +18,9 @@ def test_what_is_kept_is_what_was_written_last(steps: list[tuple[str, int, int]]
         if what == "renew":
             disk |= {key: value, key + 1: value + 1}
             recent.renew({key: value, key + 1: value + 1})
+        elif what == "forget":
+            recent.forget(key)
+            assert recent.get(key) is MISSING
         elif (found := recent.get(key)) is MISSING:
             recent.put(key, disk.get(key))
         else:
@@ -30,3 +33,12 @@ def test_what_was_used_last_stays_and_the_rest_is_forgotten() -> None:
         recent.put(key, "x")
         assert recent.get(0) == "x"
     assert sum(recent.get(key) is not MISSING for key in range(100)) <= 20
+
+
+def test_where_nothing_was_read_nothing_is_remembered() -> None:
+    recent = Recent[int, str](10)
+    recent.renew({1: "a"})
+    assert recent.get(1) is MISSING
+    recent.put(2, "b")
+    recent.renew({1: "a", 2: "c"})
+    assert (recent.get(1), recent.get(2)) == ("a", "c")
