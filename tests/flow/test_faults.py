@@ -24,6 +24,7 @@ SPEED = 600.0
 ORDERS, DRIVERS, RATE = 40, 20, 20.0
 SHARE = 0.12
 """The rate of each fault: of 40 orders, each strikes some."""
+OFTEN = 0.5
 MOST = 24
 """So many orders end though every fault is switched on; of the others some wait for what is lost, or who is gone."""
 WITHIN_S = 120.0
@@ -84,6 +85,7 @@ def unsettled(feed: Following, run: str) -> list[OrderUpdated]:
 async def test_a_payment_provider_with_every_fault_charges_each_order_once(stack: Stack, run: str) -> None:
     async with Following(stack.kafka, stack.name, [ORDER_UPDATES], from_now=True) as feed:
         switch_on(stack.payment_url, **{fault.kind: SHARE for fault in known_to("payment")})
+        switch_on(stack.payment_url, **{"500-after": OFTEN, "late": OFTEN})  # asked again before it calls back
         switch_on(stack.pos_url, refuse=0.3)  # for there to be refunds, too
         stack.place(run, ORDERS, RATE)
         await most_ended(feed, run)
