@@ -1,18 +1,16 @@
 """Who waits where, in memory: how dispatch finds the nearest driver and the oldest delivery.
 
 Drivers are places on the unit sphere, sorted into the cubes of a grid in space. A search looks at the eight cubes
-around the corner that is nearest to the pickup, then at the cubes around those, and so on, until no cube that is left
-can hold anybody nearer than who was found. How large the cubes are follows from how many wait: where many drivers share
-a cube, all are sorted into cubes of half the side, where hardly any do, into those of the double. And before a search
-looks at more cubes than there are with drivers in them, it goes through those instead, the nearest first. So a match
-costs the same with a hundred thousand drivers as with a hundred, and it is exact.
+around the corner that is nearest to the pickup, then at all that lie in the eight of four times the side around theirs,
+and so on, until nobody beyond can be nearer than who was found. How large the smallest cubes are follows from how many
+wait: where many drivers share a cube, all are sorted into cubes of half the side, where hardly any do, into those of
+the double. So a match costs much the same with a hundred thousand drivers as with a hundred, and it is exact.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import lru_cache
 from heapq import heapify, heappop
-from itertools import count, product
+from itertools import product
 from math import floor, inf, sqrt
 from typing import NamedTuple
 
@@ -25,8 +23,10 @@ CROWDED = 2.0
 """Drivers a cube, on average, from which on smaller cubes are used. Half the side leaves a quarter of the drivers."""
 LONELY = 0.4
 """And below which larger ones are."""
-FEW_CUBES = 16
-"""So few are gone through faster than those around a corner are looked up."""
+FEW = 16
+"""So few cubes are gone through as they are, and so few drivers are not sorted anew."""
+DOUBLED = (2, 4)
+"""How often a search doubles the side of the smallest, before it goes through all cubes, the nearest first."""
 FIRST_LEVEL = 10
 COARSEST, FINEST = 6, 21
 """A cube's side at a level is 2 ** -level of the earth's radius: 100 km at 6, 6 km at 10, 3 m at 21."""
@@ -50,13 +50,18 @@ Waiting = tuple[float, float, float, WaitingDriver]
 
 
 class Cube:
-    """The drivers who wait in one cube."""
+    """The drivers who wait in one cube, whose corner is counted in sides."""
 
-    __slots__ = ("drivers", "middle")
+    __slots__ = ("corner", "drivers")
 
-    def __init__(self, middle: Point) -> None:
-        self.middle = middle
+    def __init__(self, corner: tuple[int, int, int]) -> None:
+        self.corner = corner
         self.drivers: dict[str, Waiting] = {}
+
+    def wider(self, doubled: int) -> int:
+        """The number of the cube it lies in, whose side is so often the double."""
+        x, y, z = self.corner
+        return _number(x >> doubled, y >> doubled, z >> doubled)
 
 
 class Region:
@@ -65,8 +70,10 @@ class Region:
     def __init__(self) -> None:
         self._level = FIRST_LEVEL
         self._cubes: dict[int, Cube] = {}
+        self._wider: dict[int, dict[int, set[int]]] = {doubled: {} for doubled in DOUBLED}
+        """By how often the side is doubled: the number of a cube -> those of the smallest ones in it."""
         self._cube_of: dict[str, int] = {}
-        self._fitted = FEW_CUBES
+        self._fitted = FEW
         """How many drivers there were when the level was chosen."""
         self._pending: dict[str, PendingDelivery] = {}
         self._oldest_first: list[str] = []
@@ -87,9 +94,14 @@ class Region:
     def nearest(self, position: Position, hidden: Collection[str]) -> Found | None:
         """The nearest driver whose row is not hidden."""
         here = point(position)
-        if len(self._cubes) <= FEW_CUBES:
+        if len(self._cubes) <= FEW:
             return self._nearest_in(self._cubes, here, hidden)
-        return self._nearest_around(here, hidden)
+        for doubled in (0, *DOUBLED):
+            numbers, safe = self._around(here, doubled)
+            best = self._nearest_in(numbers, here, hidden)
+            if len(numbers) == len(self._cubes) or (best is not None and best.distance < safe):
+                return best
+        return self._nearest_of_all(here, hidden)
 
     def oldest_pending(self, hidden: Collection[str]) -> tuple[str, PendingDelivery] | None:
         """The delivery that has waited longest and whose row is not hidden, by key."""
@@ -102,28 +114,31 @@ class Region:
         for cube in self._cubes.values():
             yield from ((key, row) for key, (_, _, _, row) in cube.drivers.items())
 
-    def _nearest_around(self, here: Point, hidden: Collection[str]) -> Found | None:
-        """By the cubes around the corner nearest to here, until none that is left can hold anybody nearer than who was
-        found."""
-        side = 0.5**self._level
+    def _around(self, here: Point, doubled: int) -> tuple[list[int], float]:
+        """The smallest cubes in the eight around the corner nearest to here, of those whose side is so often the
+        double, and the square of the distance up to which there are no others."""
+        side = 0.5 ** (self._level - doubled)
         x, y, z = here[0] / side, here[1] / side, here[2] / side
-        corner_x, corner_y, corner_z = round(x), round(y), round(z)
-        off = max(abs(x - corner_x), abs(y - corner_y), abs(z - corner_z))
-        corner, best, looked = _number(corner_x, corner_y, corner_z), None, 0
-        for k in count():
-            around = _around(k)
-            looked += len(around)
-            if looked > len(self._cubes):
-                return self._nearest_of_all(here, hidden)
-            best = _nearer(best, self._nearest_in([corner + each for each in around], here, hidden))
-            if best is not None and best.distance < ((k + 1 - off) * side) ** 2 * ROUNDED:
-                return best
-        raise AssertionError("there are always cubes further out")
+        corner = round(x), round(y), round(z)
+        off = max(abs(x - corner[0]), abs(y - corner[1]), abs(z - corner[2]))
+        number = _number(*corner)
+        numbers = [number + each for each in AROUND_A_CORNER]
+        if doubled:
+            wider = self._wider[doubled]
+            numbers = [smallest for each in numbers if each in wider for smallest in wider[each]]
+        else:
+            numbers = [each for each in numbers if each in self._cubes]
+        return numbers, ((1 - off) * side) ** 2 * ROUNDED
 
     def _nearest_of_all(self, here: Point, hidden: Collection[str]) -> Found | None:
         """By drivers' cubes, the nearest first, until none can hold anybody nearer than who was found."""
-        radius = sqrt(3) / 2 * 0.5**self._level
-        cubes = [(sqrt(chord_squared(here, cube.middle)), number) for number, cube in self._cubes.items()]
+        side = 0.5**self._level
+        radius = sqrt(3) / 2 * side
+        cubes = []
+        for number, cube in self._cubes.items():
+            x, y, z = cube.corner
+            middle = ((x + 0.5) * side, (y + 0.5) * side, (z + 0.5) * side)
+            cubes.append((sqrt(chord_squared(here, middle)), number))
         heapify(cubes)
         best: Found | None = None
         while cubes:
@@ -136,8 +151,6 @@ class Region:
     def _nearest_in(self, numbers: Iterable[int], here: Point, hidden: Collection[str]) -> Found | None:
         best, least, (x, y, z), cubes = None, inf, here, self._cubes
         for number in numbers:
-            if number not in cubes:
-                continue
             for key, (there_x, there_y, there_z, row) in cubes[number].drivers.items():
                 # chord_squared, by hand: this is the innermost loop of a match
                 dx, dy, dz = x - there_x, y - there_y, z - there_z
@@ -154,19 +167,32 @@ class Region:
         number = self._cube_of.pop(key, None)
         if number is None:
             return
-        drivers = self._cubes[number].drivers
-        del drivers[key]
-        if not drivers:
-            del self._cubes[number]
+        cube = self._cubes[number]
+        del cube.drivers[key]
+        if not cube.drivers:
+            self._remove_cube(number, cube)
         self._fit_cubes()
+
+    def _add_cube(self, number: int, corner: tuple[int, int, int]) -> Cube:
+        cube = self._cubes[number] = Cube(corner)
+        for doubled, wider in self._wider.items():
+            wider.setdefault(cube.wider(doubled), set()).add(number)
+        return cube
+
+    def _remove_cube(self, number: int, cube: Cube) -> None:
+        del self._cubes[number]
+        for doubled, wider in self._wider.items():
+            around = cube.wider(doubled)
+            wider[around].remove(number)
+            if not wider[around]:
+                del wider[around]
 
     def _sort_in(self, key: str, waiting: Waiting) -> None:
         side = 0.5**self._level
-        x, y, z = floor(waiting[0] / side), floor(waiting[1] / side), floor(waiting[2] / side)
-        number = self._cube_of[key] = _number(x, y, z)
-        if number not in self._cubes:
-            self._cubes[number] = Cube(((x + 0.5) * side, (y + 0.5) * side, (z + 0.5) * side))
-        self._cubes[number].drivers[key] = waiting
+        corner = floor(waiting[0] / side), floor(waiting[1] / side), floor(waiting[2] / side)
+        number = self._cube_of[key] = _number(*corner)
+        cube = self._cubes.get(number) or self._add_cube(number, corner)
+        cube.drivers[key] = waiting
 
     def _fit_cubes(self) -> None:
         """Choose another level where the number of drivers wants it, and not before it has doubled or halved: else
@@ -174,7 +200,7 @@ class Region:
         drivers = len(self._cube_of)
         if self._fitted <= 2 * drivers and drivers <= 2 * self._fitted:
             return
-        self._fitted = max(drivers, FEW_CUBES)
+        self._fitted = max(drivers, FEW)
         if self._is_crowded():
             while self._is_crowded() and self._level < FINEST:
                 self._sort_anew(self._level + 1)
@@ -183,13 +209,14 @@ class Region:
                 self._sort_anew(self._level - 1)
 
     def _is_crowded(self) -> bool:
-        return len(self._cube_of) > max(CROWDED * len(self._cubes), FEW_CUBES)
+        return len(self._cube_of) > max(CROWDED * len(self._cubes), FEW)
 
     def _is_lonely(self) -> bool:
-        return len(self._cubes) > FEW_CUBES and len(self._cube_of) < LONELY * len(self._cubes)
+        return len(self._cubes) > FEW and len(self._cube_of) < LONELY * len(self._cubes)
 
     def _sort_anew(self, level: int) -> None:
         cubes, self._cubes, self._level = self._cubes, {}, level
+        self._wider = {doubled: {} for doubled in DOUBLED}
         for cube in cubes.values():
             for key, waiting in cube.drivers.items():
                 self._sort_in(key, waiting)
@@ -290,12 +317,8 @@ def _number(x: int, y: int, z: int) -> int:
     return (x * STRIDE + y) * STRIDE + z
 
 
-@lru_cache(maxsize=64)
-def _around(k: int) -> tuple[int, ...]:
-    """From the number of a corner to those of the cubes that touch it (0), that touch those (1), and so on."""
-    inner = range(-k, k)
-    steps = product(range(-k - 1, k + 1), repeat=3)
-    return tuple(_number(*step) for step in steps if not all(each in inner for each in step))
+AROUND_A_CORNER = tuple(_number(*step) for step in product((-1, 0), repeat=3))
+"""From the number of a corner to those of the cubes that touch it."""
 
 
 def _first(one: WaitingDriver, other: WaitingDriver) -> WaitingDriver:

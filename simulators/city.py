@@ -303,6 +303,23 @@ KITCHENS: Mapping[str, Kitchen] = {
                 Product("PS-06", "Tender coconut", 90_00),
             ),
         ),
+        Kitchen(
+            "linking-road-sweets",
+            "Linking Road Sweets",
+            BANDRA,
+            lane=8,
+            road=15,
+            preparation_s=180,
+            weight=1,
+            menu=(
+                Product("LR-01", "Jalebi, a quarter kilo", 120_00),
+                Product("LR-02", "Kaju katli, ten", 280_00),
+                Product("LR-03", "Samosa, two", 50_00, (_SPICY,)),
+                Product("LR-04", "Dhokla, six", 90_00, (_SPICY, _NO_ONION)),
+                Product("LR-05", "Falooda", 140_00, (_LARGE,)),
+                Product("LR-06", "Rasmalai, two", 110_00),
+            ),
+        ),
     )
 }
 

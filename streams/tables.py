@@ -32,7 +32,8 @@ Raw = tuple[bytes, bytes]
 DUE_BYTES = 8
 READ_LATELY = 4_096
 READ_LATELY_BYTES = 2_048
-"""Of each table, so many rows or up to twice as many, those that are no larger, are not decoded again."""
+"""Of each table, so many rows or up to twice as many that were used last, those that are no larger, are not
+decoded again."""
 PAGE = 500
 """Rows read without a pause: 5 ms."""
 PAGE_BYTES = 1 << 20
@@ -42,9 +43,10 @@ PAGE_BYTES = 1 << 20
 class Rows(Generic[T]):
     """A table of the engine with rows of one type, JSON on disk and in the changelog."""
 
-    def __init__(self, name: str, decode: Callable[[str, bytes], T], help: str) -> None:
-        self.name, self.decode = name, decode
-        self._lately: Recent[str, tuple[bytes, T]] = Recent(READ_LATELY, _is_small)
+    def __init__(self, name: str, decode: Callable[[str, bytes], T], help: str, *, read_soon: bool = True) -> None:
+        """``read_soon``: rows are read again soon after they were written."""
+        self.name, self.decode, self._read_soon = name, decode, read_soon
+        self._lately: Recent[str, tuple[bytes, T]] = Recent(READ_LATELY)
         engine.table(name, help=help)
 
     def get(self, task: Task, key: str) -> T | None:
@@ -56,7 +58,8 @@ class Rows(Generic[T]):
         if lately is not MISSING and lately[0] == found:
             return lately[1]
         row = self.decode(key, found)
-        self._lately.put(key, (found, row))
+        if len(found) <= READ_LATELY_BYTES:
+            self._lately.put(key, (found, row))
         return row
 
     def put(self, task: Task, key: str, row: T | None) -> None:
@@ -66,7 +69,8 @@ class Rows(Generic[T]):
             return
         written = _encode(row)
         task.put(self.name, key.encode(), written)
-        self._lately.put(key, (written, row))
+        if self._read_soon and len(written) <= READ_LATELY_BYTES:
+            self._lately.put(key, (written, row))
 
     def read(self, owner: str, key: str) -> T | None:
         """The committed row. `NotHere` where the owner's partition is not open in this worker."""
@@ -98,10 +102,6 @@ async def paged(table: str, partition: int, prefix: bytes = b"", after: bytes = 
 _encode = msgspec.json.Encoder().encode
 
 
-def _is_small(lately: tuple[bytes, object]) -> bool:
-    return len(lately[0]) <= READ_LATELY_BYTES
-
-
 def _struct(kind: type[T]) -> Callable[[str, bytes], T]:
     decoder = msgspec.json.Decoder(kind)
     return lambda _, value: decoder.decode(value)
@@ -113,7 +113,10 @@ tickets: Rows[Ticket] = Rows("tickets", _struct(Ticket), "Order id -> what the r
 deliveries: Rows[Delivery] = Rows("deliveries", _struct(Delivery), "Order id -> who brings it.")
 bodies: Rows[Placed] = Rows("bodies", _struct(Placed), "Order id -> what was ordered, as it was placed.")
 journal: Rows[JournalLine] = Rows(
-    "journal", _struct(JournalLine), "Order id/number -> one event that was applied to the order, and what it led to."
+    "journal",
+    _struct(JournalLine),
+    "Order id/number -> one event that was applied to the order, and what it led to.",
+    read_soon=False,
 )
 history: Rows[Retired] = Rows(
     "history", _struct(Retired), "Order id -> when the order left the tables; the history topic has it."

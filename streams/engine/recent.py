@@ -1,6 +1,6 @@
 """What was used lately, kept at hand."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
 
 from streams.engine.changes import MISSING, Missing
@@ -10,15 +10,15 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """Between ``size`` and twice as many entries that were used last, of those that ``fit``.
+    """The ``size`` entries that were used last, or up to twice as many.
 
     An LRU cache in two generations: when the young one is full it takes the place of the old one, which is forgotten.
     """
 
-    __slots__ = ("_fits", "_old", "_size", "_young")
+    __slots__ = ("_old", "_size", "_young")
 
-    def __init__(self, size: int, fits: Callable[[V], bool]) -> None:
-        self._size, self._fits = size, fits
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._young: dict[K, V] = {}
         self._old: dict[K, V] = {}
 
@@ -29,19 +29,19 @@ class Recent(Generic[K, V]):
         return found
 
     def put(self, key: K, value: V) -> None:
-        if not self._fits(value):
-            self._forget(key)
-            return
-        if len(self._young) >= self._size:
-            self._old, self._young = self._young, {}
         self._young[key] = value
+        self._age()
 
     def renew(self, changed: Mapping[K, V]) -> None:
-        """Those of these that are here have another value now."""
-        for generation in (self._young, self._old):
-            for key in generation.keys() & changed.keys():
-                self.put(key, changed[key])
+        """These have another value now. Where nothing was read, nothing is remembered."""
+        if self._young or self._old:
+            self._young.update(changed)
+            self._age()
 
-    def _forget(self, key: K) -> None:
+    def forget(self, key: K) -> None:
         self._young.pop(key, None)
         self._old.pop(key, None)
+
+    def _age(self) -> None:
+        if len(self._young) >= self._size:
+            self._old, self._young = self._young, {}

@@ -40,8 +40,8 @@ MEMTABLE_BYTES = 8 << 20
 BLOCK_CACHE_BYTES = 64 << 20
 RECENT_ROWS = 2_048
 RECENT_ROW_BYTES = 2_048
-"""Of each table, so many rows or up to twice as many that were read last stay in memory, those that are no larger: the
-rows of an order are read with each of its events, which takes RocksDB several times as long as a dict."""
+"""Of each table that is read, so many rows or up to twice as many that were used last stay in memory, those that are no
+larger: the rows of an order are read with each of its events, and RocksDB takes several times as long."""
 OLDEST_S = 12 * 3600
 """Half of the changelogs' ``delete.retention.ms`` (a day): tombstones older than that may be gone from the changelog,
 so a store that has not followed it for so long might keep rows that were deleted."""
@@ -111,6 +111,7 @@ class PartitionStore:
         self._now_ms, self._progress_every_ms = now_ms, 1000 * progress_every_s
         self._db: Rdict | None = None
         self._families: dict[str, Rdict] = {}
+        self._recent: dict[str, Recent[bytes, bytes | None]] = {}
         self._snapshots: list[Snapshot] = []
         self._damage = ""
         try:
@@ -134,7 +135,7 @@ class PartitionStore:
         self._db = Rdict(str(self.path), options=options, column_families=families)
         self._families = {table: self._db.get_column_family(table) for table in self.tables}
         self._handles = {table: self._db.get_column_family_handle(table) for table in self.tables}
-        self._recent = {table: _recent() for table in self.tables}
+        self._recent = {table: Recent(RECENT_ROWS) for table in self.tables}
         self._progress = {table: found for table in self.tables if (found := self._read_progress(table))}
 
     def _doubt(self) -> str:
@@ -152,7 +153,8 @@ class PartitionStore:
             value: bytes | None = self._families[table].get(key)
         except Exception as exc:
             raise self._failed(f"cannot read {table}", exc) from exc
-        self._recent[table].put(key, value)
+        if value is None or len(value) <= RECENT_ROW_BYTES:
+            self._recent[table].put(key, value)
         return value
 
     def rows(self, table: str, from_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
@@ -195,6 +197,7 @@ class PartitionStore:
         Rows are in the order of their changelog records: the last one is remembered.
         """
         batch, now_ms = WriteBatch(raw_mode=True), self._now_ms()
+        large: list[tuple[str, bytes]] = []
         for table, changed in rows.items():
             family = self._handles[table]
             for key, value in changed.items():
@@ -202,6 +205,8 @@ class PartitionStore:
                     batch.delete(key, family)
                 else:
                     batch.put(key, value, family)
+                    if len(value) > RECENT_ROW_BYTES:
+                        large.append((table, key))
         progress = {
             table: self._followed(table, offset, rows.get(table), now_ms) for table, offset in next_offsets.items()
         }
@@ -219,6 +224,8 @@ class PartitionStore:
         self._progress.update(progress)
         for table, changed in rows.items():
             self._recent[table].renew(changed)
+        for table, key in large:
+            self._recent[table].forget(key)
 
     def _followed(
         self, table: str, next_offset: int, changed: Mapping[bytes, bytes | None] | None, now_ms: int
@@ -237,7 +244,7 @@ class PartitionStore:
         self._families.pop(table, None)
         self._handles.pop(table, None)
         self._progress.pop(table, None)
-        self._recent[table] = _recent()
+        self._recent[table] = Recent(RECENT_ROWS)
         self._opened.drop_column_family(table)
         self._families[table] = self._opened.create_column_family(table, _options())
         self._handles[table] = self._opened.get_column_family_handle(table)
@@ -294,14 +301,6 @@ class PartitionStore:
 def crc_of(key: bytes, value: bytes | None) -> int:
     """A changelog record's checksum; a tombstone's is not that of an empty value."""
     return zlib.crc32(b"-" if value is None else b"+" + value, zlib.crc32(key))
-
-
-def _recent() -> Recent[bytes, bytes | None]:
-    return Recent(RECENT_ROWS, _is_small)
-
-
-def _is_small(row: bytes | None) -> bool:
-    return row is None or len(row) <= RECENT_ROW_BYTES
 
 
 def _options() -> Options:

@@ -174,7 +174,7 @@ async def run(shape: Shape, directory: Path, show: Callable[[str], None] = print
     async with AsyncExitStack() as held:
         world = await held.enter_async_context(installation(directory, name, show, lambda: progress.updates))
         kafka, ledgers = world.stack.kafka, world.stack.ledgers
-        await _start(world)
+        await _start(world, shape.seed)
         poisoner = await held.enter_async_context(poisoning(kafka, name, ledgers / "poison.jsonl"))
         observers = Observers(ledgers / "observers.jsonl", shape.seed, world.urls, world.stack.url)
         others = _meanwhile(
@@ -183,7 +183,9 @@ async def run(shape: Shape, directory: Path, show: Callable[[str], None] = print
             observers.run(lambda: list(progress.newest)),
         )
         one = Run(shape, world, progress, Chaos(world, poisoner), await held.enter_async_context(others))
-        world.parties[PROVIDER] = lambda: world.stack.place(name, shape.orders, RATE, *OPTIONS[PROVIDER])
+        world.parties[PROVIDER] = lambda: world.stack.place(
+            name, shape.orders, RATE, *OPTIONS[PROVIDER], *_seeded(shape.seed)
+        )
         await asyncio.to_thread(world.parties[PROVIDER])
         await one.go(directory / "plan.txt")
         return await one.verdict()
@@ -195,12 +197,12 @@ def wrong_with(report: Report) -> list[str]:
     return [*report.violations, *(f"promise {number} was not judged" for number in sorted(JUDGED - judged))]
 
 
-async def _start(world: Installation) -> None:
+async def _start(world: Installation, seed: int) -> None:
     stack = world.stack
     world.parties |= {
-        PAYMENT: lambda: stack.start_payment(*OPTIONS[PAYMENT]),
-        POS: lambda: stack.start_pos(*OPTIONS[POS]),
-        DRIVERS: lambda: stack.start_drivers(HOW_MANY_DRIVERS, *OPTIONS[DRIVERS]),
+        PAYMENT: lambda: stack.start_payment(*OPTIONS[PAYMENT], *_seeded(seed)),
+        POS: lambda: stack.start_pos(*OPTIONS[POS], *_seeded(seed)),
+        DRIVERS: lambda: stack.start_drivers(HOW_MANY_DRIVERS, *OPTIONS[DRIVERS], *_seeded(seed)),
     }
     for start in (world.parties[PAYMENT], world.parties[POS]):
         await asyncio.to_thread(start)
@@ -208,6 +210,11 @@ async def _start(world: Installation) -> None:
     for child in children:
         await asyncio.to_thread(child.wait_until_ready)
     world.parties[DRIVERS]()
+
+
+def _seeded(seed: int) -> tuple[str, str]:
+    """What is left to chance outside follows from the seed of the run, too."""
+    return "--seed", str(seed)
 
 
 @asynccontextmanager
