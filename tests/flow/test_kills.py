@@ -38,14 +38,14 @@ def ended_by_itself(worker: Child) -> bool:
     return worker.status is not None
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1])
 async def test_a_worker_killed_in_a_run_of_orders_loses_none_and_does_nothing_twice(stack: Stack, seed: int) -> None:
     found = await kill_once(stack, 40, seed)
     assert not found.violations
     assert found.ends == {"DELIVERED": 40}
 
 
-@pytest.mark.parametrize(("killed", "back"), [(1, True), (2, True), (2, False)])
+@pytest.mark.parametrize(("killed", "back"), [(1, True), (2, False)])
 async def test_one_of_two_workers_killed_in_a_run_of_orders_loses_none_and_does_nothing_twice(
     pair: Stack, killed: int, back: bool
 ) -> None:
