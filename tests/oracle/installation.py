@@ -12,19 +12,11 @@ from aiokafka import AIOKafkaProducer
 
 from oracle import Report, judge
 from streams.engine.provision import TopicSpec, check_topics, create_topics
+from tests.oracle.planted import LIFE
 from topics.families import FAMILIES, ORDER_UPDATES, Family, topic_name
 from topics.order_updates import OrderStatus, OrderUpdated
 from topics.records import write
 
-LIFE = [
-    OrderStatus.CREATED,
-    OrderStatus.SCHEDULED,
-    OrderStatus.IN_PREPARATION,
-    OrderStatus.SCHEDULING_DELIVERY,
-    OrderStatus.WAITING_FOR_DRIVER,
-    OrderStatus.IN_DELIVERY,
-    OrderStatus.DELIVERED,
-]
 TABLES = ("timers", "positions", "orders")
 
 

@@ -13,7 +13,8 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from oracle import CannotRead, judge
-from tests.oracle.installation import LIFE, Installation
+from tests.oracle.installation import Installation
+from tests.oracle.planted import LIFE
 from tests.stack import ROOT, run_command
 from topics.deliveries import Delivered, DriverAssigned
 from topics.families import DEAD_LETTERS, DELIVERIES, ORDER_HISTORY, ORDER_UPDATES, ORDERS
