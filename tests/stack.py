@@ -22,8 +22,8 @@ FAUST = str(Path(sys.executable).parent / "faust")
 POLL_S = 0.05
 FIRST_PORT = 20_000
 SEED = "7"
-FIRST_MACHINE_PORT, MACHINES = 10_000, 5
-"""For so many workers that are each on a machine of its own: nobody else may take their ports while they are down."""
+FIRST_WORKER_PORT, WORKERS = 10_000, 5
+"""For so many workers, each on its own: nobody else may take their ports while they are down, and answer for them."""
 TAKES_ANYTHING = "lakshmi-tiffin"
 """The restaurant of the city that tests order by hand from: it has no menu here."""
 
@@ -49,8 +49,8 @@ class Stack:
         self.front: str | None = None
         """Where parties outside reach the workers, if not at the first one."""
         self._supervisor = supervisor
-        self._worker_port, self._payment_port, self._pos_port = _free_ports(3)
-        self._machine_ports = ports_of_its_own(MACHINES)
+        self._payment_port, self._pos_port = _free_ports(2)
+        self._worker_ports = ports_of_its_own(WORKERS)
         self._homes: dict[int, Path] = {}
         self.environment = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
@@ -88,17 +88,18 @@ class Stack:
         return self._homes.get(number, self.directory / f"worker-{number}")
 
     def set_apart(self, number: int) -> None:
-        """Have this worker be as on a machine of its own: with the same directory and port whoever else is there."""
+        """Have this worker be as on a machine of its own: with the same directory whoever else is there."""
         self._homes[number] = self.directory / f"machine-{number}" / "worker-1"
 
-    def start_worker(self, number: int = 1, *, wait: bool = True, app: str = "streams.app", **more: str) -> Child:
-        """A worker, ready unless told not to `wait`; `more`: of its environment. The first one's port is ours, so that
-        stacks beside each other do not race for one. `app`: another module that has the app."""
-        port = ["--web-port", str(self._worker_port)] if number == 1 else []
+    def start_worker(
+        self, number: int = 1, *, wait: bool = True, app: str = "streams.app", port: str = "", **more: str
+    ) -> Child:
+        """A worker, ready unless told not to `wait`; `more`: of its environment. `app`: another module that has the
+        app. `port`: another than that of the number."""
         if number in self._homes:
-            port = ["--web-port", str(self._machine_ports[number - 1])]
             more["DABBAWALA_DIR"] = str(self._homes[number].parent)
-        command = [FAUST, "-A", app, "worker", "-l", "info", *port]
+        command = [FAUST, "-A", app, "worker", "-l", "info"]
+        command += ["--web-port", port or str(self._worker_ports[number - 1])]
         child = self._supervisor.start(
             f"worker-{number}", command, environment={**self.environment, **more}, wait=False
         )
@@ -246,7 +247,7 @@ def _counted(found: dict[str, str]) -> dict[str, int]:
 
 def ports_of_its_own(count: int, after: int = 0) -> list[int]:
     """Free ones in a stretch where no other test process looks for any; `after`: so many of it are in use already."""
-    start = FIRST_MACHINE_PORT + os.getpid() % 500 * 20 + after
+    start = FIRST_WORKER_PORT + os.getpid() % 500 * 20 + after
     free = (port for port in range(start, start + 10_000) if is_free(port))
     return [next(free) for _ in range(count)]
 

@@ -67,7 +67,8 @@ async def main() -> None:
         appended = await client.produce(outputs)
         await client.end()
         for number, rows in changed.items():
-            stores[number].write({"counts": rows}, {"counts": appended[CHANGELOG, number]})
+            followed = appended[CHANGELOG, number]
+            stores[number].write({"counts": rows}, {"counts": followed.next_offset}, {"counts": followed.broker_ms})
     watch.finish(done)
 
 

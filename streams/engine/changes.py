@@ -3,11 +3,22 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 Header = tuple[str, bytes]
 Outgoing = tuple[bytes | None, bytes | None, Sequence[Header]]
 """One record to produce: key, value (None is a tombstone), headers."""
+
+
+class Appended(NamedTuple):
+    """What was produced to a partition, as it is there. ``next_offset`` is that after the last record.
+
+    ``broker_ms`` is when a broker, by its own clock, appended that; -1 where the topic does not tell
+    (``message.timestamp.type=LogAppendTime``).
+    """
+
+    next_offset: int
+    broker_ms: int
 
 
 class Missing(Enum):

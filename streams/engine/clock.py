@@ -9,7 +9,7 @@ of a row that never is: nobody ever sees it.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from streams.engine.changes import Outgoing
+from streams.engine.changes import Appended, Outgoing
 from streams.engine.task import RESERVED_PREFIX, Clock
 
 CLOCK = RESERVED_PREFIX + b"clock"
@@ -19,12 +19,9 @@ DELETION: Outgoing = (CLOCK, None, ())
 class Stamping(Protocol):
     """The transactions of the task that opens."""
 
-    @property
-    def broker_ms(self) -> int:
-        """When, by the broker's clock, it appended what was produced last; -1 where it does not say."""
-        ...
-
-    async def produce(self, outputs: Mapping[tuple[str, int], Sequence[Outgoing]]) -> Mapping[tuple[str, int], int]: ...
+    async def produce(
+        self, outputs: Mapping[tuple[str, int], Sequence[Outgoing]]
+    ) -> Mapping[tuple[str, int], Appended]: ...
     async def end(self) -> None: ...
 
 
@@ -34,8 +31,8 @@ async def doubt_of(clock: Clock, transactions: Stamping, changelog: tuple[str, i
     The broker's time lies between ours before it was asked and ours when it answered, so a slow answer is no doubt.
     """
     before_ms = clock.now_ms()
-    await transactions.produce({changelog: [DELETION]})
-    after_ms, broker_ms = clock.now_ms(), transactions.broker_ms
+    broker_ms = (await transactions.produce({changelog: [DELETION]}))[changelog].broker_ms
+    after_ms = clock.now_ms()
     await transactions.end()
     if broker_ms < 0:
         return (

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.engine.clock import CLOCK
-from streams.engine.store import OLDEST_S, PartitionStore, Progress, crc_of
+from streams.engine.store import OLDEST_S, PartitionStore, Progress
 
 POLL_MS = 10
 FETCH_BYTES = 4 << 20
@@ -59,7 +59,7 @@ async def restore(
                 if following.take(tp, records):
                     passed()
             await following.look()
-        store.write({}, {table: ends[tp] for tp, table in tables.items()})
+        store.write({}, {table: ends[tp] for tp, table in tables.items()}, {})
         return Restored(
             following.count, {tp.topic: starts[tp] for tp in origins}, {tp.topic: ends[tp] for tp in origins}
         )
@@ -105,10 +105,9 @@ class _Following:
             records = records[1:]
         if not records:
             return False
-        last = records[-1]
+        table, last = self._tables[tp], records[-1]
         rows = {record.key: record.value for record in records}
-        rows[last.key] = rows.pop(last.key)  # in the order in which they were written, see ``write``
-        self._store.write({self._tables[tp]: rows}, {self._tables[tp]: last.offset + 1})
+        self._store.write({table: rows}, {table: last.offset + 1}, {table: last.timestamp})
         self.count += sum(record.key != CLOCK for record in records)
         return True
 
@@ -134,7 +133,7 @@ class _Following:
 
 
 def _is_last(noted: Progress, record: Any) -> bool:
-    return bool(record.offset == noted.last_offset and crc_of(record.key, record.value) == noted.last_crc)
+    return bool(record.offset == noted.last_offset and record.timestamp == noted.last_ms)
 
 
 def _doubt(noted: Progress, start: int, end: int, store: PartitionStore, table: str, now_ms: int) -> str:

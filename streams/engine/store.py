@@ -10,7 +10,6 @@ there is noticed here, and all of it thrown away; whether it goes with its chang
 
 import logging
 import shutil
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,8 @@ _block_cache = Cache(BLOCK_CACHE_BYTES)
 class Progress(msgspec.Struct):
     """Up to where a family has followed its changelog, of which topic (a recreated one has another id), seen when.
 
-    The last record followed is remembered, for a log may have lost its end and have grown again since.
+    The last record followed is remembered, and when a broker appended it, by that one's clock: a log may have lost its
+    end and have grown again since, maybe with the same records, but then at another time.
     """
 
     next_offset: int
@@ -62,7 +62,7 @@ class Progress(msgspec.Struct):
     written_ms: int
     last_offset: int = -1
     """-1: it has followed no record yet."""
-    last_crc: int = 0
+    last_ms: int = -1
 
 
 _encode_progress = msgspec.json.Encoder().encode
@@ -191,11 +191,14 @@ class PartitionStore:
         except msgspec.MsgspecError as exc:
             raise RuntimeError(f"Corruption: the progress of {table} cannot be read: {exc}") from exc
 
-    def write(self, rows: Mapping[str, Mapping[bytes, bytes | None]], next_offsets: Mapping[str, int]) -> None:
-        """Rows (None deletes) and, of each table, the changelog offset after the last of them; all or nothing.
-
-        Rows are in the order of their changelog records: the last one is remembered.
-        """
+    def write(
+        self,
+        rows: Mapping[str, Mapping[bytes, bytes | None]],
+        next_offsets: Mapping[str, int],
+        appended_ms: Mapping[str, int],
+    ) -> None:
+        """All or nothing: rows (None deletes); of each table the changelog offset to follow it from; and of those with
+        rows when a broker appended the last record of them."""
         batch, now_ms = WriteBatch(raw_mode=True), self._now_ms()
         large: list[tuple[str, bytes]] = []
         for table, changed in rows.items():
@@ -208,7 +211,8 @@ class PartitionStore:
                     if len(value) > RECENT_ROW_BYTES:
                         large.append((table, key))
         progress = {
-            table: self._followed(table, offset, rows.get(table), now_ms) for table, offset in next_offsets.items()
+            table: self._followed(table, offset, appended_ms.get(table), now_ms)
+            for table, offset in next_offsets.items()
         }
         for table, noted in self._progress.items():
             if table not in progress and noted.written_ms < now_ms - self._progress_every_ms:
@@ -227,15 +231,12 @@ class PartitionStore:
         for table, key in large:
             self._recent[table].forget(key)
 
-    def _followed(
-        self, table: str, next_offset: int, changed: Mapping[bytes, bytes | None] | None, now_ms: int
-    ) -> Progress:
-        if changed:
-            *_, key = changed
-            last = next_offset - 1, crc_of(key, changed[key])
+    def _followed(self, table: str, next_offset: int, appended_ms: int | None, now_ms: int) -> Progress:
+        if appended_ms is not None:
+            last = next_offset - 1, appended_ms
         else:
             noted = self._progress.get(table)
-            last = (noted.last_offset, noted.last_crc) if noted else (-1, 0)
+            last = (noted.last_offset, noted.last_ms) if noted else (-1, -1)
         return Progress(next_offset, self.topic_ids[table], self.partition, now_ms, *last)
 
     def start_over(self, table: str, why: str) -> None:
@@ -296,11 +297,6 @@ class PartitionStore:
         if self._db is None:
             raise StoreError(f"{self.path} is closed")
         return self._db
-
-
-def crc_of(key: bytes, value: bytes | None) -> int:
-    """A changelog record's checksum; a tombstone's is not that of an empty value."""
-    return zlib.crc32(b"-" if value is None else b"+" + value, zlib.crc32(key))
 
 
 def _options() -> Options:

@@ -24,7 +24,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
 from streams.engine.calls import CALLS, GROWTH_BYTES, Again, Answered, Call, decode_call, encode_call
-from streams.engine.changes import MISSING, Changes, Header, Outgoing
+from streams.engine.changes import MISSING, Appended, Changes, Header, Outgoing
 from streams.engine.digest import Rows, digest_of
 from streams.engine.indexes import Index
 from streams.engine.timers import DUE_BYTES, TimerHead, due_of, timer_key
@@ -70,8 +70,8 @@ class Record(Protocol):
 class Transactions(Protocol):
     """The transactions of this task. Every method may raise anything; that breaks the task."""
 
-    async def produce(self, outputs: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
-        """Append to the log; returns for each partition the offset after the last record."""
+    async def produce(self, outputs: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], Appended]:
+        """Append to the log."""
         ...
 
     async def end(self) -> None:
@@ -90,8 +90,14 @@ class Store(Protocol):
         """In key order."""
         ...
 
-    def write(self, rows: Mapping[str, Mapping[bytes, bytes | None]], next_offsets: Mapping[str, int]) -> None:
-        """Rows and how far each table's changelog has been followed, all or nothing."""
+    def write(
+        self,
+        rows: Mapping[str, Mapping[bytes, bytes | None]],
+        next_offsets: Mapping[str, int],
+        appended_ms: Mapping[str, int],
+    ) -> None:
+        """Rows, how far each table's changelog has been followed, and when its last record was appended; all or
+        nothing."""
         ...
 
     def snapshot(self) -> "Snapshot":
@@ -549,7 +555,11 @@ class Task:
         now = self._clock.monotonic()
         core.pace.committed(now - begun, now)
         failpoint("committed", transactions.cut)
-        self._store.write(changes.rows, {table: appended[tp] for tp, table in changelogs.items()})
+        self._store.write(
+            changes.rows,
+            {table: appended[tp].next_offset for tp, table in changelogs.items()},
+            {table: appended[tp].broker_ms for tp, table in changelogs.items()},
+        )
         self.committing, self.owned_since = None, begun
         self.commits += 1
         self.committed_positions.update(changes.positions)

@@ -36,10 +36,9 @@ from aiokafka.protocol.types import (
 )
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from streams.engine.changes import Appended, Outgoing
+
 TopicAndPartition = tuple[str, int]
-Header = tuple[str, bytes]
-Outgoing = tuple[bytes | None, bytes | None, Sequence[Header]]
-"""One record to produce: key, value (None is a tombstone), headers."""
 
 BATCH_BYTES = 900_000
 """Batches are closed here, below the broker's ``message.max.bytes`` of 1,048,588; one larger record goes alone."""
@@ -262,8 +261,7 @@ class TransactionalClient:
 
     ``client`` is this one's alone, and not bootstrapped yet.
     ``on_end_sent`` is called between sending EndTxn and reading its answer (for failpoints). ``now_ms`` gives records
-    their time. ``broker_ms`` is when a broker, by its own clock, appended last what was produced; -1 where no topic has
-    told (``message.timestamp.type=LogAppendTime``).
+    their time.
     """
 
     def __init__(
@@ -277,7 +275,6 @@ class TransactionalClient:
     ) -> None:
         self.transactional_id = transactional_id
         self.now_ms = now_ms
-        self.broker_ms = -1
         self.producer_id, self.epoch = -1, -1
         self._client = client
         self._timeout_ms = int(transaction_timeout_s * 1000)
@@ -308,14 +305,12 @@ class TransactionalClient:
             if group is ConnectionGroup.COORDINATION:
                 connection.close()
 
-    async def produce(self, outputs: Mapping[TopicAndPartition, Sequence[Outgoing]]) -> dict[TopicAndPartition, int]:
-        """Append to the partitions, at every leader at once, a partition's batches in order.
-
-        Returns for each partition the offset after its last record.
-        """
-        self.broker_ms = -1
+    async def produce(
+        self, outputs: Mapping[TopicAndPartition, Sequence[Outgoing]]
+    ) -> dict[TopicAndPartition, Appended]:
+        """Append to the partitions, at every leader at once, a partition's batches in order."""
         queues = {tp: self._batches(tp, records) for tp, records in outputs.items() if records}
-        next_offsets: dict[TopicAndPartition, int] = {}
+        appended: dict[TopicAndPartition, Appended] = {}
         while queues:
             by_leader: dict[int | None, dict[TopicAndPartition, bytes]] = {}
             for tp, batches in queues.items():
@@ -326,15 +321,14 @@ class TransactionalClient:
                 if _check(code, f"produce to {tp[0]}/{tp[1]}"):
                     failed.add(code)
                     continue
-                self.broker_ms = append_ms if append_ms >= 0 else self.broker_ms
-                next_offsets[tp] = base_offset + queues[tp].pop(0)[1]
+                appended[tp] = Appended(base_offset + queues[tp].pop(0)[1], append_ms)
                 if not queues[tp]:
                     del queues[tp]
             if failed:
                 await asyncio.sleep(RETRY_S)
             if failed & LEADER_MOVED:
                 await self._client.force_metadata_update()
-        return next_offsets
+        return appended
 
     async def end(self, *, commit: bool = True) -> None:
         """Commit (or abort), once: EndTxn is never sent again. ``OutcomeUnknown`` when no answer came."""

@@ -25,7 +25,7 @@ from streams.engine.runtime import USAGE
 from tests.chaos.plan import BROKER, CITY, FRONT, MOST_WORKERS, PAYMENT, POS, Fault, line, number_of, worker
 from tests.chaos.proxy import Address, Proxy
 from tests.own_broker import own_broker
-from tests.stack import MACHINES, Stack, installed, ports_of_its_own
+from tests.stack import WORKERS, Stack, installed, ports_of_its_own
 
 SPEED = 600.0
 """A preparation takes a second, a ride two."""
@@ -166,7 +166,7 @@ async def installation(
 ) -> AsyncIterator[Installation]:
     """One in which only the broker runs. It all ends with the block."""
     async with AsyncExitStack() as held:
-        ports = ports_of_its_own(MOST_WORKERS + 1, after=MACHINES)
+        ports = ports_of_its_own(MOST_WORKERS + 1, after=WORKERS)
         to_broker = [line(worker(number), BROKER) for number in range(1, MOST_WORKERS + 1)] + [CITY]
         lines: dict[str, Proxy] = {}
         for each, port in zip(to_broker, ports, strict=True):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streams.engine.calls import CALLS, Again, Answered
-from streams.engine.changes import Header, Outgoing
+from streams.engine.changes import Appended, Header, Outgoing
 from streams.engine.core import Core
 from streams.engine.parties import Whom
 from streams.engine.settings import EngineSettings
@@ -55,7 +55,12 @@ class MemoryStore:
     def rows(self, table: str, from_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         return iter([(key, value) for key, value in sorted(self.tables[table].items()) if key >= from_key])
 
-    def write(self, rows: Mapping[str, Mapping[bytes, bytes | None]], next_offsets: Mapping[str, int]) -> None:
+    def write(
+        self,
+        rows: Mapping[str, Mapping[bytes, bytes | None]],
+        next_offsets: Mapping[str, int],
+        appended_ms: Mapping[str, int],
+    ) -> None:
         if self.fails:
             raise self.fails
         self._log.append("write")
@@ -91,12 +96,12 @@ class FakeTransactions:
         self._log.append(name)
         await asyncio.sleep(0)
 
-    async def produce(self, outputs: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], int]:
+    async def produce(self, outputs: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], Appended]:
         await self._step("produce")
         await self.hold.wait()
         for tp, records in outputs.items():
             self._open.setdefault(tp, []).extend(records)
-        return {tp: len(self.committed.get(tp, [])) + len(self._open[tp]) for tp in outputs}
+        return {tp: Appended(len(self.committed.get(tp, [])) + len(self._open[tp]), 0) for tp in outputs}
 
     async def end(self) -> None:
         await self._step("end")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from streams.engine.changes import Outgoing
+from streams.engine.changes import Appended, Outgoing
 from streams.engine.clock import DELETION, doubt_of
 from streams.engine.settings import EngineSettings
 from streams.engine.task import RESERVED_PREFIX
@@ -18,15 +18,15 @@ class Stamps:
     """A broker whose time stands still."""
 
     def __init__(self, clock: FakeClock, broker_ms: int = BROKER_MS, takes_ms: int = 0) -> None:
-        self.broker_ms, self.ended = broker_ms, 0
+        self._broker_ms, self.ended = broker_ms, 0
         self.produced: list[tuple[str, int]] = []
         self._clock, self._takes_ms = clock, takes_ms
 
-    async def produce(self, outputs: Mapping[tuple[str, int], Sequence[Outgoing]]) -> Mapping[tuple[str, int], int]:
+    async def produce(self, outputs: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], Appended]:
         assert list(outputs.values()) == [[DELETION]]
         self.produced += outputs
         self._clock.ms += self._takes_ms
-        return {}
+        return {CHANGELOG: Appended(1, self._broker_ms)}
 
     async def end(self) -> None:
         self.ended += 1

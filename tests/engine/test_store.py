@@ -17,7 +17,7 @@ from rocksdict import Options, Rdict
 
 from streams.engine import restore
 from streams.engine.digest import PAGE, digest_of
-from streams.engine.store import PROGRESS, PartitionStore, Progress, crc_of
+from streams.engine.store import PROGRESS, PartitionStore, Progress
 from streams.engine.task import StoreError
 
 IDS = {"a": "id-a", "b": "id-b"}
@@ -35,11 +35,11 @@ def filled(path: Path, rows: int = 3000) -> None:
     """A store whose first table has rows in files of RocksDB, and some more in its log."""
     found, chance = opened(path), random.Random(SEED)
     found.write(
-        {"a": {b"%05d" % n: chance.randbytes(200) for n in range(rows)}, "b": {b"k": b"1"}}, {"a": rows, "b": 1}
+        {"a": {b"%05d" % n: chance.randbytes(200) for n in range(rows)}, "b": {b"k": b"1"}}, {"a": rows, "b": 1}, {}
     )
     for family in found._families.values():
         family.flush()
-    found.write({"a": {b"last": b"1"}}, {"a": rows + 1})
+    found.write({"a": {b"last": b"1"}}, {"a": rows + 1}, {})
     found.close()
 
 
@@ -58,8 +58,8 @@ def said(caplog: pytest.LogCaptureFixture) -> str:
 
 def test_rows_and_progress_are_there_after_reopening(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    first.write({"a": {b"k": b"1", b"l": b"2"}, "b": {b"k": b"3"}}, {"a": 7, "b": 9})
-    first.write({"a": {b"l": None}}, {"a": 8})
+    first.write({"a": {b"k": b"1", b"l": b"2"}, "b": {b"k": b"3"}}, {"a": 7, "b": 9}, {})
+    first.write({"a": {b"l": None}}, {"a": 8}, {})
     first.close()
     second = opened(tmp_path)
     assert list(second.rows("a")) == [(b"k", b"1")]
@@ -73,7 +73,7 @@ def test_rows_and_progress_are_there_after_reopening(tmp_path: Path) -> None:
 
 def test_rows_are_in_key_order_from_a_key_on_and_show_no_progress(tmp_path: Path) -> None:
     opened_store = opened(tmp_path)
-    opened_store.write({"a": {b"%03d" % n: b"" for n in range(300)}}, {"a": 300})
+    opened_store.write({"a": {b"%03d" % n: b"" for n in range(300)}}, {"a": 300}, {})
     assert [key for key, _ in opened_store.rows("a", b"290")] == [b"%03d" % n for n in range(290, 300)]
     assert opened_store.progress("a") is not None
     opened_store.close()
@@ -83,9 +83,9 @@ def test_a_row_that_was_read_before_is_read_as_it_is_now(tmp_path: Path) -> None
     found = opened(tmp_path)
     assert found.get("a", b"k") is None
     for value in (b"1", b"2" * 5000, b"3", None):
-        found.write({"a": {b"k": value}}, {"a": 1})
+        found.write({"a": {b"k": value}}, {"a": 1}, {})
         assert found.get("a", b"k") == value
-    found.write({"a": {b"k": b"4"}}, {"a": 2})
+    found.write({"a": {b"k": b"4"}}, {"a": 2}, {})
     found.start_over("a", "for no reason")
     assert found.get("a", b"k") is None
     found.close()
@@ -97,7 +97,7 @@ def test_a_write_survives_a_kill(tmp_path: Path) -> None:
     program = (
         "import os; from pathlib import Path; from streams.engine.store import PartitionStore;"
         f"s = PartitionStore(Path({str(tmp_path)!r}) / '0', 0, ['a', 'b'], {IDS!r}, lambda: 1);"
-        "[s.write({'a': {b'%d' % n: b'x'}, 'b': {b'%d' % n: b'y'}}, {'a': n, 'b': n}) for n in range(200)];"
+        "[s.write({'a': {b'%d' % n: b'x'}, 'b': {b'%d' % n: b'y'}}, {'a': n, 'b': n}, {}) for n in range(200)];"
         "os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False)
@@ -112,11 +112,11 @@ def test_a_table_that_starts_over_has_nothing_and_the_others_what_they_had(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = opened(tmp_path)
-    found.write({"a": {b"k": b"1"}, "b": {b"k": b"2"}}, {"a": 1, "b": 1})
+    found.write({"a": {b"k": b"1"}, "b": {b"k": b"2"}}, {"a": 1, "b": 1}, {})
     found.start_over("a", "because")
     assert said(caplog) == "task 0: its local state is not its changelogs', restored anew (a: because)"
     assert (list(found.rows("a")), found.progress("a")) == ([], None)
-    found.write({"a": {b"l": b"3"}}, {"a": 1})
+    found.write({"a": {b"l": b"3"}}, {"a": 1}, {})
     found.close()
     again = opened(tmp_path)
     assert (list(again.rows("a")), list(again.rows("b"))) == ([(b"l", b"3")], [(b"k", b"2")])
@@ -125,12 +125,11 @@ def test_a_table_that_starts_over_has_nothing_and_the_others_what_they_had(
 
 def test_the_record_followed_last_is_remembered(tmp_path: Path) -> None:
     found = opened(tmp_path)
-    found.write({"a": {b"k": b"1", b"l": None}}, {"a": 7})
-    found.write({}, {"a": 9})
+    found.write({"a": {b"k": b"1", b"l": None}}, {"a": 7}, {"a": 1234})
+    found.write({}, {"a": 9}, {})
     progress = found.progress("a")
     assert progress is not None
-    assert (progress.next_offset, progress.last_offset, progress.last_crc) == (9, 6, crc_of(b"l", None))
-    assert crc_of(b"l", None) != crc_of(b"l", b"")
+    assert (progress.next_offset, progress.last_offset, progress.last_ms) == (9, 6, 1234)
     found.close()
 
 
@@ -139,7 +138,7 @@ def test_what_somebody_else_has_written_is_noticed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Any
 ) -> None:
     found = opened(tmp_path)
-    found.write({"a": {b"k": b"1"}}, {"a": 1})
+    found.write({"a": {b"k": b"1"}}, {"a": 1}, {})
     found.close()
     again = opened(tmp_path)
     assert again.get("a", b"k") == b"1"
@@ -169,11 +168,11 @@ def test_what_was_never_ours_is_noticed(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_tables_may_come_and_go(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    first.write({"a": {b"k": b"1"}, "b": {b"k": b"2"}}, {"a": 1, "b": 1})
+    first.write({"a": {b"k": b"1"}, "b": {b"k": b"2"}}, {"a": 1, "b": 1}, {})
     first.close()
     second = opened(tmp_path, ("a", "c"))
     assert second.progress("c") is None
-    second.write({"c": {b"k": b"3"}}, {"c": 1})
+    second.write({"c": {b"k": b"3"}}, {"c": 1}, {})
     second.close()
     third = opened(tmp_path, ("a", "b", "c"))
     assert [third.get(table, b"k") for table in ("a", "b", "c")] == [b"1", b"2", b"3"]
@@ -275,8 +274,8 @@ def test_a_disk_that_only_refuses_is_not_thrown_away(tmp_path: Path) -> None:
 
 def test_a_log_that_lost_its_end_is_behind_and_no_more(tmp_path: Path) -> None:
     found = opened(tmp_path)
-    found.write({"a": {b"k": b"1"}, "b": {b"k": b"1"}}, {"a": 1, "b": 1})
-    found.write({"a": {b"k": b"2"}, "b": {b"k": b"2"}}, {"a": 2, "b": 2})
+    found.write({"a": {b"k": b"1"}, "b": {b"k": b"1"}}, {"a": 1, "b": 1}, {})
+    found.write({"a": {b"k": b"2"}, "b": {b"k": b"2"}}, {"a": 2, "b": 2}, {})
     shutil.copytree(tmp_path / "0", tmp_path / "lost" / "0")  # as it is when the machine goes down
     found.close()
     (log,) = (tmp_path / "lost" / "0").glob("*.log")
@@ -289,9 +288,9 @@ def test_a_log_that_lost_its_end_is_behind_and_no_more(tmp_path: Path) -> None:
 
 def test_a_snapshot_stays_as_it_was_and_does_not_hold_a_closed_store_open(tmp_path: Path) -> None:
     found = opened(tmp_path)
-    found.write({"a": {b"k": b"1"}}, {"a": 1})
+    found.write({"a": {b"k": b"1"}}, {"a": 1}, {})
     taken = found.snapshot()
-    found.write({"a": {b"k": b"2", b"l": b"3"}}, {"a": 3})
+    found.write({"a": {b"k": b"2", b"l": b"3"}}, {"a": 3}, {})
     assert list(taken.rows("a")) == [(b"k", b"1")]
     found.close()
     with pytest.raises(StoreError):
@@ -301,15 +300,15 @@ def test_a_snapshot_stays_as_it_was_and_does_not_hold_a_closed_store_open(tmp_pa
 
 async def test_the_digest_is_that_of_the_rows_and_of_nothing_else(tmp_path: Path) -> None:
     found = opened(tmp_path)
-    found.write({"a": {b"l": b"2"}, "b": {}}, {"a": 1, "b": 0})
-    found.write({"a": {b"k": b"1"}}, {"a": 9})
+    found.write({"a": {b"l": b"2"}, "b": {}}, {"a": 1, "b": 0}, {})
+    found.write({"a": {b"k": b"1"}}, {"a": 9}, {})
     digest = await digest_of(found.snapshot(), ("b", "a"))
-    found.write({}, {"a": 77})
+    found.write({}, {"a": 77}, {})
     assert await digest_of(found.snapshot(), ("a", "b")) == digest, "how far it has followed is no row"
     for change in ({b"k": b"2"}, {b"k": None}, {b"kl": b"2"}, {b"k": b"1", b"": b""}):
-        found.write({"a": {b"k": b"1", b"l": b"2", b"kl": None, b"": None}}, {"a": 99})
+        found.write({"a": {b"k": b"1", b"l": b"2", b"kl": None, b"": None}}, {"a": 99}, {})
         assert await digest_of(found.snapshot(), ("a", "b")) == digest
-        found.write({"a": change}, {"a": 100})
+        found.write({"a": change}, {"a": 100}, {})
         assert await digest_of(found.snapshot(), ("a", "b")) != digest, change
     found.close()
 
@@ -317,7 +316,7 @@ async def test_the_digest_is_that_of_the_rows_and_of_nothing_else(tmp_path: Path
 async def test_the_digest_of_more_than_a_page_has_every_row_once(tmp_path: Path) -> None:
     found = opened(tmp_path)
     rows = {b"%05d" % n: b"%d" % n for n in range(2 * PAGE + 3)}
-    found.write({"a": rows}, {"a": len(rows)})
+    found.write({"a": rows}, {"a": len(rows)}, {})
     digest = await digest_of(found.snapshot(), ("a",))
     parts = (part for row in rows.items() for part in (b"a", *row))
     assert digest == blake2b(b"".join(pack(">I", len(part)) + part for part in parts), digest_size=16).hexdigest()
@@ -326,11 +325,11 @@ async def test_the_digest_of_more_than_a_page_has_every_row_once(tmp_path: Path)
 
 async def test_a_digest_is_of_one_moment_whatever_is_written_meanwhile(tmp_path: Path) -> None:
     found = opened(tmp_path)
-    found.write({"a": {b"%05d" % n: b"1" for n in range(3 * PAGE)}, "b": {b"k": b"1"}}, {"a": 3 * PAGE, "b": 1})
+    found.write({"a": {b"%05d" % n: b"1" for n in range(3 * PAGE)}, "b": {b"k": b"1"}}, {"a": 3 * PAGE, "b": 1}, {})
     before = await digest_of(found.snapshot(), IDS)
     digesting = asyncio.create_task(digest_of(found.snapshot(), IDS))
     await asyncio.sleep(0)
-    found.write({"a": {b"%05d" % n: b"2" for n in range(3 * PAGE)}, "b": {b"k": b"2"}}, {"a": 3 * PAGE, "b": 1})
+    found.write({"a": {b"%05d" % n: b"2" for n in range(3 * PAGE)}, "b": {b"k": b"2"}}, {"a": 3 * PAGE, "b": 1}, {})
     assert not digesting.done()
     assert await digesting == before
     found.close()
@@ -343,16 +342,16 @@ def test_a_closed_store_raises_a_store_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         found.get("a", b"k")
     with pytest.raises(StoreError):
-        found.write({}, {})
+        found.write({}, {}, {})
     with pytest.raises(StoreError):
         list(found.rows("a"))
 
 
 def test_idle_tables_note_with_anothers_write_that_they_are_current(tmp_path: Path) -> None:
     found = opened(tmp_path, progress_every_s=0)
-    found.write({"a": {b"k": b"1"}, "b": {b"k": b"1"}}, {"a": 1, "b": 5})
+    found.write({"a": {b"k": b"1"}, "b": {b"k": b"1"}}, {"a": 1, "b": 5}, {})
     before = found.progress("b")
-    found.write({"a": {b"k": b"2"}}, {"a": 2})
+    found.write({"a": {b"k": b"2"}}, {"a": 2}, {})
     after = found.progress("b")
     assert before is not None
     assert after is not None
@@ -363,9 +362,9 @@ def test_idle_tables_note_with_anothers_write_that_they_are_current(tmp_path: Pa
 
 def test_busy_writes_do_not_rewrite_the_progress_of_idle_tables(tmp_path: Path) -> None:
     found = opened(tmp_path)
-    found.write({"b": {b"k": b"1"}}, {"b": 5})
+    found.write({"b": {b"k": b"1"}}, {"b": 5}, {})
     before = found.progress("b")
-    found.write({"a": {b"k": b"2"}}, {"a": 2})
+    found.write({"a": {b"k": b"2"}}, {"a": 2}, {})
     assert found.progress("b") == before
     found.close()
 

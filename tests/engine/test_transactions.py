@@ -14,6 +14,7 @@ from aiokafka.protocol.types import CompactArray, CompactString, Int16, TaggedFi
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from streams.engine import transactions
+from streams.engine.changes import Appended
 from streams.engine.transactions import (
     BATCH_BYTES,
     ApiVersions,
@@ -28,6 +29,8 @@ from streams.engine.transactions import (
     TransactionError,
 )
 
+APPENDED_MS = 1_234_000
+"""When a leader says that it has appended something."""
 Answer = Callable[[Any], Any] | BaseException | SimpleNamespace
 
 
@@ -93,7 +96,7 @@ class Cluster:
             lines: list[tuple[Any, ...]] = []
             for partition, records, _ in partitions:
                 code = (failing or {}).get((topic, partition), 0)
-                lines.append((partition, code, self.ends[topic, partition], -1, 0, [], None, {}))
+                lines.append((partition, code, self.ends[topic, partition], APPENDED_MS, 0, [], None, {}))
                 if not code:
                     self.ends[topic, partition] += len(list(DefaultRecordBatch(records)))
             topics.append((topic, lines, {}))
@@ -161,19 +164,19 @@ async def test_a_failpoint_after_the_end_was_sent_leaves_it_sent_once(cluster: C
 
 async def test_a_retried_produce_carries_the_same_bytes(cluster: Cluster, client: TransactionalClient) -> None:
     cluster.queued[Produce].append(lambda request: cluster.produced(request, {("out", 0): 19}))
-    offsets = await client.produce({("out", 0): [(b"k", b"v", [("trace", b"1")])]})
+    appended = await client.produce({("out", 0): [(b"k", b"v", [("trace", b"1")])]})
     first, second = cluster.requests(Produce)
     assert first.values[3] == second.values[3]
-    assert offsets == {("out", 0): 1}
+    assert appended == {("out", 0): Appended(1, APPENDED_MS)}
 
 
 async def test_only_the_partition_that_failed_is_produced_to_again(
     cluster: Cluster, client: TransactionalClient
 ) -> None:
     cluster.queued[Produce].append(lambda request: cluster.produced(request, {("out", 1): 51}))
-    offsets = await client.produce({("out", p): [(b"k", b"v", ())] * (p + 1) for p in range(3)})
+    appended = await client.produce({("out", p): [(b"k", b"v", ())] * (p + 1) for p in range(3)})
     assert [p for _, partitions, _ in cluster.requests(Produce)[1].values[3] for p, _, _ in partitions] == [1]
-    assert offsets == {("out", 0): 1, ("out", 1): 2, ("out", 2): 3}
+    assert appended == {("out", p): Appended(p + 1, APPENDED_MS) for p in range(3)}
 
 
 async def test_each_leader_gets_one_request_with_its_partitions(cluster: Cluster, client: TransactionalClient) -> None:
@@ -207,13 +210,13 @@ async def test_more_than_a_batch_goes_in_several_with_rising_sequences(
     cluster: Cluster, client: TransactionalClient
 ) -> None:
     records = [(b"%d" % n, bytes(100_000), ()) for n in range(25)]
-    offsets = await client.produce({("out", 0): records})
+    appended = await client.produce({("out", 0): records})
     sizes = [len(list(batch)) for batch in cluster.batches()]
     assert sum(sizes) == 25
     assert len(sizes) > 2
     assert [batch.base_sequence for batch in cluster.batches()] == [0, *accumulate(sizes[:-1])]
     assert [record.key for batch in cluster.batches() for record in batch] == [key for key, _, _ in records]
-    assert offsets == {("out", 0): 25}
+    assert appended == {("out", 0): Appended(25, APPENDED_MS)}
 
 
 async def test_one_record_above_the_batch_size_goes_alone(cluster: Cluster, client: TransactionalClient) -> None:

@@ -17,7 +17,7 @@ from streams.engine.runtime import LEAVE_SIGNAL
 from tests.flow.client import Client, Driver, an_order, order_id, partition_of
 from tests.flow.conftest import INSTANT
 from tests.flow.reading import PARTITIONS
-from tests.stack import Stack, installed
+from tests.stack import WORKERS, Stack, installed, ports_of_its_own
 from topics.places import Position
 from topics.restaurants import Restaurant
 
@@ -217,7 +217,8 @@ async def test_a_worker_that_comes_back_on_another_port_is_found_there(
     name = next(names(await owned(second), unique))
     stack.workers[2].kill()
     with socket.create_server(("127.0.0.1", urlsplit(before).port or 0)):
-        stack.start_worker(2)
+        (other,) = ports_of_its_own(1, after=WORKERS)
+        stack.start_worker(2, port=str(other))
         assert stack.url_of(2) != before
 
         async def taken() -> bool:

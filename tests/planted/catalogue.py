@@ -25,7 +25,7 @@ from processors.order import Stage as OrderStage
 from processors.restaurant import Stage as TicketStage
 from processors.restaurant import Ticket
 from streams.engine.calls import CALLS, Again, Answered, Call, CallRunner, Performer
-from streams.engine.changes import Changes, Outgoing
+from streams.engine.changes import Appended, Changes, Outgoing
 from streams.engine.task import POSITIONS, Record, Task, Transactions
 from streams.engine.timers import TimerHead
 from topics.dispatch import DriverAvailable
@@ -92,7 +92,7 @@ class _Wrong:
         self._task, self._inner = task, inner
         self._changelogs = {topic: table for table, topic in task._core.changelogs.items()}
 
-    async def produce(self, outputs: Outputs) -> dict[Partition, int]:
+    async def produce(self, outputs: Outputs) -> dict[Partition, Appended]:
         return await self._inner.produce(outputs)
 
     async def end(self) -> None:
@@ -119,7 +119,7 @@ def _transactions(wrong: type[_Wrong]) -> Iterator[None]:
 
 
 class _PositionsFirst(_Wrong):
-    async def produce(self, outputs: Outputs) -> dict[Partition, int]:
+    async def produce(self, outputs: Outputs) -> dict[Partition, Appended]:
         first = {tp: records for tp, records in outputs.items() if self._changelogs.get(tp[0]) == POSITIONS}
         rest = {tp: records for tp, records in outputs.items() if tp not in first}
         if not first or not rest:
@@ -132,23 +132,23 @@ class _PositionsFirst(_Wrong):
 class _ChangelogRecordDropped(_Wrong):
     def __init__(self, task: Task, inner: Transactions) -> None:
         super().__init__(task, inner)
-        self._counted, self._ends = count(1), dict[Partition, int]()
+        self._counted, self._ends = count(1), dict[Partition, Appended]()
 
-    async def produce(self, outputs: Outputs) -> dict[Partition, int]:
+    async def produce(self, outputs: Outputs) -> dict[Partition, Appended]:
         kept = {
             tp: [record for record in records if tp[0] not in self._changelogs or next(self._counted) % EVERY]
             for tp, records in outputs.items()
         }
         self._ends |= await self._inner.produce({tp: records for tp, records in kept.items() if records})
-        return {tp: self._ends.get(tp, 0) for tp in outputs}
+        return {tp: self._ends.get(tp, Appended(0, 0)) for tp in outputs}
 
 
 class _DiskFirst(_Wrong):
-    async def produce(self, outputs: Outputs) -> dict[Partition, int]:
+    async def produce(self, outputs: Outputs) -> dict[Partition, Appended]:
         appended = await self._inner.produce(outputs)
         committing = self._task.committing
         assert committing is not None
-        self._task._store.write(committing.rows, {})
+        self._task._store.write(committing.rows, {}, {})
         return appended
 
 

@@ -117,7 +117,7 @@ class Producer:
     timeout_s: float = 0.0
     last_end: tuple[int, bool] | None = None
     next_sequences: dict[TopicAndPartition, int] = field(default_factory=dict)
-    appended: dict[tuple[TopicAndPartition, int], int] = field(default_factory=dict)
+    appended: dict[tuple[TopicAndPartition, int], tuple[int, int]] = field(default_factory=dict)
     """(partition, first sequence) -> base offset."""
 
 
@@ -180,37 +180,36 @@ class Broker:
         self, transactional_id: str, batches: Mapping[TopicAndPartition, bytes]
     ) -> dict[TopicAndPartition, tuple[int, int, int]]:
         """Partition -> (error, base offset, time of appending)."""
-        now_ms = self._now_ms()
-        return {tp: (*self._produce(transactional_id, tp, batch), now_ms) for tp, batch in batches.items()}
+        return {tp: self._produce(transactional_id, tp, batch) for tp, batch in batches.items()}
 
-    def _produce(self, transactional_id: str, tp: TopicAndPartition, batch: bytes) -> tuple[int, int]:
+    def _produce(self, transactional_id: str, tp: TopicAndPartition, batch: bytes) -> tuple[int, int, int]:
         producer = self._producers[transactional_id]
         header = MemoryRecords(batch).next_batch()
         if (header.producer_id, header.producer_epoch) != (producer.producer_id, producer.epoch):
             self._note("refused", transactional_id, tp, header.producer_epoch)
-            return INVALID_EPOCH, -1
+            return INVALID_EPOCH, -1, -1
         if producer.completing:
-            return CONCURRENT, -1
+            return CONCURRENT, -1, -1
         if (tp, header.base_sequence) in producer.appended:
-            return 0, producer.appended[tp, header.base_sequence]
+            return 0, *producer.appended[tp, header.base_sequence]
         if header.base_sequence != producer.next_sequences.get(tp, 0):
-            return OUT_OF_ORDER, -1
+            return OUT_OF_ORDER, -1, -1
         if producer.transaction is None:
             producer.transaction = Transaction(transactional_id, producer.producer_id, producer.epoch)
             self._loop.later(producer.timeout_s, self._loop.world, self._time_out, producer, producer.transaction)
         transaction, log = producer.transaction, self.logs[tp]
-        base = log.end
+        base, now_ms = log.end, self._now_ms()
         log.open.setdefault(transaction, base)
         transaction.partitions.add(tp)
         for record in header:
             log.append(
-                StoredRecord(tp[0], tp[1], log.end, record.timestamp, record.key, record.value, record.headers),
+                StoredRecord(tp[0], tp[1], log.end, now_ms, record.key, record.value, record.headers),
                 transaction,
             )
-        producer.appended[tp, header.base_sequence] = base
+        producer.appended[tp, header.base_sequence] = base, now_ms
         producer.next_sequences[tp] = header.base_sequence + log.end - base
         self._note("produce", tp, base, log.end, transactional_id, producer.epoch)
-        return 0, base
+        return 0, base, now_ms
 
     def end_transaction(
         self, transactional_id: str, producer_id: int, epoch: int, commit: bool

@@ -81,7 +81,12 @@ class SimulatedStore(PartitionStore):
     def progress(self, table: str) -> Progress | None:
         return self._there.progress.get(table)
 
-    def write(self, rows: Mapping[str, Mapping[bytes, bytes | None]], next_offsets: Mapping[str, int]) -> None:
+    def write(
+        self,
+        rows: Mapping[str, Mapping[bytes, bytes | None]],
+        next_offsets: Mapping[str, int],
+        appended_ms: Mapping[str, int],
+    ) -> None:
         directory, now_ms = self._there, self._now_ms()
         before = {table: {key: directory.rows[table].get(key) for key in changed} for table, changed in rows.items()}
         directory.undo.append((before, {table: directory.progress.get(table) for table in next_offsets}))
@@ -89,7 +94,7 @@ class SimulatedStore(PartitionStore):
         for table, changed in rows.items():
             _put(directory.rows[table], changed)
         for table, offset in next_offsets.items():
-            directory.progress[table] = self._followed(table, offset, rows.get(table), now_ms)
+            directory.progress[table] = self._followed(table, offset, appended_ms.get(table), now_ms)
 
     def close(self) -> None:
         if self._is_open:

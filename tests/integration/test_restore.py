@@ -1,0 +1,78 @@
+"""Restoring a store from a changelog on a real Kafka: what it has followed last is found there, or nothing of it is
+believed."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiokafka.client import AIOKafkaClient
+
+from streams.engine.changes import Appended
+from streams.engine.provision import CHANGELOG_CONFIG, TopicSpec, check_topics, create_topics
+from streams.engine.restore import Restored, restore
+from streams.engine.store import PartitionStore
+from streams.engine.transactions import TransactionalClient
+
+NOW_MS = 1_800_000_000_000
+ROWS = {b"k": b"1", b"l": b"2", b"m": b"3"}
+
+
+class Changelog:
+    """A changelog of the table ``t`` with three rows, and the stores that follow it."""
+
+    def __init__(self, kafka: str, topic: str, directory: Path) -> None:
+        self.settings, self.topic, self.directory = {"bootstrap_servers": kafka}, topic, directory
+        self.id = ""
+
+    async def write(self) -> Appended:
+        """Commit the rows."""
+        specs = [TopicSpec(self.topic, 1, CHANGELOG_CONFIG)]
+        await create_topics(self.settings, specs, 1)
+        await check_topics(self.settings, specs, wait_s=10)
+        client = TransactionalClient(AIOKafkaClient(**self.settings), self.topic)
+        try:
+            await client.start([self.topic])
+            self.id = (await client.topic_ids())[self.topic]
+            appended = await client.produce({(self.topic, 0): [(key, value, ()) for key, value in ROWS.items()]})
+            await client.end()
+            return appended[self.topic, 0]
+        finally:
+            await client.close()
+
+    def store(self) -> PartitionStore:
+        return PartitionStore(self.directory / "0", 0, ["t"], {"t": self.id}, lambda: NOW_MS)
+
+    async def restore(self, store: PartitionStore) -> Restored:
+        async with asyncio.timeout(30):
+            return await restore(self.settings, store, {"t": self.topic}, [], NOW_MS, lambda: None)
+
+
+@pytest.fixture
+def changelog(kafka: str, unique: str, tmp_path: Path) -> Changelog:
+    return Changelog(kafka, f"{unique}-changelog", tmp_path)
+
+
+async def test_what_was_restored_or_committed_is_not_read_again(changelog: Changelog) -> None:
+    appended = await changelog.write()
+    restored = changelog.store()
+    assert (await changelog.restore(restored)).records == len(ROWS)
+    assert dict(restored.rows("t")) == ROWS
+    progress = restored.progress("t")
+    assert progress is not None
+    assert (progress.last_offset + 1, progress.last_ms) == appended, "the broker tells both the same time"
+    assert (await changelog.restore(restored)).records == 0
+    restored.close()
+
+
+@pytest.mark.parametrize("late_ms", [0, 1, -1])
+async def test_the_same_record_appended_at_another_time_is_of_another_log(
+    changelog: Changelog, late_ms: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    appended = await changelog.write()
+    store = changelog.store()
+    mine = {**ROWS, b"of the other": b"4"}
+    store.write({"t": mine}, {"t": appended.next_offset}, {"t": appended.broker_ms + late_ms})
+    await changelog.restore(store)
+    assert dict(store.rows("t")) == (ROWS if late_ms else mine)
+    assert ("that was followed last" in caplog.text) is bool(late_ms)
+    store.close()
