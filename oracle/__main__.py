@@ -24,7 +24,7 @@ def program(kafka: str, prefix: str, application: str | None, **asked: Any) -> i
     \b
     Exit codes: 0  every promise that can be judged is kept
                 1  one is not
-                2  it could not be judged; one sentence says why
+                2  nobody can tell; one sentence says why
     """
     return judge_as_asked(kafka, prefix, application or prefix, **asked)
 

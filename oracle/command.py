@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from oracle.judging import LOOK_AGAIN_S, judge
+from oracle.log import CannotRead
 from oracle.report import Report
 from oracle.showing import as_json, show
 
@@ -88,6 +89,7 @@ def judging_options(command: C) -> C:
 
 def judge_as_asked(kafka: str, prefix: str, application: str, **asked: Any) -> int:
     """Judge as asked by `judging_options`, and show what came of it; the exit code. `CannotRead` says why not."""
+    only = asked["only"]
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it cannot do is said in a sentence, once
     in_json, patience_s, look_again_s = asked.pop("in_json"), asked.pop("patience"), asked.pop("look_again")
     report = _with_progress(
@@ -107,7 +109,13 @@ def judge_as_asked(kafka: str, prefix: str, application: str, **asked: Any) -> i
         click.echo(as_json(report))
     else:
         show(report)
-    return VIOLATED if report.violations else 0
+    if report.violations:
+        return VIOLATED
+    if only and not report.books["orders"]:
+        raise CannotRead(f"no order has {only!r} in its id: there was nothing to judge")
+    if report.unreadable:
+        raise CannotRead(f"{len(report.unreadable):,} of what there is cannot be read: nobody knows what it would tell")
+    return 0
 
 
 def _with_progress(work: Callable[[Callable[[str], None]], Report]) -> Report:

@@ -4,9 +4,13 @@ Drivers are places on the unit sphere, sorted into the cubes of a grid in space.
 around the corner that is nearest to the pickup, then at all that lie in the eight of four times the side around theirs,
 and so on, until nobody beyond can be nearer than who was found. How large the smallest cubes are follows from how many
 wait: where many drivers share a cube, all are sorted into cubes of half the side, where hardly any do, into those of
-the double. So a match costs much the same with a hundred thousand drivers as with a hundred, and it is exact.
+the double. So a match looks at as much with a hundred thousand drivers as with a hundred, and it is exact.
+
+Of so many hardly anything is in a cache of the processor's, and each object that is looked at has to be waited for. So
+the places in a cube are numbers in one array; of the drivers themselves only the one who was found is looked at.
 """
 
+from array import array
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from heapq import heapify, heappop
@@ -19,19 +23,25 @@ from processors.geography import Point, chord_squared, point
 from topics.identity import owner_of
 from topics.places import Position
 
-CROWDED = 2.0
+CROWDED = 4.0
 """Drivers a cube, on average, from which on smaller cubes are used. Half the side leaves a quarter of the drivers."""
-LONELY = 0.4
+LONELY = 0.8
 """And below which larger ones are."""
 FEW = 16
 """So few cubes are gone through as they are, and so few drivers are not sorted anew."""
 DOUBLED = (2, 4)
 """How often a search doubles the side of the smallest, before it goes through all cubes, the nearest first."""
 FIRST_LEVEL = 10
-COARSEST, FINEST = 6, 21
-"""A cube's side at a level is 2 ** -level of the earth's radius: 100 km at 6, 6 km at 10, 3 m at 21."""
-STRIDE = 1 << 24
-"""Between the numbers of two cubes that are neighbours in x or y. In z they follow on each other."""
+COARSEST, FINEST = 6, 19
+"""A cube's side at a level is 2 ** -level of the earth's radius: 100 km at 6, 6 km at 10, 12 m at 19."""
+STRIDE = 1 << 21
+"""Between the numbers of two cubes that are neighbours in y, and its square between those in x; in z they follow on
+each other. A number has 63 bits."""
+HALF_STRIDE = STRIDE // 2
+ENTRY = 4
+"""How many numbers of a cube's array are one driver's: three of the place on the unit sphere, and the slot."""
+FIRST_SLOT = 2
+"""The places of a slot's driver are no larger than 1: the number of a slot is not to be taken for one."""
 ROUNDED = 1 - 1e-9
 """What a bound is lowered by, so that nothing that was rounded makes a driver beyond it look nearer."""
 
@@ -45,34 +55,20 @@ class Found(NamedTuple):
     row: WaitingDriver
 
 
-Waiting = tuple[float, float, float, WaitingDriver]
-"""Where on the unit sphere, and the row. One object: a search looks at many that are in no cache of the processor's."""
-
-
-class Cube:
-    """The drivers who wait in one cube, whose corner is counted in sides."""
-
-    __slots__ = ("corner", "drivers")
-
-    def __init__(self, corner: tuple[int, int, int]) -> None:
-        self.corner = corner
-        self.drivers: dict[str, Waiting] = {}
-
-    def wider(self, doubled: int) -> int:
-        """The number of the cube it lies in, whose side is so often the double."""
-        x, y, z = self.corner
-        return _number(x >> doubled, y >> doubled, z >> doubled)
-
-
 class Region:
     """Who waits in one region. Rows go by their keys."""
 
     def __init__(self) -> None:
         self._level = FIRST_LEVEL
-        self._cubes: dict[int, Cube] = {}
+        self._cubes: dict[int, array[float]] = {}
         self._wider: dict[int, dict[int, set[int]]] = {doubled: {} for doubled in DOUBLED}
         """By how often the side is doubled: the number of a cube -> those of the smallest ones in it."""
-        self._cube_of: dict[str, int] = {}
+        self._slot_of: dict[str, int] = {}
+        """Key of a driver's row -> where in the next three the driver is."""
+        self._keys = [""] * FIRST_SLOT
+        self._rows: list[WaitingDriver | None] = [None] * FIRST_SLOT
+        self._cube_of = array("q", [0] * FIRST_SLOT)
+        self._free: list[int] = []
         self._fitted = FEW
         """How many drivers there were when the level was chosen."""
         self._pending: dict[str, PendingDelivery] = {}
@@ -91,15 +87,14 @@ class Region:
             self._pending[key] = row
             insort(self._oldest_first, key)
 
-    def nearest(self, position: Position, hidden: Collection[str]) -> Found | None:
+    def nearest(self, here: Point, hidden: Collection[str]) -> Found | None:
         """The nearest driver whose row is not hidden."""
-        here = point(position)
         if len(self._cubes) <= FEW:
-            return self._nearest_in(self._cubes, here, hidden)
+            return self._nearest_in(self._cubes.values(), here, hidden)
         for doubled in (0, *DOUBLED):
-            numbers, safe = self._around(here, doubled)
-            best = self._nearest_in(numbers, here, hidden)
-            if len(numbers) == len(self._cubes) or (best is not None and best.distance < safe):
+            cubes, safe = self._around(here, doubled)
+            best = self._nearest_in(cubes, here, hidden)
+            if len(cubes) == len(self._cubes) or (best is not None and best.distance < safe):
                 return best
         return self._nearest_of_all(here, hidden)
 
@@ -111,32 +106,30 @@ class Region:
     def rows(self) -> Iterator[tuple[str, Row]]:
         """All rows."""
         yield from self._pending.items()
-        for cube in self._cubes.values():
-            yield from ((key, row) for key, (_, _, _, row) in cube.drivers.items())
+        yield from ((key, row) for key, slot in self._slot_of.items() if (row := self._rows[slot]) is not None)
 
-    def _around(self, here: Point, doubled: int) -> tuple[list[int], float]:
+    def _around(self, here: Point, doubled: int) -> tuple[list["array[float]"], float]:
         """The smallest cubes in the eight around the corner nearest to here, of those whose side is so often the
         double, and the square of the distance up to which there are no others."""
-        side = 0.5 ** (self._level - doubled)
-        x, y, z = here[0] / side, here[1] / side, here[2] / side
-        corner = round(x), round(y), round(z)
-        off = max(abs(x - corner[0]), abs(y - corner[1]), abs(z - corner[2]))
-        number = _number(*corner)
-        numbers = [number + each for each in AROUND_A_CORNER]
-        if doubled:
-            wider = self._wider[doubled]
-            numbers = [smallest for each in numbers if each in wider for smallest in wider[each]]
+        sides = float(1 << self._level - doubled)
+        x, y, z = here[0] * sides, here[1] * sides, here[2] * sides
+        corner_x, corner_y, corner_z = round(x), round(y), round(z)
+        off = max(abs(x - corner_x), abs(y - corner_y), abs(z - corner_z))
+        number, find = _number(corner_x, corner_y, corner_z), self._cubes.get
+        if not doubled:
+            cubes = [cube for step in AROUND_A_CORNER if (cube := find(number + step)) is not None]
         else:
-            numbers = [each for each in numbers if each in self._cubes]
-        return numbers, ((1 - off) * side) ** 2 * ROUNDED
+            wider = self._wider[doubled]
+            cubes = [self._cubes[each] for step in AROUND_A_CORNER for each in wider.get(number + step, ())]
+        return cubes, ((1 - off) / sides) ** 2 * ROUNDED
 
     def _nearest_of_all(self, here: Point, hidden: Collection[str]) -> Found | None:
         """By drivers' cubes, the nearest first, until none can hold anybody nearer than who was found."""
         side = 0.5**self._level
         radius = sqrt(3) / 2 * side
         cubes = []
-        for number, cube in self._cubes.items():
-            x, y, z = cube.corner
+        for number in self._cubes:
+            x, y, z = _corner(number)
             middle = ((x + 0.5) * side, (y + 0.5) * side, (z + 0.5) * side)
             cubes.append((sqrt(chord_squared(here, middle)), number))
         heapify(cubes)
@@ -145,59 +138,76 @@ class Region:
             distance, number = heappop(cubes)
             if best is not None and sqrt(best.distance) < (distance - radius) * ROUNDED:
                 break
-            best = _nearer(best, self._nearest_in((number,), here, hidden))
+            best = _nearer(best, self._nearest_in((self._cubes[number],), here, hidden))
         return best
 
-    def _nearest_in(self, numbers: Iterable[int], here: Point, hidden: Collection[str]) -> Found | None:
-        best, least, (x, y, z), cubes = None, inf, here, self._cubes
-        for number in numbers:
-            for key, (there_x, there_y, there_z, row) in cubes[number].drivers.items():
+    def _nearest_in(self, cubes: Iterable["array[float]"], here: Point, hidden: Collection[str]) -> Found | None:
+        (x, y, z), keys, best, least = here, self._keys, 0, inf
+        for cube in cubes:
+            each = iter(cube)
+            for there_x, there_y, there_z, slot in zip(each, each, each, each):  # noqa: B905
                 # chord_squared, by hand: this is the innermost loop of a match
                 dx, dy, dz = x - there_x, y - there_y, z - there_z
                 distance = dx * dx + dy * dy + dz * dz
-                if distance <= least and key not in hidden:
-                    best, least = row if best is None or distance < least else _first(best, row), distance
-        return None if best is None else Found(least, best.driver, best)
+                if distance > least or (hidden and keys[int(slot)] in hidden):
+                    continue
+                if distance < least or keys[int(slot)] < keys[best]:
+                    best, least = int(slot), distance
+        row = self._rows[best]
+        return None if row is None else Found(least, row.driver, row)
 
     def _add_driver(self, key: str, row: WaitingDriver) -> None:
-        self._sort_in(key, (*point(row.position), row))
+        if self._free:
+            slot = self._free.pop()
+            self._keys[slot], self._rows[slot] = key, row
+        else:
+            slot = len(self._keys)
+            self._keys.append(key)
+            self._rows.append(row)
+            self._cube_of.append(0)
+        self._slot_of[key] = slot
+        self._sort_in(*point(row.position), slot)
         self._fit_cubes()
 
     def _remove_driver(self, key: str) -> None:
-        number = self._cube_of.pop(key, None)
-        if number is None:
+        slot = self._slot_of.pop(key, None)
+        if slot is None:
             return
+        number = self._cube_of[slot]
         cube = self._cubes[number]
-        del cube.drivers[key]
-        if not cube.drivers:
-            self._remove_cube(number, cube)
+        if len(cube) == ENTRY:
+            self._remove_cube(number)
+        else:
+            end = cube.index(slot) + 1
+            cube[end - ENTRY : end] = cube[-ENTRY:]
+            del cube[-ENTRY:]
+        self._keys[slot], self._rows[slot] = "", None
+        self._free.append(slot)
         self._fit_cubes()
 
-    def _add_cube(self, number: int, corner: tuple[int, int, int]) -> Cube:
-        cube = self._cubes[number] = Cube(corner)
-        for doubled, wider in self._wider.items():
-            wider.setdefault(cube.wider(doubled), set()).add(number)
-        return cube
-
-    def _remove_cube(self, number: int, cube: Cube) -> None:
+    def _remove_cube(self, number: int) -> None:
         del self._cubes[number]
         for doubled, wider in self._wider.items():
-            around = cube.wider(doubled)
+            around = _wider(number, doubled)
             wider[around].remove(number)
             if not wider[around]:
                 del wider[around]
 
-    def _sort_in(self, key: str, waiting: Waiting) -> None:
+    def _sort_in(self, x: float, y: float, z: float, slot: int) -> None:
         side = 0.5**self._level
-        corner = floor(waiting[0] / side), floor(waiting[1] / side), floor(waiting[2] / side)
-        number = self._cube_of[key] = _number(*corner)
-        cube = self._cubes.get(number) or self._add_cube(number, corner)
-        cube.drivers[key] = waiting
+        number = self._cube_of[slot] = _number(floor(x / side), floor(y / side), floor(z / side))
+        cube = self._cubes.get(number)
+        if cube is None:
+            self._cubes[number] = array("d", (x, y, z, slot))
+            for doubled, wider in self._wider.items():
+                wider.setdefault(_wider(number, doubled), set()).add(number)
+        else:
+            cube.extend((x, y, z, slot))
 
     def _fit_cubes(self) -> None:
         """Choose another level where the number of drivers wants it, and not before it has doubled or halved: else
         drivers who stand evenly could be sorted to and fro at every move."""
-        drivers = len(self._cube_of)
+        drivers = len(self._slot_of)
         if self._fitted <= 2 * drivers and drivers <= 2 * self._fitted:
             return
         self._fitted = max(drivers, FEW)
@@ -209,17 +219,18 @@ class Region:
                 self._sort_anew(self._level - 1)
 
     def _is_crowded(self) -> bool:
-        return len(self._cube_of) > max(CROWDED * len(self._cubes), FEW)
+        return len(self._slot_of) > max(CROWDED * len(self._cubes), FEW)
 
     def _is_lonely(self) -> bool:
-        return len(self._cubes) > FEW and len(self._cube_of) < LONELY * len(self._cubes)
+        return len(self._cubes) > FEW and len(self._slot_of) < LONELY * len(self._cubes)
 
     def _sort_anew(self, level: int) -> None:
         cubes, self._cubes, self._level = self._cubes, {}, level
         self._wider = {doubled: {} for doubled in DOUBLED}
         for cube in cubes.values():
-            for key, waiting in cube.drivers.items():
-                self._sort_in(key, waiting)
+            each = iter(cube)
+            for x, y, z, slot in zip(each, each, each, each):  # noqa: B905
+                self._sort_in(x, y, z, int(slot))
 
 
 class DispatchIndex:
@@ -262,9 +273,9 @@ class DispatchIndex:
 
     def nearest(self, region: str, position: Position) -> WaitingDriver | None:
         """The nearest driver who waits in a region, of those at the same distance the first by id."""
-        below, above = self._committed.get(region), self._fresh.get(region)
-        best = None if below is None else below.nearest(position, self._uncommitted)
-        best = best if above is None else _nearer(best, above.nearest(position, ()))
+        here, below, above = point(position), self._committed.get(region), self._fresh.get(region)
+        best = None if below is None else below.nearest(here, self._uncommitted)
+        best = best if above is None else _nearer(best, above.nearest(here, ()))
         return None if best is None else best.row
 
     def oldest_pending(self, region: str) -> PendingDelivery | None:
@@ -317,9 +328,18 @@ def _number(x: int, y: int, z: int) -> int:
     return (x * STRIDE + y) * STRIDE + z
 
 
+def _corner(number: int) -> tuple[int, int, int]:
+    """Of the cube that has this number."""
+    number, z = divmod(number + HALF_STRIDE, STRIDE)
+    x, y = divmod(number + HALF_STRIDE, STRIDE)
+    return x, y - HALF_STRIDE, z - HALF_STRIDE
+
+
+def _wider(number: int, doubled: int) -> int:
+    """The number of the cube that this one lies in, whose side is so often the double."""
+    x, y, z = _corner(number)
+    return _number(x >> doubled, y >> doubled, z >> doubled)
+
+
 AROUND_A_CORNER = tuple(_number(*step) for step in product((-1, 0), repeat=3))
 """From the number of a corner to those of the cubes that touch it."""
-
-
-def _first(one: WaitingDriver, other: WaitingDriver) -> WaitingDriver:
-    return one if one.driver < other.driver else other

@@ -225,6 +225,16 @@ def running(kafka: str, name: str, directory: Path, speed: float = 300.0, driver
         yield stack
 
 
+def switch_on(url: str, **rates: float) -> None:
+    """Faults of a party that listens."""
+    httpx.post(f"{url}/faults", json=rates).raise_for_status()
+
+
+def switch_off(url: str) -> None:
+    """All of them."""
+    httpx.delete(f"{url}/faults").raise_for_status()
+
+
 def run_command(command: Sequence[str], environment: dict[str, str], within_s: float = 60.0) -> tuple[int, str, str]:
     """Run a command to its end: exit status, stdout, stderr."""
     done = subprocess.run(

@@ -18,7 +18,7 @@ def reconcile(ctx: click.Context, /, **asked: Any) -> None:
     """Compare the topics with what the parties outside wrote down, and name what is not as promised.
 
     Reads Kafka and the ledgers, and asks no worker. The ledgers are those of .dabbawala/ledgers, if there are any,
-    unless others are named. Exits with 1 if a promise is not kept.
+    unless others are named. Exits with 1 if a promise is not kept, with 2 if nobody can tell.
     """
     try:
         settings = Settings.from_environment()

@@ -6,10 +6,14 @@ from typing import Any
 import pytest
 
 from oracle import command
+from oracle.facts import Unreadable
+from oracle.findings import Violation
 from oracle.report import Promise, Report
 from streams.cli.__main__ import main
 
 FINE = Report({"orders": 1}, (Promise(1, "no order is lost", 1, [], ""),), None, ())
+BROKEN = (Promise(1, "no order is lost", 1, [Violation("p:o", "p:o is lost")], ""),)
+UNREAD = Unreadable("pos.jsonl line 3", "it is no JSON")
 
 
 @pytest.fixture
@@ -50,6 +54,35 @@ def test_it_judges_the_installation_of_the_settings(
     assert (asked["ledgers"], asked["speed_up"]) == (tmp_path / "ledgers", 30.0)
     assert main(["reconcile", "--ledgers", str(tmp_path), "--speed-up", "2"]) == 0
     assert (asked["ledgers"], asked["speed_up"]) == (tmp_path, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("report", "only", "status", "said"),
+    [
+        (FINE, "run-1", 0, ""),
+        (FINE._replace(books={"orders": 0}), "", 0, ""),
+        (FINE._replace(books={"orders": 0}), "run-1", 2, "no order has 'run-1' in its id"),
+        (FINE._replace(unreadable=(UNREAD,)), "", 2, "1 of what there is cannot be read"),
+        (FINE._replace(promises=BROKEN, unreadable=(UNREAD,)), "", 1, ""),
+    ],
+)
+def test_what_was_not_judged_is_not_taken_for_kept(
+    asked: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    report: Report,
+    only: str,
+    status: int,
+    said: str,
+) -> None:
+    async def judge(*_: Any, **__: Any) -> Report:
+        return report
+
+    monkeypatch.setattr(command, "judge", judge)
+    assert main(["reconcile", "--only", only]) == status
+    told = capsys.readouterr()
+    assert said in told.err
+    assert "no order is lost" in told.out, "the report is shown all the same"
 
 
 def test_where_no_kafka_is_it_says_so_in_a_sentence(

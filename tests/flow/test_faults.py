@@ -4,7 +4,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from simulators.faults import known_to
@@ -12,7 +11,7 @@ from simulators.ledger import AnswerEntry
 from tests.flow.client import Body, Client, an_order, order_id
 from tests.flow.kills import ended, ends_in, violations_of
 from tests.flow.reading import Following
-from tests.stack import Stack, installed
+from tests.stack import Stack, installed, switch_off, switch_on
 from topics.families import DEAD_LETTERS, ORDER_UPDATES
 from topics.order_updates import OrderUpdated
 from topics.restaurants import Restaurant
@@ -46,16 +45,6 @@ def stack(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
 def run(request: pytest.FixtureRequest) -> str:
     """The name of the test's run: the same every time, so that the same orders are struck."""
     return "-".join(request.node.name.split("_")[1:5])
-
-
-def switch_on(url: str, **rates: float) -> None:
-    """Faults of a party that listens."""
-    httpx.post(f"{url}/faults", json=rates).raise_for_status()
-
-
-def switch_off(url: str) -> None:
-    """All of them."""
-    httpx.delete(f"{url}/faults").raise_for_status()
 
 
 async def most_ended(feed: Following, run: str) -> None:

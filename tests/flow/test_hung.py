@@ -11,8 +11,7 @@ import pytest
 from tests.flow.client import Body, Client, an_order, order_id
 from tests.flow.conftest import INSTANT
 from tests.flow.reading import Following
-from tests.flow.test_faults import switch_off, switch_on
-from tests.stack import Stack, installed
+from tests.stack import Stack, installed, switch_off, switch_on
 from topics.families import ORDER_UPDATES
 from topics.restaurants import Restaurant
 

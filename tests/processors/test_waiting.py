@@ -1,6 +1,7 @@
 """Who waits where: the nearest is exact, and costs no more with many."""
 
 import random
+from array import array
 from collections.abc import Collection, Iterator
 
 import pytest
@@ -10,7 +11,7 @@ from msgspec.json import encode
 
 from processors.dispatch import PendingDelivery, Row, WaitingDriver, driver_key, pending_key
 from processors.geography import Point, chord_squared, point
-from processors.waiting import DispatchIndex, Found, Overlay, Region
+from processors.waiting import ENTRY, DispatchIndex, Found, Overlay, Region
 from tests.processors.cases import HOME, KITCHEN, REGION
 from topics.places import Position
 
@@ -173,9 +174,11 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     steps: list[tuple[int, int]] = []
     nearest_in = Region._nearest_in
 
-    def counted(region: Region, numbers: Collection[int], here: Point, hidden: Collection[str]) -> Found | None:
-        steps.append((len(numbers), sum(len(region._cubes[number].drivers) for number in numbers)))
-        return nearest_in(region, numbers, here, hidden)
+    def counted(
+        region: Region, cubes: Collection["array[float]"], here: Point, hidden: Collection[str]
+    ) -> Found | None:
+        steps.append((len(cubes), sum(map(len, cubes)) // ENTRY))
+        return nearest_in(region, cubes, here, hidden)
 
     monkeypatch.setattr(Region, "_nearest_in", counted)
     return steps
