@@ -14,7 +14,14 @@ from matplotlib import pyplot  # noqa: E402
 SHOWN = (
     ("count and forward", "records/s", "Count and forward: records/s (log)", True),
     ("match", "us a match", "A match among so many waiting: us", False),
+    ("whole flow with HTTP", "orders/s", "Whole flow with HTTP: orders/s", False),
     ("whole flow without HTTP", "CPU ms an order: worker", "Whole flow without HTTP: CPU ms an order", False),
+    (
+        "one restaurant hangs",
+        "ms an order of another, p99",
+        "Orders of others while one restaurant hangs: ms, p99",
+        False,
+    ),
     ("where an order's time goes", "us an order without HTTP", "Where an order's time goes, without HTTP: us", False),
 )
 WIDTH, ROW = 9.0, 0.32
