@@ -19,7 +19,7 @@ SHOWN = (
     (
         "one restaurant hangs",
         "ms an order of another, p99",
-        "Orders of others while one restaurant hangs: ms, p99",
+        "The orders of others while one hangs: ms, p99",
         False,
     ),
     ("where an order's time goes", "us an order without HTTP", "Where an order's time goes, without HTTP: us", False),
