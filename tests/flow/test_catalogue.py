@@ -2,7 +2,6 @@
 
 import json
 import sys
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,10 +12,10 @@ import pytest
 
 from simulators.city import KITCHENS, order
 from tests.flow.client import Body, Client, an_order, order_id
-from tests.flow.conftest import INSTANT
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import Following, headers
-from tests.stack import Stack, installed, run_command
+from tests.flow.two_workers import one_of_each, two_workers
+from tests.stack import Stack, run_command
 from topics.families import DEAD_LETTERS, ORDERS, RESTAURANTS
 from topics.places import Position
 from topics.records import write
@@ -34,26 +33,14 @@ THALI = MenuItem(
 @pytest.fixture(scope="module")
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two workers and everybody outside."""
-    name, directory = f"catalogue-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("catalogue")
-    with installed(kafka, name, directory, 1.0, hand_pos.kitchens(1)) as stack:
-        stack.start_payment(*INSTANT)
-        stack.start_pos(*INSTANT)
-        stack.start_worker()
-        stack.start_worker(2)
-        stack.start_drivers(12, *INSTANT)
+    with two_workers(kafka, tmp_path_factory.mktemp("catalogue"), hand_pos.kitchens(1)) as stack:
         yield stack
 
 
 @pytest.fixture
 async def client(stack: Stack) -> AsyncIterator[Client]:
     """A party outside."""
-    async with Client(stack) as client:
-
-        async def all_open() -> bool:
-            owned = [(await client.http.get(f"{stack.url_of(n)}/readyz")).json().get("partitions", ()) for n in (1, 2)]
-            return all(owned) and sum(map(len, owned)) == 4
-
-        await client.until(all_open, "each worker has its partitions", 60)
+    async with one_of_each(stack) as (client, _):
         yield client
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,12 +10,12 @@ from functools import partial
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tests.flow.client import Client, Driver, an_order, order_id, partition_of
-from tests.flow.conftest import INSTANT
+from tests.flow.client import Client, Driver, an_order, order_id
 from tests.flow.event_source import Event, EventSource
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS, Following, illegal_steps
-from tests.stack import Stack, installed
+from tests.flow.two_workers import one_of, one_of_each, two_workers
+from tests.stack import Stack
 from topics.families import ORDER_UPDATES, topic_name
 from topics.order_updates import OrderStatus, OrderUpdated
 from topics.records import write
@@ -35,37 +34,15 @@ LOAD = 10_000
 @pytest.fixture(scope="module")
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two workers, in one directory, and everybody outside."""
-    name, directory = f"feeds-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("feeds")
-    with installed(kafka, name, directory, 1.0, hand_pos.kitchens(20)) as stack:
-        stack.start_payment(*INSTANT)
-        stack.start_pos(*INSTANT)
-        stack.start_worker()
-        stack.start_worker(2)
-        stack.start_drivers(12, *INSTANT)
+    with two_workers(kafka, tmp_path_factory.mktemp("feeds"), hand_pos.kitchens(20)) as stack:
         yield stack
 
 
 @pytest.fixture
 async def clients(stack: Stack) -> AsyncIterator[tuple[Client, Client]]:
     """One of each worker."""
-    async with Client(stack, 1) as first, Client(stack, 2) as second:
-        await first.until(partial(shared, first, second), "each has a share of the partitions", 60)
-        yield first, second
-
-
-async def shared(first: Client, second: Client) -> bool:
-    """Whether each worker has some partitions open, and all of them are."""
-    ready = [await client.http.get("/readyz") for client in (first, second)]
-    if any(answer.status_code != 200 for answer in ready):
-        return False
-    shares = [answer.json()["partitions"] for answer in ready]
-    return all(shares) and sorted(shares[0] + shares[1]) == list(range(PARTITIONS))
-
-
-async def one_of(client: Client, unique: str) -> str:
-    """An external id whose order is this worker's."""
-    share = (await client.get("/readyz"))["partitions"]
-    return next(name for name in (f"{unique}-{n}" for n in range(1000)) if partition_of(order_id(name)) in share)
+    async with one_of_each(stack) as clients:
+        yield clients
 
 
 async def heard_to_the_end(client: Client, path: str, last_event_id: str = "") -> list[Event]:

@@ -13,6 +13,7 @@ import pytest
 from tests.flow.client import Client, Driver, an_order, order_id
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS
+from tests.flow.two_workers import one_of_each
 from tests.stack import ROOT, Stack, installed, run_command
 from topics.restaurants import Restaurant
 
@@ -32,14 +33,8 @@ def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 async def clients(stack: Stack) -> AsyncIterator[tuple[Client, Client]]:
     """One of each worker."""
-    async with Client(stack, 1) as first, Client(stack, 2) as second:
-
-        async def shared() -> bool:
-            answers = [await client.http.get("/readyz") for client in (first, second)]
-            return all(answer.status_code == 200 and answer.json()["partitions"] for answer in answers)
-
-        await first.until(shared, "each has a share of the partitions", 60)
-        yield first, second
+    async with one_of_each(stack) as clients:
+        yield clients
 
 
 @pytest.fixture

@@ -1,17 +1,16 @@
 """Two workers of one installation: they share the partitions, and either of them answers for both."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 
-from tests.flow.client import Client, Driver, an_order, order_id, partition_of
-from tests.flow.conftest import INSTANT
+from tests.flow.client import Client, Driver, an_order, order_id
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS
-from tests.stack import Stack, installed
+from tests.flow.two_workers import one_of, one_of_each, two_workers
+from tests.stack import Stack
 from topics.restaurants import Restaurant
 
 POLLS = 130
@@ -21,37 +20,15 @@ POLLS = 130
 @pytest.fixture(scope="module")
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two workers, in one directory, and everybody outside."""
-    name, directory = f"workers-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("workers")
-    with installed(kafka, name, directory, 1.0, hand_pos.kitchens(20)) as stack:
-        stack.start_payment(*INSTANT)
-        stack.start_pos(*INSTANT)
-        stack.start_worker()
-        stack.start_worker(2)
-        stack.start_drivers(12, *INSTANT)
+    with two_workers(kafka, tmp_path_factory.mktemp("workers"), hand_pos.kitchens(20)) as stack:
         yield stack
 
 
 @pytest.fixture
 async def clients(stack: Stack) -> AsyncIterator[tuple[Client, Client]]:
     """One of each worker."""
-    async with Client(stack, 1) as first, Client(stack, 2) as second:
-        await first.until(lambda: _shared(first, second), "each has a share of the partitions", 60)
-        yield first, second
-
-
-async def _shared(first: Client, second: Client) -> bool:
-    ready = [await client.http.get("/readyz") for client in (first, second)]
-    if any(answer.status_code != 200 for answer in ready):
-        return False
-    shares = [answer.json()["partitions"] for answer in ready]
-    return all(shares) and sorted(shares[0] + shares[1]) == list(range(PARTITIONS))
-
-
-async def one_of(client: Client, unique: str, *, order: bool = True) -> str:
-    """An external id whose order is this worker's; or a name that is, of a driver."""
-    share = (await client.get("/readyz"))["partitions"]
-    names = (f"{unique}-{n}" for n in range(1000))
-    return next(name for name in names if partition_of(order_id(name) if order else name) in share)
+    async with one_of_each(stack) as clients:
+        yield clients
 
 
 async def test_a_second_worker_takes_the_next_place_with_a_port_and_an_address_of_its_own(
