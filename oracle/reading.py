@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 from aiokafka import TopicPartition
 
 from oracle import ledgers
@@ -225,7 +226,9 @@ class Reading:
         self.facts.timers[record.partition, row] = TimerRow(name, due_ms, _where(record))
 
     def _take_position(self, record: Committed) -> None:
-        self._applied[(record.key or b"").decode(errors="replace"), record.partition] = int(record.value or b"0")
+        noted = msgspec.json.decode(record.value or b"0")
+        offset = noted["offset"] if isinstance(noted, dict) else noted  # once it was the offset alone
+        self._applied[(record.key or b"").decode(errors="replace"), record.partition] = offset
 
     def _read(self, family: Family, record: Committed) -> object:
         """The record; None where it is none of the family's."""

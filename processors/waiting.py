@@ -25,8 +25,8 @@ from topics.places import Position
 
 CROWDED = 4.0
 """Drivers a cube, on average, from which on smaller cubes are used. Half the side leaves a quarter of the drivers."""
-LONELY = 0.8
-"""And below which larger ones are."""
+LONELY = 1.2
+"""And below which larger ones are. No cube is without drivers: where they stand far apart, it is near 1."""
 FEW = 16
 """So few cubes are gone through as they are, and so few drivers are not sorted anew."""
 DOUBLED = (2, 4)
@@ -69,8 +69,8 @@ class Region:
         self._rows: list[WaitingDriver | None] = [None] * FIRST_SLOT
         self._cube_of = array("q", [0] * FIRST_SLOT)
         self._free: list[int] = []
-        self._fitted = FEW
-        """How many drivers there were when the level was chosen."""
+        self._fitted, self._sorted = FEW, 0
+        """How many drivers there were when the level was chosen, and how many have come since."""
         self._pending: dict[str, PendingDelivery] = {}
         self._oldest_first: list[str] = []
 
@@ -102,6 +102,11 @@ class Region:
         """The delivery that has waited longest and whose row is not hidden, by key."""
         key = next((key for key in self._oldest_first if key not in hidden), None)
         return None if key is None else (key, self._pending[key])
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody waits."""
+        return not self._slot_of and not self._pending
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """All rows."""
@@ -166,6 +171,7 @@ class Region:
             self._rows.append(row)
             self._cube_of.append(0)
         self._slot_of[key] = slot
+        self._sorted += 1
         self._sort_in(*point(row.position), slot)
         self._fit_cubes()
 
@@ -205,12 +211,12 @@ class Region:
             cube.extend((x, y, z, slot))
 
     def _fit_cubes(self) -> None:
-        """Choose another level where the number of drivers wants it, and not before it has doubled or halved: else
-        drivers who stand evenly could be sorted to and fro at every move."""
+        """Choose another level where the number of drivers wants it, or where they stand; and not before it has doubled
+        or halved, or as many have come as there are: so sorting anew costs each of them little."""
         drivers = len(self._slot_of)
-        if self._fitted <= 2 * drivers and drivers <= 2 * self._fitted:
+        if self._fitted <= 2 * drivers and drivers <= 2 * self._fitted and self._sorted < self._fitted:
             return
-        self._fitted = max(drivers, FEW)
+        self._fitted, self._sorted = max(drivers, FEW), 0
         if self._is_crowded():
             while self._is_crowded() and self._level < FINEST:
                 self._sort_anew(self._level + 1)
@@ -297,11 +303,16 @@ class DispatchIndex:
         return dict(self._uncommitted)
 
     def _put(self, regions: dict[str, Region], key: str, row: Row | None) -> None:
-        region = regions.get(owner_of(key))
+        name = owner_of(key)
+        region = regions.get(name)
         if region is None:
-            region = regions[owner_of(key)] = Region()
+            if row is None:
+                return
+            region = regions[name] = Region()
         assert row is None or isinstance(row, WaitingDriver | PendingDelivery)
         region.put(key, row)
+        if region.empty:  # whoever makes up names of regions must not fill the memory
+            del regions[name]
 
 
 class Overlay:

@@ -1,9 +1,11 @@
 """What one transaction will hold, before anything of it is sent."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
+
+import msgspec
 
 Header = tuple[str, bytes]
 Outgoing = tuple[bytes | None, bytes | None, Sequence[Header]]
@@ -19,6 +21,29 @@ class Appended(NamedTuple):
 
     next_offset: int
     broker_ms: int
+
+
+class Position(msgspec.Struct, frozen=True):
+    """How far a source topic has been applied, and of which topic that is said: one that is created anew has another
+    id, whatever its offsets. A row of the table ``positions``, in JSON."""
+
+    offset: int
+    """Of the next record to apply."""
+    topic_id: str
+    """Empty: nobody has noted it."""
+
+    def row(self) -> bytes:
+        return _encode(self)
+
+    @classmethod
+    def of(cls, row: bytes) -> "Position":
+        """Once the offset alone was noted."""
+        found = _decode(row)
+        return cls(found, "") if isinstance(found, int) else found
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(int | Position).decode
 
 
 class Missing(Enum):
@@ -75,9 +100,11 @@ class Changes:
         records.append(record)
         self.bytes += size
 
-    def note_positions(self, table: str) -> None:
+    def note_positions(self, table: str, topic_ids: Mapping[str, str]) -> None:
         """Make the positions rows of this table, for the commit."""
-        self.rows[table] = {topic.encode(): b"%d" % position for topic, position in self.positions.items()}
+        self.rows[table] = {
+            topic.encode(): Position(offset, topic_ids[topic]).row() for topic, offset in self.positions.items()
+        }
 
     def answer(self, event_id: str, answer: object) -> None:
         self.answers.append((event_id, answer))

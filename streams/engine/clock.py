@@ -36,7 +36,8 @@ async def doubt_of(clock: Clock, transactions: Stamping, changelog: tuple[str, i
     await transactions.end()
     if broker_ms < 0:
         return (
-            f"the broker does not tell its time, set message.timestamp.type=LogAppendTime for the topic {changelog[0]}"
+            f"the broker does not tell its time: the topic {changelog[0]}, and every other changelog, needs "
+            "message.timestamp.type=LogAppendTime (`topics check --create` sets it)"
         )
     ahead_s, behind_s = (before_ms - broker_ms) / 1000, (broker_ms - after_ms) / 1000
     if max(ahead_s, behind_s) <= apart_s:

@@ -20,13 +20,14 @@ from faust.types.topics import TopicT
 from streams.engine import provision, store
 from streams.engine.assignor import TaskAssignor
 from streams.engine.calls import CALLS
+from streams.engine.changes import Position
 from streams.engine.clock import doubt_of
 from streams.engine.core import Core, Handler, ResultHandler, TimerHandler
 from streams.engine.indexes import IndexFactory
 from streams.engine.membership import leave_with_other_sources
 from streams.engine.provision import CHANGELOG_CONFIG, CREATED_WITHIN_S, Difference, TopicSpec
 from streams.engine.quiet import quieten
-from streams.engine.restore import restore
+from streams.engine.restore import Log, restore
 from streams.engine.runtime import REACHED_S, BatchScheduler, TaskConsumer, TaskTables, TaskTransport, TaskWorker
 from streams.engine.settings import EngineSettings
 from streams.engine.task import POSITIONS, TIMERS, Clock, Task, TaskBroken
@@ -39,6 +40,7 @@ METADATA_MAX_AGE_MS = 60_000
 HEARTBEAT_S = 0.3
 """A rebalance begins for a worker with its next heartbeat, and for all of them with the last one's."""
 MAX_INT = 2**31 - 1
+LOST = "%s/%d %s (offset %d was next, there are those from %d to %d)"
 PROOF_S = 3.0
 """How long a commit may take that proves to a view that the partition is still ours."""
 KEYS_REMEMBERED = 200_000
@@ -141,7 +143,10 @@ class Engine(Core):
         app.transport = self.transport
         self._prepared = False
         self._configs: dict[str, Mapping[str, str]] = {}
-        self.table(POSITIONS, help="How far each source topic has been applied: topic -> offset of the next record.")
+        self.table(
+            POSITIONS,
+            help="How far each source topic has been applied: topic -> offset of the next record, id of the topic.",
+        )
         self.table(TIMERS, help="Timers to come: when (8 bytes) and id -> what for.")
         self.table(CALLS, help="Outgoing calls not answered yet: idempotency key -> request, attempts, when next, why.")
         quieten()
@@ -377,9 +382,10 @@ class Engine(Core):
                 lambda: self.failpoint("restoring", client.cut),
             )
             starts = {
-                topic: self._start(topic, partition, disk, restored.starts[topic], restored.ends[topic])
+                topic: self._start(partition, disk, topic, ids[topic], restored.sources[topic])
                 for topic in self.sources
             }
+            await self._note_starts(partition, client, disk, starts)
             log.info("task %d: %d changelog records restored", partition, restored.records)
             return Task(self, partition, client, disk, starts, clock, owned_since)
         except BaseException:
@@ -412,18 +418,38 @@ class Engine(Core):
             on_end_sent=lambda client: self.failpoint("end_sent", client.cut),
         )
 
-    @staticmethod
-    def _start(topic: str, partition: int, disk: store.PartitionStore, first: int, end: int) -> int:
-        """Where to read on. Nothing applied yet: from the log's start; so too where the log ends before, a new one."""
+    async def _note_starts(
+        self, partition: int, client: TransactionalClient, disk: store.PartitionStore, starts: Mapping[str, Position]
+    ) -> None:
+        """Where one is not where the position was, it is committed before anything else is: the next to open might
+        find a log that has grown beyond what was noted."""
+        rows = {
+            topic.encode(): start.row()
+            for topic, start in starts.items()
+            if (noted := disk.get(POSITIONS, topic.encode())) is not None and Position.of(noted).offset != start.offset
+        }
+        if not rows:
+            return
+        changelog = self.changelogs[POSITIONS], partition
+        appended = (await client.produce({changelog: [(key, row, ()) for key, row in rows.items()]}))[changelog]
+        await client.end()
+        disk.write({POSITIONS: dict(rows)}, {POSITIONS: appended.next_offset}, {POSITIONS: appended.broker_ms})
+
+    def _start(self, partition: int, disk: store.PartitionStore, topic: str, topic_id: str, log_of: Log) -> Position:
+        """Where to read on, by what was applied and what there is. Whatever is not as it was left is said: it is not
+        for us to mend."""
         row = disk.get(POSITIONS, topic.encode())
-        position = first if row is None else int(row)
-        if position <= end:
-            return position
-        log.warning(
-            "%s/%d ends at %d, before %d, which is next: it was created anew and is read from its start",
-            topic,
-            partition,
-            end,
-            position,
-        )
-        return first
+        if row is None:
+            return Position(log_of.start, topic_id)
+        noted = Position.of(row)
+        if noted.topic_id not in ("", topic_id):
+            start, why = log_of.start, "was created anew, it is read from its start"
+        elif noted.offset > log_of.end:
+            start, why = log_of.end, "has lost its end, it is read on from there"
+        elif noted.offset < log_of.start:
+            start, why = log_of.start, "has lost what was next, or does not keep it any more: it was not applied"
+        else:
+            return Position(noted.offset, topic_id)
+        log.warning(LOST, topic, partition, why, noted.offset, log_of.start, log_of.end)
+        self.counters["sources_not_as_left"] += 1
+        return Position(start, topic_id)

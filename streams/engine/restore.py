@@ -14,12 +14,18 @@ AHEAD_S = 60.0
 """A note from so far in the future was made by a clock that nobody can go by."""
 
 
+class Log(NamedTuple):
+    """Offsets of what is kept of a topic's partition: of the first record, and after the last that is committed."""
+
+    start: int
+    end: int
+
+
 class Restored(NamedTuple):
-    """How many changelog records of rows were read, and where the source topics begin and end."""
+    """How many changelog records of rows were read, and what there is of the source topics."""
 
     records: int
-    starts: dict[str, int]
-    ends: dict[str, int]
+    sources: dict[str, Log]
 
 
 async def restore(
@@ -60,9 +66,7 @@ async def restore(
                     passed()
             await following.look()
         store.write({}, {table: ends[tp] for tp, table in tables.items()}, {})
-        return Restored(
-            following.count, {tp.topic: starts[tp] for tp in origins}, {tp.topic: ends[tp] for tp in origins}
-        )
+        return Restored(following.count, {tp.topic: Log(starts[tp], ends[tp]) for tp in origins})
     finally:
         await consumer.stop()
 
@@ -93,8 +97,8 @@ class _Following:
         elif noted and noted.last_offset >= 0:
             self._unproven[tp] = noted
             self._read_from(tp, noted.last_offset)
-        else:
-            self._read_from(tp, noted.next_offset if noted else self._starts[tp])
+        else:  # it has no rows, and nothing to tell by that what it has passed over is what is there now
+            self._read_from(tp, self._starts[tp])
 
     def take(self, tp: TopicPartition, records: Sequence[Any]) -> bool:
         """Write what was read, and say whether any of it was new; the first record of the first batch is the proof."""
@@ -107,7 +111,7 @@ class _Following:
             return False
         table, last = self._tables[tp], records[-1]
         rows = {record.key: record.value for record in records}
-        self._store.write({table: rows}, {table: last.offset + 1}, {table: last.timestamp})
+        self._store.write({table: rows}, {table: last.offset + 1}, {table: last.timestamp}, to_the_end=False)
         self.count += sum(record.key != CLOCK for record in records)
         return True
 
@@ -138,14 +142,13 @@ def _is_last(noted: Progress, record: Any) -> bool:
 
 def _doubt(noted: Progress, start: int, end: int, store: PartitionStore, table: str, now_ms: int) -> str:
     """Why a table with this progress cannot be brought up to date by reading on; empty where it can."""
-    reads_from = noted.last_offset if noted.last_offset >= 0 else noted.next_offset
     if noted.topic_id != store.topic_ids[table]:
         return "the topic has been created anew"
     if noted.partition != store.partition:
         return f"followed in partition {noted.partition}"
     if noted.next_offset > end:
         return f"followed to {noted.next_offset}, but the topic ends at {end}"
-    if reads_from < start:
+    if 0 <= noted.last_offset < start:
         return f"followed to {noted.next_offset}, but the topic begins at {start}"
     age_s = (now_ms - noted.written_ms) / 1000
     if age_s > OLDEST_S:

@@ -196,9 +196,12 @@ class PartitionStore:
         rows: Mapping[str, Mapping[bytes, bytes | None]],
         next_offsets: Mapping[str, int],
         appended_ms: Mapping[str, int],
+        *,
+        to_the_end: bool = True,
     ) -> None:
         """All or nothing: rows (None deletes); of each table the changelog offset to follow it from; and of those with
-        rows when a broker appended the last record of them."""
+        rows when a broker appended the last record of them. Not ``to_the_end``: there is more to follow, so when it was
+        all followed last stays as it was."""
         batch, now_ms = WriteBatch(raw_mode=True), self._now_ms()
         large: list[tuple[str, bytes]] = []
         for table, changed in rows.items():
@@ -211,7 +214,7 @@ class PartitionStore:
                     if len(value) > RECENT_ROW_BYTES:
                         large.append((table, key))
         progress = {
-            table: self._followed(table, offset, appended_ms.get(table), now_ms)
+            table: self._followed(table, offset, appended_ms.get(table), now_ms if to_the_end else self._when(table))
             for table, offset in next_offsets.items()
         }
         for table, noted in self._progress.items():
@@ -230,6 +233,11 @@ class PartitionStore:
             self._recent[table].renew(changed)
         for table, key in large:
             self._recent[table].forget(key)
+
+    def _when(self, table: str) -> int:
+        """It was followed to its end last; what has never been is followed from its start, from now on."""
+        noted = self._progress.get(table)
+        return noted.written_ms if noted else self._now_ms()
 
     def _followed(self, table: str, next_offset: int, appended_ms: int | None, now_ms: int) -> Progress:
         if appended_ms is not None:

@@ -24,7 +24,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
 from streams.engine.calls import CALLS, GROWTH_BYTES, Again, Answered, Call, decode_call, encode_call
-from streams.engine.changes import MISSING, Appended, Changes, Header, Outgoing
+from streams.engine.changes import MISSING, Appended, Changes, Header, Outgoing, Position
 from streams.engine.digest import Rows, digest_of
 from streams.engine.indexes import Index
 from streams.engine.timers import DUE_BYTES, TimerHead, due_of, timer_key
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 TIMERS = "timers"
 POSITIONS = "positions"
-"""Source topic -> offset of the next record to apply, in decimal. Written by commits alone."""
+"""Source topic -> ``Position``. Written by commits alone."""
 MAX_RECORD_BYTES = 1_000_000
 """Key, value and headers of one record or row; the broker's limit for a batch is 1,048,588 bytes."""
 MAX_STACK_CHARS = 8_000
@@ -165,16 +165,16 @@ class Task:
         partition: int,
         transactions: Transactions,
         store: Store,
-        starts: Mapping[str, int],
+        starts: Mapping[str, Position],
         clock: Clock,
         owned_since: float,
     ) -> None:
         self.partition = partition
         self.pending = Changes(core.tables)
         self.committing: Changes | None = None
-        self.next_offsets = dict(starts)
+        self.next_offsets = {topic: start.offset for topic, start in starts.items()}
         """By source topic: the offset of the next record to apply."""
-        self.fetched_to = dict(starts)
+        self.fetched_to = dict(self.next_offsets)
         """By source topic: the offset after the last record handed to the agents."""
         self.committed_positions: dict[str, int] = {}
         """By source topic, of those read from since the task opened: what ``next_offsets`` was at the last commit."""
@@ -191,6 +191,7 @@ class Task:
         for table, index in self._indexes.items():
             index.load(store.rows(table))
         self._core, self._transactions, self._store, self._clock = core, transactions, store, clock
+        self._source_ids = {topic: start.topic_id for topic, start in starts.items()}
         self._changed, self._room = asyncio.Event(), asyncio.Event()
         self._room.set()
         self._loop_task: asyncio.Task[None] | None = None
@@ -541,7 +542,7 @@ class Task:
         self._number += 1
         self._room.set()
         begun = self._clock.monotonic()
-        changes.note_positions(POSITIONS)
+        changes.note_positions(POSITIONS, self._source_ids)
         changelogs = {(core.changelogs[table], self.partition): table for table, rows in changes.rows.items() if rows}
         rows: dict[tuple[str, int], list[Outgoing]] = {
             tp: [(key, value, ()) for key, value in changes.rows[table].items()] for tp, table in changelogs.items()

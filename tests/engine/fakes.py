@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streams.engine.calls import CALLS, Again, Answered
-from streams.engine.changes import Appended, Header, Outgoing
+from streams.engine.changes import Appended, Header, Outgoing, Position
 from streams.engine.core import Core
 from streams.engine.parties import Whom
 from streams.engine.settings import EngineSettings
@@ -119,7 +119,7 @@ class FakeTransactions:
     def positions(self) -> dict[str, int]:
         """Source topic -> how far it is applied, as committed."""
         rows = self.committed.get((f"{POSITIONS}-changelog", 0), [])
-        return {(key or b"").decode(): int(value or b"") for key, value, _ in rows}
+        return {(key or b"").decode(): Position.of(value or b"").offset for key, value, _ in rows}
 
     def values(self, topic: str) -> list[bytes | None]:
         """What is committed on a topic, a partition after the other."""
@@ -188,7 +188,10 @@ class Stage:
             0,
             self.transactions,
             self.store,
-            {"in": 0, "also": 0, **next_offsets},
+            {
+                topic: Position(offset, f"id of {topic}")
+                for topic, offset in {"in": 0, "also": 0, **next_offsets}.items()
+            },
             self.clock,
             self.clock.monotonic(),
         )

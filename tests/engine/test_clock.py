@@ -63,7 +63,8 @@ async def test_a_slow_answer_is_no_doubt(began_ms: int, doubted: bool) -> None:
 async def test_a_broker_that_does_not_tell_is_a_doubt() -> None:
     clock = FakeClock()
     doubt = await doubt_of(clock, Stamps(clock, broker_ms=-1), CHANGELOG, 2.0)
-    assert doubt.endswith("set message.timestamp.type=LogAppendTime for the topic positions-changelog")
+    assert "the topic positions-changelog, and every other changelog, needs message.timestamp.type" in doubt
+    assert "topics check --create" in doubt
 
 
 def test_what_is_appended_for_it_is_the_deletion_of_a_row_that_nobody_can_write() -> None:

@@ -32,7 +32,9 @@ from faust.worker import Worker
 from mode import Service
 
 from streams.engine import Engine, EngineSettings, NotHere, Record, Task, exactly_once, runtime
+from streams.engine.changes import Position
 from streams.engine.engine import java_partition
+from streams.engine.restore import Log
 from streams.engine.store import TaskStore
 from tests.engine.fakes import Stage
 
@@ -394,11 +396,28 @@ def test_keys_are_partitioned_as_java_does(engine: Engine, key: bytes, hashed: i
 
 
 @pytest.mark.parametrize(
-    ("committed", "start", "end", "expected"),
-    [(None, 5, 9, 5), (7, 5, 9, 7), (9, 5, 9, 9), (3, 5, 9, 3), (10, 0, 9, 0)],
+    ("committed", "start", "end", "expected", "said"),
+    [
+        (None, 5, 9, 5, ""),
+        (Position(7, "now").row(), 5, 9, 7, ""),
+        (Position(9, "now").row(), 5, 9, 9, ""),
+        (b"7", 5, 9, 7, ""),
+        (Position(3, "now").row(), 5, 9, 5, "in/0 has lost what was next, or does not keep it any more"),
+        (Position(10, "now").row(), 0, 9, 9, "in/0 has lost its end, it is read on from there"),
+        (Position(10, "before").row(), 0, 9, 0, "in/0 was created anew, it is read from its start"),
+        (Position(7, "before").row(), 0, 9, 0, "in/0 was created anew, it is read from its start"),
+    ],
 )
-def test_a_task_reads_on_where_it_committed_and_from_the_start_of_a_new_log(
-    committed: int | None, start: int, end: int, expected: int
+def test_a_task_reads_on_where_it_committed_and_says_where_that_cannot_be(
+    engine: Engine,
+    caplog: pytest.LogCaptureFixture,
+    committed: bytes | None,
+    start: int,
+    end: int,
+    expected: int,
+    said: str,
 ) -> None:
-    disk: Any = SimpleNamespace(get=lambda table, key: None if committed is None else b"%d" % committed)
-    assert Engine._start("in", 0, disk, start, end) == expected
+    disk: Any = SimpleNamespace(get=lambda table, key: committed)
+    assert engine._start(0, disk, "in", "now", Log(start, end)) == Position(expected, "now")
+    assert said in caplog.text
+    assert engine.counters["sources_not_as_left"] == bool(said)

@@ -212,8 +212,7 @@ async def test_a_dead_letter_that_breaks_its_own_handler_is_passed_over_and_goes
         raise RuntimeError("poison")
 
     stage.core.sources.append("dead")
-    stage.task.next_offsets["dead"] = 0
-    stage.task.start()
+    stage.opened(dead=0).start()
     await stage.apply(FakeRecord(0, topic="dead"), handler=poison)
     await stage.task.committed()
     assert letters(stage) == []

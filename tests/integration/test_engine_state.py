@@ -209,3 +209,28 @@ async def test_the_group_is_told_how_far_its_tasks_are(kafka: str, unique: str, 
                     await toy.judge.read()
         finally:
             await admin.close()
+
+
+async def test_a_source_that_was_created_anew_is_read_from_its_start_and_the_others_go_on(
+    kafka: str, unique: str, tmp_path: Path
+) -> None:
+    """Also where it has grown beyond what was applied of the one before: the offsets alone say nothing."""
+    async with Run(kafka, unique, tmp_path) as toy:
+        worker = toy.start()
+        await toy.send(100, ids=7)
+        await toy.done()
+        assert worker.terminate()[0] == 0
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await admin.start()
+        try:
+            await admin.delete_topics([names.orders(unique)])
+        finally:
+            await admin.close()
+        async with asyncio.timeout(30):
+            while not await create_topics({"bootstrap_servers": kafka}, toy.topics(), 1):
+                await toy.judge.read()  # the broker has not deleted it yet
+        await toy.send(300, ids=7)
+        worker = toy.start()
+        await toy.done()
+        assert worker.logged(f"{names.orders(unique)}/0 was created anew, it is read from its start")
+        assert not worker.logged(f"{names.pos(unique)}/0 was created anew")

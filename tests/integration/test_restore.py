@@ -76,3 +76,13 @@ async def test_the_same_record_appended_at_another_time_is_of_another_log(
     assert dict(store.rows("t")) == (ROWS if late_ms else mine)
     assert ("that was followed last" in caplog.text) is bool(late_ms)
     store.close()
+
+
+async def test_a_table_that_has_followed_nothing_passes_over_nothing(changelog: Changelog) -> None:
+    """It noted the end of a log in which all was compacted away, and that lost its end and grew again since."""
+    appended = await changelog.write()
+    store = changelog.store()
+    store.write({}, {"t": appended.next_offset - 1}, {})
+    assert (await changelog.restore(store)).records == len(ROWS)
+    assert dict(store.rows("t")) == ROWS
+    store.close()

@@ -189,7 +189,7 @@ async def test_a_driver_who_takes_two_is_seen_on_the_topics(there: Installation)
         DriverAssigned(order="p:p", driver="d", attempt=1, eta_s=5),
     ):
         await there.say(there.topic(DELIVERIES), write(said), said.key.encode())
-    await there.say(there.changelog("positions"), b"9", there.topic(DELIVERIES).encode())
+    await there.say(there.changelog("positions"), b'{"offset":9,"topic_id":"f00d"}', there.topic(DELIVERIES).encode())
     assert not (await there.judged()).by_promise
     third = DriverAssigned(order="p:q", driver="d", attempt=1, eta_s=5)
     await there.say(there.topic(DELIVERIES), write(third), b"p:q")

@@ -233,3 +233,29 @@ def test_drivers_who_stand_evenly_are_not_sorted_to_and_fro(apart_m: int, monkey
         commit(index, {**waiting(name, Position(18.9 + move * step / 7, 72.81))})
     assert while_loading <= 20
     assert sorts == 0
+
+
+def test_drivers_who_came_from_one_depot_are_sorted_anew_where_they_stand_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    index, many = DispatchIndex(), 2_000
+    for number in range(many):
+        commit(index, {**waiting(f"d{number}", KITCHEN)})
+    for shift in (2, 3):
+        for number, place in enumerate(somewhere_in_town(many, 4 + shift)):
+            commit(index, {**waiting(f"d{number}", place, shift=shift)})
+    steps = looked_at(monkeypatch)
+    for pickup in somewhere_in_town(100, 8):
+        index.nearest(REGION, pickup)
+    assert len(steps) <= 150, "hardly any goes through all cubes"
+    assert max(cubes for cubes, _ in steps) < many / 8
+
+
+def test_a_region_where_nobody_waits_is_forgotten() -> None:
+    index = DispatchIndex()
+    for number in range(10):
+        rows = {**waiting("asha", KITCHEN, f"region-{number}"), **pending("bites:1", 5, f"region-{number}")}
+        index.write(rows)
+        commit(index, {**rows})
+        commit(index, dict.fromkeys(rows))
+        index.write({driver_key(f"never-{number}", "asha"): None})
+        commit(index, {driver_key(f"never-{number}", "asha"): None})
+    assert (index._committed, index._fresh, index.uncommitted()) == ({}, {}, {})

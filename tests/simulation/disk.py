@@ -86,6 +86,8 @@ class SimulatedStore(PartitionStore):
         rows: Mapping[str, Mapping[bytes, bytes | None]],
         next_offsets: Mapping[str, int],
         appended_ms: Mapping[str, int],
+        *,
+        to_the_end: bool = True,
     ) -> None:
         directory, now_ms = self._there, self._now_ms()
         before = {table: {key: directory.rows[table].get(key) for key in changed} for table, changed in rows.items()}
@@ -94,7 +96,9 @@ class SimulatedStore(PartitionStore):
         for table, changed in rows.items():
             _put(directory.rows[table], changed)
         for table, offset in next_offsets.items():
-            directory.progress[table] = self._followed(table, offset, appended_ms.get(table), now_ms)
+            directory.progress[table] = self._followed(
+                table, offset, appended_ms.get(table), now_ms if to_the_end else self._when(table)
+            )
 
     def close(self) -> None:
         if self._is_open:

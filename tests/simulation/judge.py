@@ -18,6 +18,7 @@ from oracle.reading import Reading
 from oracle.report import report_of
 from simulators.ledger import Entry
 from streams.app import engine, order_updates, settings, topic_of
+from streams.engine.changes import Position
 from streams.engine.clock import CLOCK
 from tests.simulation.broker import Broker, StoredRecord, Transaction
 from topics import families
@@ -226,7 +227,7 @@ def _positions(world: "World") -> list[str]:
     for record in world.broker.committed(engine.changelogs["positions"]):
         if record.key is None or record.value is None:
             continue  # the broker was asked for the time
-        at, position = (record.partition, record.key), int(record.value)
+        at, position = (record.partition, record.key), Position.of(record.value).offset
         if position < reached.get(at, 0):
             wrong.append(f"task {at[0]} went back in {at[1].decode()}: from {reached[at]} to {position}")
         reached[at] = position

@@ -16,6 +16,7 @@ from typing import Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from streams.engine.changes import Position
 from streams.engine.provision import CHANGELOG_CONFIG, TopicSpec, create_topics
 from streams.engine.store import PartitionStore
 from tests.integration.engine_kit import names
@@ -222,7 +223,7 @@ class Run:
         """Source topic -> how far it is applied, of all partitions together."""
         found: Counter[str] = Counter()
         for (_, topic), position in self.judge.rows["positions"].items():
-            found[topic.decode()] += int(position)
+            found[topic.decode()] += Position.of(position).offset
         return dict(found)
 
     def calls(self) -> Counter[str]:
