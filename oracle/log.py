@@ -103,6 +103,9 @@ class Log:
         except errors.KafkaConnectionError:
             await self._client.close()
             raise CannotRead(f"No Kafka answers at {self._kafka}: start it, or say where it is.") from None
+        except (ValueError, OverflowError):  # what aiokafka, or a socket, makes of a port that is none
+            await self._client.close()
+            raise CannotRead(f"{self._kafka!r} is no address of Kafka: write host:port[,host:port].") from None
         return self
 
     async def __aexit__(
@@ -112,7 +115,12 @@ class Log:
 
     async def topics(self) -> dict[str, int]:
         """All topics, and their numbers of partitions."""
-        found = await self._client.fetch_all_metadata()
+        try:
+            found = await self._client.fetch_all_metadata()
+        except errors.KafkaError:
+            raise CannotRead(
+                f"Kafka does not say which topics it has: see that {self._kafka} runs, and ask again."
+            ) from None
         return {topic: len(found.partitions_for_topic(topic) or ()) for topic in found.topics()}
 
     async def follow(self, topics: Iterable[str]) -> None:

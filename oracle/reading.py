@@ -252,10 +252,17 @@ class Reading:
         def take(batch: Batch, first: int) -> None:
             for record in () if batch.mark else batch.records(first):
                 if (record.key or b"").decode(errors="replace") in reused:
-                    retired = order_history.READER.read(record.value)
-                    self.facts.retired[retired.order].append(record.timestamp_ms)
+                    self._take_history(record)
 
         await self._log.read(positions, take, self._undecoded, self._tell)
+
+    def _take_history(self, record: Committed) -> None:
+        try:
+            retired = order_history.READER.read(record.value)
+        except Undecodable as wrong:
+            self._unreadable(_where(record), str(wrong))
+            return
+        self.facts.retired[retired.order].append(record.timestamp_ms)
 
     def _read_ledgers(self) -> None:
         if self._directory is None:

@@ -204,6 +204,10 @@ async def test_an_id_that_is_used_again_is_looked_up_in_the_history(there: Insta
     left = epoch_ms(NOW - timedelta(minutes=5))
     await there.say(there.topic(ORDER_HISTORY), write(retired), b"p:o", timestamp_ms=left)
     assert not (await there.judged()).by_promise
+    await there.say(there.topic(ORDER_HISTORY), b"a stranger's", b"p:o")
+    report = await there.judged()
+    assert not report.by_promise
+    assert [each.where for each in report.unreadable] == [f"{there.topic(ORDER_HISTORY)}/0 at 1"]
 
 
 async def test_what_is_unreadable_is_told_of_and_nothing_else_suffers(there: Installation) -> None:
@@ -239,6 +243,7 @@ async def test_the_program_exits_with_0_1_or_2(there: Installation) -> None:
     assert (status, errors) == (1, "")
     assert violation["sentence"].partition(" for ")[0] in shown
     for asked, sentence in (
+        (["--kafka", "localhost:abc"], "'localhost:abc' is no address of Kafka: write host:port[,host:port].\n"),
         (["--prefix", "none"], "There is no topic none.orders: name the prefix of an installation that is there.\n"),
         (["--since", "now"], "Invalid value for '--since': 'now' is no moment"),
         (["--ledgers", "/nowhere"], "Invalid value for '--ledgers': Directory '/nowhere' does not exist"),

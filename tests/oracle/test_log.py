@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
 
 from oracle.log import EARLIEST, LATEST, Batch, CannotRead, Log, NotDecodable
 from oracle.writers import Writers
@@ -156,3 +157,19 @@ async def test_a_kafka_that_is_not_there_is_named() -> None:
     with pytest.raises(CannotRead, match=r"No Kafka answers at 127.0.0.1:1:"):
         async with Log("127.0.0.1:1"):
             pass
+
+
+@pytest.mark.parametrize("address", ["localhost:abc", "127.0.0.1:99999", "[::1"])
+async def test_an_address_that_is_none_is_named(address: str) -> None:
+    with pytest.raises(CannotRead, match="is no address of Kafka: write host:port"):
+        async with Log(address):
+            pass
+
+
+async def test_a_kafka_that_tells_of_no_topics_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(_: AIOKafkaClient) -> None:
+        raise KafkaError("Unable to get cluster metadata over all known brokers")
+
+    monkeypatch.setattr(AIOKafkaClient, "fetch_all_metadata", fails)
+    with pytest.raises(CannotRead, match="does not say which topics it has"):
+        await Log("127.0.0.1:1").topics()
