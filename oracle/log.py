@@ -2,7 +2,8 @@
 
 aiokafka's consumer gives records without their producers, so this asks the leaders itself (`Fetch`, isolation level
 `read_committed`) and passes over what was aborted, by the list of aborted transactions that comes with each answer. A
-batch that cannot be decoded is told of and passed over: nothing in it can be anything of ours.
+batch that cannot be decoded is told of and passed over. Its header can be read all the same, and says whether it is of
+a transaction: if it is not, nothing in it can be a task's.
 """
 
 import asyncio
@@ -49,6 +50,7 @@ class Committed(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+    transactional: bool
 
 
 class Batch(NamedTuple):
@@ -77,7 +79,14 @@ class Batch(NamedTuple):
             raise NotDecodable(repr(error)) from None
         return (
             Committed(
-                self.topic, self.partition, each.offset, each.timestamp, each.key, each.value, tuple(each.headers)
+                self.topic,
+                self.partition,
+                each.offset,
+                each.timestamp,
+                each.key,
+                each.value,
+                tuple(each.headers),
+                self.transactional,
             )
             for each in found
             if each.offset >= first
@@ -87,7 +96,7 @@ class Batch(NamedTuple):
 Positions = dict[TopicPartition, int]
 Take = Callable[[Batch, int], None]
 """Is given each batch and the offset from which on it counts."""
-Undecoded = Callable[[TopicPartition, int, NotDecodable], None]
+Undecoded = Callable[[Batch, NotDecodable], None]
 
 
 class Log:
@@ -247,7 +256,7 @@ class _Partition:
         try:
             self._take(batch, max(first, batch.offset))
         except NotDecodable as error:
-            self._undecoded(self._tp, batch.offset, error)
+            self._undecoded(batch, error)
 
 
 def _batch(tp: TopicPartition, found: Any) -> Batch:

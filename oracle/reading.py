@@ -152,7 +152,7 @@ class Reading:
         try:
             update = order_updates.READER.read(record.value)
         except Undecodable as wrong:
-            self._unreadable(_where(record), str(wrong))
+            self._unreadable(_where(record), str(wrong), foreign=not record.transactional)
             return
         if record.partition in self._cut:
             self._cut.remove(record.partition)
@@ -260,7 +260,7 @@ class Reading:
         try:
             retired = order_history.READER.read(record.value)
         except Undecodable as wrong:
-            self._unreadable(_where(record), str(wrong))
+            self._unreadable(_where(record), str(wrong), foreign=not record.transactional)
             return
         self.facts.retired[retired.order].append(record.timestamp_ms)
 
@@ -283,11 +283,12 @@ class Reading:
         known = set(facts.unreadable)
         facts.unreadable += [each for where, why in wrong if (each := Unreadable(where, why)) not in known]
 
-    def _undecoded(self, tp: TopicPartition, offset: int, error: NotDecodable) -> None:
-        self._unreadable(Where(tp.topic, tp.partition, offset), str(error))
+    def _undecoded(self, batch: Batch, error: NotDecodable) -> None:
+        where = Where(batch.topic, batch.partition, batch.offset)
+        self._unreadable(where, str(error), foreign=not batch.transactional)
 
-    def _unreadable(self, where: Where, why: str) -> None:
-        self.facts.unreadable.append(Unreadable(str(where), why))
+    def _unreadable(self, where: Where, why: str, *, foreign: bool) -> None:
+        self.facts.unreadable.append(Unreadable(str(where), why, foreign))
 
     def _tell(self, left: int) -> None:
         self._progress(f"reading the topics: {left:,} offsets to go" if left else "")

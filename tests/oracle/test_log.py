@@ -27,7 +27,7 @@ class Stage:
         self.positions: dict[TopicPartition, int] = {}
         self.batches: list[Batch] = []
         self.values: list[bytes | None] = []
-        self.undecoded: list[int] = []
+        self.undecoded: list[Batch] = []
         self._clients: list[TransactionalClient] = []
 
     async def owner(self, transactional_id: str = "") -> TransactionalClient:
@@ -57,8 +57,8 @@ class Stage:
         if not batch.mark:
             self.values += [record.value for record in batch.records(first)]
 
-    def _undecoded(self, tp: TopicPartition, offset: int, _: NotDecodable) -> None:
-        self.undecoded.append(offset)
+    def _undecoded(self, batch: Batch, _: NotDecodable) -> None:
+        self.undecoded.append(batch)
 
     async def close(self) -> None:
         for client in self._clients:
@@ -107,7 +107,7 @@ async def test_what_cannot_be_decoded_is_told_of_and_passed_over(stage: Stage, k
         await poison({"bootstrap_servers": kafka}, stage.topic, 0, b"k", b"bad")
         await producer.send_and_wait(stage.topic, b"after", partition=0)
     assert await stage.read(2) == [b"before", b"after"]
-    assert stage.undecoded == [1]
+    assert [(batch.offset, batch.transactional) for batch in stage.undecoded] == [(1, False)]
 
 
 @pytest.mark.parametrize("compression", ["gzip", "lz4", "zstd"])
