@@ -54,6 +54,7 @@ class Reading:
         """(source topic, partition) -> offset of the next record to apply."""
         self._cut: set[int] = set()
         """The partitions of `order-updates` whose beginning is gone, as long as nothing has been read of them."""
+        self._not_readable: set[Unreadable] = set()
         self._writers = Writers()
         self._takes = self._handlers()
         self._sources = frozenset(self._topic(family) for family in families.SOURCES)
@@ -280,15 +281,21 @@ class Reading:
             facts.tickets = _of(self._only, facts.tickets)
             facts.answers = _of(self._only, facts.answers)
             facts.observers = _of(self._only, facts.observers)
-        known = set(facts.unreadable)
-        facts.unreadable += [each for where, why in wrong if (each := Unreadable(where, why)) not in known]
+        for where, why in wrong:
+            self._note_unreadable(Unreadable(where, why))
 
     def _undecoded(self, batch: Batch, error: NotDecodable) -> None:
         where = Where(batch.topic, batch.partition, batch.offset)
         self._unreadable(where, str(error), foreign=not batch.transactional)
 
     def _unreadable(self, where: Where, why: str, *, foreign: bool) -> None:
-        self.facts.unreadable.append(Unreadable(str(where), why, foreign))
+        self._note_unreadable(Unreadable(str(where), why, foreign))
+
+    def _note_unreadable(self, found: Unreadable) -> None:
+        """Once: the ledgers and the history are read again with each look."""
+        if found not in self._not_readable:
+            self._not_readable.add(found)
+            self.facts.unreadable.append(found)
 
     def _tell(self, left: int) -> None:
         self._progress(f"reading the topics: {left:,} offsets to go" if left else "")

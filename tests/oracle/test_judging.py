@@ -207,8 +207,10 @@ async def test_an_id_that_is_used_again_is_looked_up_in_the_history(there: Insta
     await there.say(there.topic(ORDER_HISTORY), write(retired), b"p:o", timestamp_ms=left)
     assert not (await there.judged()).by_promise
     await there.say(there.topic(ORDER_HISTORY), b"a stranger's", b"p:o")
-    report = await there.judged()
-    assert not report.by_promise
+    await there.tell("p:o", LIFE[:1])
+    await there.tell("p:o", LIFE[:1])
+    report = await there.judged(look_again_s=1.5)
+    assert report.by_promise.keys() == {6}, "so it has looked again"
     assert [each.where for each in report.unreadable] == [f"{there.topic(ORDER_HISTORY)}/0 at 1"]
 
 
