@@ -14,7 +14,7 @@ import pytest
 from streams.cli.__main__ import program
 from streams.cli.groups import COMMANDS
 from tests.cli.conftest import Asked, FakeWorker, Run, problem
-from tests.stack import ROOT
+from tests.stack import FAUST, ROOT, run_command
 
 AT = "2026-01-02T03:04:05Z"
 
@@ -223,6 +223,12 @@ def test_an_empty_list_is_no_error_and_nothing_on_stdout(worker: FakeWorker, run
     assert run("orders", "list") == (0, "", "No order is like that.\n")
     worker.says("/v1/parties", {"parties": []})
     assert run("parties") == (0, "", "Nobody outside is being called, and nobody has failed to answer.\n")
+
+
+def test_an_empty_table_is_no_error_either(worker: FakeWorker) -> None:
+    worker.says("/table/orders/", {"table": "orders", "rows": []})
+    command = [FAUST, "-A", "streams.app", "table", "orders"]
+    assert run_command(command, {"PYTHONPATH": str(ROOT)}) == (0, "", "Table orders is empty.\n")
 
 
 def test_what_is_not_there_ends_with_1_and_a_sentence(worker: FakeWorker, run: Run) -> None:
