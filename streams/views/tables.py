@@ -66,8 +66,7 @@ class OwnersRows(ApiView):
             return _answer(request, name, _restaurants([catalogue.get(key)]))
         if name == POSITIONS:  # in each partition there is one of every topic
             here = engine.open_partitions()
-            rows = await _first(name, _all_in(here, name), limit)
-            return await _of_all(request, name, here, [row for row in rows if row["key"] == key])
+            return await _of_all(request, name, here, await _first(name, _of_topic(here, key), limit))
         if (answer := await elsewhere_by_partition(request, _partition_of(name, key))) is not None:
             return answer
         found = _timers(key) if name == TIMERS else _of_owner(name, key)
@@ -92,6 +91,13 @@ async def _of_owner(name: str, key: str) -> AsyncGenerator[Found, None]:
     async with aclosing(tables.paged(name, partition, prefix=f"{key}/".encode())) as rows:
         async for row in rows:
             yield partition, *row
+
+
+async def _of_topic(partitions: Iterable[int], topic: str) -> AsyncGenerator[Found, None]:
+    for partition in partitions:
+        position = engine.read(POSITIONS, partition, topic.encode())
+        if position is not None:
+            yield partition, topic.encode(), position
 
 
 async def _all_in(partitions: Iterable[int], name: str) -> AsyncGenerator[Found, None]:

@@ -32,6 +32,10 @@ class LargeRows:
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.read_rows = 0
+        self.positions: dict[bytes, bytes] = {}
+
+    def read(self, _table: str, key: bytes) -> bytes | None:
+        return self.positions.get(key)
 
     def scan(self, _table: str, prefix: bytes = b"", after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         for number in range(ROWS):
@@ -180,6 +184,17 @@ async def test_a_table_of_which_a_partition_is_open_nowhere_is_not_shown_without
     with pytest.raises(Problem) as missing:
         await shown_of(table, key)
     assert (missing.value.status, missing.value.headers) == (503, SOON)
+
+
+async def test_the_positions_in_a_topic_are_found_however_many_topics_come_before(tasks: list[LargeRows]) -> None:
+    for task in tasks:
+        task.positions[b"z-topic"] = b"7"
+    view = table_views.OwnersRows(streams.app.app, streams.app.app.web)
+    answer = await view.get(make_mocked_request("GET", "/?limit=4"), "positions", "z-topic")
+    assert [(row["partition"], row["key"], row["row"]) for row in body_of(answer)["rows"]] == [
+        (task.partition, "z-topic", 7) for task in tasks
+    ]
+    assert not any(task.read_rows for task in tasks), "no other row is read"
 
 
 async def shown_of(table: str, key: str) -> list[str]:
