@@ -300,12 +300,22 @@ def test_without_a_worker_a_command_says_how_to_start_one(
     assert "is the worker running?" in run("orders", "list").error
 
 
-def test_a_wrong_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "command"),
+    [
+        ("DABBAWALA_PARTITIONS", "many", "tasks"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "host:abc", "tasks"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "host:abc", "reconcile"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str, command: str
+) -> None:
     monkeypatch.delenv("DABBAWALA_URL", raising=False)
-    monkeypatch.setenv("DABBAWALA_PARTITIONS", "many")
-    done = run("tasks")
+    monkeypatch.setenv(name, value)
+    done = run(command)
     assert done.status == 2
-    assert "DABBAWALA_PARTITIONS='many'" in done.error
+    assert f"{name}={value!r}" in done.error
 
 
 def test_an_answer_that_no_worker_gives_is_no_traceback(worker: FakeWorker, run: Run) -> None:
