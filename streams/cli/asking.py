@@ -66,7 +66,7 @@ def ask(
                 address,
                 params=_given(query or {}),
                 content=body,
-                headers={"Accept": "application/json", **(headers or {})},
+                headers=_in_bytes({"Accept": "application/json", **(headers or {})}),
                 timeout=timeout_s,
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -100,6 +100,11 @@ def _given(query: Mapping[str, Any]) -> dict[str, str]:
         for name, value in query.items()
         if value not in (None, False)
     }
+
+
+def _in_bytes(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    """httpx takes text to be ASCII. What the command line had that was no text goes on as it came."""
+    return {name.encode(): value.encode(errors="surrogateescape") for name, value in headers.items()}
 
 
 def silent(address: str, error: Exception) -> CommandError:

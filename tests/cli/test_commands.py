@@ -342,6 +342,14 @@ def test_an_order_is_placed_from_a_file_or_from_stdin(
     assert (second.headers["idempotency-key"], second.body) == ("k1", b'{"provider": "other"}')
 
 
+@pytest.mark.parametrize(("key", "sent"), [("schl\u00fcssel", b"schl\xc3\xbcssel"), ("\udcff", b"\xff")])
+def test_a_key_is_sent_in_utf_8(worker: FakeWorker, run: Run, tmp_path: Path, key: str, sent: bytes) -> None:
+    worker.says("/v1/orders", {"id": "my-shop:1", "placed_at": AT})
+    (tmp_path / "order.json").write_text("{}")
+    assert run("orders", "place", str(tmp_path / "order.json"), "--key", key) == (0, "my-shop:1 is placed.\n", "")
+    assert worker.asked[0].headers["idempotency-key"].encode("latin-1") == sent, "as http.server reads it"
+
+
 def test_an_order_that_is_refused_names_every_field(worker: FakeWorker, run: Run, tmp_path: Path) -> None:
     errors = (("/total", "the total is 1"), ("/restaurant", "there is no restaurant 'x'"))
     worker.says("/v1/orders", problem(422, "the order cannot be taken: the total is 1", *errors))
