@@ -82,6 +82,9 @@ async def _body(request: web.Request) -> bytes:
     except TimeoutError:
         why = f"the body has not come within {BODY_S:g} s; send it again with the same key"
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, "too-slow", why) from None
+    except web.RequestPayloadError as error:
+        why = getattr(error.__cause__, "message", str(error))
+        raise Problem(HTTPStatus.BAD_REQUEST, "unreadable", f"the body is not what its headers say: {why}") from None
 
 
 def named(value: str, kind: Any, what: str) -> str:

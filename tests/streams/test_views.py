@@ -6,11 +6,26 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.test_utils import make_mocked_request
+from aiohttp.test_utils import TestServer, make_mocked_request
 
 import streams.app
+from streams.problems import problem_middleware
 from streams.views import ask, operations
+from topics.payments import READER
+
+
+async def test_a_body_that_is_not_what_its_headers_say_is_a_fault_of_the_request() -> None:
+    async def place(request: web.Request) -> web.Response:
+        return ask.respond(200, msgspec.to_builtins(await ask.read_body(request, READER)))
+
+    app = web.Application(middlewares=[problem_middleware])
+    app.router.add_post("/", place)
+    async with TestServer(app) as server, httpx.AsyncClient() as client:
+        answer = await client.post(str(server.make_url("/")), content=b"{}", headers={"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert answer.json()["detail"] == "the body is not what its headers say: Can not decode content-encoding: gzip"
 
 
 @pytest.mark.parametrize(("query", "within_s"), [("", ask.PROXY_S), ("?hash=true", operations.HASHED_S)])
