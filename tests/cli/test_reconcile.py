@@ -62,7 +62,7 @@ def test_it_judges_the_installation_of_the_settings(
     [
         (FINE, "run-1", 0, ""),
         (FINE._replace(books={"orders": 0}), "", 0, ""),
-        (FINE._replace(books={"orders": 0}), "run-1", 2, "no order has 'run-1' in its id"),
+        (FINE._replace(books={"orders": 0}), "run-1", 2, "no order with 'run-1' in its id began within what is judged"),
         (FINE._replace(unreadable=(UNREAD, STRANGE)), "", 2, "1 of what there is cannot be read"),
         (FINE._replace(unreadable=(STRANGE,)), "", 0, ""),
         (FINE._replace(promises=BROKEN, unreadable=(UNREAD,)), "", 1, ""),
