@@ -192,6 +192,8 @@ class Unreadable(NamedTuple):
 
     where: str
     why: str
+    foreign: bool = False
+    """It is a record that no transaction wrote, so no task did: whatever it says, it is nothing of ours."""
 
 
 @dataclass

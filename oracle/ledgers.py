@@ -122,12 +122,15 @@ L = TypeVar("L", bound=Line)
 
 
 def read(directory: Path, name: str, kind: type[L], wrong: list[tuple[str, str]]) -> list[L] | None:
-    """The lines of a ledger, oldest first; None where there is no such file. ``wrong`` gets (where, why) for each line
-    that cannot be read."""
+    """The lines of a ledger, oldest first; None where there is no such file, or none that can be read. ``wrong`` gets
+    (where, why) for each line, or file, that cannot be read."""
     file = directory / f"{name}.jsonl"
     try:
         data = file.read_bytes()
     except FileNotFoundError:
+        return None
+    except OSError as error:
+        wrong.append((file.name, error.strerror or repr(error)))
         return None
     decoder, lines = msgspec.json.Decoder(kind), []
     for number, text in enumerate(data.split(b"\n")[:-1], 1):

@@ -2,7 +2,8 @@
 
 aiokafka's consumer gives records without their producers, so this asks the leaders itself (`Fetch`, isolation level
 `read_committed`) and passes over what was aborted, by the list of aborted transactions that comes with each answer. A
-batch that cannot be decoded is told of and passed over: nothing in it can be anything of ours.
+batch that cannot be decoded is told of and passed over. Its header can be read all the same, and says whether it is of
+a transaction: if it is not, nothing in it can be a task's.
 """
 
 import asyncio
@@ -49,6 +50,7 @@ class Committed(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+    transactional: bool
 
 
 class Batch(NamedTuple):
@@ -77,7 +79,14 @@ class Batch(NamedTuple):
             raise NotDecodable(repr(error)) from None
         return (
             Committed(
-                self.topic, self.partition, each.offset, each.timestamp, each.key, each.value, tuple(each.headers)
+                self.topic,
+                self.partition,
+                each.offset,
+                each.timestamp,
+                each.key,
+                each.value,
+                tuple(each.headers),
+                self.transactional,
             )
             for each in found
             if each.offset >= first
@@ -87,7 +96,7 @@ class Batch(NamedTuple):
 Positions = dict[TopicPartition, int]
 Take = Callable[[Batch, int], None]
 """Is given each batch and the offset from which on it counts."""
-Undecoded = Callable[[TopicPartition, int, NotDecodable], None]
+Undecoded = Callable[[Batch, NotDecodable], None]
 
 
 class Log:
@@ -103,6 +112,9 @@ class Log:
         except errors.KafkaConnectionError:
             await self._client.close()
             raise CannotRead(f"No Kafka answers at {self._kafka}: start it, or say where it is.") from None
+        except (ValueError, OverflowError):  # what aiokafka, or a socket, makes of a port that is none
+            await self._client.close()
+            raise CannotRead(f"{self._kafka!r} is no address of Kafka: write host:port[,host:port].") from None
         return self
 
     async def __aexit__(
@@ -112,7 +124,12 @@ class Log:
 
     async def topics(self) -> dict[str, int]:
         """All topics, and their numbers of partitions."""
-        found = await self._client.fetch_all_metadata()
+        try:
+            found = await self._client.fetch_all_metadata()
+        except errors.KafkaError:
+            raise CannotRead(
+                f"Kafka does not say which topics it has: see that {self._kafka} runs, and ask again."
+            ) from None
         return {topic: len(found.partitions_for_topic(topic) or ()) for topic in found.topics()}
 
     async def follow(self, topics: Iterable[str]) -> None:
@@ -239,7 +256,7 @@ class _Partition:
         try:
             self._take(batch, max(first, batch.offset))
         except NotDecodable as error:
-            self._undecoded(self._tp, batch.offset, error)
+            self._undecoded(batch, error)
 
 
 def _batch(tp: TopicPartition, found: Any) -> Batch:

@@ -55,6 +55,7 @@ class Reading:
         """(source topic, partition) -> offset of the next record to apply."""
         self._cut: set[int] = set()
         """The partitions of `order-updates` whose beginning is gone, as long as nothing has been read of them."""
+        self._not_readable: set[Unreadable] = set()
         self._writers = Writers()
         self._takes = self._handlers()
         self._sources = frozenset(self._topic(family) for family in families.SOURCES)
@@ -153,7 +154,7 @@ class Reading:
         try:
             update = order_updates.READER.read(record.value)
         except Undecodable as wrong:
-            self._unreadable(_where(record), str(wrong))
+            self._unreadable(_where(record), str(wrong), foreign=not record.transactional)
             return
         if record.partition in self._cut:
             self._cut.remove(record.partition)
@@ -255,10 +256,17 @@ class Reading:
         def take(batch: Batch, first: int) -> None:
             for record in () if batch.mark else batch.records(first):
                 if (record.key or b"").decode(errors="replace") in reused:
-                    retired = order_history.READER.read(record.value)
-                    self.facts.retired[retired.order].append(record.timestamp_ms)
+                    self._take_history(record)
 
         await self._log.read(positions, take, self._undecoded, self._tell)
+
+    def _take_history(self, record: Committed) -> None:
+        try:
+            retired = order_history.READER.read(record.value)
+        except Undecodable as wrong:
+            self._unreadable(_where(record), str(wrong), foreign=not record.transactional)
+            return
+        self.facts.retired[retired.order].append(record.timestamp_ms)
 
     def _read_ledgers(self) -> None:
         if self._directory is None:
@@ -276,14 +284,21 @@ class Reading:
             facts.tickets = _of(self._only, facts.tickets)
             facts.answers = _of(self._only, facts.answers)
             facts.observers = _of(self._only, facts.observers)
-        known = set(facts.unreadable)
-        facts.unreadable += [each for where, why in wrong if (each := Unreadable(where, why)) not in known]
+        for where, why in wrong:
+            self._note_unreadable(Unreadable(where, why))
 
-    def _undecoded(self, tp: TopicPartition, offset: int, error: NotDecodable) -> None:
-        self._unreadable(Where(tp.topic, tp.partition, offset), str(error))
+    def _undecoded(self, batch: Batch, error: NotDecodable) -> None:
+        where = Where(batch.topic, batch.partition, batch.offset)
+        self._unreadable(where, str(error), foreign=not batch.transactional)
 
-    def _unreadable(self, where: Where, why: str) -> None:
-        self.facts.unreadable.append(Unreadable(str(where), why))
+    def _unreadable(self, where: Where, why: str, *, foreign: bool) -> None:
+        self._note_unreadable(Unreadable(str(where), why, foreign))
+
+    def _note_unreadable(self, found: Unreadable) -> None:
+        """Once: the ledgers and the history are read again with each look."""
+        if found not in self._not_readable:
+            self._not_readable.add(found)
+            self.facts.unreadable.append(found)
 
     def _tell(self, left: int) -> None:
         self._progress(f"reading the topics: {left:,} offsets to go" if left else "")

@@ -51,7 +51,7 @@ def show(report: Report) -> None:
     if report.unreadable:
         console.print("\nnot readable", style="bold")
         for each in report.unreadable:
-            console.print(Text(f"{each.where}: {each.why}"))
+            console.print(Text(f"{each.where}: {each.why}{' (no task wrote it)' if each.foreign else ''}"))
 
 
 def _show_violations(console: Console, promise: Promise) -> None:

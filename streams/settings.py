@@ -4,6 +4,7 @@ A value that cannot be stops the start with a sentence that names it.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,9 @@ CATALOGUE = Path("catalogue.json")
 """The restaurants of the simulated city."""
 LONGEST_DAYS = 36_500
 DAY_S = 24 * 3600
+SERVER = re.compile(r"(?:[\w.-]+|\[[\w:.%]+\])(?::(\d{1,5}))?", re.ASCII)
+"""A broker: its name or address, and its port unless that is Kafka's own."""
+HIGHEST_PORT = 65_535
 
 
 class WrongSetting(ValueError):
@@ -60,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         embedded = not variables.get("KAFKA_BOOTSTRAP_SERVERS")
         prefix = _word(variables, "DABBAWALA_TOPIC_PREFIX", "dabbawala")
         return cls(
-            bootstrap_servers=variables.get("KAFKA_BOOTSTRAP_SERVERS") or None,
+            bootstrap_servers=_servers(variables, "KAFKA_BOOTSTRAP_SERVERS"),
             directory=Path(variables.get("DABBAWALA_DIR", ".dabbawala")),
             application=_word(variables, "DABBAWALA_APPLICATION", prefix),
             topic_prefix=prefix,
@@ -119,6 +123,18 @@ def _word(variables: Mapping[str, str], name: str, default: str) -> str:
     if not value or not all(letter.isalnum() or letter in "._-" for letter in value):
         raise WrongSetting(f"{name}={value!r}: it must be letters, digits, dots, dashes and underscores")
     return value
+
+
+def _servers(variables: Mapping[str, str], name: str) -> str | None:
+    """Without blanks between them."""
+    value = variables.get(name)
+    if not value:
+        return None
+    servers = [server.strip() for server in value.split(",")]
+    found = [SERVER.fullmatch(server) for server in servers]
+    if not all(server and int(server[1] or 1) <= HIGHEST_PORT for server in found):
+        raise WrongSetting(f"{name}={value!r}: it must be host:port[,host:port]")
+    return ",".join(servers)
 
 
 def _file(variables: Mapping[str, str], name: str, default: Path) -> Path | None:

@@ -89,17 +89,20 @@ def wishes(facts: Facts) -> dict[str, list[int | None]]:
 
 def _unknown(facts: Facts, letters: Iterable[object]) -> Iterator[Violation]:
     for name, placed in facts.placings.items():
-        if name in facts.orders or any(_is_answered(each, facts) or each.where in letters for each in placed):
+        unasked = [each for each in placed if not each.asked]  # of the others, somebody may have been told a refusal
+        if name in facts.orders or not unasked:
+            continue
+        # not all of them: one that lay in the wrong partition was forwarded, and only the copy is decided
+        if any(each.where in letters or _is_to_come(each, facts) for each in unasked):
             continue
         yield Violation(
-            name, f"{name} was placed ({placed[0].where}), and has become neither an order nor a dead letter"
+            name, f"{name} was placed ({unasked[0].where}), and has become neither an order nor a dead letter"
         )
 
 
-def _is_answered(placing: Placing, facts: Facts) -> bool:
-    """Whether somebody may have been told of a refusal, or it is still to be applied."""
+def _is_to_come(placing: Placing, facts: Facts) -> bool:
     reached = facts.reached.get((placing.where.topic, placing.where.partition))
-    return placing.asked or reached is None or reached.position <= placing.where.offset
+    return reached is None or reached.position <= placing.where.offset
 
 
 def _set_aside(facts: Facts) -> set[str]:

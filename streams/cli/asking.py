@@ -23,7 +23,7 @@ PAGE = 1000
 def worker_url(directory: Path | None = None) -> str:
     """Where a worker listens: `DABBAWALA_URL`, else the first one that runs under `directory` (`DABBAWALA_DIR`)."""
     if url := os.environ.get("DABBAWALA_URL"):
-        return url.rstrip("/")
+        return _usable(url).rstrip("/")
     if directory is None:
         try:
             directory = Settings.from_environment().directory
@@ -32,6 +32,17 @@ def worker_url(directory: Path | None = None) -> str:
     if urls := worker_urls(directory):
         return urls[0]
     raise NoWorker(f"No worker runs under {directory}: start one with `make worker`, or name one in DABBAWALA_URL.")
+
+
+def _usable(url: str) -> str:
+    """Else nobody could ever answer there, however long somebody waits for it."""
+    try:
+        found = httpx.URL(url)
+    except httpx.InvalidURL:
+        found = httpx.URL()
+    if found.scheme not in ("http", "https") or not found.host:
+        raise CommandError(f"DABBAWALA_URL={url!r}: it must be a URL, as http://127.0.0.1:6066 is one.")
+    return url
 
 
 def ask(
@@ -55,7 +66,7 @@ def ask(
                 address,
                 params=_given(query or {}),
                 content=body,
-                headers={"Accept": "application/json", **(headers or {})},
+                headers=_in_bytes({"Accept": "application/json", **(headers or {})}),
                 timeout=timeout_s,
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -89,6 +100,11 @@ def _given(query: Mapping[str, Any]) -> dict[str, str]:
         for name, value in query.items()
         if value not in (None, False)
     }
+
+
+def _in_bytes(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    """httpx takes text to be ASCII. What the command line had that was no text goes on as it came."""
+    return {name.encode(): value.encode(errors="surrogateescape") for name, value in headers.items()}
 
 
 def silent(address: str, error: Exception) -> CommandError:

@@ -14,6 +14,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from streams.cli.errors import CommandError
+from streams.embedded.errors import SetUpError
 from streams.embedded.slots import is_held, living_workers
 
 WITHIN_S = 10.0
@@ -33,11 +34,11 @@ def leave(number: int | None) -> None:
     home = settings.directory / f"worker-{number}" if number else _only_one(settings.directory)
     if not (home / "instance-id").exists():
         raise CommandError(f"There is no {home}: no worker of that number has run here.")
-    if is_held(home):
-        _stop(home)
-        _tell_group((home / "instance-id").read_text().strip())  # if it could not do so itself
+    stopped = is_held(home) and _stop(home)
+    told = _tell_group((home / "instance-id").read_text().strip())  # also of one that could not do so itself
+    if stopped:
         click.echo(f"{home.name} has stopped and left the group.")
-    elif _tell_group((home / "instance-id").read_text().strip()):
+    elif told:
         click.echo(f"{home.name} does not run; it has left the group.")
     else:
         click.echo(f"{home.name} does not run, and is not in the group.")
@@ -52,17 +53,25 @@ def _only_one(directory: Path) -> Path:
     raise CommandError(f"Say which is to leave: {', '.join(home.name.removeprefix('worker-') for home in homes)}.")
 
 
-def _stop(home: Path) -> None:
-    """Its lock goes with its process."""
+def _stop(home: Path) -> bool:
+    """Its lock goes with its process. False if it has ended by itself."""
     from streams.engine.runtime import LEAVE_SIGNAL
 
-    pid = int((home / "pid").read_text())
-    os.kill(pid, LEAVE_SIGNAL)
+    try:
+        pid = int((home / "pid").read_text())
+        os.kill(pid, LEAVE_SIGNAL)
+    except PermissionError:
+        raise CommandError(f"{home.name} is another user's: let that one, or root, stop it.") from None
+    except (FileNotFoundError, ValueError, ProcessLookupError):  # who took the lock notes its pid a moment later
+        if not is_held(home):
+            return False
+        raise CommandError(f"{home.name} does not say yet which process it is: try again in a moment.") from None
     until = time.monotonic() + WITHIN_S
     while is_held(home):
         if time.monotonic() > until:
             raise CommandError(f"{home.name} (process {pid}) has not stopped within {WITHIN_S:.0f} s: see its log.")
         time.sleep(POLL_S)
+    return True
 
 
 def _tell_group(instance_id: str) -> bool:
@@ -80,8 +89,10 @@ def _tell_group(instance_id: str) -> bool:
         finally:
             await client.close()
 
-    use_kafka(find_kafka(settings, click.echo))
     try:
+        use_kafka(find_kafka(settings, click.echo))
         return asyncio.run(tell())
+    except SetUpError as wrong:
+        raise CommandError(str(wrong)) from None
     except KafkaError as error:
         raise CommandError(f"The group {app.conf.id} cannot be told: {error}.") from None

@@ -1,6 +1,7 @@
 """`faust -A streams.app table NAME [KEY]`: the rows of a table, decoded, as the running workers have them."""
 
 import json
+import sys
 from typing import Any
 from urllib.parse import quote
 
@@ -32,8 +33,10 @@ class table(Command):
         rows = ask(f"/table/{quote(name)}/{quote(key or '', safe='')}", {"limit": limit})["rows"]
         if self.json:
             print(json.dumps(rows))
+        elif not rows and key:
+            raise CommandError(f"Table {name} has no row of {key!r}.")
         elif not rows:
-            raise CommandError(f"Table {name} has no row of {key!r}." if key else f"Table {name} is empty.")
+            print(f"Table {name} is empty.", file=sys.stderr)
         else:
             _print(name, rows)
 

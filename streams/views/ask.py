@@ -82,6 +82,9 @@ async def _body(request: web.Request) -> bytes:
     except TimeoutError:
         why = f"the body has not come within {BODY_S:g} s; send it again with the same key"
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, "too-slow", why) from None
+    except web.RequestPayloadError as error:
+        why = getattr(error.__cause__, "message", str(error))
+        raise Problem(HTTPStatus.BAD_REQUEST, "unreadable", f"the body is not what its headers say: {why}") from None
 
 
 def named(value: str, kind: Any, what: str) -> str:
@@ -145,8 +148,8 @@ def other_workers() -> list[str]:
     return sorted({owner.rstrip("/") for owner in engine.owners().values()} - {this_worker()})
 
 
-async def send_on(request: web.Request, owner: str, **more: str) -> web.Response:
-    """The same request, asked of another worker; ``more``: headers to change."""
+async def send_on(request: web.Request, owner: str, *, within_s: float = PROXY_S, **more: str) -> web.Response:
+    """The same request, asked of another worker, which may be silent for so long; ``more``: headers to change."""
     passed_on = {name: value for name, value in request.headers.items() if name.lower() in _PASSED_ON}
     headers = passed_on | more | {SENT_ON: "1"}
     try:
@@ -156,6 +159,7 @@ async def send_on(request: web.Request, owner: str, **more: str) -> web.Response
             content=await _body(request),
             # as bytes, for httpx takes text to be ASCII; what is not text means nothing to any view
             headers={name.encode(): value.encode() for name, value in headers.items() if _is_text(value)},
+            timeout=httpx.Timeout(PROXY_S, read=within_s),
         )
     except (httpx.HTTPError, aiohttp.ClientError) as error:
         raise Problem(
@@ -237,7 +241,7 @@ def refusal(told: Told, key: str, status: int = HTTPStatus.CONFLICT) -> Problem:
 def _client() -> httpx.AsyncClient:
     # 0 is aiohttp's word for any number: each long poll that is sent on holds a connection, and nobody must wait for it
     transport = AiohttpTransport(limits=httpx.Limits(max_connections=0))
-    return httpx.AsyncClient(transport=transport, timeout=PROXY_S)
+    return httpx.AsyncClient(transport=transport)
 
 
 _PASSED_ON = {"content-type", "idempotency-key", "traceparent", "accept"}

@@ -31,7 +31,8 @@ T = TypeVar("T")
 
 
 class Share(msgspec.Struct):
-    """What one worker has of a page: which partitions it looked into, and its first rows, as (cursor, row)."""
+    """What one worker has of a page: which partitions it looked into, and its first rows, as (cursor, row); of a table
+    of any kind, as (key, row)."""
 
     partitions: list[int]
     rows: list[tuple[str, Any]]
@@ -61,10 +62,7 @@ class Listing(Generic[T]):
         own = await self._share(self._after(request), limit + 1, fits)
         if SENT_ON in request.headers:
             return respond(HTTPStatus.OK, own)
-        shares = [own, *await _ask_others(request)]
-        if {partition for share in shares for partition in share.partitions} != set(range(engine.partitions)):
-            raise Problem(503, "not-ready", "a partition is being opened; try again", headers=SOON)
-        found = (row for share in shares for row in share.rows)
+        found = (row for share in await all_shares(request, own) for row in share.rows)
         rows = dict(sorted(found, key=lambda row: row[0]))  # a partition that moves may be in two shares
         page = list(islice(rows.items(), limit))
         more = page[-1][0] if len(rows) > limit else None
@@ -113,6 +111,14 @@ def limit_of(request: web.Request, default: int = LIMIT, longest: int = LONGEST)
     if limit is None or not 1 <= limit <= longest:
         raise Problem(422, "invalid", f"limit={text}: it must be a whole number from 1 to {longest}")
     return limit
+
+
+async def all_shares(request: web.Request, own: Share) -> list[Share]:
+    """What this worker has and what the others have; a problem where a partition is in none of these."""
+    shares = [own, *await _ask_others(request)]
+    if {partition for share in shares for partition in share.partitions} != set(range(engine.partitions)):
+        raise Problem(503, "not-ready", "a partition is being opened; try again", headers=SOON)
+    return shares
 
 
 async def _ask_others(request: web.Request) -> Sequence[Share]:

@@ -14,12 +14,14 @@ from streams import tables
 from streams.app import app, engine
 from streams.engine import NotHere, Reached, Task
 from streams.problems import Problem
-from streams.views.ask import SENT_ON, ApiView, elsewhere, named, other_workers, respond, send_on, this_worker
+from streams.views.ask import PROXY_S, SENT_ON, ApiView, elsewhere, named, other_workers, respond, send_on, this_worker
 from streams.views.listing import Listing, limit_of
 from topics.identity import PartyId
 from topics.records import instant
 
 TIMERS = "timers"
+HASHED_S = 590.0
+"""How long another worker may take to read all that it has: somewhat less than `dabbawala tasks --hash` waits."""
 
 
 @app.page("/v1/regions/{region}")
@@ -62,10 +64,12 @@ class AllTasks(ApiView):
 
         With `?hash=true` the hash of each one's tables, for which every row is read.
         """
-        own = await _own(request.query.get("hash") == "true")
+        hashed = request.query.get("hash") == "true"
         if SENT_ON in request.headers:
-            return respond(200, own)
-        told = await asyncio.gather(*(_ask(request, worker) for worker in other_workers()))
+            return respond(200, await _own(hashed))
+        within_s = HASHED_S if hashed else PROXY_S
+        asked = asyncio.gather(*(_ask(request, worker, within_s) for worker in other_workers()))
+        own, told = await asyncio.gather(_own(hashed), asked)
         found = [own, *(each for each in told if each is not None)]
         tasks = {task["partition"]: task for each in found for task in each["tasks"]}
         owners = engine.owners()
@@ -127,10 +131,10 @@ async def _digest(partition: int) -> str | None:
         return None
 
 
-async def _ask(request: web.Request, worker: str) -> dict[str, list[dict[str, Any]]] | None:
+async def _ask(request: web.Request, worker: str, within_s: float) -> dict[str, list[dict[str, Any]]] | None:
     """What another worker says of its tasks; None if it says nothing."""
     try:
-        answer = await send_on(request, worker)
+        answer = await send_on(request, worker, within_s=within_s)
     except Problem:
         return None
     return msgspec.json.decode(answer.text or "") if answer.status == HTTPStatus.OK else None

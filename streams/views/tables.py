@@ -10,10 +10,9 @@ from aiohttp import web
 
 from streams import tables
 from streams.app import app, catalogue, engine
-from streams.engine import NotHere
 from streams.problems import Problem
-from streams.views.ask import ApiView, elsewhere_by_partition, everywhere, respond
-from streams.views.listing import limit_of
+from streams.views.ask import SENT_ON, ApiView, elsewhere_by_partition, respond
+from streams.views.listing import Share, all_shares, limit_of
 from streams.views.numbers import whole_number
 from topics.identity import owner_of
 from topics.restaurants import Restaurant
@@ -48,12 +47,12 @@ class TableRows(ApiView):
     """The rows of a table, of every worker."""
 
     async def get(self, request: web.Request, name: str) -> web.Response:
-        """At most `?limit=` of each worker, and about 32 MB."""
+        """At most `?limit=` of each worker, and about 32 MB. Of all partitions: 503 while one is open nowhere."""
         limit = _checked(request, name)
         if name == catalogue.name:
             return _answer(request, name, _restaurants(catalogue.all()[:limit]))
-        rows = await everywhere(request, await _first(name, _all_here(name), limit), "rows")
-        return _answer(request, name, rows)
+        here = engine.open_partitions()
+        return await _of_all(request, name, here, await _first(name, _all_in(here, name), limit))
 
 
 @app.page("/table/{name}/{key}")
@@ -66,8 +65,8 @@ class OwnersRows(ApiView):
         if name == catalogue.name:
             return _answer(request, name, _restaurants([catalogue.get(key)]))
         if name == POSITIONS:  # in each partition there is one of every topic
-            rows = await everywhere(request, await _first(name, _all_here(name), limit), "rows")
-            return _answer(request, name, [row for row in rows if row["key"] == key])
+            here = engine.open_partitions()
+            return await _of_all(request, name, here, await _first(name, _of_topic(here, key), limit))
         if (answer := await elsewhere_by_partition(request, _partition_of(name, key))) is not None:
             return answer
         found = _timers(key) if name == TIMERS else _of_owner(name, key)
@@ -94,14 +93,31 @@ async def _of_owner(name: str, key: str) -> AsyncGenerator[Found, None]:
             yield partition, *row
 
 
-async def _all_here(name: str) -> AsyncGenerator[Found, None]:
-    for partition in engine.open_partitions():
-        try:
-            async with aclosing(tables.paged(name, partition)) as rows:
-                async for row in rows:
-                    yield partition, *row
-        except NotHere:  # it moves just now
-            continue
+async def _of_topic(partitions: Iterable[int], topic: str) -> AsyncGenerator[Found, None]:
+    for partition in partitions:
+        position = engine.read(POSITIONS, partition, topic.encode())
+        if position is not None:
+            yield partition, topic.encode(), position
+
+
+async def _all_in(partitions: Iterable[int], name: str) -> AsyncGenerator[Found, None]:
+    for partition in partitions:
+        async with aclosing(tables.paged(name, partition)) as rows:
+            async for row in rows:
+                yield partition, *row
+
+
+async def _of_all(request: web.Request, name: str, here: list[int], rows: list[dict[str, Any]]) -> web.Response:
+    """The rows of these partitions, which are open here, and those of the others."""
+    own = Share(here, [(row["key"], row) for row in rows])
+    if SENT_ON in request.headers:
+        return respond(200, own)
+    found: list[dict[str, Any]] = []
+    told: set[int] = set()
+    for share in await all_shares(request, own):
+        found += [row for _, row in share.rows if row["partition"] not in told]
+        told.update(share.partitions)  # one that moves may be in two shares
+    return _answer(request, name, found)
 
 
 async def _first(name: str, rows: AsyncGenerator[Found, None], limit: int) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 from streams.cli.__main__ import program
 from streams.cli.groups import COMMANDS
 from tests.cli.conftest import Asked, FakeWorker, Run, problem
-from tests.stack import ROOT
+from tests.stack import FAUST, ROOT, run_command
 
 AT = "2026-01-02T03:04:05Z"
 
@@ -225,6 +225,12 @@ def test_an_empty_list_is_no_error_and_nothing_on_stdout(worker: FakeWorker, run
     assert run("parties") == (0, "", "Nobody outside is being called, and nobody has failed to answer.\n")
 
 
+def test_an_empty_table_is_no_error_either(worker: FakeWorker) -> None:
+    worker.says("/table/orders/", {"table": "orders", "rows": []})
+    command = [FAUST, "-A", "streams.app", "table", "orders"]
+    assert run_command(command, {"PYTHONPATH": str(ROOT)}) == (0, "", "Table orders is empty.\n")
+
+
 def test_what_is_not_there_ends_with_1_and_a_sentence(worker: FakeWorker, run: Run) -> None:
     worker.says("/v1/orders/my-shop:1", problem(404, "there is no order my-shop:1 here"))
     assert run("orders", "get", "my-shop:1") == (1, "", "There is no order my-shop:1 here.\n")
@@ -294,12 +300,22 @@ def test_without_a_worker_a_command_says_how_to_start_one(
     assert "is the worker running?" in run("orders", "list").error
 
 
-def test_a_wrong_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "command"),
+    [
+        ("DABBAWALA_PARTITIONS", "many", "tasks"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "host:abc", "tasks"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "host:abc", "reconcile"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str, command: str
+) -> None:
     monkeypatch.delenv("DABBAWALA_URL", raising=False)
-    monkeypatch.setenv("DABBAWALA_PARTITIONS", "many")
-    done = run("tasks")
+    monkeypatch.setenv(name, value)
+    done = run(command)
     assert done.status == 2
-    assert "DABBAWALA_PARTITIONS='many'" in done.error
+    assert f"{name}={value!r}" in done.error
 
 
 def test_an_answer_that_no_worker_gives_is_no_traceback(worker: FakeWorker, run: Run) -> None:
@@ -324,6 +340,14 @@ def test_an_order_is_placed_from_a_file_or_from_stdin(
     first, second = worker.asked
     assert (first.method, first.body) == ("POST", b'{"provider": "my-shop"}')
     assert (second.headers["idempotency-key"], second.body) == ("k1", b'{"provider": "other"}')
+
+
+@pytest.mark.parametrize(("key", "sent"), [("schl\u00fcssel", b"schl\xc3\xbcssel"), ("\udcff", b"\xff")])
+def test_a_key_is_sent_in_utf_8(worker: FakeWorker, run: Run, tmp_path: Path, key: str, sent: bytes) -> None:
+    worker.says("/v1/orders", {"id": "my-shop:1", "placed_at": AT})
+    (tmp_path / "order.json").write_text("{}")
+    assert run("orders", "place", str(tmp_path / "order.json"), "--key", key) == (0, "my-shop:1 is placed.\n", "")
+    assert worker.asked[0].headers["idempotency-key"].encode("latin-1") == sent, "as http.server reads it"
 
 
 def test_an_order_that_is_refused_names_every_field(worker: FakeWorker, run: Run, tmp_path: Path) -> None:

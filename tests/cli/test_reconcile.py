@@ -14,6 +14,7 @@ from streams.cli.__main__ import main
 FINE = Report({"orders": 1}, (Promise(1, "no order is lost", 1, [], ""),), None, ())
 BROKEN = (Promise(1, "no order is lost", 1, [Violation("p:o", "p:o is lost")], ""),)
 UNREAD = Unreadable("pos.jsonl line 3", "it is no JSON")
+STRANGE = Unreadable("dabbawala.order-updates/0 at 5", "it is no JSON", foreign=True)
 
 
 @pytest.fixture
@@ -61,8 +62,9 @@ def test_it_judges_the_installation_of_the_settings(
     [
         (FINE, "run-1", 0, ""),
         (FINE._replace(books={"orders": 0}), "", 0, ""),
-        (FINE._replace(books={"orders": 0}), "run-1", 2, "no order has 'run-1' in its id"),
-        (FINE._replace(unreadable=(UNREAD,)), "", 2, "1 of what there is cannot be read"),
+        (FINE._replace(books={"orders": 0}), "run-1", 2, "no order with 'run-1' in its id began within what is judged"),
+        (FINE._replace(unreadable=(UNREAD, STRANGE)), "", 2, "1 of what there is cannot be read"),
+        (FINE._replace(unreadable=(STRANGE,)), "", 0, ""),
         (FINE._replace(promises=BROKEN, unreadable=(UNREAD,)), "", 1, ""),
     ],
 )

@@ -3,11 +3,14 @@
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from click import Argument, Command, Context
 
 from streams.cli import watching
+from streams.cli.ids import ORDER
 from streams.cli.watching import Event, events
 from tests.cli.conftest import Answer, Asked, FakeWorker, Run, problem
 
@@ -91,6 +94,18 @@ def test_an_order_that_ended_before_anybody_looked_is_at_its_end(worker: FakeWor
 def test_an_order_nobody_knows_is_told_at_once(worker: FakeWorker, run: Run) -> None:
     worker.says(PATH, problem(404, "there is no order my-shop:1 here"))
     assert run("orders", "watch", "my-shop:1") == (1, "", "There is no order my-shop:1 here.\n")
+
+
+@pytest.mark.parametrize("url", ["localhost:6066", "127.0.0.1:6066", "http://localhost:abc", "ftp://a", "http://"])
+def test_where_no_worker_could_be_nobody_waits_for_one(run: Run, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DABBAWALA_URL", url)
+    began = time.monotonic()
+    done = run("orders", "watch", "my-shop:1")
+    assert (done.status, done.printed) == (2, "")
+    assert done.error == f"DABBAWALA_URL={url!r}: it must be a URL, as http://127.0.0.1:6066 is one.\n"
+    assert run("orders", "list") == done
+    assert ORDER.shell_complete(Context(Command("")), Argument(["order"]), "my-") == []
+    assert time.monotonic() - began < watching.PATIENCE_S / 4
 
 
 def test_when_nobody_answers_for_long_it_gives_up(

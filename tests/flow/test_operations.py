@@ -85,6 +85,7 @@ async def test_paging_through_the_orders_of_two_workers_gives_each_once_in_order
             assert {*orders, *others} <= set(found)
         mine = await walked(client, "/v1/orders", "orders", limit=50, restaurant=kitchens[0].restaurant)
         assert [row["id"] for row in mine] == orders
+        assert {*orders, *others} <= (await client.rows("orders")).keys()
         calls = await walked(client, "/v1/calls", "calls", limit=90)
         assert {f"{order}/charge" for order in orders} <= {call["key"] for call in calls}
 
@@ -174,6 +175,9 @@ async def test_every_worker_tells_the_tasks_of_all_and_that_they_lag_by_nothing(
         assert {task["worker"] for task in tasks} == {client.stack.url_of(1), client.stack.url_of(2)}
         assert all(task["topics"][f"{client.stack.name}.orders"]["next"] > 0 for task in tasks)
         assert len((await client.get("/v1/tasks"))["workers"]) == 2
+        positions = (await client.get(f"/table/positions/{client.stack.name}.orders"))["rows"]
+        assert sorted(row["partition"] for row in positions) == list(range(PARTITIONS))
+        assert all(task["hash"] for task in (await client.get("/v1/tasks", hash="true"))["tasks"])
 
 
 async def test_the_commands_show_it_as_tables_and_as_json(

@@ -64,7 +64,16 @@ def test_a_placed_order_that_became_nothing_is_found() -> None:
         "p:o was placed (d.orders/0 at 5), and has become neither an order nor a dead letter"
     ]
     letter = Letter(Where("d.dead-letters", 0, 1), Where(ORDERS, 0, 5), b"", b"{}")
+    asked = a_placing(asked=True, where=Where(ORDERS, 0, 6))
+    lost = known(placings={"p:o": [asked, a_placing()]}, reached=APPLIED)
+    assert len(placed_orders_are_known(lost).violations) == 1, "that a view asked for it too is no excuse"
+    copy = a_placing(where=Where(ORDERS, 0, 7))
+    copys = letter._replace(origin=copy.where)
     fine: list[dict[str, Any]] = [
+        {"placings": {"p:o": [a_placing(), copy]}, "reached": APPLIED, "letters": [copys]},
+        {"placings": {"p:o": [a_placing(), copy]}, "reached": {(ORDERS, 0): Reached(position=7, last=8)}},
+        {"placings": {"p:o": [asked, a_placing()]}, "reached": APPLIED, "letters": [letter]},
+        {"placings": {"p:o": [asked, a_placing()]}, "reached": APPLIED, "orders": {"p:o": an_order()}},
         {"placings": {"p:o": [a_placing(asked=True)]}, "reached": APPLIED},
         {"placings": {"p:o": [a_placing()]}, "reached": {(ORDERS, 0): Reached(position=5, last=8)}},
         {"placings": {"p:o": [a_placing()]}, "reached": APPLIED, "letters": [letter]},

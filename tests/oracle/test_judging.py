@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
@@ -15,6 +16,7 @@ from aiokafka.structs import TopicPartition
 from oracle import CannotRead, judge
 from tests.oracle.installation import Installation
 from tests.oracle.planted import LIFE
+from tests.poison import poison
 from tests.stack import ROOT, run_command
 from topics.deliveries import Delivered, DriverAssigned
 from topics.families import DEAD_LETTERS, DELIVERIES, ORDER_HISTORY, ORDER_UPDATES, ORDERS
@@ -204,15 +206,30 @@ async def test_an_id_that_is_used_again_is_looked_up_in_the_history(there: Insta
     left = epoch_ms(NOW - timedelta(minutes=5))
     await there.say(there.topic(ORDER_HISTORY), write(retired), b"p:o", timestamp_ms=left)
     assert not (await there.judged()).by_promise
+    await there.say(there.topic(ORDER_HISTORY), b"a stranger's", b"p:o")
+    await there.tell("p:o", LIFE[:1])
+    await there.tell("p:o", LIFE[:1])
+    report = await there.judged(look_again_s=1.5)
+    assert report.by_promise.keys() == {6}, "so it has looked again"
+    assert [each.where for each in report.unreadable] == [f"{there.topic(ORDER_HISTORY)}/0 at 1"]
 
 
 async def test_what_is_unreadable_is_told_of_and_nothing_else_suffers(there: Installation) -> None:
-    await there.say(there.topic(ORDER_UPDATES), b"a stranger's")
+    topic = there.topic(ORDER_UPDATES)
+    await there.say(topic, b"a stranger's")
+    await poison({"bootstrap_servers": there.kafka}, topic, 0, b"k", b"a stranger's, too")
+    async with AIOKafkaProducer(bootstrap_servers=there.kafka, transactional_id=topic) as task, task.transaction():
+        await task.send_and_wait(topic, b"perhaps a task's", partition=0)
     await there.tell("p:o", LIFE[:1])
     there.note("trips", {"driver": 5})
     report = await there.judged()
     assert not report.by_promise
-    assert [each.where for each in report.unreadable] == [f"{there.topic(ORDER_UPDATES)}/0 at 0", "trips.jsonl line 1"]
+    assert [(each.where, each.foreign) for each in report.unreadable] == [
+        (f"{topic}/0 at 0", True),
+        (f"{topic}/0 at 1", True),
+        (f"{topic}/0 at 2", False),
+        ("trips.jsonl line 1", False),
+    ]
     assert report.books["orders"] == 1
 
 
@@ -239,6 +256,7 @@ async def test_the_program_exits_with_0_1_or_2(there: Installation) -> None:
     assert (status, errors) == (1, "")
     assert violation["sentence"].partition(" for ")[0] in shown
     for asked, sentence in (
+        (["--kafka", "localhost:abc"], "'localhost:abc' is no address of Kafka: write host:port[,host:port].\n"),
         (["--prefix", "none"], "There is no topic none.orders: name the prefix of an installation that is there.\n"),
         (["--since", "now"], "Invalid value for '--since': 'now' is no moment"),
         (["--ledgers", "/nowhere"], "Invalid value for '--ledgers': Directory '/nowhere' does not exist"),

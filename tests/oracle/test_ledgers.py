@@ -48,6 +48,13 @@ def test_a_line_that_cannot_be_read_is_told_of_and_the_others_count(tmp_path: Pa
     assert [where for where, _ in wrong] == ["payment.jsonl line 2"]
 
 
+def test_a_ledger_that_nobody_may_read_is_told_of_and_is_no_ledger(tmp_path: Path) -> None:
+    (tmp_path / "pos.jsonl").mkdir()  # for root may read every file
+    wrong: list[tuple[str, str]] = []
+    assert ledgers.read(tmp_path, "pos", PaymentLine, wrong) is None
+    assert wrong == [("pos.jsonl", "Is a directory")]
+
+
 def test_fields_that_are_not_known_are_passed_over(tmp_path: Path) -> None:
     found, wrong = read(tmp_path, CHARGED[:-1] + b',"mood":"fine","number":"none","file":5}\n')
     assert found is not None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
 
 from oracle.log import EARLIEST, LATEST, Batch, CannotRead, Log, NotDecodable
 from oracle.writers import Writers
@@ -26,7 +27,7 @@ class Stage:
         self.positions: dict[TopicPartition, int] = {}
         self.batches: list[Batch] = []
         self.values: list[bytes | None] = []
-        self.undecoded: list[int] = []
+        self.undecoded: list[Batch] = []
         self._clients: list[TransactionalClient] = []
 
     async def owner(self, transactional_id: str = "") -> TransactionalClient:
@@ -56,8 +57,8 @@ class Stage:
         if not batch.mark:
             self.values += [record.value for record in batch.records(first)]
 
-    def _undecoded(self, tp: TopicPartition, offset: int, _: NotDecodable) -> None:
-        self.undecoded.append(offset)
+    def _undecoded(self, batch: Batch, _: NotDecodable) -> None:
+        self.undecoded.append(batch)
 
     async def close(self) -> None:
         for client in self._clients:
@@ -106,7 +107,7 @@ async def test_what_cannot_be_decoded_is_told_of_and_passed_over(stage: Stage, k
         await poison({"bootstrap_servers": kafka}, stage.topic, 0, b"k", b"bad")
         await producer.send_and_wait(stage.topic, b"after", partition=0)
     assert await stage.read(2) == [b"before", b"after"]
-    assert stage.undecoded == [1]
+    assert [(batch.offset, batch.transactional) for batch in stage.undecoded] == [(1, False)]
 
 
 @pytest.mark.parametrize("compression", ["gzip", "lz4", "zstd"])
@@ -156,3 +157,19 @@ async def test_a_kafka_that_is_not_there_is_named() -> None:
     with pytest.raises(CannotRead, match=r"No Kafka answers at 127.0.0.1:1:"):
         async with Log("127.0.0.1:1"):
             pass
+
+
+@pytest.mark.parametrize("address", ["localhost:abc", "127.0.0.1:99999", "[::1"])
+async def test_an_address_that_is_none_is_named(address: str) -> None:
+    with pytest.raises(CannotRead, match="is no address of Kafka: write host:port"):
+        async with Log(address):
+            pass
+
+
+async def test_a_kafka_that_tells_of_no_topics_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(_: AIOKafkaClient) -> None:
+        raise KafkaError("Unable to get cluster metadata over all known brokers")
+
+    monkeypatch.setattr(AIOKafkaClient, "fetch_all_metadata", fails)
+    with pytest.raises(CannotRead, match="does not say which topics it has"):
+        await Log("127.0.0.1:1").topics()

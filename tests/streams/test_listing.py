@@ -14,9 +14,10 @@ from aiohttp.test_utils import make_mocked_request
 import streams.app
 from processors.dispatch import WaitingDriver
 from streams import tables
+from streams.problems import SOON, Problem
 from streams.views import operations
 from streams.views import tables as table_views
-from streams.views.listing import Listing
+from streams.views.listing import Listing, Share
 from tests.processors.cases import KITCHEN, RESTAURANT
 
 ROWS, ROW_BYTES = 300, 100_000
@@ -31,6 +32,10 @@ class LargeRows:
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.read_rows = 0
+        self.positions: dict[bytes, bytes] = {}
+
+    def read(self, _table: str, key: bytes) -> bytes | None:
+        return self.positions.get(key)
 
     def scan(self, _table: str, prefix: bytes = b"", after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         for number in range(ROWS):
@@ -56,12 +61,7 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> list[LargeRows]:
     tasks = [LargeRows(number) for number in range(streams.app.engine.partitions)]
     monkeypatch.setattr(streams.app.engine, "tasks", {task.partition: task for task in tasks})
     monkeypatch.setattr("streams.views.listing.other_workers", list)
-    monkeypatch.setattr(table_views, "everywhere", _only_here)
     return tasks
-
-
-async def _only_here(_request: Any, own: list[Any], _member: str) -> list[Any]:
-    return own
 
 
 def body_of(answer: web.Response) -> Any:
@@ -164,6 +164,47 @@ async def test_of_all_who_wait_in_a_region_the_first_are_shown_and_all_are_count
     count, first = await operations._counted("fort", "driver", operations._waiting, 3)
     assert (count, [row["driver"] for row in first]) == (1000, ["0000", "0001", "0002"])
     assert most_alive <= 2
+
+
+@pytest.mark.parametrize("name", [TABLE, "positions/a-topic"])
+async def test_a_table_of_which_a_partition_is_open_nowhere_is_not_shown_without_it(
+    tasks: list[LargeRows], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    del streams.app.engine.tasks[1], streams.app.engine.tasks[3]
+    shares = [Share([1], [("1/0", {"partition": 1, "key": "1/0", "row": {}})]), Share([3], [])]
+
+    async def send_on(_request: web.Request, _owner: str) -> web.Response:
+        return web.Response(body=msgspec.json.encode(shares.pop(0)))
+
+    monkeypatch.setattr("streams.views.listing.send_on", send_on)
+    monkeypatch.setattr("streams.views.listing.other_workers", lambda: ["http://one", "http://another"])
+    table, _, key = name.partition("/")
+    assert "1/0" in await shown_of(table, key)
+    monkeypatch.setattr("streams.views.listing.other_workers", list)
+    with pytest.raises(Problem) as missing:
+        await shown_of(table, key)
+    assert (missing.value.status, missing.value.headers) == (503, SOON)
+
+
+async def test_the_positions_in_a_topic_are_found_however_many_topics_come_before(tasks: list[LargeRows]) -> None:
+    for task in tasks:
+        task.positions[b"z-topic"] = b"7"
+    view = table_views.OwnersRows(streams.app.app, streams.app.app.web)
+    answer = await view.get(make_mocked_request("GET", "/?limit=4"), "positions", "z-topic")
+    assert [(row["partition"], row["key"], row["row"]) for row in body_of(answer)["rows"]] == [
+        (task.partition, "z-topic", 7) for task in tasks
+    ]
+    assert not any(task.read_rows for task in tasks), "no other row is read"
+
+
+async def shown_of(table: str, key: str) -> list[str]:
+    """The keys that a view shows of a table, or of an owner's rows in it."""
+    request = make_mocked_request("GET", "/?limit=1")
+    if key:
+        answer = await table_views.OwnersRows(streams.app.app, streams.app.app.web).get(request, table, key)
+    else:
+        answer = await table_views.TableRows(streams.app.app, streams.app.app.web).get(request, table)
+    return [row["key"] for row in body_of(answer)["rows"]]
 
 
 async def test_a_table_of_large_rows_is_answered_with_as_much_as_fits(
