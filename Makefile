@@ -92,7 +92,7 @@ lock-kafka: .venv/installed-dev ## resolve streams/embedded/pom.xml anew into ka
 
 clean: ## stop what runs from .dabbawala and remove it, and what the tools left; .venv stays
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m streams.embedded clean; else rm -rf .dabbawala; fi
-	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
+	@rm -rf count-data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
 	@$(if $(TYPED),find $(TYPED) -name __pycache__ -prune -exec rm -rf {} +)
 
 .venv/installed-embedded: requirements/embedded.txt requirements/uv.txt requirements/install.py

@@ -14,6 +14,8 @@ import msgspec
 T = TypeVar("T")
 CATALOGUE = Path("catalogue.json")
 """The restaurants of the simulated city."""
+SPEED_UP_FILE = "speed-up"
+"""In the directory: how much faster than the real world the last demo ran."""
 LONGEST_DAYS = 36_500
 DAY_S = 24 * 3600
 SERVER = re.compile(r"(?:[\w.-]+|\[[\w:.%]+\])(?::(\d{1,5}))?", re.ASCII)

@@ -14,7 +14,7 @@ from streams.embedded.errors import SetUpError
 from streams.embedded.slots import is_held, living_workers
 
 GRACE_S = 10.0
-OURS = ("kafka", "worker-*", "ledgers", "logs", "tests", "catalogue.json")
+OURS = ("kafka", "worker-*", "ledgers", "logs", "tests", "catalogue.json", "speed-up")
 
 
 def clean(directory: Path) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -24,7 +25,11 @@ STYLES = {
     OrderStatus.REJECTED: "red",
     OrderStatus.CANCELLED: "red",
 }
-FRAMES_PER_S = 8
+FRAME_S = 0.25
+WIDTHS = {"order": 20, "driver": 9, "ETA": 6, "age": 6}
+GAP = 2
+STATUS_WIDTH, RESTAURANT_WIDTH = 46, 12
+"""A status has so much at most, with what the order waits for; the restaurant what is left, if it is so much."""
 AROUND = 11
 """Lines of the screen that are no orders."""
 
@@ -82,21 +87,29 @@ class Screen:
         self.faults: dict[str, Mapping[str, float]] = {}
         """Party -> kind -> rate of the faults that are switched on."""
         self._live: Live | None = None
+        self._drawn_at = 0.0
 
     def say(self, line: str) -> None:
         """Progress, before there are orders."""
         self.console.print(line, highlight=False)
 
-    def open(self, orders: Orders, goal: int | None) -> None:
-        """From now on the orders are shown, where there is a terminal."""
+    def open(self, orders: Orders, run: str, goal: int | None) -> None:
+        """From now on the orders are shown, where there is a terminal, whenever `refresh` is called."""
         if self.console.is_terminal:
             self._live = Live(
-                get_renderable=lambda: self._drawn(orders, goal),
+                get_renderable=lambda: self._drawn(orders, run, goal),
                 console=self.console,
-                refresh_per_second=FRAMES_PER_S,
+                auto_refresh=False,  # its thread would draw what is being changed meanwhile
                 screen=False,
             )
-            self._live.start()
+            self._live.start(refresh=True)
+
+    def refresh(self) -> None:
+        """Draw it anew, unless that was done a moment ago."""
+        now = time.monotonic()
+        if self._live is not None and now - self._drawn_at >= FRAME_S:
+            self._drawn_at = now
+            self._live.refresh()
 
     def close(self) -> None:
         """Leave the last picture standing."""
@@ -114,24 +127,32 @@ class Screen:
             parts += [f"needs attention: {waits(update.attention)}"] if update.attention else []
             print("  ".join(parts), flush=True)
 
-    def _drawn(self, orders: Orders, goal: int | None) -> RenderableType:
-        table = Table(expand=True, header_style="bold", box=None, pad_edge=False)
-        for head in ("order", "restaurant", "status", "driver"):
-            table.add_column(head, no_wrap=True)
-        table.add_column("ETA", justify="right")
-        table.add_column("age", justify="right")
+    def _drawn(self, orders: Orders, run: str, goal: int | None) -> RenderableType:
+        table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+        widths = _widths(self.console.width)
+        for head, width in widths.items():
+            justify: Literal["left", "right"] = "right" if head in ("ETA", "age") else "left"
+            table.add_column(head, no_wrap=True, width=width, justify=justify)
         for seen in orders.latest(max(4, self.console.height - AROUND)):
             update = seen.update
             status = Text(update.status.value, STYLES[update.status])
             if update.attention:
-                status.append(f"  ! {waits(update.attention)}", "bold red")
+                status.append(f" ! {_waits_briefly(update.attention)}", "bold red")
             ended_ms = _at_ms(seen) if update.status.ended else _now_ms()
             age = f"{max(0, ended_ms - seen.since_ms) / 1000:.0f} s"
-            table.add_row(update.order, self._name(update), status, update.driver or "", _eta(update), age)
+            shown = {
+                "order": _short(update.order, run),
+                "restaurant": self._name(update),
+                "status": status,
+                "driver": update.driver or "",
+                "ETA": _eta(update),
+                "age": age,
+            }
+            table.add_row(*(shown[head] for head in widths))
         faults = [Text(line, "red") for line in [told_faults(self.faults)] if line]
-        return Group(self._counts(orders, goal), *faults, Text(), table, Text(), Text(self.footer, "dim"))
+        return Group(self._counts(orders, run, goal), *faults, Text(), table, Text(), Text(self.footer, "dim"))
 
-    def _counts(self, orders: Orders, goal: int | None) -> Text:
+    def _counts(self, orders: Orders, run: str, goal: int | None) -> Text:
         counts = Counter(seen.update.status for seen in orders.seen.values())
         line = Text("Dabbawala  ", "bold")
         for status in OrderStatus:
@@ -139,8 +160,11 @@ class Screen:
                 line.append(f"{status.value} {counts[status]}  ", STYLES[status])
         if stuck := len(orders.stuck()):
             line.append(f"attention {stuck}  ", "bold red")
+        own = [seen for order, seen in orders.seen.items() if run in order]
         if goal:
-            line.append(f"of {goal}", "bold")
+            line.append(f"{sum(seen.update.status.ended for seen in own)} of {goal} have ended  ", "bold")
+        if earlier := len(orders.seen) - len(own):
+            line.append(f"{earlier} are of earlier runs or of others", "dim")
         return line
 
     def _name(self, update: OrderUpdated) -> str:
@@ -152,6 +176,27 @@ def waits(attention: Attention) -> str:
     since_ms = epoch_ms(attention.since)
     clock = time.strftime("%H:%M:%S", time.localtime(since_ms / 1000))
     return f"waits for {attention.waits_for} since {clock} ({max(0, _now_ms() - since_ms) / 1000:.0f} s)"
+
+
+def _waits_briefly(attention: Attention) -> str:
+    return f"{attention.waits_for}, {max(0, _now_ms() - epoch_ms(attention.since)) / 1000:.0f} s"
+
+
+def _widths(width: int) -> dict[str, int]:
+    """Column -> its width, for a terminal of this one."""
+    left = width - sum(WIDTHS.values()) - (len(WIDTHS)) * GAP
+    restaurant = left - STATUS_WIDTH - GAP
+    if restaurant < RESTAURANT_WIDTH:
+        restaurant = RESTAURANT_WIDTH if left - RESTAURANT_WIDTH - GAP > STATUS_WIDTH / 2 else 0
+    status = min(STATUS_WIDTH, left - (restaurant + GAP if restaurant else 0))
+    widths = {"order": WIDTHS["order"], "restaurant": min(restaurant, 30), "status": max(1, status), **WIDTHS}
+    return {head: each for head, each in widths.items() if each}
+
+
+def _short(order: str, run: str) -> str:
+    """What tells orders of this run apart comes first; all have the same in the middle of their ids."""
+    provider, _, number = order.partition(f":{run}-")
+    return f"…{number} {provider}" if number else order
 
 
 def told_faults(faults: Mapping[str, Mapping[str, float]]) -> str:

@@ -53,6 +53,13 @@ def test_it_judges_the_installation_of_the_settings(
     assert main(["reconcile"]) == 0
     assert (asked["prefix"], asked["application"]) == ("p", "a")
     assert (asked["ledgers"], asked["speed_up"]) == (tmp_path / "ledgers", 30.0)
+    (tmp_path / "speed-up").write_text("120\n")
+    assert main(["reconcile"]) == 0
+    assert asked["speed_up"] == 30.0, "the demo's counts for less than the setting"
+    monkeypatch.delenv("DABBAWALA_SPEED_UP")
+    assert main(["reconcile"]) == 0
+    assert asked["speed_up"] == 120.0
+    assert "Judged as the demo ran here, 120 times as fast" in capsys.readouterr().err
     assert main(["reconcile", "--ledgers", str(tmp_path), "--speed-up", "2"]) == 0
     assert (asked["ledgers"], asked["speed_up"]) == (tmp_path, 2.0)
 
