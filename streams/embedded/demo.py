@@ -102,7 +102,7 @@ class Demo:
         url = self._world["DABBAWALA_URL"] = self._start_worker(supervisor)
         self._screen.say(f"The worker is ready: {url}/table/ shows what it keeps. Starting drivers and the provider")
         self._simulator(supervisor, "drivers", "--drivers", str(DRIVERS))
-        ids = f"…7 is {self._run}-7"
+        ids = f"… stands for {self._run}-"
         self._screen.footer = f"{url}/table/   {ids}   logs in {self._directory / 'logs'}   Ctrl-C ends everything"
         self._screen.faults = dict(self._faults)
         if faults := told_faults(self._faults):

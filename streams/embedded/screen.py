@@ -140,7 +140,7 @@ class Screen:
                 status.append(f" ! {_waits_briefly(update.attention)}", "bold red")
             ended_ms = _at_ms(seen) if update.status.ended else _now_ms()
             age = f"{max(0, ended_ms - seen.since_ms) / 1000:.0f} s"
-            shown = {
+            shown: dict[str, str | Text] = {
                 "order": _short(update.order, run),
                 "restaurant": self._name(update),
                 "status": status,
