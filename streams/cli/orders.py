@@ -109,7 +109,7 @@ def journal(order: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    heads = ("", "at", "machine", "event", "before", "after", "outcome", "reason", "emitted")
+    heads = ("", "at", "machine", "event", "stage", "outcome", "reason", "emitted")
     print_table(order, heads, (_journal_line(entry) for entry in found["entries"]))
     if retired_at := found.get("retired_at"):
         click.echo(f"It has left the tables for the history at {when(retired_at)}.")
@@ -190,8 +190,10 @@ def _line(row: dict[str, Any]) -> list[Text]:
 
 
 def _journal_line(entry: dict[str, Any]) -> list[Text]:
-    told = [text(entry.get(name)) for name in ("machine", "event", "before", "after", "outcome", "reason")]
-    return [text(entry["seq"]), when(entry["at"]), *told, text(", ".join(entry.get("emitted", ())))]
+    before, after = entry.get("before", ""), entry.get("after", "")
+    stage = after if after == before else f"{before} → {after}".strip()
+    told = (stage, entry.get("outcome"), entry.get("reason"), ", ".join(entry.get("emitted", ())))
+    return [text(entry["seq"]), when(entry["at"]), text(entry["machine"]), text(entry["event"]), *map(text, told)]
 
 
 def _update_line(update: OrderUpdated) -> str:
