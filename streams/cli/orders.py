@@ -9,7 +9,7 @@ from rich.text import Text
 
 from streams.cli.asking import ask, ask_list
 from streams.cli.calls import by_option
-from streams.cli.errors import NOT_SO, CommandError
+from streams.cli.errors import NOT_SO, CommandError, Refused
 from streams.cli.ids import ORDER
 from streams.cli.showing import (
     all_option,
@@ -162,12 +162,16 @@ def settle(order: str, by: str | None, why: str | None) -> None:
 
     What it waits for otherwise ends by itself, or by what `dabbawala calls` does.
     """
-    answer = ask(
-        f"/v1/orders/{order}/settled",
-        method="POST",
-        body=msgspec.json.encode({"by": by or "", "reason": why or ""}),
-        headers={"Content-Type": "application/json", "Idempotency-Key": uuid4().hex},
-    )
+    try:
+        answer = ask(
+            f"/v1/orders/{order}/settled",
+            method="POST",
+            body=msgspec.json.encode({"by": by or "", "reason": why or ""}),
+            headers={"Content-Type": "application/json", "Idempotency-Key": uuid4().hex},
+        )
+    except Refused as refused:  # it does not know which call that is, if it is one
+        again = f"`dabbawala calls retry {order}/charge` (or /prepare, /refund/CHARGE) makes a call again"
+        raise Refused(f"{refused.message} {again}, also one that was given up.") from None
     match answer.get("outcome"):
         case None:
             click.echo(f"{order} will be settled soon: that is noted.")

@@ -501,6 +501,24 @@ def test_a_wish_that_is_refused_says_why(worker: FakeWorker, run: Run) -> None:
     assert run("calls", "retry", "my-shop:1/charge") == (2, "", "The payment is CHARGED.\n")
 
 
+def test_an_order_that_waits_for_no_operator_says_how_a_call_is_made_again(worker: FakeWorker, run: Run) -> None:
+    why = "attention is over when this is: the charge, given up by ana"
+    worker.says("/v1/orders/my-shop:1/settled", problem(409, why))
+    done = run("orders", "settle", "my-shop:1")
+    assert (done.status, done.printed) == (2, "")
+    assert "given up by ana. `dabbawala calls retry my-shop:1/charge`" in done.error
+
+
+def test_a_long_key_of_a_dead_letter_is_shortened_in_a_list_for_people(worker: FakeWorker, run: Run) -> None:
+    key = "k" * 5000
+    page = {"dead_letters": [LETTER | {"key": {"text": key}}], "next": None}
+    worker.says("/v1/dead-letters", page)
+    printed = run("dead-letters", "list").printed
+    assert "k" * 59 + "…" in printed
+    assert "k" * 60 not in printed
+    assert json.loads(run("dead-letters", "list", "--json").printed) == page
+
+
 @pytest.mark.parametrize(("command", "done"), [("replay", "is put back"), ("discard", "is discarded")])
 def test_a_dead_letter_is_seen_to_once(worker: FakeWorker, run: Run, command: str, done: str) -> None:
     path = f"/v1/dead-letters/3/17/{command}"
