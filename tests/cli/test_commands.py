@@ -266,6 +266,8 @@ def test_what_is_empty_everywhere_has_no_column_and_no_line(worker: FakeWorker, 
     printed = run("orders", "list").printed
     assert "ETA" not in printed
     assert "needs a person" not in printed
+    worker.says("/v1/restaurants", {"restaurants": []})
+    assert run("catalogue", "list").printed.split() == ["restaurants", "id", "name", "region", "open"]
     worker.says("/v1/orders/my-shop:1", an_order("1", eta=None))
     printed = run("orders", "get", "my-shop:1").printed
     assert "ETA" not in printed
