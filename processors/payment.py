@@ -7,6 +7,7 @@ Rules:
 2. No charge is ever forgotten: an order that is rejected gets its money back before its payment is at rest.
    What has come about by a callback is not asked for any more. But a charge that was declined by one is, until the
    provider has answered: an attempt of which nothing was heard may have charged. The order stays in the tables so long.
+   Where it charged or gave back there is no such call any more, and so none to give up: an operator is refused.
 3. What the provider says against what it said before is refused, and a person is told.
 """
 
@@ -97,7 +98,7 @@ def refund_of_another(payment: Payment, event: Refunded | RefundFailed, _: Momen
     return event.charge_id != payment.charge_id and _is_due(payment, event.charge_id)
 
 
-def refunded_already(payment: Payment, event: Refunded | RefundFailed | RefundAbandoned, _: Moment) -> bool:
+def refunded_already(payment: Payment, event: Refunded | RefundFailed, _: Moment) -> bool:
     """given back already"""
     refund = _refund(payment, event.charge_id)
     return refund is not None and refund.done
@@ -216,11 +217,6 @@ def give_refund_up(payment: Payment, event: RefundAbandoned, _: Moment) -> Decis
     return Decision(reason=event.asked, tell=(needed,), cancel_calls=(refund_key(payment.order, event.charge_id),))
 
 
-def end_refund_call(payment: Payment, event: RefundAbandoned, _: Moment) -> Decision[Payment]:
-    """call: refund no more"""
-    return Decision(reason=event.asked, cancel_calls=(refund_key(payment.order, event.charge_id),))
-
-
 # -- the table -------------------------------------------------------------------------------------------------------
 
 DUE, CHARGED, DECLINED = Stage.DUE, Stage.CHARGED, Stage.DECLINED
@@ -254,10 +250,9 @@ TABLE: Table[Payment] = Table(
         # what operators want
         Transition((DUE,), ChargeRetried, None, charge_again),
         Transition((DUE,), ChargeAbandoned, None, give_charge_up),
-        Transition((CHARGED, DECLINED, REFUND_DUE, REFUNDED), ChargeAbandoned, None, end_charge_call),
+        Transition((DECLINED,), ChargeAbandoned, None, end_charge_call),
         Transition(HAS_CHARGE, RefundRetried, None, refund_again, when=refund_is_due),
         Transition(HAS_CHARGE, RefundAbandoned, None, give_refund_up, when=refund_is_due),
-        Transition(HAS_CHARGE, RefundAbandoned, None, end_refund_call, when=refunded_already),
     ),
 )
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 import msgspec
 
 from topics.records import Reader, Undecodable, write
-from topics.restaurants import LARGEST_RESTAURANT, Restaurant
+from topics.restaurants import LARGEST_RESTAURANT, MenuItem, Restaurant, zone
 
 
 class WrongCatalogue(ValueError):
@@ -45,9 +45,10 @@ def _has_name(entry: Any) -> bool:
 
 
 def _places(value: Any, kind: Any, pointer: str) -> Iterator[str]:
-    """What is wrong with a value: in its parts, if it is there, else with the whole of it."""
+    """What is wrong with a value: in its parts and between them, if it is there, else with the whole of it."""
     inner = [place for name, part, of in _parts(value, kind) for place in _places(part, of, f"{pointer}/{name}")]
     inner += [f"{pointer}/{name}: the field is missing" for name in _missing(value, kind)]
+    inner += _between(value, kind, pointer)
     if inner:
         yield from inner
         return
@@ -55,6 +56,37 @@ def _places(value: Any, kind: Any, pointer: str) -> Iterator[str]:
         Reader[Any](kind).read(msgspec.json.encode(value))
     except Undecodable as wrong:
         yield f"{pointer}{wrong.pointer}: {wrong.reason}"
+
+
+def _between(value: Any, kind: Any, pointer: str) -> Iterator[str]:
+    """What the types of the fields do not say. A restaurant tells only the first of it, and only if its fields are
+    good."""
+    if not isinstance(value, dict):
+        return
+    if kind is Restaurant:
+        yield from _unknown_zone(value.get("time_zone"), f"{pointer}/time_zone")
+        if value.get("menu") and value.get("currency") is None:
+            yield f"{pointer}/currency: the menu has prices, so say in which currency"
+        yield from _repeated(value.get("menu"), f"{pointer}/menu")
+    elif kind is MenuItem:
+        yield from _repeated(value.get("modifiers"), f"{pointer}/modifiers")
+
+
+def _unknown_zone(name: Any, pointer: str) -> Iterator[str]:
+    try:
+        if isinstance(name, str):
+            zone(name)
+    except ValueError as wrong:
+        yield f"{pointer}: {str(wrong).removeprefix('time_zone: ')}"
+
+
+def _repeated(rows: Any, pointer: str) -> Iterator[str]:
+    """Every place of a code that is there more than once."""
+    codes = [row.get("pos_code") if isinstance(row, dict) else None for row in rows] if isinstance(rows, list) else []
+    times = Counter(code for code in codes if isinstance(code, str))
+    for index, code in enumerate(codes):
+        if isinstance(code, str) and times[code] > 1:
+            yield f"{pointer}/{index}/pos_code: {code!r} is there {times[code]} times"
 
 
 def _parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:

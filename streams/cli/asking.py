@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from streams.cli.errors import CommandError, NotThere, NoWorker
+from streams.cli.errors import CommandError, NotThere, NoWorker, Refused
 from streams.embedded.slots import worker_urls
 from streams.settings import Settings, WrongSetting
 
@@ -18,6 +18,9 @@ PATIENCE_S = 15.0
 ASK_AGAIN_S = 0.5
 PAGE = 1000
 """Rows a request, where all of them are asked for."""
+
+KINDS: Mapping[int, type[CommandError]] = {httpx.codes.NOT_FOUND: NotThere, httpx.codes.CONFLICT: Refused}
+"""What the command ends with when a worker answers so."""
 
 
 def worker_url(directory: Path | None = None) -> str:
@@ -122,7 +125,7 @@ def refused(answer: httpx.Response) -> CommandError:
     others = [f"{error['pointer']}: {error['detail']}" for error in problem.get("errors", ())]
     if len(others) > 1 or (others and problem["errors"][0]["detail"] not in detail):
         detail = f"{detail} ({'; '.join(others)})"
-    kind = NotThere if answer.status_code == httpx.codes.NOT_FOUND else CommandError
+    kind = KINDS.get(answer.status_code, CommandError)
     return kind(f"{detail[:1].upper()}{detail[1:].rstrip('.')}.")
 
 

@@ -1,4 +1,7 @@
-"""The base of our commands for Faust: what goes wrong is one sentence and exit code 2, never a traceback."""
+"""The base of our commands for Faust: what goes wrong is one sentence and exit code 2, never a traceback.
+
+What was asked for and is not there ends with 1, as with `dabbawala`.
+"""
 
 import sys
 from collections.abc import Callable
@@ -34,4 +37,4 @@ class Command(AppCommand):
 def fail(error: Exception) -> NoReturn:
     """Say what is wrong and exit."""
     print(error, file=sys.stderr)
-    sys.exit(USAGE)
+    sys.exit(error.exit_code if isinstance(error, CommandError) else USAGE)

@@ -21,6 +21,8 @@ from streams.cli.showing import (
 )
 
 SHOWN_REASON = 100
+SHOWN_KEY = 60
+"""Characters of it in a list; a key may be anything, kilobytes too. `show` and --json have it whole."""
 
 
 class LetterId(click.ParamType):
@@ -121,7 +123,11 @@ def _became(answer: dict[str, Any], done: str) -> str:
 
 def _line(row: dict[str, Any]) -> list[Text]:
     reason = row["reason"].splitlines()[0][:SHOWN_REASON] if row["reason"] else ""
-    return [text(row["letter"]), when(row["at"]), text(row["origin"]), text(_content(row["key"])), text(reason)]
+    return [text(row["letter"]), when(row["at"]), text(row["origin"]), text(_short(_content(row["key"]))), text(reason)]
+
+
+def _short(key: str | None) -> str | None:
+    return key if key is None or len(key) <= SHOWN_KEY else f"{key[: SHOWN_KEY - 1]}…"
 
 
 def _content(content: dict[str, str] | None) -> str | None:

@@ -27,3 +27,7 @@ class NotThere(CommandError):
     """What was asked for is not there."""
 
     exit_code = NOT_SO
+
+
+class Refused(CommandError):
+    """A worker decided against it: how things stand does not allow it."""

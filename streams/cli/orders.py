@@ -9,7 +9,7 @@ from rich.text import Text
 
 from streams.cli.asking import ask, ask_list
 from streams.cli.calls import by_option
-from streams.cli.errors import NOT_SO, CommandError
+from streams.cli.errors import NOT_SO, CommandError, Refused
 from streams.cli.ids import ORDER
 from streams.cli.showing import (
     all_option,
@@ -109,7 +109,7 @@ def journal(order: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    heads = ("", "at", "machine", "event", "before", "after", "outcome", "reason", "emitted")
+    heads = ("", "at", "machine", "event", "stage", "outcome", "reason", "emitted")
     print_table(order, heads, (_journal_line(entry) for entry in found["entries"]))
     if retired_at := found.get("retired_at"):
         click.echo(f"It has left the tables for the history at {when(retired_at)}.")
@@ -162,12 +162,16 @@ def settle(order: str, by: str | None, why: str | None) -> None:
 
     What it waits for otherwise ends by itself, or by what `dabbawala calls` does.
     """
-    answer = ask(
-        f"/v1/orders/{order}/settled",
-        method="POST",
-        body=msgspec.json.encode({"by": by or "", "reason": why or ""}),
-        headers={"Content-Type": "application/json", "Idempotency-Key": uuid4().hex},
-    )
+    try:
+        answer = ask(
+            f"/v1/orders/{order}/settled",
+            method="POST",
+            body=msgspec.json.encode({"by": by or "", "reason": why or ""}),
+            headers={"Content-Type": "application/json", "Idempotency-Key": uuid4().hex},
+        )
+    except Refused as refused:  # it does not know which call that is, if it is one
+        again = f"`dabbawala calls retry {order}/charge` (or /prepare, /refund/CHARGE) makes a call again"
+        raise Refused(f"{refused.message} {again}, also one that was given up.") from None
     match answer.get("outcome"):
         case None:
             click.echo(f"{order} will be settled soon: that is noted.")
@@ -190,8 +194,10 @@ def _line(row: dict[str, Any]) -> list[Text]:
 
 
 def _journal_line(entry: dict[str, Any]) -> list[Text]:
-    told = [text(entry.get(name)) for name in ("machine", "event", "before", "after", "outcome", "reason")]
-    return [text(entry["seq"]), when(entry["at"]), *told, text(", ".join(entry.get("emitted", ())))]
+    before, after = entry.get("before", ""), entry.get("after", "")
+    stage = after if after == before else f"{before} → {after}".strip()
+    told = (stage, entry.get("outcome"), entry.get("reason"), ", ".join(entry.get("emitted", ())))
+    return [text(entry["seq"]), when(entry["at"]), text(entry["machine"]), text(entry["event"]), *map(text, told)]
 
 
 def _update_line(update: OrderUpdated) -> str:

@@ -7,14 +7,13 @@ from urllib.parse import quote
 
 import click
 from faust.cli.base import argument, option
-from rich.console import Console
 from rich.json import JSON
-from rich.table import Table
 
 from streams.app import app
 from streams.cli.asking import ask
 from streams.cli.command import Command
-from streams.cli.errors import CommandError
+from streams.cli.errors import CommandError, NotThere
+from streams.cli.showing import print_table, text
 
 
 class table(Command):
@@ -34,7 +33,7 @@ class table(Command):
         if self.json:
             print(json.dumps(rows))
         elif not rows and key:
-            raise CommandError(f"Table {name} has no row of {key!r}.")
+            raise NotThere(f"Table {name} has no row of {key!r}.")
         elif not rows:
             print(f"Table {name} is empty.", file=sys.stderr)
         else:
@@ -42,7 +41,5 @@ class table(Command):
 
 
 def _print(name: str, rows: list[dict[str, Any]]) -> None:
-    drawn = Table("partition", "key", "row", title=name)
-    for row in rows:
-        drawn.add_row(str(row["partition"]), row["key"], JSON.from_data(row["row"], indent=None))
-    Console().print(drawn)
+    lines = ([text(row["key"]), text(row["partition"]), JSON.from_data(row["row"], indent=None).text] for row in rows)
+    print_table(name, ("key", "partition", "row"), lines)

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from aiokafka.errors import KafkaError
-from rich.console import Console
-from rich.table import Table
 
 from streams.cli.errors import NOT_SO, CommandError
-from streams.cli.showing import json_option, print_json
+from streams.cli.showing import json_option, print_json, print_table, text
 
 if TYPE_CHECKING:
     from streams.engine import Difference
@@ -33,10 +31,11 @@ def list_topics(as_json: bool) -> None:
     if as_json:
         print_json({"topics": [asdict(spec) for spec in engine.topics()]})
         return
-    drawn = Table("topic", "partitions", "settings", title="topics")
-    for spec in engine.topics():
-        drawn.add_row(spec.name, str(spec.partitions), " ".join(f"{k}={v}" for k, v in spec.config.items()))
-    Console().print(drawn)
+    rows = (
+        [text(spec.name), text(spec.partitions), text(" ".join(f"{k}={v}" for k, v in spec.config.items()))]
+        for spec in engine.topics()
+    )
+    print_table("topics", ("topic", "partitions", "settings"), rows)
 
 
 @topics.command("check")
@@ -90,7 +89,9 @@ def _ask(what: Coroutine[Any, Any, T]) -> T:
 
 
 def _print(differences: "Sequence[Difference]") -> None:
-    drawn = Table("where", "what", "found", "needed", "what to do", title="not as it has to be")
-    for each in differences:
-        drawn.add_row(each.where, each.what, each.found, each.needed, each.advice or "topics check --create")
-    Console().print(drawn)
+    heads = ("where", "what", "found", "needed", "what to do")
+    rows = (
+        [*map(text, (each.where, each.what, each.found, each.needed, each.advice or "topics check --create"))]
+        for each in differences
+    )
+    print_table("not as it has to be", heads, rows)

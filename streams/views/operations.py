@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 
 from processors.dispatch import PendingDelivery, WaitingDriver
 from streams import tables
-from streams.app import app, engine
+from streams.app import app, catalogue, engine
 from streams.engine import NotHere, Reached, Task
 from streams.problems import Problem
 from streams.views.ask import PROXY_S, SENT_ON, ApiView, elsewhere, named, other_workers, respond, send_on, this_worker
@@ -29,13 +29,18 @@ class Region(ApiView):
     """Who waits for whom."""
 
     async def get(self, request: web.Request, region: str) -> web.Response:
-        """How many drivers and deliveries wait, and the first `?limit=` of each; deliveries the oldest first."""
+        """How many drivers and deliveries wait, and the first `?limit=` of each; deliveries the oldest first.
+
+        404 where nobody waits and the catalogue has no restaurant: no such region is known.
+        """
         named(region, PartyId, "a region")
         limit = limit_of(request)
         if (answer := await elsewhere(request, region)) is not None:
             return answer
         drivers_waiting, drivers = await _counted(region, "driver", _waiting, limit)
         deliveries_pending, deliveries = await _counted(region, "pending", _pending, limit)
+        if not (drivers_waiting or deliveries_pending or _in_catalogue(region)):
+            raise Problem(404, "unknown", f"the catalogue has no restaurant in {region}, and nobody waits there")
         found = {
             "region": region,
             "drivers_waiting": drivers_waiting,
@@ -151,6 +156,10 @@ async def _counted(
         if count <= limit:
             first.append(show(row))
     return count, first
+
+
+def _in_catalogue(region: str) -> bool:
+    return any(restaurant.region == region for restaurant in catalogue.all())
 
 
 def _waiting(row: object) -> dict[str, object]:

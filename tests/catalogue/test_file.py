@@ -58,14 +58,38 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_place(tmp_path: Path)
     third["time_zone"] = "Bombay"
     assert wrong_with(file_of(tmp_path, [first, second, third, 3])) == [
         "/0/menu/0/unit_price: Expected `int`, got `str`",
-        "/0/menu/1: modifiers: there are two 'X-GHEE'",
+        "/0/menu/1/modifiers/0/pos_code: 'X-GHEE' is there 2 times",
+        "/0/menu/1/modifiers/1/pos_code: 'X-GHEE' is there 2 times",
         "/0/name: the field is missing",
         "/1/hours/monday/0/opens: Expected `str` matching regex '^([01][0-9]|2[0-3]):[0-5][0-9]$'",
         "/1/restaurant: 'harbour-sushi' is there 2 times",
-        "/2: time_zone: there is no 'Bombay'; use a name like `Asia/Kolkata`",
+        "/2/time_zone: there is no 'Bombay'; use a name like `Asia/Kolkata`",
         "/2/restaurant: 'harbour-sushi' is there 2 times",
         "/3: Expected `object`, got `int`",
     ]
+
+
+def test_what_no_field_shows_is_said_beside_what_is_wrong_with_the_fields(tmp_path: Path) -> None:
+    first = json.loads(json.dumps(GOOD[0]))
+    first["preparation_s"] = "soon"
+    first["time_zone"] = "Bombay"
+    del first["currency"]
+    first["menu"] = [{**first["menu"][0], "pos_code": code} for code in ("A", "B", "A")]
+    assert wrong_with(file_of(tmp_path, [first])) == [
+        "/0/preparation_s: Expected `int`, got `str`",
+        "/0/time_zone: there is no 'Bombay'; use a name like `Asia/Kolkata`",
+        "/0/currency: the menu has prices, so say in which currency",
+        "/0/menu/0/pos_code: 'A' is there 2 times",
+        "/0/menu/2/pos_code: 'A' is there 2 times",
+    ]
+
+
+@pytest.mark.parametrize("menu", [3, [3], [{}, {"pos_code": []}], {}])
+@pytest.mark.parametrize("time_zone", [3, "", None])
+def test_a_menu_and_a_zone_may_be_anything_and_are_said_to_be_wrong(tmp_path: Path, menu: Any, time_zone: Any) -> None:
+    wrong = wrong_with(file_of(tmp_path, [{**GOOD[0], "menu": menu, "time_zone": time_zone}]))
+    assert any(line.startswith("/0/menu") for line in wrong)
+    assert any(line.startswith("/0/time_zone: ") for line in wrong)
 
 
 def test_a_restaurant_that_is_too_large_for_a_record_is_refused(tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from rich.console import Console
 
+from streams.cli import showing
 from streams.cli.__main__ import program
 from streams.cli.groups import COMMANDS
 from tests.cli.conftest import Asked, FakeWorker, Run, problem
@@ -194,6 +198,90 @@ def test_what_a_command_reads_is_json_for_scripts_as_the_api_has_it(worker: Fake
     assert json.loads(done.printed) == answer
 
 
+IN_A_TERMINAL: dict[str, tuple[str, dict[str, Any], int, tuple[str, ...]]] = {
+    "orders list": (
+        "/v1/orders",
+        {
+            "next": None,
+            "orders": [
+                an_order("demo-0000123", status="SCHEDULING_DELIVERY"),
+                an_order("1", attention={"waits_for": f"the refund of ch_{'0' * 20}: a second charge", "since": AT}),
+            ],
+        },
+        80,
+        (
+            "my-shop:demo-0000123  SCHEDULING_DELIVERY  ballard-slice  ravi",
+            f"of: the refund of ch_{'0' * 20}: a second",
+        ),
+    ),
+    "orders journal my-shop:1": (
+        "/v1/orders/my-shop:1/journal",
+        {
+            "entries": [
+                {"seq": 1, "at": AT, "machine": "payment", "event": "Charged", "before": "DUE", "after": "CHARGED"},
+                {"seq": 2, "at": AT, "machine": "order", "event": "DeliveryEtaChanged", "outcome": "REFUSED"}
+                | {"reason": "it is told in words, and they stay whole, for there is room beneath the line"},
+            ]
+        },
+        80,
+        (
+            "payment  Charged             DUE → CHARGED",
+            "    reason: it is told in words, and they stay whole, for there",
+        ),
+    ),
+    "drivers list": (
+        "/v1/drivers",
+        {"drivers": [DRIVER, DRIVER | {"driver": "driver-0001", "status": "WAITING_FOR_WORK"}], "next": None},
+        80,
+        ("driver-0001  WAITING_FOR_WORK  fort    18.90000 72.80000  my-shop:1  yes",),
+    ),
+    "drivers get ravi": ("/v1/drivers/ravi", DRIVER | {"region": "north " * 20}, 60, ("region     north north",)),
+}
+"""Command line -> path, answer, how wide the terminal is, what is seen unbroken."""
+
+
+@pytest.mark.parametrize("line", IN_A_TERMINAL)
+def test_a_narrow_terminal_breaks_no_word_and_no_line(
+    worker: FakeWorker, run: Run, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    path, answer, width, seen = IN_A_TERMINAL[line]
+    monkeypatch.setattr(showing, "Console", partial(Console, width=width, force_terminal=True, color_system=None))
+    worker.says(path, answer)
+    printed = run(*line.split()).printed
+    assert not [text for text in seen if text not in printed], printed
+    assert max(map(len, printed.splitlines())) <= width, printed
+
+
+def test_a_pipe_gets_whole_lines_however_long_they_are(worker: FakeWorker, run: Run) -> None:
+    reason = "a word " * 400 + "ends"
+    worker.says("/v1/orders/my-shop:1", an_order("1", reason=reason))
+    assert reason in run("orders", "get", "my-shop:1").printed
+    attention = {"waits_for": reason, "since": AT}
+    worker.says("/v1/orders", {"orders": [an_order("1", attention=attention)], "next": None})
+    assert reason in run("orders", "list").printed
+
+
+def test_what_is_empty_everywhere_has_no_column_and_no_line(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/orders", {"orders": [an_order("1", eta=None)], "next": None})
+    printed = run("orders", "list").printed
+    assert "ETA" not in printed
+    assert "needs a person" not in printed
+    worker.says("/v1/restaurants", {"restaurants": []})
+    assert run("catalogue", "list").printed.split() == ["restaurants", "id", "name", "region", "open"]
+    worker.says("/v1/orders/my-shop:1", an_order("1", eta=None))
+    printed = run("orders", "get", "my-shop:1").printed
+    assert "ETA" not in printed
+    assert "left for the history" not in printed
+
+
+def test_a_moment_of_today_is_a_time_of_day() -> None:
+    now = datetime.now(UTC)
+    local = now.astimezone()
+    assert showing.when(now.isoformat()).plain == f"{local:%H:%M:%S}"
+    yesterday = now - timedelta(days=1)
+    assert showing.when(yesterday.isoformat()).plain == f"{yesterday.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
 def test_what_is_asked_for_is_passed_on(worker: FakeWorker, run: Run) -> None:
     worker.says("/v1/orders", {"orders": [an_order("1")], "next": "my-shop:1"})
     line = "orders list --status created --restaurant ballard-slice --attention --limit 1 --cursor a:b"
@@ -229,6 +317,23 @@ def test_an_empty_table_is_no_error_either(worker: FakeWorker) -> None:
     worker.says("/table/orders/", {"table": "orders", "rows": []})
     command = [FAUST, "-A", "streams.app", "table", "orders"]
     assert run_command(command, {"PYTHONPATH": str(ROOT)}) == (0, "", "Table orders is empty.\n")
+
+
+def test_a_table_s_rows_are_whole_in_a_pipe_and_a_row_that_is_not_there_ends_with_1(worker: FakeWorker) -> None:
+    row = {"note": "n" * 300, "version": 7}
+    worker.says("/table/orders/my-shop:1", {"rows": [{"partition": 3, "key": "my-shop:1", "row": row}]})
+    worker.says("/table/orders/my-shop:2", {"rows": []})
+    command = [FAUST, "-A", "streams.app", "table", "orders"]
+    done = run_command([*command, "my-shop:1"], {"PYTHONPATH": str(ROOT)})
+    assert (done[0], json.dumps(row) in done[1]) == (0, True), done
+    gone = run_command([*command, "my-shop:2"], {"PYTHONPATH": str(ROOT)})
+    assert gone == (1, "", "Table orders has no row of 'my-shop:2'.\n")
+
+
+def test_the_topics_are_listed_whole_in_a_pipe(run: Run) -> None:
+    printed = run("topics", "list").printed
+    assert "…" not in printed
+    assert "cleanup.policy=compact" in printed
 
 
 def test_what_is_not_there_ends_with_1_and_a_sentence(worker: FakeWorker, run: Run) -> None:
@@ -396,6 +501,24 @@ def test_what_is_not_decided_in_time_is_told_as_noted(worker: FakeWorker, run: R
 def test_a_wish_that_is_refused_says_why(worker: FakeWorker, run: Run) -> None:
     worker.says("/v1/calls/my-shop:1/charge/retry", problem(409, "the payment is CHARGED"))
     assert run("calls", "retry", "my-shop:1/charge") == (2, "", "The payment is CHARGED.\n")
+
+
+def test_an_order_that_waits_for_no_operator_says_how_a_call_is_made_again(worker: FakeWorker, run: Run) -> None:
+    why = "attention is over when this is: the charge, given up by ana"
+    worker.says("/v1/orders/my-shop:1/settled", problem(409, why))
+    done = run("orders", "settle", "my-shop:1")
+    assert (done.status, done.printed) == (2, "")
+    assert "given up by ana. `dabbawala calls retry my-shop:1/charge`" in done.error
+
+
+def test_a_long_key_of_a_dead_letter_is_shortened_in_a_list_for_people(worker: FakeWorker, run: Run) -> None:
+    key = "k" * 5000
+    page = {"dead_letters": [LETTER | {"key": {"text": key}}], "next": None}
+    worker.says("/v1/dead-letters", page)
+    printed = run("dead-letters", "list").printed
+    assert "k" * 59 + "…" in printed
+    assert "k" * 60 not in printed
+    assert json.loads(run("dead-letters", "list", "--json").printed) == page
 
 
 @pytest.mark.parametrize(("command", "done"), [("replay", "is put back"), ("discard", "is discarded")])

@@ -94,7 +94,7 @@ async def test_a_call_that_is_abandoned_is_made_no_more_and_its_order_asks_for_a
     assert len(hand_pos.asked_for(order)) > asked
 
 
-async def test_what_cannot_be_made_again_is_refused_and_says_why(
+async def test_what_cannot_be_made_again_or_given_up_is_refused_and_says_why(
     client: Client, kitchen: Restaurant, unique: str
 ) -> None:
     order = order_id(unique)
@@ -103,7 +103,7 @@ async def test_what_cannot_be_made_again_is_refused_and_says_why(
     refused = await wish(client, order, "retry")
     assert refused.status_code == 409
     assert "ACCEPTED" in refused.json()["detail"]
-    assert (await client.post(f"/v1/calls/{order}/charge/abandon")).status_code == 200, "nobody is asked: so be it"
+    assert (await client.post(f"/v1/calls/{order}/charge/abandon")).status_code == 409, "nobody is asked any more"
     assert (await client.post(f"/v1/calls/{order}/refund/ch-none/retry")).status_code == 409
     assert (await client.post(f"/v1/calls/{order}/feed/retry")).status_code == 404
     assert (await client.post("/v1/calls/nobody:nothing/charge/retry")).status_code == 404

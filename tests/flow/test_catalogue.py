@@ -235,7 +235,7 @@ async def test_a_file_that_is_wrong_changes_nothing(client: Client, kitchen: Res
     for command in ("check", "load"):
         status, said, error = dabbawala(client.stack, "catalogue", command, str(file))
         assert (status, said) == (2, "")
-        assert error.splitlines()[1:] == ["/1: time_zone: there is no 'Bombay'; use a name like `Asia/Kolkata`"]
+        assert error.splitlines()[1:] == ["/1/time_zone: there is no 'Bombay'; use a name like `Asia/Kolkata`"]
     assert await client.get("/table/restaurants/") == before
 
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from processors.decision import Call
+from processors.decision import Call, Outcome
 from processors.events import (
     AttentionNeeded,
     AttentionOver,
@@ -65,9 +65,9 @@ EVENTS = {
 GRID = """
                  -    DUE        CHARGED    CHARGED+c2 DECLINED   REFUND_DUE REFUND_DUE,declined REFUNDED
 retry-charge     x    !          x          x          x          x          x                   x
-abandon-charge   x    !          !          !          !          !          !                   !
+abandon-charge   x    !          x          x          !          x          x                   x
 retry-refund-c1  x    x          x          x          x          !          !                   x
-abandon-refund-c1 x   x          x          x          x          !          !                   !
+abandon-refund-c1 x   x          x          x          x          !          !                   x
 retry-refund-c2  x    x          x          !          x          x          x                   x
 due              DUE  x          x          x          x          x          x                   x
 charged-c1       x    CHARGED    =          =          REFUND_DUE =          =                   =
@@ -162,9 +162,11 @@ def test_a_refund_of_which_a_callback_tells_is_not_asked_for_any_more(stage: str
     assert decide(STATES[stage], EVENTS[refunded], NOW, P).cancel_calls == (f"{ORDER}/refund/{refunded[-2:]}",)
 
 
-def test_the_refund_that_is_done_asks_nobody_when_its_call_is_given_up() -> None:
-    abandoned = decide(STATES["REFUNDED"], EVENTS["abandon-refund-c1"], NOW, P)
-    assert (abandoned.cancel_calls, abandoned.tell) == ((f"{ORDER}/refund/c1",), ())
+def test_a_call_that_is_not_there_any_more_cannot_be_given_up() -> None:
+    charge = decide(CHARGED, EVENTS["abandon-charge"], NOW, P)
+    assert charge.reason == "the payment is CHARGED: ChargeAbandoned is not possible now"
+    refund = decide(STATES["REFUNDED"], EVENTS["abandon-refund-c1"], NOW, P)
+    assert (refund.outcome, refund.cancel_calls) == (Outcome.REFUSED, ())
 
 
 def test_an_operator_has_the_same_call_made_again_under_the_same_key() -> None:

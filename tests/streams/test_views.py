@@ -1,6 +1,7 @@
 """Views without a Kafka: what they ask of other workers, and what they say to requests that cannot be read."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.test_utils import TestServer, make_mocked_request
 
 import streams.app
-from streams.problems import problem_middleware
+from streams.problems import Problem, problem_middleware
 from streams.views import ask, operations
 from topics.payments import READER
 
@@ -54,3 +55,27 @@ async def test_the_tasks_of_others_are_hashed_meanwhile_and_for_as_long_as_that_
     states = [task["state"] for task in msgspec.json.decode(answer.body)["tasks"]]
     assert states == ["open", "open", "nobody's", "nobody's"]
     assert allowed_s == [within_s]
+
+
+@pytest.mark.parametrize(("region", "waiting", "found"), [("fort", 0, True), ("nowhere", 0, False), ("left", 1, True)])
+async def test_a_region_is_there_if_a_restaurant_is_in_it_or_somebody_waits(
+    monkeypatch: pytest.MonkeyPatch, region: str, waiting: int, found: bool
+) -> None:
+    async def here(_request: web.Request, _region: str) -> None:
+        return None
+
+    async def counted(_region: str, *_rest: object) -> tuple[int, list[object]]:
+        return waiting, []
+
+    monkeypatch.setattr(operations, "elsewhere", here)
+    monkeypatch.setattr(operations, "_counted", counted)
+    monkeypatch.setattr(streams.app.catalogue, "all", lambda: [SimpleNamespace(region="fort")])
+    asked = operations.Region(streams.app.app, streams.app.app.web).get(
+        make_mocked_request("GET", f"/v1/regions/{region}", payload=EMPTY_PAYLOAD), region
+    )
+    if found:
+        assert (await asked).status == 200
+        return
+    with pytest.raises(Problem, match="the catalogue has no restaurant in nowhere") as problem:
+        await asked
+    assert problem.value.status == 404
