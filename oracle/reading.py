@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from aiokafka import TopicPartition
@@ -20,7 +21,7 @@ from oracle.writers import Writers
 from topics import dead_letters, deliveries, dispatch, families, order_history, order_updates, orders
 from topics.families import Family, topic_name
 from topics.identity import external_id_of
-from topics.records import Undecodable, epoch_ms
+from topics.records import Reader, Undecodable, epoch_ms
 
 REQUEST = "dabbawala-request"
 """Header of a record that a view has produced and waits for."""
@@ -29,6 +30,8 @@ DUE_BYTES = 8
 """A timer's row begins with when it is due: milliseconds since 1970, big endian."""
 
 Progress = Callable[[str], None]
+
+T = TypeVar("T")
 
 
 class Reading:
@@ -151,10 +154,8 @@ class Reading:
             self.facts.overtaken.append(overtaken)
 
     def _take_update(self, record: Committed) -> None:
-        try:
-            update = order_updates.READER.read(record.value)
-        except Undecodable as wrong:
-            self._unreadable(_where(record), str(wrong), foreign=not record.transactional)
+        update = self._readable(order_updates.READER, record)
+        if update is None:
             return
         if record.partition in self._cut:
             self._cut.remove(record.partition)
@@ -256,17 +257,19 @@ class Reading:
         def take(batch: Batch, first: int) -> None:
             for record in () if batch.mark else batch.records(first):
                 if (record.key or b"").decode(errors="replace") in reused:
-                    self._take_history(record)
+                    retired = self._readable(order_history.READER, record)
+                    if retired is not None:
+                        self.facts.retired[retired.order].append(record.timestamp_ms)
 
         await self._log.read(positions, take, self._undecoded, self._tell)
 
-    def _take_history(self, record: Committed) -> None:
+    def _readable(self, reader: Reader[T], record: Committed) -> T | None:
+        """What the record says; None, and that is noted, where it cannot be read."""
         try:
-            retired = order_history.READER.read(record.value)
+            return reader.read(record.value)
         except Undecodable as wrong:
             self._unreadable(_where(record), str(wrong), foreign=not record.transactional)
-            return
-        self.facts.retired[retired.order].append(record.timestamp_ms)
+            return None
 
     def _read_ledgers(self) -> None:
         if self._directory is None:

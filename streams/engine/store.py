@@ -213,10 +213,7 @@ class PartitionStore:
                     batch.put(key, value, family)
                     if len(value) > RECENT_ROW_BYTES:
                         large.append((table, key))
-        progress = {
-            table: self._followed(table, offset, appended_ms.get(table), now_ms if to_the_end else self._when(table))
-            for table, offset in next_offsets.items()
-        }
+        progress = self._followed(next_offsets, appended_ms, now_ms, to_the_end=to_the_end)
         for table, noted in self._progress.items():
             if table not in progress and noted.written_ms < now_ms - self._progress_every_ms:
                 progress[table] = msgspec.structs.replace(noted, written_ms=now_ms)
@@ -234,18 +231,20 @@ class PartitionStore:
         for table, key in large:
             self._recent[table].forget(key)
 
-    def _when(self, table: str) -> int:
-        """It was followed to its end last; what has never been is followed from its start, from now on."""
-        noted = self._progress.get(table)
-        return noted.written_ms if noted else self._now_ms()
-
-    def _followed(self, table: str, next_offset: int, appended_ms: int | None, now_ms: int) -> Progress:
-        if appended_ms is not None:
-            last = next_offset - 1, appended_ms
-        else:
+    def _followed(
+        self, next_offsets: Mapping[str, int], appended_ms: Mapping[str, int], now_ms: int, *, to_the_end: bool
+    ) -> dict[str, Progress]:
+        """What to note of these tables, see ``write``."""
+        progress: dict[str, Progress] = {}
+        for table, next_offset in next_offsets.items():
             noted = self._progress.get(table)
             last = (noted.last_offset, noted.last_ms) if noted else (-1, -1)
-        return Progress(next_offset, self.topic_ids[table], self.partition, now_ms, *last)
+            if table in appended_ms:
+                last = next_offset - 1, appended_ms[table]
+            # what has never been followed to its end is followed from its start, from now on
+            written_ms = noted.written_ms if noted and not to_the_end else now_ms
+            progress[table] = Progress(next_offset, self.topic_ids[table], self.partition, written_ms, *last)
+        return progress
 
     def start_over(self, table: str, why: str) -> None:
         """Throw a table's rows away, for they are not those of its changelog."""

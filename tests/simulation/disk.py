@@ -95,10 +95,7 @@ class SimulatedStore(PartitionStore):
         del directory.undo[:-KEPT_WRITES]
         for table, changed in rows.items():
             _put(directory.rows[table], changed)
-        for table, offset in next_offsets.items():
-            directory.progress[table] = self._followed(
-                table, offset, appended_ms.get(table), now_ms if to_the_end else self._when(table)
-            )
+        directory.progress.update(self._followed(next_offsets, appended_ms, now_ms, to_the_end=to_the_end))
 
     def close(self) -> None:
         if self._is_open:
