@@ -131,11 +131,15 @@ async def test_a_long_poll_lasts_as_long_as_it_was_told_to_and_costs_no_transact
         return (await client.rows("dispatch", kitchen.region)).get(f"{kitchen.region}/driver/{unique}")
 
     await client.until(known_to_dispatch, "dispatch knows the driver")
-    commits, began = await client.counter("commits"), time.monotonic()
+    began = time.monotonic()
     assert (await driver.poll(1)).status_code == 204
     assert 1 <= time.monotonic() - began < 10
-    assert (await driver.poll(0)).status_code == 204
-    assert await client.counter("commits") == commits
+    commits = [await client.counter("commits")]
+    for _ in range(20):
+        assert (await driver.poll(0)).status_code == 204
+        commits.append(await client.counter("commits"))
+    # The worker may commit meanwhile: a timer of another order, or a proof that it still owns the partition.
+    assert 0 in [after - before for before, after in pairwise(commits)]
 
 
 async def test_a_long_poll_is_answered_as_soon_as_there_is_a_delivery(
