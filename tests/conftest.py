@@ -35,8 +35,9 @@ OWN_STACK = (
     "tests/flow/test_recovery.py",
     "tests/flow/test_retention.py",
     "tests/flow/test_workers.py",
+    "tests/integration/test_lost_markers.py",
 )
-"""The files of `tests/flow` whose tests share a stack among themselves; those of the others share one together."""
+"""The files whose tests share a stack or a broker among themselves; the others of `tests/flow` share one together."""
 
 
 class StacksTogether(LoadScopeScheduling):  # type: ignore[misc]

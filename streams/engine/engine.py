@@ -31,7 +31,7 @@ from streams.engine.restore import Log, restore
 from streams.engine.runtime import REACHED_S, BatchScheduler, TaskConsumer, TaskTables, TaskTransport, TaskWorker
 from streams.engine.settings import EngineSettings
 from streams.engine.task import POSITIONS, TIMERS, Clock, Task, TaskBroken
-from streams.engine.transactions import TransactionalClient
+from streams.engine.transactions import Ended, TransactionalClient
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +142,8 @@ class Engine(Core):
         self.transport = TaskTransport(app.conf.broker_consumer, app, self)
         app.transport = self.transport
         self._prepared = False
+        self._ended: dict[int, Ended] = {}
+        """By partition: how the last transaction ended that is known of."""
         self._configs: dict[str, Mapping[str, str]] = {}
         self.table(
             POSITIONS,
@@ -361,7 +363,7 @@ class Engine(Core):
         disk: store.PartitionStore | None = None
         try:
             self.failpoint("opening", client.cut)
-            await client.start([*self.outputs, *self.changelogs.values()])
+            await self._take_over(partition, client)
             clock = await self._right_clock(partition, client)
             client.now_ms = clock.now_ms
             ids = await client.topic_ids()
@@ -393,6 +395,23 @@ class Engine(Core):
                 disk.close()
             await client.close()
             raise
+
+    async def _take_over(self, partition: int, client: TransactionalClient) -> None:
+        """Fence the previous owner; from then on all that it has committed is seen as committed, and nothing else."""
+        client.ended = self._ended.get(partition)
+        try:
+            await client.start([*self.outputs, *self.changelogs.values()])
+        finally:
+            if client.ended is not None:
+                self._ended[partition] = client.ended
+        written_to = [(topic, partition) for topic in self.changelogs.values()]
+        written_to += [(topic, number) for topic, count in self.outputs.items() for number in range(count)]
+        if marked := await client.write_lost_markers(written_to):
+            where = ", ".join(f"{topic}/{number}" for topic, number in marked)
+            log.warning(
+                "task %d: Kafka had lost how its last transaction ended in %s; it is marked now", partition, where
+            )
+            self.counters["markers_written"] += len(marked)
 
     async def _right_clock(self, partition: int, client: TransactionalClient) -> Clock:
         """A clock that goes with the broker's. As long as there is none the task is held: it is not opened."""

@@ -15,7 +15,7 @@ import aiokafka.errors as errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.protocol.types import CompactArray, Int16, Int32
 
-from streams.engine.transactions import TAGS, TEXT, versioned_request
+from streams.engine.protocol import TAGS, TEXT, versioned_request
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.types import Boolean, CompactArray, Int8, Int16, Int32
 
-from streams.engine.transactions import TAGS, TEXT, describe_topics, refuse_old_brokers, versioned_request
+from streams.engine.protocol import TAGS, TEXT, versioned_request
+from streams.engine.transactions import describe_topics, refuse_old_brokers
 
 CHANGELOG_CONFIG = {
     "cleanup.policy": "compact",

@@ -10,7 +10,13 @@ request of an owner whose successor has called ``start()``. aiokafka's own produ
 where such a late EndTxn commits half of the next transaction, and it resends EndTxn by itself.
 
 Any exception means: this client is finished. Open a new one; ``start()`` finishes whatever is left.
-Message formats: Kafka's protocol guide, https://kafka.apache.org/protocol.
+
+What a coordinator has noted as ended is to get a marker in every partition that was written to, and is seen there from
+then on. A coordinator that finds no leader for a partition takes it for one that was deleted, and does without: since
+Kafka 4.3 that is any broker that is just starting (``KRaftMetadataCache.getPartitionLeaderEndpoint`` says the same of a
+partition without a leader as of one that is not there). Then a transaction is committed here and hidden there, until
+the next of this producer in that partition decides for both. So whoever goes by what is committed calls
+``write_lost_markers()`` after ``start()``.
 """
 
 import asyncio
@@ -22,21 +28,24 @@ from typing import Any, NamedTuple
 import aiokafka.errors as errors
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
-from aiokafka.protocol.api import Request, RequestStruct, Response, ResponseHeader_v0
-from aiokafka.protocol.types import (
-    Boolean,
-    CompactArray,
-    CompactBytes,
-    CompactString,
-    Int16,
-    Int32,
-    Int64,
-    Schema,
-    TaggedFields,
-)
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from streams.engine.changes import Appended, Outgoing
+from streams.engine.protocol import (
+    FINALIZED_FEATURES,
+    LATEST,
+    READ_COMMITTED,
+    READ_UNCOMMITTED,
+    ApiVersions,
+    DescribeProducers,
+    DescribeTransactions,
+    EndTxn,
+    InitProducerId,
+    ListOffsets,
+    Metadata,
+    Produce,
+    WriteTxnMarkers,
+)
 
 TopicAndPartition = tuple[str, int]
 
@@ -47,13 +56,35 @@ PRODUCE_TIMEOUT_MS = 8_000
 RETRY_S = 0.003
 """Between attempts: the usual cause, the previous transaction's markers, takes one to a few milliseconds."""
 
-RETRIABLE = frozenset({5, 6, 7, 14, 15, 16, 19, 20, 51})
+RETRIABLE = frozenset({5, 6, 7, 14, 15, 16, 19, 20, 51, 78})
 """The same request may be sent again: no leader yet or not the leader (5, 6), replicas slow (7) or too few (19, 20),
-coordinator loading or moved (14, 15, 16), previous transaction still completing (51).
+coordinator loading or moved (14, 15, 16), previous transaction still completing (51), a new leader that does not know
+the end yet (78).
 A produce keeps its sequence number, so the broker recognises a batch that it has already."""
 LEADER_MOVED = frozenset({5, 6})
 COORDINATOR_MOVED = frozenset({15, 16})
 FENCED = frozenset({22, 25, 47, 49, 90})
+NO_SUCH_ID = 105
+"""The coordinator does not know the transactional id."""
+ENDED = {
+    # state of a transactional id -> how much lower than its epoch that of the last records is, whether committed
+    "Ongoing": (0, False),  # taking over the id aborts it
+    "PrepareCommit": (1, True),
+    "CompleteCommit": (1, True),
+    "PrepareAbort": (1, False),
+    "CompleteAbort": (1, False),
+}
+LEADERS_S = 5.0
+"""How long leaders are waited for where all have to be asked."""
+NOT_ALLOWED = 31
+LOST = "a transaction of {id} has ended, but the broker has not marked that in {where}, and {why}"
+FORGOTTEN = (
+    "does not know any more whether it was committed: look at it with `kafka-transactions.sh find-hanging` and end it "
+    "with `kafka-transactions.sh abort`, which takes its records there for not written"
+)
+FORBIDDEN = (
+    "does not let us do it: we need the right to ALTER the CLUSTER (`kafka-acls.sh --operation Alter --cluster`)"
+)
 
 TRANSACTION_VERSION = 2
 OLD_BROKER = (
@@ -74,8 +105,33 @@ class OutcomeUnknown(TransactionError):
     """EndTxn was sent and not answered: committed or not, only a successor's ``start()`` makes it certain."""
 
 
+class NotAllowed(TransactionError):
+    """An access control list does not let us."""
+
+
+class MarkersLost(TransactionError):
+    """A transaction has ended and is open all the same, and nobody can tell any more how it has ended."""
+
+
 class OldBroker(Exception):
     """The cluster does not speak the protocol that this client relies on."""
+
+
+class Open(NamedTuple):
+    """A transaction that is open in a partition, by the producer id and epoch of its records."""
+
+    producer_id: int
+    epoch: int
+    coordinator_epoch: int
+    """Of the last marker there; -1: there is none."""
+
+
+class Ended(NamedTuple):
+    """How a transaction has ended, by the producer id and epoch of its records."""
+
+    producer_id: int
+    epoch: int
+    committed: bool
 
 
 class TopicInfo(NamedTuple):
@@ -85,146 +141,13 @@ class TopicInfo(NamedTuple):
     partitions: int
 
 
-# -- the requests, from the protocol guide --------------------------------------------------------------------------
-
-TEXT, TAGS = CompactString("utf-8"), ("tags", TaggedFields)
-
-
-class _Uuid(Int64):  # type: ignore[misc]
-    @classmethod
-    def encode(cls, value: Any) -> bytes:
-        return bytes(value)
-
-    @classmethod
-    def decode(cls, data: BytesIO) -> Any:
-        return data.read(16)
-
-
-def versioned_request(
-    key: int, version: int, fields: Sequence[tuple[str, Any]], answer: Sequence[tuple[str, Any]], *, header: int = 1
-) -> type[Any]:
-    """A request class for ``AIOKafkaClient.send`` in exactly one version, so that nothing older is ever negotiated."""
-
-    class _Answer(Response):  # type: ignore[misc]
-        API_KEY = key
-        API_VERSION = version
-        SCHEMA = Schema(*answer, TAGS)
-
-    class _Struct(RequestStruct):  # type: ignore[misc]
-        API_KEY = key
-        API_VERSION = version
-        FLEXIBLE_VERSION = True
-        RESPONSE_TYPE = _Answer
-        SCHEMA = Schema(*fields, TAGS)
-
-        def parse_response_header(self, read_buffer: BytesIO | bytes) -> Any:
-            if header == 0:
-                return ResponseHeader_v0.decode(read_buffer)
-            return super().parse_response_header(read_buffer)
-
-    class _Versioned(Request[_Struct]):  # type: ignore[misc]
-        API_KEY = key
-
-        def __init__(self, *values: Any) -> None:
-            self.values = values
-
-        def build(self, request_struct_class: type[_Struct]) -> _Struct:
-            return request_struct_class(*self.values, {})
-
-    return _Versioned
-
-
-def _topics(*fields: tuple[str, Any]) -> tuple[str, Any]:
-    return ("topics", CompactArray(("name", TEXT), ("partitions", CompactArray(*fields, TAGS)), TAGS))
-
-
-_PRODUCER = (("producer_id", Int64), ("producer_epoch", Int16))
-_OWNER = (("transactional_id", TEXT), *_PRODUCER)
-_ERROR = (("throttle", Int32), ("error_code", Int16))
-
-ApiVersions = versioned_request(
-    18,
-    3,
-    (("name", TEXT), ("version", TEXT)),
-    (
-        ("error_code", Int16),
-        ("apis", CompactArray(("key", Int16), ("lowest", Int16), ("highest", Int16), TAGS)),
-        ("throttle", Int32),
-    ),
-    header=0,
-)
-InitProducerId = versioned_request(
-    22, 5, (("transactional_id", TEXT), ("timeout_ms", Int32), *_PRODUCER), (*_ERROR, *_PRODUCER)
-)
-Produce = versioned_request(
-    0,
-    12,
-    (
-        ("transactional_id", TEXT),
-        ("acks", Int16),
-        ("timeout_ms", Int32),
-        _topics(("index", Int32), ("records", CompactBytes)),
-    ),
-    (
-        _topics(
-            ("index", Int32),
-            ("error_code", Int16),
-            ("base_offset", Int64),
-            ("append_time", Int64),
-            ("log_start", Int64),
-            ("record_errors", CompactArray(("index", Int32), ("message", TEXT), TAGS)),
-            ("message", TEXT),
-        ),
-        ("throttle", Int32),
-    ),
-)
-EndTxn = versioned_request(26, 5, (*_OWNER, ("commit", Boolean)), (*_ERROR, *_PRODUCER))
-Metadata = versioned_request(
-    3,
-    12,
-    (("topics", CompactArray(("id", _Uuid), ("name", TEXT), TAGS)), ("create", Boolean), ("operations", Boolean)),
-    (
-        ("throttle", Int32),
-        ("brokers", CompactArray(("id", Int32), ("host", TEXT), ("port", Int32), ("rack", TEXT), TAGS)),
-        ("cluster", TEXT),
-        ("controller", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("error_code", Int16),
-                ("name", TEXT),
-                ("id", _Uuid),
-                ("internal", Boolean),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("error_code", Int16),
-                        ("index", Int32),
-                        ("leader", Int32),
-                        ("epoch", Int32),
-                        ("replicas", CompactArray(Int32)),
-                        ("isr", CompactArray(Int32)),
-                        ("offline", CompactArray(Int32)),
-                        TAGS,
-                    ),
-                ),
-                ("operations", Int32),
-                TAGS,
-            ),
-        ),
-    ),
-)
-_FINALIZED_FEATURES = (2, CompactArray(("name", TEXT), ("max_level", Int16), ("min_level", Int16), TAGS))
-"""The tag under which an ApiVersions answer carries what the cluster has agreed on."""
-
-
 # -- what is asked of the cluster, outside any transaction ----------------------------------------------------------
 
 
 async def refuse_old_brokers(client: AIOKafkaClient) -> None:
     """Raise ``OldBroker`` unless the cluster has finalized ``transaction.version`` 2 (Kafka >= 4.0)."""
     reply = await client.send(client.get_random_node(), ApiVersions("dabbawala", "1"))
-    tag, schema = _FINALIZED_FEATURES
+    tag, schema = FINALIZED_FEATURES
     features = schema.decode(BytesIO(reply.tags[tag])) if tag in reply.tags else []
     found = next((level for name, level, _, _ in features or () if name == "transaction.version"), 0)
     if found < TRANSACTION_VERSION:
@@ -248,9 +171,28 @@ def _check(code: int, what: str) -> bool:
     if code in RETRIABLE:
         return True
     if code:
-        kind = Fenced if code in FENCED else TransactionError
+        kind = Fenced if code in FENCED else NotAllowed if code == NOT_ALLOWED else TransactionError
         raise kind(f"{what}: {errors.for_code(code).__name__} ({code})")
     return False
+
+
+def _described_code(reply: Any) -> int:
+    code = int(reply.transactions[0][0])
+    return 0 if code == NO_SUCH_ID else code
+
+
+def _answered(topics: Iterable[Any]) -> dict[TopicAndPartition, Any]:
+    """The lines of an answer, but for those that have to be asked for again."""
+    return {
+        (topic, line[0]): line
+        for topic, lines, _ in topics
+        for line in lines
+        if not _check(line[1], f"{topic}/{line[0]}")
+    }
+
+
+def _listed(partitions: Iterable[TopicAndPartition]) -> str:
+    return ", ".join(f"{topic}/{number}" for topic, number in sorted(partitions))
 
 
 # -- the client -----------------------------------------------------------------------------------------------------
@@ -276,6 +218,9 @@ class TransactionalClient:
         self.transactional_id = transactional_id
         self.now_ms = now_ms
         self.producer_id, self.epoch = -1, -1
+        self.ended: Ended | None = None
+        """How the last transaction of this id ended, as far as known. The coordinator tells it to the first who takes
+        over the id, and has forgotten it then: whoever makes another client has to give it this."""
         self._client = client
         self._timeout_ms = int(transaction_timeout_s * 1000)
         self._on_end_sent = on_end_sent
@@ -292,8 +237,37 @@ class TransactionalClient:
         await self._client.bootstrap()
         await refuse_old_brokers(self._client)
         await self._client.set_topics(self._topics)
-        reply = await self._take_over(InitProducerId(self.transactional_id, self._timeout_ms, -1, -1))
+        self._coordinator = await self._find_coordinator()
+        self.ended = await self._last_ended() or self.ended
+        taken_over = InitProducerId(self.transactional_id, self._timeout_ms, -1, -1)
+        reply = await self._insist(taken_over, lambda reply: int(reply.error_code))
         self.producer_id, self.epoch, self._sequences = reply.producer_id, reply.producer_epoch, {}
+
+    async def write_lost_markers(self, partitions: Iterable[TopicAndPartition]) -> list[TopicAndPartition]:
+        """Where the last transaction before ``start()`` has ended and is open all the same: mark it as it has ended.
+
+        The markers are written by us, as a coordinator writes them: to add the partitions to a transaction that ends in
+        the same way would be undone, and they with it, if we died before its end. Returns the partitions. Raises
+        ``MarkersLost`` where nobody knows how it has ended, or the cluster does not let us.
+        """
+        still_open = await self._open_in(partitions)
+        if not still_open:
+            return []
+        ended = self.ended
+        if ended is None or {(each.producer_id, each.epoch) for each in still_open.values()} != {ended[:2]}:
+            raise MarkersLost(LOST.format(id=self.transactional_id, where=_listed(still_open), why=FORGOTTEN))
+        marker = ended.producer_id, ended.epoch + 1, ended.committed
+        coordinator_epoch = max(each.coordinator_epoch for each in still_open.values())
+        try:
+            await self._ask_leaders(
+                still_open,
+                lambda topics: WriteTxnMarkers([(*marker, topics, max(0, coordinator_epoch), {})]),
+                lambda number: number,
+                lambda reply: reply.markers[0][1],
+            )
+        except NotAllowed:
+            raise MarkersLost(LOST.format(id=self.transactional_id, where=_listed(still_open), why=FORBIDDEN)) from None
+        return sorted(still_open)
 
     async def close(self) -> None:
         """Let go of the connections. An open transaction stays open until the next ``start()`` or its timeout."""
@@ -397,15 +371,81 @@ class TransactionalClient:
         reply = await self._client.send(leader, Produce(self.transactional_id, -1, PRODUCE_TIMEOUT_MS, lines))
         return [((topic, line[0]), *line[1:4]) for topic, lines, _ in reply.topics for line in lines]
 
-    async def _take_over(self, request: Any) -> Any:
+    async def _last_ended(self) -> Ended | None:
+        """None where the coordinator does not know, or not any more."""
+        reply = await self._insist(DescribeTransactions([self.transactional_id]), _described_code)
+        _, _, state, _, _, producer_id, epoch, *_ = reply.transactions[0]
+        if state not in ENDED:
+            return None
+        lower, committed = ENDED[state]
+        return Ended(producer_id, epoch - lower, committed)
+
+    async def _open_in(self, partitions: Iterable[TopicAndPartition]) -> dict[TopicAndPartition, Open]:
+        """In which of these this id's last producer has a transaction open."""
+        ours = {self.producer_id, *([self.ended.producer_id] if self.ended else [])}
+        partitions = list(partitions)
+        stable = await self._ends(partitions, READ_COMMITTED)
+        ends = await self._ends(partitions, READ_UNCOMMITTED)
+        # few, if any: what a partition knows of its producers is a lot to tell
+        unstable = [tp for tp, end in ends.items() if stable[tp] != end]
+        found = await self._ask_leaders(unstable, lambda topics: DescribeProducers(topics), lambda number: number)
+        return {
+            tp: Open(producer_id, epoch, coordinator_epoch)
+            for tp, line in found.items()
+            for producer_id, epoch, _, _, coordinator_epoch, start, _ in line[3]
+            if producer_id in ours and start >= 0
+        }
+
+    async def _ends(self, partitions: Iterable[TopicAndPartition], isolation: int) -> dict[TopicAndPartition, int]:
+        answers = await self._ask_leaders(
+            partitions, lambda topics: ListOffsets(-1, isolation, topics), lambda number: (number, -1, LATEST, {})
+        )
+        return {tp: line[3] for tp, line in answers.items()}
+
+    async def _ask_leaders(
+        self,
+        partitions: Iterable[TopicAndPartition],
+        request: Callable[[list[Any]], Any],
+        asked: Callable[[int], Any],
+        topics_of: Callable[[Any], list[Any]] = lambda reply: reply.topics,
+    ) -> dict[TopicAndPartition, Any]:
+        """What the leader of each partition answers of it. ``asked``: what the request says of one."""
+        left, answered = set(partitions), dict[TopicAndPartition, Any]()
+        try:
+            async with asyncio.timeout(LEADERS_S):
+                while left:
+                    for reply in await self._ask_leaders_once(left, request, asked):
+                        answered |= _answered(topics_of(reply))
+                    left -= answered.keys()
+                    if left:
+                        await asyncio.sleep(RETRY_S)
+                        await self._client.force_metadata_update()
+        except TimeoutError:
+            raise TransactionError(f"nobody leads {_listed(left)}") from None
+        return answered
+
+    async def _ask_leaders_once(
+        self, partitions: Iterable[TopicAndPartition], request: Callable[[list[Any]], Any], asked: Callable[[int], Any]
+    ) -> list[Any]:
+        by_leader: dict[int, dict[str, list[Any]]] = {}
+        for topic, number in sorted(partitions):
+            if (leader := self._leader((topic, number))) is not None:
+                by_leader.setdefault(leader, {}).setdefault(topic, []).append(asked(number))
+        requests = [
+            self._client.send(leader, request([(topic, lines, {}) for topic, lines in topics.items()]))
+            for leader, topics in by_leader.items()
+        ]
+        return list(await asyncio.gather(*requests))
+
+    async def _insist(self, request: Any, code_of: Callable[[Any], int]) -> Any:
         """Send until it is answered without a retriable error. The caller sets the deadline."""
-        self._coordinator = await self._find_coordinator()
         while True:
             reply = await self._ask_coordinator(request)
-            if not _check(reply.error_code, "transaction coordinator"):
+            code = code_of(reply)
+            if not _check(code, "transaction coordinator"):
                 return reply
             await asyncio.sleep(RETRY_S)
-            if reply.error_code in COORDINATOR_MOVED:
+            if code in COORDINATOR_MOVED:
                 self._coordinator = await self._find_coordinator()
 
     async def _find_coordinator(self) -> int:

@@ -13,18 +13,21 @@ import pytest
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, TaggedFields
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from streams.engine import transactions
+from streams.engine import protocol, transactions
 from streams.engine.changes import Appended
-from streams.engine.transactions import (
-    BATCH_BYTES,
+from streams.engine.protocol import (
     ApiVersions,
+    DescribeTransactions,
     EndTxn,
-    Fenced,
     InitProducerId,
     Metadata,
+    Produce,
+)
+from streams.engine.transactions import (
+    BATCH_BYTES,
+    Fenced,
     OldBroker,
     OutcomeUnknown,
-    Produce,
     TransactionalClient,
     TransactionError,
 )
@@ -79,6 +82,8 @@ class Cluster:
     def _success(self, request: Any) -> Any:
         if isinstance(request, ApiVersions):
             return features(2)
+        if isinstance(request, DescribeTransactions):
+            return SimpleNamespace(transactions=[(0, "app-0", "Empty", 10_000, -1, 7, 0, [], {})])
         if isinstance(request, InitProducerId):
             return SimpleNamespace(error_code=0, producer_id=7, producer_epoch=0)
         if isinstance(request, EndTxn):
@@ -303,4 +308,4 @@ def test_requests_are_sent_in_exactly_the_version_that_is_safe() -> None:
 
 
 def test_a_topic_id_survives_encoding() -> None:
-    assert transactions._Uuid.decode(BytesIO(transactions._Uuid.encode(bytes(range(16))))) == bytes(range(16))
+    assert protocol.Uuid.decode(BytesIO(protocol.Uuid.encode(bytes(range(16))))) == bytes(range(16))

@@ -7,11 +7,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 
+from streams.engine.protocol import EndTxn, InitProducerId
 from streams.engine.provision import TopicsDiffer, TopicSpec, check_topics, create_topics
 from streams.engine.transactions import (
-    EndTxn,
     Fenced,
-    InitProducerId,
     OutcomeUnknown,
     TransactionalClient,
     TransactionError,

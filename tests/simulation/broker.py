@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.record.memory_records import MemoryRecords
 
 from streams.engine.assignor import spread
@@ -20,7 +21,7 @@ from tests.simulation.loop import VirtualLoop
 TopicAndPartition = tuple[str, int]
 LAST_EPOCH = 32_766
 """A producer that has used up its epochs gets another id."""
-CONCURRENT, INVALID_EPOCH, OUT_OF_ORDER, INVALID_STATE, FENCED = 51, 47, 45, 48, 90
+CONCURRENT, INVALID_EPOCH, OUT_OF_ORDER, INVALID_STATE, FENCED, NO_SUCH_ID = 51, 47, 45, 48, 90, 105
 
 
 class StoredRecord(NamedTuple):
@@ -62,6 +63,8 @@ class Log:
         self.end = 0
         self.open: dict[Transaction, int] = {}
         """Transactions without their marker here -> their first offset."""
+        self.ended: dict[Transaction, bool] = {}
+        """Those with one -> what it says. A producer's marker ends all that it has open."""
         self.listeners: list[Callable[[], None]] = []
 
     @property
@@ -73,6 +76,16 @@ class Log:
         self.entries.append(Entry(self.end, record, transaction))
         self.end += 1
 
+    def shows(self, entry: Entry) -> bool:
+        """Whether a reader of what is committed gets it."""
+        return entry.transaction is None or self.ended.get(entry.transaction, False)
+
+    def end_of(self, producer_id: int, *, committed: bool) -> None:
+        """A producer's marker."""
+        for transaction in [each for each in self.open if each.producer_id == producer_id]:
+            del self.open[transaction]
+            self.ended[transaction] = committed
+
     def read(self, position: int, limit: int) -> tuple[list[StoredRecord], int]:
         """Committed records from a position on, and where to read on."""
         found: list[StoredRecord] = []
@@ -82,7 +95,7 @@ class Log:
                 break
             if len(found) == limit:
                 return found, entry.offset
-            if entry.record is not None and (entry.transaction is None or entry.transaction.committed):
+            if entry.record is not None and self.shows(entry):
                 found.append(entry.record)
         return found, max(position, stable_end)
 
@@ -92,7 +105,7 @@ class Log:
         newest = {
             entry.record.key: entry.offset
             for entry in self.entries
-            if entry.offset < stable_end and entry.record and (entry.transaction is None or entry.transaction.committed)
+            if entry.offset < stable_end and entry.record and self.shows(entry)
         }
         self.entries = [
             entry
@@ -113,12 +126,17 @@ class Producer:
     producer_id: int
     epoch: int
     transaction: Transaction | None = None
-    completing: bool = False
+    state: str = "Empty"
     timeout_s: float = 0.0
     last_end: tuple[int, bool] | None = None
     next_sequences: dict[TopicAndPartition, int] = field(default_factory=dict)
     appended: dict[tuple[TopicAndPartition, int], tuple[int, int]] = field(default_factory=dict)
     """(partition, first sequence) -> base offset."""
+
+    @property
+    def completing(self) -> bool:
+        """Whether markers are on their way."""
+        return self.state.startswith("Prepare")
 
 
 @dataclass(slots=True)
@@ -133,7 +151,9 @@ class Member:
 
 
 class Broker:
-    """``now_ms`` is the world's time. ``note`` is told of everything that happens."""
+    """``now_ms`` is the world's time. ``note`` is told of everything that happens. ``strikes`` tells of a fault where
+    a transaction is to be marked: ``lost``, the broker starts anew and leaves out some markers for good, for it takes
+    partitions that have no leader yet for deleted ones (as Kafka 4.3 does)."""
 
     def __init__(
         self,
@@ -143,7 +163,9 @@ class Broker:
         now_ms: Callable[[], int],
         session_s: float,
         note: Callable[..., None],
+        strikes: Callable[[str], str] = lambda _: "",
     ) -> None:
+        self._strikes = strikes
         self._loop, self._chance, self._now_ms, self._session_s, self._note = loop, chance, now_ms, session_s, note
         self.logs = {(topic, partition): Log() for topic, count in topics.items() for partition in range(count)}
         self.topics = dict(topics)
@@ -172,7 +194,7 @@ class Broker:
         if producer.transaction is not None:
             self._decide(producer, committed=False)
             return CONCURRENT, -1, -1
-        producer.last_end, producer.timeout_s = None, timeout_s
+        producer.last_end, producer.timeout_s, producer.state = None, timeout_s, "Empty"
         self._note("init", transactional_id, producer.producer_id, producer.epoch)
         return 0, producer.producer_id, producer.epoch
 
@@ -196,6 +218,7 @@ class Broker:
             return OUT_OF_ORDER, -1, -1
         if producer.transaction is None:
             producer.transaction = Transaction(transactional_id, producer.producer_id, producer.epoch)
+            producer.state = "Ongoing"
             self._loop.later(producer.timeout_s, self._loop.world, self._time_out, producer, producer.transaction)
         transaction, log = producer.transaction, self.logs[tp]
         base, now_ms = log.end, self._now_ms()
@@ -210,6 +233,25 @@ class Broker:
         producer.next_sequences[tp] = header.base_sequence + log.end - base
         self._note("produce", tp, base, log.end, transactional_id, producer.epoch)
         return 0, base, now_ms
+
+    def write_marker(self, tp: TopicAndPartition, producer_id: int, *, committed: bool) -> None:
+        """By somebody who knows how the transaction of a producer has ended that is open there."""
+        log = self.logs[tp]
+        log.append(None, next((each for each in log.open if each.producer_id == producer_id), None))
+        log.end_of(producer_id, committed=committed)
+        self._note("marked", tp, producer_id, committed)
+        self._tell(log)
+
+    def describe(self, transactional_id: str) -> tuple[int, str, int, int]:
+        """(error, state, producer id, epoch)."""
+        producer = self._producers.get(transactional_id)
+        return (
+            (NO_SUCH_ID, "", -1, -1) if producer is None else (0, producer.state, producer.producer_id, producer.epoch)
+        )
+
+    def open_producers(self, tp: TopicAndPartition) -> list[tuple[int, int, int]]:
+        """(producer id, epoch, first offset) of the transactions that are open in a partition."""
+        return [(each.producer_id, each.epoch, first) for each, first in self.logs[tp].open.items()]
 
     def end_transaction(
         self, transactional_id: str, producer_id: int, epoch: int, commit: bool
@@ -227,7 +269,8 @@ class Broker:
             return INVALID_STATE, -1, -1
         self._raise_epoch(producer)
         producer.last_end = (epoch, commit)
-        self._decide(producer, committed=commit)
+        if self._decide(producer, committed=commit):
+            raise KafkaConnectionError("the broker starts anew")
         return 0, producer.producer_id, producer.epoch
 
     def _time_out(self, producer: Producer, transaction: Transaction) -> None:
@@ -247,30 +290,38 @@ class Broker:
         self._next_producer_id += 1
         return self._next_producer_id
 
-    def _decide(self, producer: Producer, *, committed: bool) -> None:
-        """From here it has happened, or not; who reads sees so when the partition has its marker."""
+    def _decide(self, producer: Producer, *, committed: bool) -> bool:
+        """From here it has happened, or not; who reads sees so when the partition has its marker. Whether some will
+        have none."""
         transaction = producer.transaction
         assert transaction is not None
-        transaction.committed, producer.completing = committed, True
+        transaction.committed = committed
+        producer.state = "PrepareCommit" if committed else "PrepareAbort"
         self._note("commit" if committed else "abort", transaction.id, transaction.epoch)
         if committed:
             self.commits.append((self._now_ms(), transaction))
+        # who has used up its epochs goes on as another producer, and what that one writes ends nothing of this one
+        losing = self._strikes("marking") == "lost" and producer.producer_id == transaction.producer_id
+        unmarked = {tp for tp in sorted(transaction.partitions) if losing and self._chance.random() < 0.5}
         slow = self._chance.random() < 0.1
         last = 0.0
-        for tp in sorted(transaction.partitions):
+        for tp in sorted(transaction.partitions - unmarked):
             delay_s = self._chance.uniform(0.0002, 0.05 if slow else 0.002)
             last = max(last, delay_s)
             self._loop.later(delay_s, self._loop.world, self._mark, self.logs[tp], transaction)
         self._loop.later(last, self._loop.world, self._complete, producer)
+        if unmarked:
+            self._note("unmarked", transaction.id, sorted(unmarked))
+        return losing
 
     def _mark(self, log: Log, transaction: Transaction) -> None:
         log.append(None, transaction)
-        del log.open[transaction]
+        log.end_of(transaction.producer_id, committed=bool(transaction.committed))
         self._tell(log)
 
     @staticmethod
     def _complete(producer: Producer) -> None:
-        producer.transaction, producer.completing = None, False
+        producer.transaction, producer.state = None, producer.state.replace("Prepare", "Complete")
 
     # -- plain records ------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,13 @@ Both are made by code of the product, by the names that it imports; whose they a
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
-from streams.engine import transactions
+from streams.engine import protocol
 from tests.simulation.broker import Broker, StoredRecord, TopicAndPartition
 from tests.simulation.loop import Actor
 from tests.simulation.network import Network
@@ -19,7 +20,7 @@ from tests.simulation.network import Network
 NODES = 2
 MOST_AT_ONCE = 40
 """Records of one answer: a restore takes several."""
-FEATURES = transactions._FINALIZED_FEATURES[1].encode([("transaction.version", 2, 1, {})])
+FEATURES = protocol.FINALIZED_FEATURES[1].encode([("transaction.version", 2, 1, {})])
 
 
 class Site(Protocol):
@@ -42,9 +43,21 @@ class VersionsAnswer(NamedTuple):
 
 
 class TopicsAnswer(NamedTuple):
-    """To ``Metadata`` and to ``Produce``."""
+    """To what is asked of topics."""
 
     topics: Sequence[Any]
+
+
+class TransactionsAnswer(NamedTuple):
+    """To ``DescribeTransactions``."""
+
+    transactions: Sequence[Any]
+
+
+class MarkersAnswer(NamedTuple):
+    """To ``WriteTxnMarkers``."""
+
+    markers: Sequence[Any]
 
 
 class ProducerAnswer(NamedTuple):
@@ -107,22 +120,64 @@ class Client:
     def _meant(self, request: Any) -> tuple[str, Callable[[], Any]]:
         broker, values = self._broker, request.values
         match request:
-            case transactions.InitProducerId():
+            case protocol.InitProducerId():
                 return "init", lambda: ProducerAnswer(*broker.init_producer(values[0], values[1] / 1000))
-            case transactions.Produce():
+            case protocol.Produce():
                 batches = {(topic, line[0]): line[1] for topic, lines, _ in values[3] for line in lines}
                 return "produce", lambda: TopicsAnswer(_lines(broker.produce(values[0], batches)))
-            case transactions.EndTxn():
+            case protocol.EndTxn():
                 return "end", lambda: ProducerAnswer(*broker.end_transaction(*values))
-            case transactions.Metadata():
+            case protocol.Metadata():
                 names = [name for _, name, _ in values[0]]
                 return "metadata", lambda: TopicsAnswer([_described(broker, name) for name in names])
+            case protocol.WriteTxnMarkers():
+                return "marker", lambda: MarkersAnswer([self._mark(*marker) for marker in values[0]])
+            case protocol.DescribeTransactions():
+                return "metadata", lambda: TransactionsAnswer([_transaction(broker, name) for name in values[0]])
+            case protocol.DescribeProducers():
+                return "metadata", lambda: TopicsAnswer(_of_each(_partitions(values[0]), partial(_producers, broker)))
+            case protocol.ListOffsets():
+                tps = [(topic, line[0]) for topic, lines, _ in values[2] for line in lines]
+                return "metadata", lambda: TopicsAnswer(_of_each(tps, partial(_end, broker, values[1])))
             case _:
                 return "metadata", lambda: VersionsAnswer({2: FEATURES})
+
+    def _mark(
+        self, producer_id: int, _epoch: int, commit: bool, topics: Sequence[Any], _coordinator_epoch: int, _tags: Any
+    ) -> tuple[Any, ...]:
+        tps = _partitions(topics)
+        for tp in tps:
+            self._broker.write_marker(tp, producer_id, committed=commit)
+        return (producer_id, _of_each(tps, lambda _: (0,)), {})
 
 
 def _lines(outcomes: Mapping[TopicAndPartition, tuple[int, int, int]]) -> list[Any]:
     return [(topic, [(partition, *outcome)], {}) for (topic, partition), outcome in outcomes.items()]
+
+
+def _partitions(topics: Sequence[Any]) -> list[TopicAndPartition]:
+    return [(topic, number) for topic, numbers, _ in topics for number in numbers]
+
+
+def _of_each(tps: Sequence[TopicAndPartition], told: Callable[[TopicAndPartition], tuple[Any, ...]]) -> list[Any]:
+    return [(tp[0], [(tp[1], *told(tp))], {}) for tp in tps]
+
+
+def _transaction(broker: Broker, name: str) -> tuple[Any, ...]:
+    code, state, producer_id, epoch = broker.describe(name)
+    return (code, name, state, 0, 0, producer_id, epoch, [], {})
+
+
+def _producers(broker: Broker, tp: TopicAndPartition) -> tuple[Any, ...]:
+    found: list[Any] = [
+        (producer_id, epoch, -1, -1, -1, first, {}) for producer_id, epoch, first in broker.open_producers(tp)
+    ]
+    return (0, None, found)
+
+
+def _end(broker: Broker, isolation: int, tp: TopicAndPartition) -> tuple[Any, ...]:
+    log = broker.logs[tp]
+    return (0, -1, log.stable_end if isolation == protocol.READ_COMMITTED else log.end, -1)
 
 
 def _described(broker: Broker, topic: str) -> tuple[Any, ...]:

@@ -117,7 +117,7 @@ class SimulatedLog:
 
     def _batches(self, tp: TopicPartition) -> Iterator[Batch]:
         log = self._broker.logs[tp]
-        committed = [e for e in log.entries if e.transaction is None or e.record is None or e.transaction.committed]
+        committed = [entry for entry in log.entries if entry.record is None or log.shows(entry)]
         stable = (entry for entry in committed if entry.offset < log.stable_end)
         for (transaction, mark), entries in groupby(stable, lambda entry: (entry.transaction, entry.record is None)):
             found = list(entries)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any, TypeVar
 
@@ -61,7 +62,11 @@ class Network:
         if actor in self.cut:
             self._fail(answered, self.delay_s(actor.name), hangs=False)
             return
-        result = handle()
+        try:
+            result = handle()
+        except KafkaConnectionError:
+            self._fail(answered, self.delay_s(actor.name), hangs=False)
+            return
         if isinstance(result, asyncio.Future):
             result.add_done_callback(
                 lambda done: self._answer_later(actor, done.result(), answered), context=self._loop.world.context
@@ -80,7 +85,8 @@ class Network:
 
     @staticmethod
     def _arrive_late(handle: Callable[[], Any]) -> None:
-        handle()
+        with suppress(KafkaConnectionError):
+            handle()
 
     def _fail(self, answered: "asyncio.Future[Any]", after_s: float, hangs: bool) -> None:
         exc = RequestTimedOutError() if hangs else KafkaConnectionError("the connection is cut")

@@ -45,7 +45,13 @@ class Kafka:
         struck = Faults(map(Fault.read, faults))
         self.network = Network(self.loop, "seed", struck.strikes)
         self.broker = Broker(
-            self.loop, Random(1), {"log": 2, "also": 2}, lambda: 0, 10.0, lambda *what: self.told.append(what)
+            self.loop,
+            Random(1),
+            {"log": 2, "also": 2},
+            lambda: 0,
+            10.0,
+            lambda *what: self.told.append(what),
+            struck.strikes,
         )
 
     def run(self, live: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -133,6 +139,29 @@ def test_a_commit_without_an_answer_has_happened_or_not(fault: str, committed: b
         await successor.start(["log"])
         await asyncio.sleep(1)
         assert kafka.values() == ([b"1"] if committed else [])
+
+    kafka.run(live)
+
+
+def test_what_a_broker_that_starts_anew_does_not_mark_is_ended_by_the_next_of_the_producer_there() -> None:
+    kafka = Kafka("marking#1=lost")
+    tps = [("log", 0), ("log", 1), ("also", 0), ("also", 1)]
+
+    async def live() -> None:
+        client = Somebody(kafka, "worker").client()
+        await client.start(["log", "also"])
+        await client.produce({tp: [(b"k", b"1", ())] for tp in tps})
+        with pytest.raises(TransactionError):
+            await client.end()
+        await asyncio.sleep(1)
+        (unmarked,) = [what[2] for what in kafka.told if what[0] == "unmarked"]
+        assert 0 < len(unmarked) < len(tps)
+        assert [tp for tp in tps if not kafka.broker.logs[tp].read(0, 9)[0]] == sorted(unmarked, key=tps.index)
+        successor = Somebody(kafka, "successor").client()
+        await successor.start(["log", "also"])
+        assert await successor.write_lost_markers(tps) == unmarked
+        assert all(kafka.broker.logs[tp].read(0, 9)[0] for tp in tps)
+        assert await successor.write_lost_markers(tps) == []
 
     kafka.run(live)
 

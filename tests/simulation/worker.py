@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -333,10 +332,8 @@ class Worker:
     async def _join(self) -> None:
         while True:
             self._rejoin.clear()
-            claims = set(self.consumer.partitions)
-            join = partial(self.broker.join, self.name, self.member_number, claims, self._told)
             try:
-                generation, partitions, number = await self.ask("join", join)
+                generation, partitions, number = await self.ask("join", self._ask_to_join)
             except KafkaError:
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -345,6 +342,11 @@ class Worker:
             self.member_number = 0
         self.member_number = number
         await self._assigned(generation, partitions)
+
+    def _ask_to_join(self) -> "asyncio.Future[tuple[int, set[int], int]]":
+        if self.actor.dead:  # no process starts so quickly that it is there before the last request of the one before
+            return self.loop.create_future()
+        return self.broker.join(self.name, self.member_number, set(self.consumer.partitions), self._told)
 
     def _told(self) -> None:
         """The next heartbeat says that there is something to do."""

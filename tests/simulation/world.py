@@ -76,7 +76,13 @@ class World:
         self.network = Network(self.loop, seed, self._strikes)
         topics = dict.fromkeys([*engine.outputs, *engine.changelogs.values()], plan.partitions)
         self.broker = Broker(
-            self.loop, Random(f"broker/{seed}"), topics, lambda: int(self.time() * 1000), SESSION_S, self.note
+            self.loop,
+            Random(f"broker/{seed}"),
+            topics,
+            lambda: int(self.time() * 1000),
+            SESSION_S,
+            self.note,
+            self._strikes,
         )
         self.front = Front(self.loop, self.network, seed)
         self.outside = Outside(self.loop, self.network, self.broker, self.front, self.time, self._strikes, self.note)
