@@ -46,6 +46,8 @@ STOP_S = 60
 LAST_LINES = 4
 """Of the log, shown with an error."""
 
+NOISE = ("\t", "Picked up JAVA_TOOL_OPTIONS", "Reading AOT", "AOTCache", "Removed temporary AOT")
+"""How lines of the log begin that say nothing of why Kafka ended: of stacks, and of Java's own."""
 GIVEN_UP = "Exiting Kafka due to fatal exception"
 """It says so at once; its process may take seconds more to end."""
 
@@ -290,7 +292,11 @@ class EmbeddedKafka:
         said = self._said_since(said_from)
         if "No space left on device" in said:
             return SetUpError(f"Kafka {what}: the disk of {self.directory} is full; free some space and start again.")
-        told = [line for line in said.splitlines() if line.strip() and not line.startswith("\t")]
+        if "UnsupportedVersionException" in said:
+            return SetUpError(
+                f"Kafka {what}: a newer Kafka than this one has written {self._data}; give it up with `make clean`."
+            )
+        told = [line for line in said.splitlines() if line.strip() and not line.startswith(NOISE)]
         last = "\n".join(f"  {line}" for line in told[-LAST_LINES:])
         return SetUpError(f"Kafka {what}; {self._log} has it all, and the end of it is:\n{last}")
 

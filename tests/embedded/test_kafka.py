@@ -147,3 +147,19 @@ def test_another_broker_at_the_address_written_down_is_not_taken_for_ours(broker
     ours = broker.start()
     broker.address_file.write_text(f"{kafka}\n")
     assert broker.start() == ours
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("java.io.IOException: No space left on device", r"the disk of .*/kafka is full; free some space"),
+        ("Caused by: UnsupportedVersionException: Can't read version 4", r"a newer Kafka .* `make clean`\.$"),
+        ("Picked up JAVA_TOOL_OPTIONS: -cp a\n\tat a.b\nno such luck\nAOTCache is there", r"is:\n  no such luck$"),
+    ],
+    ids=["full", "newer", "else"],
+)
+def test_why_kafka_is_not_there_is_told_by_what_it_said_last(broker: EmbeddedKafka, said: str, told: str) -> None:
+    broker.directory.mkdir(parents=True)
+    broker._log.write_text(f"what was before: No space left on device\n{said}\n")
+    failure = broker._failure("could not start", len("what was before: No space left on device\n"))
+    assert re.search(told, str(failure))
