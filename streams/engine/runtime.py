@@ -253,6 +253,8 @@ class TaskFetcher(Fetcher):
 
 class TaskConsumer(Consumer):
     _fetch: "asyncio.Future[Any] | None" = None
+    _more = False
+    """Whether the last fetch brought as many records as one may."""
 
     @property
     def engine(self) -> "Engine":
@@ -302,12 +304,14 @@ class TaskConsumer(Consumer):
         if not hungry:
             await asyncio.sleep(IDLE_S)
             return {}
-        if engine.pace.pause_s:
+        if engine.pace.pause_s and not self._more:
             await asyncio.sleep(engine.pace.pause_s)  # more comes with one fetch
         wait_s = engine.settings.poll_s if len(hungry) == len(active) else IDLE_S
         # a fetch left behind by a cancelled fetcher would swallow the records that follow a seek: see settle()
         self._fetch = asyncio.ensure_future(super()._getmany(hungry, wait_s))
-        return await asyncio.shield(self._fetch)
+        records = await asyncio.shield(self._fetch)
+        self._more = sum(map(len, records.values())) >= engine.app.conf.broker_max_poll_records
+        return records
 
     def _is_hungry(self, task: Task) -> bool:
         return task.alive and sum(task.backlog.values()) < self.engine.settings.backlog_records

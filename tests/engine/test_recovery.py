@@ -322,6 +322,29 @@ async def test_a_fetch_left_behind_by_a_cancelled_fetcher_is_waited_for(monkeypa
     await asyncio.wait_for(settling, 1)
 
 
+async def test_between_fetches_is_a_pause_only_where_it_brings_more_into_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    opening, pauses, fetched = Opening(monkeypatch), list[float](), list[int]()
+    consumer = runtime.TaskConsumer.__new__(runtime.TaskConsumer)
+    consumer.transport = opening.engine.transport
+    opening.engine.tasks[0] = Stage().task
+    opening.engine.pace.pause_s = 0.02
+    most = opening.engine.app.conf.broker_max_poll_records
+    assert most is not None
+
+    async def fetch(*_: Any) -> dict[TP, range]:
+        return {TP("in", 0): range(fetched.pop() - 1), TP("also", 0): range(1)}
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(Consumer, "_getmany", fetch)
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    for found, paused in ((most - 1, 1), (most, 2), (most, 2), (most - 1, 2), (most, 3)):
+        fetched.append(found)
+        await consumer._getmany({TP("in", 0), TP("also", 0)}, 1.0)
+        assert len(pauses) == paused
+
+
 async def test_a_full_task_is_not_fetched_for(monkeypatch: pytest.MonkeyPatch) -> None:
     opening = Opening(monkeypatch)
     consumer = runtime.TaskConsumer.__new__(runtime.TaskConsumer)
