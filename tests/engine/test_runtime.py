@@ -4,6 +4,7 @@ Versions are pinned; when one is raised, this says what has to be looked at agai
 """
 
 import asyncio
+import gc
 import inspect
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
@@ -291,6 +292,23 @@ def test_a_worker_that_kafka_leaves_alone_while_it_starts_ends_in_one_sentence(e
         worker.execute_from_commandline()
     assert ended.value.code == runtime.USAGE
     assert "Kafka is not there as it should be" in said.getvalue()
+
+
+async def test_a_worker_that_starts_has_python_look_for_garbage_less_often(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: Any) -> None:
+        """As if it had started."""
+
+    before = gc.get_threshold()
+    monkeypatch.setattr(Worker, "on_first_start", nothing)
+    monkeypatch.setattr(engine, "prepare", nothing)
+    worker = runtime.TaskWorker(engine.app, loop=asyncio.get_running_loop(), redirect_stdouts=False)
+    try:
+        await worker.on_first_start()
+        assert gc.get_threshold() == runtime.GARBAGE
+    finally:
+        gc.set_threshold(*before)
 
 
 async def test_a_coordinator_that_was_expelled_has_no_member_id() -> None:
