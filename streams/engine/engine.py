@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -24,14 +25,16 @@ from streams.engine.changes import Position
 from streams.engine.clock import doubt_of
 from streams.engine.core import Core, Handler, ResultHandler, TimerHandler
 from streams.engine.indexes import IndexFactory
+from streams.engine.markers import NoLeader, Outcomes
 from streams.engine.membership import leave_with_other_sources
+from streams.engine.protocol import listed
 from streams.engine.provision import CHANGELOG_CONFIG, CREATED_WITHIN_S, Difference, TopicSpec
 from streams.engine.quiet import quieten
 from streams.engine.restore import Log, restore
 from streams.engine.runtime import REACHED_S, BatchScheduler, TaskConsumer, TaskTables, TaskTransport, TaskWorker
 from streams.engine.settings import EngineSettings
 from streams.engine.task import POSITIONS, TIMERS, Clock, Task, TaskBroken
-from streams.engine.transactions import Ended, TransactionalClient
+from streams.engine.transactions import TransactionalClient
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +145,8 @@ class Engine(Core):
         self.transport = TaskTransport(app.conf.broker_consumer, app, self)
         app.transport = self.transport
         self._prepared = False
-        self._ended: dict[int, Ended] = {}
-        """By partition: how the last transaction ended that is known of."""
+        self._outcomes: defaultdict[int, Outcomes] = defaultdict(dict)
+        """By partition: how the last transactions have ended that are known of."""
         self._configs: dict[str, Mapping[str, str]] = {}
         self.table(
             POSITIONS,
@@ -397,17 +400,19 @@ class Engine(Core):
             raise
 
     async def _take_over(self, partition: int, client: TransactionalClient) -> None:
-        """Fence the previous owner; from then on all that it has committed is seen as committed, and nothing else."""
-        client.ended = self._ended.get(partition)
+        """Fence the previous owner, and have what it has committed seen as committed, and nothing else: see
+        ``markers``."""
+        await client.start([*self.outputs, *self.changelogs.values()])
+        changelogs = [(topic, partition) for topic in self.changelogs.values()]
+        marked = await client.write_lost_markers(changelogs, alone=True)
         try:
-            await client.start([*self.outputs, *self.changelogs.values()])
-        finally:
-            if client.ended is not None:
-                self._ended[partition] = client.ended
-        written_to = [(topic, partition) for topic in self.changelogs.values()]
-        written_to += [(topic, number) for topic, count in self.outputs.items() for number in range(count)]
-        if marked := await client.write_lost_markers(written_to):
-            where = ", ".join(f"{topic}/{number}" for topic, number in marked)
+            marked += await client.write_lost_markers(
+                (topic, number) for topic, count in self.outputs.items() for number in range(count)
+            )
+        except NoLeader as exc:  # nothing can be written there either, and everything else can go on
+            log.warning("task %d: whether its last transaction is seen everywhere cannot be told: %s", partition, exc)
+        if marked:
+            where = listed(marked)
             log.warning(
                 "task %d: Kafka had lost how its last transaction ended in %s; it is marked now", partition, where
             )
@@ -435,6 +440,7 @@ class Engine(Core):
             f"{self.app.conf.id}-{partition}",
             transaction_timeout_s=self.settings.transaction_timeout_s,
             on_end_sent=lambda client: self.failpoint("end_sent", client.cut),
+            outcomes=self._outcomes[partition],
         )
 
     async def _note_starts(

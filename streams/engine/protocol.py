@@ -1,13 +1,15 @@
-"""The requests of Kafka's protocol that aiokafka does not have, or not in the version that the engine relies on.
+"""The requests of Kafka's protocol that aiokafka does not have, or not in the version that the engine relies on; and
+what their errors mean.
 
 Each is sent in exactly one version, with ``AIOKafkaClient.send``. The fields are those of Kafka's protocol guide,
 https://kafka.apache.org/protocol.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from typing import Any
 
+import aiokafka.errors as errors
 from aiokafka.protocol.api import Request, RequestStruct, Response, ResponseHeader_v0
 from aiokafka.protocol.types import (
     Boolean,
@@ -21,6 +23,53 @@ from aiokafka.protocol.types import (
     Schema,
     TaggedFields,
 )
+
+TopicAndPartition = tuple[str, int]
+
+RETRIABLE = frozenset({5, 6, 7, 14, 15, 16, 19, 20, 51, 78})
+"""The same request may be sent again: no leader yet or not the leader (5, 6), replicas slow (7) or too few (19, 20),
+coordinator loading or moved (14, 15, 16), previous transaction still completing (51), a new leader that does not know
+the end yet (78).
+A produce keeps its sequence number, so the broker recognises a batch that it has already."""
+LEADER_MOVED = frozenset({5, 6})
+COORDINATOR_MOVED = frozenset({15, 16})
+FENCED = frozenset({22, 25, 47, 49, 90})
+NO_READING = 29
+"""An access control list does not let us read the topic."""
+NO_ALTERING = 31
+"""Nor the cluster be altered."""
+NO_SUCH_ID = 105
+"""The coordinator does not know the transactional id."""
+
+
+class TransactionError(Exception):
+    """The transaction is not committed, or nobody knows; this client is finished."""
+
+
+class Fenced(TransactionError):
+    """Somebody else has taken over the transactional id, or the broker gave up on the transaction."""
+
+
+class NotAllowed(TransactionError):
+    """An access control list does not let us."""
+
+
+def check(code: int, what: str) -> bool:
+    """Raise for an error that ends the transaction; True if the request has to be sent again."""
+    if code in RETRIABLE:
+        return True
+    if code:
+        kind = Fenced if code in FENCED else NotAllowed if code == NO_ALTERING else TransactionError
+        raise kind(f"{what}: {errors.for_code(code).__name__} ({code})")
+    return False
+
+
+def listed(partitions: Iterable[TopicAndPartition]) -> str:
+    """For people."""
+    return ", ".join(f"{topic}/{number}" for topic, number in sorted(partitions))
+
+
+# -- the requests -----------------------------------------------------------------------------------------------------
 
 TEXT, TAGS = CompactString("utf-8"), ("tags", TaggedFields)
 

@@ -281,8 +281,10 @@ class TaskConsumer(Consumer):
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Tell the group how far its tasks are, for those who watch its lag; nobody reads on from there.
 
-        Faust calls this every ``broker_commit_interval``.
+        Faust calls this every ``broker_commit_interval``. It is also when tasks look back at what they did last.
         """
+        for task in self.engine.tasks.values():
+            task.look_back()
         reached = {
             TP(topic, task.partition): position
             for task in self.engine.tasks.values()

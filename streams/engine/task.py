@@ -70,6 +70,11 @@ class Record(Protocol):
 class Transactions(Protocol):
     """The transactions of this task. Every method may raise anything; that breaks the task."""
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether what has been committed last may not be seen everywhere; the next transaction finds out."""
+        ...
+
     async def produce(self, outputs: Mapping[tuple[str, int], Sequence[Outgoing]]) -> dict[tuple[str, int], Appended]:
         """Append to the log."""
         ...
@@ -496,7 +501,7 @@ class Task:
         """The same before a committed row is shown: what its successor has changed since would be told as if it were
         still so. ``TaskBroken`` if there is one."""
         while self._may_be_anothers:
-            self.pending.positions = dict(self.next_offsets)
+            self._commit_positions()
             await self.committed()
 
     @property
@@ -596,6 +601,12 @@ class Task:
                 done.set_exception(exc) if exc else done.set_result(None)
         self._waiting = [(number, done) for number, done in self._waiting if not done.done()]
 
+    def look_back(self) -> None:
+        """See that what was committed last is seen everywhere, where that is in doubt: nobody else would for as long as
+        there is nothing to do here."""
+        if self.goes and self.alive and self._transactions.in_doubt:
+            self._commit_positions()
+
     def _schedule_progress(self) -> None:
         self._progress_handle = asyncio.get_running_loop().call_later(
             self._core.settings.progress_every_s, self._commit_progress
@@ -604,9 +615,12 @@ class Task:
     def _commit_progress(self) -> None:
         """An idle task commits its positions again: the store then notes that it was up to date at this time."""
         if self.alive:
-            self.pending.positions = dict(self.next_offsets)
-            self.touch()
+            self._commit_positions()
             self._schedule_progress()
+
+    def _commit_positions(self) -> None:
+        self.pending.positions = dict(self.next_offsets)
+        self.touch()
 
     # -- for views: committed rows ----------------------------------------------------------------------------------
 

@@ -11,12 +11,8 @@ where such a late EndTxn commits half of the next transaction, and it resends En
 
 Any exception means: this client is finished. Open a new one; ``start()`` finishes whatever is left.
 
-What a coordinator has noted as ended is to get a marker in every partition that was written to, and is seen there from
-then on. A coordinator that finds no leader for a partition takes it for one that was deleted, and does without: since
-Kafka 4.3 that is any broker that is just starting (``KRaftMetadataCache.getPartitionLeaderEndpoint`` says the same of a
-partition without a leader as of one that is not there). Then a transaction is committed here and hidden there, until
-the next of this producer in that partition decides for both. So whoever goes by what is committed calls
-``write_lost_markers()`` after ``start()``.
+What a coordinator has noted as ended may be open in some partition all the same: see ``markers``, and
+``write_lost_markers()``.
 """
 
 import asyncio
@@ -31,23 +27,31 @@ from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from streams.engine.changes import Appended, Outgoing
+from streams.engine.markers import (
+    FORBIDDEN,
+    FORGOTTEN,
+    MarkersLost,
+    NoLeader,
+    Outcomes,
+    last_outcome,
+    still_open,
+    write_markers,
+)
 from streams.engine.protocol import (
+    COORDINATOR_MOVED,
     FINALIZED_FEATURES,
-    LATEST,
-    READ_COMMITTED,
-    READ_UNCOMMITTED,
+    LEADER_MOVED,
     ApiVersions,
-    DescribeProducers,
-    DescribeTransactions,
     EndTxn,
     InitProducerId,
-    ListOffsets,
     Metadata,
+    NotAllowed,
     Produce,
-    WriteTxnMarkers,
+    TopicAndPartition,
+    TransactionError,
+    check,
+    listed,
 )
-
-TopicAndPartition = tuple[str, int]
 
 BATCH_BYTES = 900_000
 """Batches are closed here, below the broker's ``message.max.bytes`` of 1,048,588; one larger record goes alone."""
@@ -56,36 +60,8 @@ PRODUCE_TIMEOUT_MS = 8_000
 RETRY_S = 0.003
 """Between attempts: the usual cause, the previous transaction's markers, takes one to a few milliseconds."""
 
-RETRIABLE = frozenset({5, 6, 7, 14, 15, 16, 19, 20, 51, 78})
-"""The same request may be sent again: no leader yet or not the leader (5, 6), replicas slow (7) or too few (19, 20),
-coordinator loading or moved (14, 15, 16), previous transaction still completing (51), a new leader that does not know
-the end yet (78).
-A produce keeps its sequence number, so the broker recognises a batch that it has already."""
-LEADER_MOVED = frozenset({5, 6})
-COORDINATOR_MOVED = frozenset({15, 16})
-FENCED = frozenset({22, 25, 47, 49, 90})
-NO_SUCH_ID = 105
-"""The coordinator does not know the transactional id."""
-ENDED = {
-    # state of a transactional id -> how much lower than its epoch that of the last records is, whether committed
-    "Ongoing": (0, False),  # taking over the id aborts it
-    "PrepareCommit": (1, True),
-    "CompleteCommit": (1, True),
-    "PrepareAbort": (1, False),
-    "CompleteAbort": (1, False),
-}
-LEADERS_S = 5.0
-"""How long leaders are waited for where all have to be asked."""
-NOT_ALLOWED = 31
-LOST = "a transaction of {id} has ended, but the broker has not marked that in {where}, and {why}"
-FORGOTTEN = (
-    "does not know any more whether it was committed: look at it with `kafka-transactions.sh find-hanging` and end it "
-    "with `kafka-transactions.sh abort`, which takes its records there for not written"
-)
-FORBIDDEN = (
-    "does not let us do it: we need the right to ALTER the CLUSTER (`kafka-acls.sh --operation Alter --cluster`)"
-)
-
+REMEMBERED = 16
+"""Transactions whose end is remembered. One that is not marked is noticed when the next one begins."""
 TRANSACTION_VERSION = 2
 OLD_BROKER = (
     "The broker at {where} offers transaction.version {found}, but exactly-once tasks need {needed}: use Apache Kafka "
@@ -93,45 +69,12 @@ OLD_BROKER = (
 )
 
 
-class TransactionError(Exception):
-    """The transaction is not committed, or nobody knows; this client is finished."""
-
-
-class Fenced(TransactionError):
-    """Somebody else has taken over the transactional id, or the broker gave up on the transaction."""
-
-
 class OutcomeUnknown(TransactionError):
     """EndTxn was sent and not answered: committed or not, only a successor's ``start()`` makes it certain."""
 
 
-class NotAllowed(TransactionError):
-    """An access control list does not let us."""
-
-
-class MarkersLost(TransactionError):
-    """A transaction has ended and is open all the same, and nobody can tell any more how it has ended."""
-
-
 class OldBroker(Exception):
     """The cluster does not speak the protocol that this client relies on."""
-
-
-class Open(NamedTuple):
-    """A transaction that is open in a partition, by the producer id and epoch of its records."""
-
-    producer_id: int
-    epoch: int
-    coordinator_epoch: int
-    """Of the last marker there; -1: there is none."""
-
-
-class Ended(NamedTuple):
-    """How a transaction has ended, by the producer id and epoch of its records."""
-
-    producer_id: int
-    epoch: int
-    committed: bool
 
 
 class TopicInfo(NamedTuple):
@@ -166,35 +109,6 @@ async def describe_topics(client: AIOKafkaClient, topics: Iterable[str]) -> dict
     }
 
 
-def _check(code: int, what: str) -> bool:
-    """Raise for an error that ends the transaction; True if the request has to be sent again."""
-    if code in RETRIABLE:
-        return True
-    if code:
-        kind = Fenced if code in FENCED else NotAllowed if code == NOT_ALLOWED else TransactionError
-        raise kind(f"{what}: {errors.for_code(code).__name__} ({code})")
-    return False
-
-
-def _described_code(reply: Any) -> int:
-    code = int(reply.transactions[0][0])
-    return 0 if code == NO_SUCH_ID else code
-
-
-def _answered(topics: Iterable[Any]) -> dict[TopicAndPartition, Any]:
-    """The lines of an answer, but for those that have to be asked for again."""
-    return {
-        (topic, line[0]): line
-        for topic, lines, _ in topics
-        for line in lines
-        if not _check(line[1], f"{topic}/{line[0]}")
-    }
-
-
-def _listed(partitions: Iterable[TopicAndPartition]) -> str:
-    return ", ".join(f"{topic}/{number}" for topic, number in sorted(partitions))
-
-
 # -- the client -----------------------------------------------------------------------------------------------------
 
 
@@ -203,7 +117,9 @@ class TransactionalClient:
 
     ``client`` is this one's alone, and not bootstrapped yet.
     ``on_end_sent`` is called between sending EndTxn and reading its answer (for failpoints). ``now_ms`` gives records
-    their time.
+    their time. ``outcomes`` is what is known of how the last transactions of this id have ended, and is kept up to
+    date: the coordinator tells it to the first who takes over the id and has forgotten it then, so each client has to
+    have it from the one before.
     """
 
     def __init__(
@@ -214,19 +130,22 @@ class TransactionalClient:
         transaction_timeout_s: float = 10.0,
         on_end_sent: Callable[["TransactionalClient"], None] | None = None,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+        outcomes: Outcomes | None = None,
     ) -> None:
         self.transactional_id = transactional_id
         self.now_ms = now_ms
         self.producer_id, self.epoch = -1, -1
-        self.ended: Ended | None = None
-        """How the last transaction of this id ended, as far as known. The coordinator tells it to the first who takes
-        over the id, and has forgotten it then: whoever makes another client has to give it this."""
+        self._outcomes = {} if outcomes is None else outcomes
         self._client = client
         self._timeout_ms = int(transaction_timeout_s * 1000)
         self._on_end_sent = on_end_sent
         self._topics: list[str] = []
         self._sequences: dict[TopicAndPartition, int] = {}
         self._coordinator = -1
+        self._last: tuple[int, list[TopicAndPartition]] = (-1, [])
+        """Of the transaction that ended last: its producer id, and where it has written."""
+        self._connections: list[Any] = []
+        """Those that there were when it ended."""
 
     async def start(self, topics: Iterable[str]) -> None:
         """Take over the transactional id; the previous owner is fenced and its open transaction finished on return.
@@ -237,37 +156,38 @@ class TransactionalClient:
         await self._client.bootstrap()
         await refuse_old_brokers(self._client)
         await self._client.set_topics(self._topics)
-        self._coordinator = await self._find_coordinator()
-        self.ended = await self._last_ended() or self.ended
-        taken_over = InitProducerId(self.transactional_id, self._timeout_ms, -1, -1)
-        reply = await self._insist(taken_over, lambda reply: int(reply.error_code))
+        reply = await self._take_over(InitProducerId(self.transactional_id, self._timeout_ms, -1, -1))
         self.producer_id, self.epoch, self._sequences = reply.producer_id, reply.producer_epoch, {}
 
-    async def write_lost_markers(self, partitions: Iterable[TopicAndPartition]) -> list[TopicAndPartition]:
-        """Where the last transaction before ``start()`` has ended and is open all the same: mark it as it has ended.
+    async def write_lost_markers(
+        self, partitions: Iterable[TopicAndPartition], *, alone: bool = False
+    ) -> list[TopicAndPartition]:
+        """Where a transaction before ``start()`` has ended and is open all the same: mark it as it has ended.
 
-        The markers are written by us, as a coordinator writes them: to add the partitions to a transaction that ends in
-        the same way would be undone, and they with it, if we died before its end. Returns the partitions. Raises
-        ``MarkersLost`` where nobody knows how it has ended, or the cluster does not let us.
+        ``alone``: nobody else writes there, so whatever is open is of this id. The markers are written by us, as a
+        coordinator writes them: to add the partitions to a transaction that ends in the same way would be undone, and
+        they with it, if we died before its end. Returns the partitions. Raises ``MarkersLost`` where nobody knows how
+        it has ended, or the cluster does not let us, ``NoLeader`` where it cannot be found out now what is open.
         """
-        still_open = await self._open_in(partitions)
-        if not still_open:
+        ours = {self.producer_id, *(producer_id for producer_id, _ in self._outcomes)}
+        found = await still_open(self._client, partitions, None if alone else ours)
+        if not found:
             return []
-        ended = self.ended
-        if ended is None or {(each.producer_id, each.epoch) for each in still_open.values()} != {ended[:2]}:
-            raise MarkersLost(LOST.format(id=self.transactional_id, where=_listed(still_open), why=FORGOTTEN))
-        marker = ended.producer_id, ended.epoch + 1, ended.committed
-        coordinator_epoch = max(each.coordinator_epoch for each in still_open.values())
         try:
-            await self._ask_leaders(
-                still_open,
-                lambda topics: WriteTxnMarkers([(*marker, topics, max(0, coordinator_epoch), {})]),
-                lambda number: number,
-                lambda reply: reply.markers[0][1],
-            )
+            await write_markers(self._client, found, self._outcomes)
         except NotAllowed:
-            raise MarkersLost(LOST.format(id=self.transactional_id, where=_listed(still_open), why=FORBIDDEN)) from None
-        return sorted(still_open)
+            raise MarkersLost(FORBIDDEN.format(id=self.transactional_id, where=listed(found))) from None
+        except NoLeader as exc:  # of what is open nobody may think that it was only not looked at
+            raise TransactionError(str(exc)) from None
+        if unknown := [tp for tp, each in found.items() if each.transaction not in self._outcomes]:
+            raise MarkersLost(FORGOTTEN.format(id=self.transactional_id, where=listed(unknown)))
+        return sorted(found)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a connection was lost since the last transaction ended: a broker that starts anew may have left out
+        its markers. The first ``produce()`` of the next one finds out."""
+        return any(not connection.connected() for connection in self._connections)
 
     async def close(self) -> None:
         """Let go of the connections. An open transaction stays open until the next ``start()`` or its timeout."""
@@ -283,16 +203,19 @@ class TransactionalClient:
         self, outputs: Mapping[TopicAndPartition, Sequence[Outgoing]]
     ) -> dict[TopicAndPartition, Appended]:
         """Append to the partitions, at every leader at once, a partition's batches in order."""
+        first = not self._sequences
         queues = {tp: self._batches(tp, records) for tp, records in outputs.items() if records}
         appended: dict[TopicAndPartition, Appended] = {}
         while queues:
+            if first and not appended and self.in_doubt:
+                await self._look_back()
             by_leader: dict[int | None, dict[TopicAndPartition, bytes]] = {}
             for tp, batches in queues.items():
                 by_leader.setdefault(self._leader(tp), {})[tp] = batches[0][0]
             replies = await asyncio.gather(*(self._produce_to(leader, data) for leader, data in by_leader.items()))
             failed = set()
             for tp, code, base_offset, append_ms in (line for reply in replies for line in reply):
-                if _check(code, f"produce to {tp[0]}/{tp[1]}"):
+                if check(code, f"produce to {tp[0]}/{tp[1]}"):
                     failed.add(code)
                     continue
                 appended[tp] = Appended(base_offset + queues[tp].pop(0)[1], append_ms)
@@ -317,8 +240,10 @@ class TransactionalClient:
             raise OutcomeUnknown(f"EndTxn of {self.transactional_id}: {exc!r}") from exc
         finally:
             sending.cancel()
-        if _check(reply.error_code, "EndTxn"):
+        if check(reply.error_code, "EndTxn"):
             raise TransactionError(f"EndTxn: {errors.for_code(reply.error_code).__name__} ({reply.error_code})")
+        self._remember({(self.producer_id, self.epoch): commit})
+        self._last, self._connections = (self.producer_id, list(self._sequences)), list(self._client._conns.values())
         # the epoch rises with every transaction; where it is used up, the broker hands out another producer id
         self.producer_id, self.epoch, self._sequences = reply.producer_id, reply.producer_epoch, {}
 
@@ -371,82 +296,33 @@ class TransactionalClient:
         reply = await self._client.send(leader, Produce(self.transactional_id, -1, PRODUCE_TIMEOUT_MS, lines))
         return [((topic, line[0]), *line[1:4]) for topic, lines, _ in reply.topics for line in lines]
 
-    async def _last_ended(self) -> Ended | None:
-        """None where the coordinator does not know, or not any more."""
-        reply = await self._insist(DescribeTransactions([self.transactional_id]), _described_code)
-        _, _, state, _, _, producer_id, epoch, *_ = reply.transactions[0]
-        if state not in ENDED:
-            return None
-        lower, committed = ENDED[state]
-        return Ended(producer_id, epoch - lower, committed)
+    async def _take_over(self, request: Any) -> Any:
+        """Send until it is answered without a retriable error. The caller sets the deadline.
 
-    async def _open_in(self, partitions: Iterable[TopicAndPartition]) -> dict[TopicAndPartition, Open]:
-        """In which of these this id's last producer has a transaction open."""
-        ours = {self.producer_id, *([self.ended.producer_id] if self.ended else [])}
-        partitions = list(partitions)
-        stable = await self._ends(partitions, READ_COMMITTED)
-        ends = await self._ends(partitions, READ_UNCOMMITTED)
-        # few, if any: what a partition knows of its producers is a lot to tell
-        unstable = [tp for tp, end in ends.items() if stable[tp] != end]
-        found = await self._ask_leaders(unstable, lambda topics: DescribeProducers(topics), lambda number: number)
-        return {
-            tp: Open(producer_id, epoch, coordinator_epoch)
-            for tp, line in found.items()
-            for producer_id, epoch, _, _, coordinator_epoch, start, _ in line[3]
-            if producer_id in ours and start >= 0
-        }
-
-    async def _ends(self, partitions: Iterable[TopicAndPartition], isolation: int) -> dict[TopicAndPartition, int]:
-        answers = await self._ask_leaders(
-            partitions, lambda topics: ListOffsets(-1, isolation, topics), lambda number: (number, -1, LATEST, {})
-        )
-        return {tp: line[3] for tp, line in answers.items()}
-
-    async def _ask_leaders(
-        self,
-        partitions: Iterable[TopicAndPartition],
-        request: Callable[[list[Any]], Any],
-        asked: Callable[[int], Any],
-        topics_of: Callable[[Any], list[Any]] = lambda reply: reply.topics,
-    ) -> dict[TopicAndPartition, Any]:
-        """What the leader of each partition answers of it. ``asked``: what the request says of one."""
-        left, answered = set(partitions), dict[TopicAndPartition, Any]()
-        try:
-            async with asyncio.timeout(LEADERS_S):
-                while left:
-                    for reply in await self._ask_leaders_once(left, request, asked):
-                        answered |= _answered(topics_of(reply))
-                    left -= answered.keys()
-                    if left:
-                        await asyncio.sleep(RETRY_S)
-                        await self._client.force_metadata_update()
-        except TimeoutError:
-            raise TransactionError(f"nobody leads {_listed(left)}") from None
-        return answered
-
-    async def _ask_leaders_once(
-        self, partitions: Iterable[TopicAndPartition], request: Callable[[list[Any]], Any], asked: Callable[[int], Any]
-    ) -> list[Any]:
-        by_leader: dict[int, dict[str, list[Any]]] = {}
-        for topic, number in sorted(partitions):
-            if (leader := self._leader((topic, number))) is not None:
-                by_leader.setdefault(leader, {}).setdefault(topic, []).append(asked(number))
-        requests = [
-            self._client.send(leader, request([(topic, lines, {}) for topic, lines in topics.items()]))
-            for leader, topics in by_leader.items()
-        ]
-        return list(await asyncio.gather(*requests))
-
-    async def _insist(self, request: Any, code_of: Callable[[Any], int]) -> Any:
-        """Send until it is answered without a retriable error. The caller sets the deadline."""
+        How the last transaction has ended is asked before each time: while one is, a broker says that it goes on.
+        """
+        self._coordinator = await self._find_coordinator()
         while True:
+            self._remember(await last_outcome(self._ask_coordinator, self.transactional_id))
             reply = await self._ask_coordinator(request)
-            code = code_of(reply)
-            if not _check(code, "transaction coordinator"):
+            if not check(reply.error_code, "transaction coordinator"):
                 return reply
             await asyncio.sleep(RETRY_S)
-            if code in COORDINATOR_MOVED:
+            if reply.error_code in COORDINATOR_MOVED:
                 self._coordinator = await self._find_coordinator()
+
+    def _remember(self, outcomes: Outcomes) -> None:
+        self._outcomes.update(outcomes)
+        for forgotten in list(self._outcomes)[:-REMEMBERED]:
+            del self._outcomes[forgotten]
+
+    async def _look_back(self) -> None:
+        """Raise ``TransactionError`` where the last transaction is open: what we are to write there would be one with
+        it, and be undone together."""
+        producer_id, partitions = self._last
+        if unmarked := await still_open(self._client, partitions, {producer_id}):
+            raise TransactionError(f"the last transaction of {self.transactional_id} is open in {listed(unmarked)}")
+        self._connections = list(self._client._conns.values())
 
     async def _find_coordinator(self) -> int:
         while True:

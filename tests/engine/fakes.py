@@ -87,7 +87,7 @@ class FakeTransactions:
         self.before: dict[str, Callable[[], object]] = {}
         self.hold = asyncio.Event()
         self.hold.set()
-        self.closed = False
+        self.closed = self.in_doubt = False
         self._log = log
         self._open: dict[tuple[str, int], list[Outgoing]] = {}
 

@@ -17,6 +17,7 @@ import faust
 import faust.stores
 import pytest
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import Fetcher as AIOKafkaFetcher
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator
@@ -131,6 +132,7 @@ RELIED_ON: list[tuple[object, str]] = [
     (PartitionAssignor, "_get_external_topic_distribution"),
     (GroupCoordinator, "request_rejoin"),
     (GroupCoordinator, "close"),
+    (AIOKafkaConnection, "connected"),
     (AIOKafkaClient, "bootstrap"),
     (AIOKafkaClient, "coordinator_lookup"),
     (AIOKafkaClient, "force_metadata_update"),

@@ -13,23 +13,27 @@ import pytest
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, TaggedFields
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from streams.engine import protocol, transactions
+from streams.engine import protocol
 from streams.engine.changes import Appended
+from streams.engine.markers import MarkersLost
 from streams.engine.protocol import (
     ApiVersions,
+    DescribeProducers,
     DescribeTransactions,
     EndTxn,
+    Fenced,
     InitProducerId,
+    ListOffsets,
     Metadata,
     Produce,
+    TransactionError,
+    WriteTxnMarkers,
 )
 from streams.engine.transactions import (
     BATCH_BYTES,
-    Fenced,
     OldBroker,
     OutcomeUnknown,
     TransactionalClient,
-    TransactionError,
 )
 
 APPENDED_MS = 1_234_000
@@ -57,6 +61,7 @@ class Cluster:
         self.ends: defaultdict[tuple[str, int], int] = defaultdict(int)
         self.cluster = SimpleNamespace(leader_for_partition=lambda tp: self.leaders[tp.topic, tp.partition])
         self.hosts = [("kafka", 9092, None)]
+        self._conns: dict[Any, Any] = {}
 
     def requests(self, kind: Any) -> list[Any]:
         return [request for _, request in self.sent if isinstance(request, kind)]
@@ -125,6 +130,21 @@ class Cluster:
     async def close(self) -> None: ...
 
 
+def with_one_open(cluster: Cluster, *, describes: int = 0, marks: int = 0) -> None:
+    """In the partition out/0 producer 7 has a transaction open; the codes of the answers to what is asked of it."""
+
+    def end(request: Any) -> SimpleNamespace:
+        offset = 5 if request.values[1] == protocol.READ_COMMITTED else 6
+        return SimpleNamespace(topics=[("out", [(0, 0, -1, offset, -1, {})], {})])
+
+    producers: list[Any] = [] if describes else [(7, 3, 0, 0, 4, 5, {})]
+    cluster.queued[ListOffsets].extend([end] * 100)
+    cluster.queued[DescribeProducers].append(
+        SimpleNamespace(topics=[("out", [(0, describes, None, producers, {})], {})])
+    )
+    cluster.queued[WriteTxnMarkers].append(SimpleNamespace(markers=[(7, [("out", [(0, marks, {})], {})], {})]))
+
+
 @pytest.fixture
 async def cluster() -> Cluster:
     return Cluster()
@@ -137,6 +157,53 @@ async def client(cluster: Cluster) -> TransactionalClient:
     return client
 
 
+async def test_a_marker_is_written_as_a_coordinator_does(cluster: Cluster) -> None:
+    client = TransactionalClient(cluster, "app-0", outcomes={(7, 3): True})
+    await client.start(["out"])
+    with_one_open(cluster)
+    assert await client.write_lost_markers([("out", 0)]) == [("out", 0)]
+    (written,) = cluster.requests(WriteTxnMarkers)
+    assert written.values == ([(7, 4, True, [("out", [0], {})], 4, {})],)
+
+
+async def test_where_a_topic_may_not_be_read_nothing_is_known_to_be_open(cluster: Cluster) -> None:
+    client = TransactionalClient(cluster, "app-0", outcomes={(7, 3): True})
+    await client.start(["out"])
+    with_one_open(cluster, describes=protocol.NO_READING)
+    assert await client.write_lost_markers([("out", 0)]) == []
+
+
+async def test_who_may_not_alter_the_cluster_is_told_what_is_needed(cluster: Cluster) -> None:
+    client = TransactionalClient(cluster, "app-0", outcomes={(7, 3): True})
+    await client.start(["out"])
+    with_one_open(cluster, marks=protocol.NO_ALTERING)
+    with pytest.raises(MarkersLost, match=r"out/0, and does not let us .* --operation Alter"):
+        await client.write_lost_markers([("out", 0)])
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome"),
+    [
+        ("Ongoing", {}),
+        ("Empty", {}),
+        ("PrepareCommit", {(7, 4): True}),
+        ("CompleteCommit", {(7, 4): True}),
+        ("PrepareAbort", {(7, 4): False}),
+        ("CompleteAbort", {(7, 4): False}),
+    ],
+)
+async def test_how_the_last_transaction_has_ended_is_what_is_said_before_the_id_was_taken_over(
+    cluster: Cluster, state: str, outcome: dict[tuple[int, int], bool]
+) -> None:
+    """One that goes on may still be committed while taking over is refused."""
+    said: list[Any] = [(0, "app-0", each, 10_000, -1, 7, 5, [], {}) for each in ("Ongoing", state)]
+    cluster.queued[DescribeTransactions].extend(SimpleNamespace(transactions=[line]) for line in said)
+    cluster.queued[InitProducerId].append(SimpleNamespace(error_code=51, producer_id=-1, producer_epoch=-1))
+    outcomes: dict[tuple[int, int], bool] = {}
+    await TransactionalClient(cluster, "app-0", outcomes=outcomes).start(["out"])
+    assert outcomes == outcome
+
+
 async def test_an_unanswered_end_is_never_sent_again(cluster: Cluster, client: TransactionalClient) -> None:
     cluster.queued[EndTxn].append(errors.KafkaConnectionError())
     await client.produce({("out", 0): [(b"k", b"v", ())]})
@@ -145,7 +212,7 @@ async def test_an_unanswered_end_is_never_sent_again(cluster: Cluster, client: T
     assert len(cluster.requests(EndTxn)) == 1
 
 
-@pytest.mark.parametrize("code", sorted(transactions.RETRIABLE))
+@pytest.mark.parametrize("code", sorted(protocol.RETRIABLE))
 async def test_no_answer_to_an_end_makes_it_be_sent_again(
     cluster: Cluster, client: TransactionalClient, code: int
 ) -> None:
@@ -258,7 +325,7 @@ async def test_after_the_last_epoch_the_new_producer_id_is_used(cluster: Cluster
     assert cluster.requests(EndTxn)[1].values[1:3] == (8, 0)
 
 
-@pytest.mark.parametrize("code", sorted(transactions.FENCED))
+@pytest.mark.parametrize("code", sorted(protocol.FENCED))
 async def test_a_fenced_producer_is_told_so(cluster: Cluster, client: TransactionalClient, code: int) -> None:
     cluster.queued[Produce].append(lambda request: cluster.produced(request, {("out", 0): code}))
     with pytest.raises(Fenced, match=r"produce to out/0"):

@@ -7,13 +7,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 
-from streams.engine.protocol import EndTxn, InitProducerId
+from streams.engine.protocol import EndTxn, Fenced, InitProducerId, TransactionError
 from streams.engine.provision import TopicsDiffer, TopicSpec, check_topics, create_topics
 from streams.engine.transactions import (
-    Fenced,
     OutcomeUnknown,
     TransactionalClient,
-    TransactionError,
 )
 
 LAST_EPOCH = 32_767

@@ -92,6 +92,10 @@ class _Wrong:
         self._task, self._inner = task, inner
         self._changelogs = {topic: table for table, topic in task._core.changelogs.items()}
 
+    @property
+    def in_doubt(self) -> bool:
+        return self._inner.in_doubt
+
     async def produce(self, outputs: Outputs) -> dict[Partition, Appended]:
         return await self._inner.produce(outputs)
 

@@ -19,6 +19,8 @@ from streams.engine.changes import Header
 from tests.simulation.loop import VirtualLoop
 
 TopicAndPartition = tuple[str, int]
+DOWN_S = 0.4
+"""While a broker starts anew."""
 LAST_EPOCH = 32_766
 """A producer that has used up its epochs gets another id."""
 CONCURRENT, INVALID_EPOCH, OUT_OF_ORDER, INVALID_STATE, FENCED, NO_SUCH_ID = 51, 47, 45, 48, 90, 105
@@ -152,8 +154,9 @@ class Member:
 
 class Broker:
     """``now_ms`` is the world's time. ``note`` is told of everything that happens. ``strikes`` tells of a fault where
-    a transaction is to be marked: ``lost``, the broker starts anew and leaves out some markers for good, for it takes
-    partitions that have no leader yet for deleted ones (as Kafka 4.3 does)."""
+    a transaction is to be marked: the broker starts anew, every connection is cut, and some markers are left out for
+    good, for it takes partitions that have no leader yet for deleted ones (as Kafka 4.3 does). ``lost``: that the
+    transaction has ended has not been answered; ``answered``: it has."""
 
     def __init__(
         self,
@@ -175,6 +178,8 @@ class Broker:
         self.members: dict[str, Member] = {}
         self.owners: dict[int, str] = {}
         """Partition -> the member that was assigned it."""
+        self.starts = 0
+        """How often it has started anew. Connections are to one of these."""
         self._producers: dict[str, Producer] = {}
         self._next_producer_id = 1
         self._member_numbers = 0
@@ -234,10 +239,12 @@ class Broker:
         self._note("produce", tp, base, log.end, transactional_id, producer.epoch)
         return 0, base, now_ms
 
-    def write_marker(self, tp: TopicAndPartition, producer_id: int, *, committed: bool) -> None:
+    def write_marker(self, tp: TopicAndPartition, producer_id: int, epoch: int, *, committed: bool) -> None:
         """By somebody who knows how the transaction of a producer has ended that is open there."""
         log = self.logs[tp]
-        log.append(None, next((each for each in log.open if each.producer_id == producer_id), None))
+        transaction = next(each for each in log.open if each.producer_id == producer_id)
+        assert (epoch, committed) == (transaction.epoch + 1, transaction.committed), "it has ended otherwise"
+        log.append(None, transaction)
         log.end_of(producer_id, committed=committed)
         self._note("marked", tp, producer_id, committed)
         self._tell(log)
@@ -291,8 +298,8 @@ class Broker:
         return self._next_producer_id
 
     def _decide(self, producer: Producer, *, committed: bool) -> bool:
-        """From here it has happened, or not; who reads sees so when the partition has its marker. Whether some will
-        have none."""
+        """From here it has happened, or not; who reads sees so when the partition has its marker. Whether whoever asked
+        for it is not told."""
         transaction = producer.transaction
         assert transaction is not None
         transaction.committed = committed
@@ -301,7 +308,8 @@ class Broker:
         if committed:
             self.commits.append((self._now_ms(), transaction))
         # who has used up its epochs goes on as another producer, and what that one writes ends nothing of this one
-        losing = self._strikes("marking") == "lost" and producer.producer_id == transaction.producer_id
+        fault = self._strikes("marking") if producer.producer_id == transaction.producer_id else ""
+        losing = bool(fault)
         unmarked = {tp for tp in sorted(transaction.partitions) if losing and self._chance.random() < 0.5}
         slow = self._chance.random() < 0.1
         last = 0.0
@@ -309,10 +317,15 @@ class Broker:
             delay_s = self._chance.uniform(0.0002, 0.05 if slow else 0.002)
             last = max(last, delay_s)
             self._loop.later(delay_s, self._loop.world, self._mark, self.logs[tp], transaction)
-        self._loop.later(last, self._loop.world, self._complete, producer)
-        if unmarked:
+        if losing:
             self._note("unmarked", transaction.id, sorted(unmarked))
-        return losing
+            self._loop.later(last + DOWN_S / 2, self._loop.world, self._start_anew)
+            last += DOWN_S
+        self._loop.later(last, self._loop.world, self._complete, producer)
+        return fault == "lost"
+
+    def _start_anew(self) -> None:
+        self.starts += 1
 
     def _mark(self, log: Log, transaction: Transaction) -> None:
         log.append(None, transaction)

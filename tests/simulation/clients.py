@@ -68,6 +68,16 @@ class ProducerAnswer(NamedTuple):
     producer_epoch: int
 
 
+class Connection(NamedTuple):
+    """To one start of the broker."""
+
+    broker: Broker
+    start: int
+
+    def connected(self) -> bool:
+        return self.broker.starts == self.start
+
+
 class Cluster:
     """Who leads what."""
 
@@ -86,8 +96,12 @@ class Client:
     def __init__(self, **_: Any) -> None:
         here = site.get()
         self._actor, self._network, self._broker = here.actor, here.network, here.broker
-        self._conns: dict[Any, Any] = {}
         self._closed = False
+
+    @property
+    def _conns(self) -> dict[str, "Connection"]:
+        """All are one, and each request makes it anew where it has to."""
+        return {"broker": Connection(self._broker, self._broker.starts)}
 
     async def bootstrap(self) -> None:
         await self._ask("metadata", lambda: None)
@@ -115,7 +129,14 @@ class Client:
     async def _ask(self, kind: str, handle: Callable[[], Any]) -> Any:
         if self._closed:
             raise KafkaConnectionError("the client is closed")
-        return await self._network.ask(self._actor, kind, handle)
+        broker, start = self._broker, self._broker.starts
+
+        def handled() -> Any:
+            if broker.starts != start:
+                raise KafkaConnectionError("the connection was cut before that came")
+            return handle()
+
+        return await self._network.ask(self._actor, kind, handled)
 
     def _meant(self, request: Any) -> tuple[str, Callable[[], Any]]:
         broker, values = self._broker, request.values
@@ -143,11 +164,11 @@ class Client:
                 return "metadata", lambda: VersionsAnswer({2: FEATURES})
 
     def _mark(
-        self, producer_id: int, _epoch: int, commit: bool, topics: Sequence[Any], _coordinator_epoch: int, _tags: Any
+        self, producer_id: int, epoch: int, commit: bool, topics: Sequence[Any], _coordinator_epoch: int, _tags: Any
     ) -> tuple[Any, ...]:
         tps = _partitions(topics)
         for tp in tps:
-            self._broker.write_marker(tp, producer_id, committed=commit)
+            self._broker.write_marker(tp, producer_id, epoch, committed=commit)
         return (producer_id, _of_each(tps, lambda _: (0,)), {})
 
 

@@ -84,6 +84,16 @@ def all_open(world: "World") -> bool:
     )
 
 
+def caught_up(world: "World") -> bool:
+    """Whether every partition is open, and everything in it that is committed has been applied and committed."""
+    tasks = [task for worker in world.front.workers.values() for task in worker.engine.tasks.values()]
+    return all_open(world) and not any(
+        task.pending or task.committing or world.broker.logs[topic, task.partition].read(offset, 1)[0]
+        for task in tasks
+        for topic, offset in task.next_offsets.items()
+    )
+
+
 def judge(world: "World") -> list[str]:
     """What is wrong with a world that is over."""
     checks = (_by_the_oracle, _broken_down, _waits, _positions, _stores, _retired)

@@ -139,7 +139,7 @@ def draw(seed: int) -> Plan:
     plan = Plan(seed, orders, workers, chance.randint(1, 4), chance.randint(1, 3), tuple(sorted(faults)))
     # who dies between taking over and marking takes with it how the transaction ended: then the task is held
     if chance.random() < 0.3 and not any(fault.place.startswith("worker") for fault in faults):
-        lost = Fault("marking", chance.randint(1, PASSAGES["end"]), "lost")
+        lost = Fault("marking", chance.randint(1, PASSAGES["end"]), chance.choice(("lost", "answered")))
         again = [Fault("marker", 1, chance.choice(LOSSES))] if chance.random() < 0.3 else []
         plan = plan._replace(faults=tuple(sorted((*faults, lost, *again))))
     return plan

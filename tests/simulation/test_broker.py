@@ -9,7 +9,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.engine.transactions import Fenced, TransactionalClient, TransactionError
+from streams.engine.protocol import Fenced, TransactionError
+from streams.engine.transactions import TransactionalClient
 from tests.simulation.broker import Broker
 from tests.simulation.clients import Client, Reader, site
 from tests.simulation.loop import Actor, VirtualLoop

@@ -32,6 +32,8 @@ SESSION_S = 10.0
 HEARTBEAT_S = 0.3
 FETCHED_AT_ONCE = 500
 RETRY_S = 0.1
+LOOK_BACK_S = 2.8
+"""Faust's ``broker_commit_interval``."""
 
 
 class FlowControl:
@@ -294,11 +296,19 @@ class Worker:
             for partition in range(self._partitions):
                 self.broker.logs[topic, partition].listeners.append(self._news)
         restart: Any = type(self.recovery)._restart_recovery  # a `Service.task`
-        opening = self.spawn(restart.fun(self.recovery))
+        beside = [self.spawn(restart.fun(self.recovery)), self.spawn(self._look_back())]
         try:
             await self._be_a_member()
         finally:
-            opening.cancel()
+            for each in beside:
+                each.cancel()
+
+    async def _look_back(self) -> None:
+        """What ``TaskConsumer.commit`` does, as far as it matters."""
+        while not self.stopping:
+            await asyncio.sleep(LOOK_BACK_S)
+            for task in self.engine.tasks.values():
+                task.look_back()
 
     async def _consume(self, topic: str) -> None:
         """The agent of a topic, as ``Engine.agent`` writes it."""

@@ -193,6 +193,10 @@ class World:
                 return
             await asyncio.sleep(LOOK_S)
         await asyncio.sleep(SETTLE_S + (self.retires_after_s or 0))
+        for _ in range(round(MOST_S / LOOK_S)):  # a fault may strike when all seems over
+            if judge.caught_up(self):
+                break
+            await asyncio.sleep(LOOK_S)
 
     def _over(self) -> bool:
         if self.provider.left or self.outside.owed or self.troubles or not judge.all_open(self):
