@@ -25,6 +25,13 @@ def hand_pos() -> Iterator[HandPos]:
         yield pos
 
 
+@pytest.fixture(autouse=True)
+def _answers_of_its_own(hand_pos: HandPos) -> Iterator[None]:
+    """What a restaurant was to say in one test it does not say in the next: other stacks have some of its name."""
+    yield
+    hand_pos.answers.clear()
+
+
 @pytest.fixture(scope="session")
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A worker, a payment provider, restaurants and drivers."""
