@@ -4,7 +4,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from streams.engine.engine import MAX_INT
-from streams.engine.provision import Difference, TopicsDiffer, TopicSpec, compare_topics, mend_topics
+from streams.engine.provision import Difference, TopicsDiffer, TopicSpec, check_topics, compare_topics, mend_topics
 
 RIGHT = {"transaction.max.timeout.ms": (10_000, MAX_INT)}
 
@@ -34,6 +34,7 @@ async def test_what_differs_is_mended_but_for_the_number_of_partitions_and_other
     others = {"cleanup.policy": "compact", "retention.ms": "5", "max.message.bytes": "2000000"}
     await admin.create_topics([NewTopic(specs[0].name, 3, 1, topic_configs=others)])
     await admin.close()
+    await check_topics(client, [TopicSpec(specs[0].name, 3)], wait_s=10)
     found = await compare_topics(client, specs, {})
     first, second = (spec.name for spec in specs)
     assert [(each.where, each.what, each.found, each.needed) for each in found] == [
