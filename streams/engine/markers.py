@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 
 from streams.engine.protocol import (
@@ -21,6 +20,7 @@ from streams.engine.protocol import (
     READ_COMMITTED,
     READ_UNCOMMITTED,
     RETRIABLE,
+    RETRY_S,
     DescribeProducers,
     DescribeTransactions,
     ListOffsets,
@@ -28,6 +28,7 @@ from streams.engine.protocol import (
     TransactionError,
     WriteTxnMarkers,
     check,
+    leader_of,
     listed,
 )
 
@@ -37,7 +38,6 @@ LEADERS_S = 3.0
 """How long leaders are waited for."""
 LOOKS, LOOK_S = 15, 0.01
 """How often, and how long after another, it is looked again at what others have open: they end it soon."""
-RETRY_S = 0.003
 FORGOTTEN = (
     "a transaction of {id} has ended, but the broker has not marked that in {where}, and does not know any more "
     "whether it was committed: look at it with `kafka-transactions.sh find-hanging` and, if it was not, end it with "
@@ -100,9 +100,7 @@ async def still_open(
         await asyncio.sleep(LOOK_S)
         stable = await _ends(kafka, unstable, READ_COMMITTED)
         unstable = {tp: end for tp, end in unstable.items() if stable[tp] < end}
-    found = await _ask_leaders(
-        kafka, unstable, lambda topics: DescribeProducers(topics), lambda number: number, excused=NO_READING
-    )
+    found = await _ask_leaders(kafka, unstable, lambda topics: DescribeProducers(topics), excused=NO_READING)
     return {
         tp: Open(producer_id, epoch, coordinator_epoch)
         for tp, line in found.items()
@@ -114,42 +112,54 @@ async def still_open(
 async def write_markers(kafka: AIOKafkaClient, found: Mapping[TopicAndPartition, Open], outcomes: Outcomes) -> None:
     """As a coordinator does. Raises ``NotAllowed`` where access control lists do not let us alter the cluster."""
     coordinator_epoch = max(0, *(each.coordinator_epoch for each in found.values()))
-    for (producer_id, epoch), committed in outcomes.items():
-        marker = producer_id, epoch + 1, committed
-        await _ask_leaders(
-            kafka,
-            [tp for tp, each in found.items() if each.transaction == (producer_id, epoch)],
-            lambda topics, marker=marker: WriteTxnMarkers([(*marker, topics, coordinator_epoch, {})]),  # type: ignore[misc]
-            lambda number: number,
-            topics_of=lambda reply: reply.markers[0][1],
-        )
+    for transaction in {each.transaction for each in found.values()} & outcomes.keys():
+        where = [tp for tp, each in found.items() if each.transaction == transaction]
+        await _mark(kafka, where, transaction, outcomes[transaction], coordinator_epoch)
+
+
+async def _mark(
+    kafka: AIOKafkaClient,
+    partitions: Iterable[TopicAndPartition],
+    transaction: tuple[int, int],
+    committed: bool,
+    coordinator_epoch: int,
+) -> None:
+    producer_id, epoch = transaction
+    await _ask_leaders(
+        kafka,
+        partitions,
+        lambda topics: WriteTxnMarkers([(producer_id, epoch + 1, committed, topics, coordinator_epoch, {})]),
+        topics_of=lambda reply: reply.markers[0][1],
+    )
 
 
 async def _ends(
     kafka: AIOKafkaClient, partitions: Iterable[TopicAndPartition], isolation: int
 ) -> dict[TopicAndPartition, int]:
-    answers = await _ask_leaders(
-        kafka, partitions, lambda topics: ListOffsets(-1, isolation, topics), lambda number: (number, -1, LATEST, {})
-    )
-    return {tp: line[3] for tp, line in answers.items()}
+    def request(topics: list[Any]) -> Any:
+        lines: list[Any] = [
+            (topic, [(number, -1, LATEST, {}) for number in numbers], {}) for topic, numbers, _ in topics
+        ]
+        return ListOffsets(-1, isolation, lines)
+
+    return {tp: line[3] for tp, line in (await _ask_leaders(kafka, partitions, request)).items()}
 
 
 async def _ask_leaders(
     kafka: AIOKafkaClient,
     partitions: Iterable[TopicAndPartition],
     request: Callable[[list[Any]], Any],
-    asked: Callable[[int], Any],
     *,
     topics_of: Callable[[Any], list[Any]] = lambda reply: reply.topics,
     excused: int = 0,
 ) -> dict[TopicAndPartition, Any]:
-    """What the leader of each partition answers of it. ``asked``: what the request says of one. ``excused``: an error
-    that is an answer too."""
+    """What the leader of each partition answers of it. ``request`` makes one of topics with the numbers of their
+    partitions. ``excused``: an error that is an answer too."""
     left, answered, last_error = set(partitions), dict[TopicAndPartition, Any](), 0
     try:
         async with asyncio.timeout(LEADERS_S):
             while left:
-                for reply in await _ask_once(kafka, left, request, asked):
+                for reply in await _ask_once(kafka, left, request):
                     for tp, line in _lines(topics_of(reply)):
                         if line[1] == excused or not check(line[1], f"{tp[0]}/{tp[1]}"):
                             answered[tp] = line
@@ -169,18 +179,14 @@ def _lines(topics: Iterable[Any]) -> Iterable[tuple[TopicAndPartition, Any]]:
 
 
 async def _ask_once(
-    kafka: AIOKafkaClient,
-    partitions: Iterable[TopicAndPartition],
-    request: Callable[[list[Any]], Any],
-    asked: Callable[[int], Any],
+    kafka: AIOKafkaClient, partitions: Iterable[TopicAndPartition], request: Callable[[list[Any]], Any]
 ) -> list[Any]:
-    by_leader: dict[int, dict[str, list[Any]]] = {}
+    by_leader: dict[int, dict[str, list[int]]] = {}
     for topic, number in sorted(partitions):
-        leader = kafka.cluster.leader_for_partition(TopicPartition(topic, number))
-        if leader not in (None, -1):
-            by_leader.setdefault(leader, {}).setdefault(topic, []).append(asked(number))
+        if (leader := leader_of(kafka, (topic, number))) is not None:
+            by_leader.setdefault(leader, {}).setdefault(topic, []).append(number)
     requests = [
-        kafka.send(leader, request([(topic, lines, {}) for topic, lines in topics.items()]))
+        kafka.send(leader, request([(topic, numbers, {}) for topic, numbers in topics.items()]))
         for leader, topics in by_leader.items()
     ]
     return list(await asyncio.gather(*requests))

@@ -10,6 +10,8 @@ from io import BytesIO
 from typing import Any
 
 import aiokafka.errors as errors
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.api import Request, RequestStruct, Response, ResponseHeader_v0
 from aiokafka.protocol.types import (
     Boolean,
@@ -26,6 +28,8 @@ from aiokafka.protocol.types import (
 
 TopicAndPartition = tuple[str, int]
 
+RETRY_S = 0.003
+"""Between attempts: the usual cause, the previous transaction's markers, takes one to a few milliseconds."""
 RETRIABLE = frozenset({5, 6, 7, 14, 15, 16, 19, 20, 51, 78})
 """The same request may be sent again: no leader yet or not the leader (5, 6), replicas slow (7) or too few (19, 20),
 coordinator loading or moved (14, 15, 16), previous transaction still completing (51), a new leader that does not know
@@ -62,6 +66,12 @@ def check(code: int, what: str) -> bool:
         kind = Fenced if code in FENCED else NotAllowed if code == NO_ALTERING else TransactionError
         raise kind(f"{what}: {errors.for_code(code).__name__} ({code})")
     return False
+
+
+def leader_of(client: AIOKafkaClient, tp: TopicAndPartition) -> int | None:
+    """The node that leads a partition, as far as is known."""
+    leader = client.cluster.leader_for_partition(TopicPartition(*tp))
+    return None if leader in (None, -1) else leader
 
 
 def listed(partitions: Iterable[TopicAndPartition]) -> str:

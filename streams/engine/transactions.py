@@ -22,7 +22,6 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 import aiokafka.errors as errors
-from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -41,6 +40,7 @@ from streams.engine.protocol import (
     COORDINATOR_MOVED,
     FINALIZED_FEATURES,
     LEADER_MOVED,
+    RETRY_S,
     ApiVersions,
     EndTxn,
     InitProducerId,
@@ -50,6 +50,7 @@ from streams.engine.protocol import (
     TopicAndPartition,
     TransactionError,
     check,
+    leader_of,
     listed,
 )
 
@@ -57,8 +58,6 @@ BATCH_BYTES = 900_000
 """Batches are closed here, below the broker's ``message.max.bytes`` of 1,048,588; one larger record goes alone."""
 PRODUCE_TIMEOUT_MS = 8_000
 """How long a leader may wait for its replicas; the caller's deadline is usually sooner."""
-RETRY_S = 0.003
-"""Between attempts: the usual cause, the previous transaction's markers, takes one to a few milliseconds."""
 
 REMEMBERED = 16
 """Transactions whose end is remembered. One that is not marked is noticed when the next one begins."""
@@ -211,7 +210,7 @@ class TransactionalClient:
                 await self._look_back()
             by_leader: dict[int | None, dict[TopicAndPartition, bytes]] = {}
             for tp, batches in queues.items():
-                by_leader.setdefault(self._leader(tp), {})[tp] = batches[0][0]
+                by_leader.setdefault(leader_of(self._client, tp), {})[tp] = batches[0][0]
             replies = await asyncio.gather(*(self._produce_to(leader, data) for leader, data in by_leader.items()))
             failed = set()
             for tp, code, base_offset, append_ms in (line for reply in replies for line in reply):
@@ -250,10 +249,6 @@ class TransactionalClient:
     async def topic_ids(self) -> dict[str, str]:
         """The ids of the topics given to ``start()``."""
         return {name: info.id for name, info in (await describe_topics(self._client, self._topics)).items()}
-
-    def _leader(self, tp: TopicAndPartition) -> int | None:
-        leader = self._client.cluster.leader_for_partition(TopicPartition(*tp))
-        return None if leader in (None, -1) else leader
 
     def _batches(self, tp: TopicAndPartition, records: Sequence[Outgoing]) -> list[tuple[bytes, int]]:
         """The records as batches (bytes, number of records), each below the broker's limit, sequences rising."""

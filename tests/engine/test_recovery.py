@@ -322,6 +322,17 @@ async def test_a_fetch_left_behind_by_a_cancelled_fetcher_is_waited_for(monkeypa
     await asyncio.wait_for(settling, 1)
 
 
+async def test_what_faust_calls_now_and_then_has_the_tasks_look_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    opening, looked = Opening(monkeypatch), list[int]()
+    consumer = runtime.TaskConsumer.__new__(runtime.TaskConsumer)
+    consumer.transport = opening.engine.transport
+    opening.engine.tasks = {0: Stage().task, 1: Stage().task}
+    opening.engine.tasks[1].partition = 1
+    monkeypatch.setattr(Task, "look_back", lambda task: looked.append(task.partition))
+    assert await consumer.commit()
+    assert looked == [0, 1]
+
+
 async def test_between_fetches_is_a_pause_only_where_it_brings_more_into_one(monkeypatch: pytest.MonkeyPatch) -> None:
     opening, pauses, fetched = Opening(monkeypatch), list[float](), list[int]()
     consumer = runtime.TaskConsumer.__new__(runtime.TaskConsumer)

@@ -6,7 +6,7 @@ Versions are pinned; when one is raised, this says what has to be looked at agai
 import asyncio
 import gc
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from importlib.metadata import version
 from io import StringIO
 from types import SimpleNamespace
@@ -36,6 +36,8 @@ from mode import Service
 from streams.engine import Engine, EngineSettings, NotHere, Record, Task, exactly_once, runtime
 from streams.engine.changes import Position
 from streams.engine.engine import java_partition
+from streams.engine.markers import MarkersLost, NoLeader
+from streams.engine.protocol import TransactionError
 from streams.engine.restore import Log
 from streams.engine.store import TaskStore
 from tests.engine.fakes import Stage
@@ -294,6 +296,50 @@ def test_a_worker_that_kafka_leaves_alone_while_it_starts_ends_in_one_sentence(e
         worker.execute_from_commandline()
     assert ended.value.code == runtime.USAGE
     assert "Kafka is not there as it should be" in said.getvalue()
+
+
+class Marking:
+    """A client of which only what has been lost is asked: of the own partitions, and of those that others write to."""
+
+    def __init__(self, own: Exception | None, others: Exception | None) -> None:
+        self._fails = {True: own, False: others}
+        self.asked: list[tuple[bool, set[tuple[str, int]]]] = []
+
+    async def start(self, topics: list[str]) -> None: ...
+
+    async def write_lost_markers(
+        self, partitions: Iterable[tuple[str, int]], *, alone: bool = False
+    ) -> list[tuple[str, int]]:
+        self.asked.append((alone, set(partitions)))
+        if fails := self._fails[alone]:
+            raise fails
+        return []
+
+
+async def test_who_takes_over_looks_at_its_changelogs_and_at_everything_it_may_have_written_to(engine: Engine) -> None:
+    client: Any = Marking(None, None)
+    await engine._take_over(1, client)
+    assert client.asked == [
+        (True, {(topic, 1) for topic in engine.changelogs.values()}),
+        (False, {(topic, number) for topic, count in engine.outputs.items() for number in range(count)}),
+    ]
+
+
+async def test_a_topic_that_nobody_leads_holds_up_no_task_but_whose_changelog_it_is(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    without: Any = Marking(None, NoLeader("nobody answers for out/3"))
+    await engine._take_over(1, without)
+    assert "cannot be told: nobody answers for out/3" in caplog.text
+    for client in (Marking(NoLeader("log/1"), None), Marking(None, MarkersLost("out/3"))):
+        with pytest.raises(TransactionError, match=r"^(log/1|out/3)$"):
+            await engine._take_over(1, client)  # type: ignore[arg-type]
+
+
+async def test_the_clients_of_a_partition_share_what_is_known_of_how_its_transactions_ended(engine: Engine) -> None:
+    clients = [engine._transactional_client(partition) for partition in (0, 0, 1)]
+    clients[0]._remember({(7, 3): True})
+    assert [client._outcomes for client in clients] == [{(7, 3): True}, {(7, 3): True}, {}]
 
 
 async def test_a_worker_that_starts_has_python_look_for_garbage_less_often(

@@ -539,6 +539,18 @@ async def test_closing_gives_up_after_its_deadline() -> None:
     assert stage.transactions.positions == {}
 
 
+async def test_an_idle_task_looks_back_only_where_it_is_in_doubt_how_its_last_transaction_is_seen(stage: Stage) -> None:
+    """Its next transaction finds out; nobody else would make one."""
+    stage.task.look_back()
+    await stage.settle()
+    assert "produce" not in stage.log
+    stage.transactions.in_doubt = True
+    stage.task.look_back()
+    await stage.settle()
+    assert stage.log[:2] == ["produce", "end"]
+    assert stage.transactions.positions == {"in": 0, "also": 0}
+
+
 async def test_an_idle_task_commits_its_positions_now_and_then() -> None:
     stage = Stage(EngineSettings(progress_every_s=0.01))
     stage.opened(**{"in": 5}).start()

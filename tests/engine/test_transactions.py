@@ -13,9 +13,9 @@ import pytest
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, TaggedFields
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from streams.engine import protocol
+from streams.engine import markers, protocol
 from streams.engine.changes import Appended
-from streams.engine.markers import MarkersLost
+from streams.engine.markers import MarkersLost, NoLeader
 from streams.engine.protocol import (
     ApiVersions,
     DescribeProducers,
@@ -179,6 +179,27 @@ async def test_who_may_not_alter_the_cluster_is_told_what_is_needed(cluster: Clu
     with_one_open(cluster, marks=protocol.NO_ALTERING)
     with pytest.raises(MarkersLost, match=r"out/0, and does not let us .* --operation Alter"):
         await client.write_lost_markers([("out", 0)])
+
+
+async def test_a_marker_that_nobody_takes_is_not_one_that_was_not_looked_for(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task whose last transaction is known to be open is not opened."""
+    monkeypatch.setattr(markers, "LEADERS_S", 0.05)
+    client = TransactionalClient(cluster, "app-0", outcomes={(7, 3): True})
+    await client.start(["out"])
+    with_one_open(cluster, marks=5)
+    cluster.queued[WriteTxnMarkers].extend([cluster.queued[WriteTxnMarkers][0]] * 1000)
+    with pytest.raises(TransactionError, match="nobody answers for out/0") as raised:
+        await client.write_lost_markers([("out", 0)])
+    assert not isinstance(raised.value, NoLeader)
+
+
+async def test_no_more_is_remembered_than_may_be_of_use(client: TransactionalClient) -> None:
+    for _ in range(40):
+        await client.produce({("out", 0): [(b"k", b"v", ())]})
+        await client.end()
+    assert list(client._outcomes) == [(7, epoch) for epoch in range(24, 40)]
 
 
 @pytest.mark.parametrize(

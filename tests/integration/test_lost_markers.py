@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 
 from streams.engine.markers import MarkersLost
-from streams.engine.protocol import PRODUCED, PRODUCING, TransactionError, versioned_request
+from streams.engine.protocol import PRODUCED, PRODUCING, TransactionError, leader_of, versioned_request
 from streams.engine.provision import TopicSpec, check_topics, create_topics
 from streams.engine.transactions import TransactionalClient
 from tests.integration.engine_kit import names
@@ -79,7 +79,7 @@ class Partitions:
 async def append_unnoticed(client: TransactionalClient, tp: tuple[str, int], key: bytes, value: bytes) -> None:
     """A record of the client's open transaction that the coordinator will write no marker for."""
     ((batch, _),) = client._batches(tp, [(key, value, ())])
-    leader = client._leader(tp)
+    leader = leader_of(client._client, tp)
     request = OutsideTransactions(client.transactional_id, -1, 5000, [(tp[0], [(tp[1], batch, {})], {})])
     code = 6
     while code == 6:  # it does not lead yet what was made just now

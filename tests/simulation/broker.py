@@ -244,17 +244,15 @@ class Broker:
         log = self.logs[tp]
         transaction = next(each for each in log.open if each.producer_id == producer_id)
         assert (epoch, committed) == (transaction.epoch + 1, transaction.committed), "it has ended otherwise"
-        log.append(None, transaction)
-        log.end_of(producer_id, committed=committed)
         self._note("marked", tp, producer_id, committed)
-        self._tell(log)
+        self._mark(log, transaction)
 
     def describe(self, transactional_id: str) -> tuple[int, str, int, int]:
         """(error, state, producer id, epoch)."""
         producer = self._producers.get(transactional_id)
-        return (
-            (NO_SUCH_ID, "", -1, -1) if producer is None else (0, producer.state, producer.producer_id, producer.epoch)
-        )
+        if producer is None:
+            return NO_SUCH_ID, "", -1, -1
+        return 0, producer.state, producer.producer_id, producer.epoch
 
     def open_producers(self, tp: TopicAndPartition) -> list[tuple[int, int, int]]:
         """(producer id, epoch, first offset) of the transactions that are open in a partition."""
