@@ -1,11 +1,11 @@
-"""The oracle: judges from outside whether what was promised is kept.
+"""The oracle judges from outside whether the promises are kept.
 
-A program of its own (`python -m oracle`). It imports nothing of ours but what is said on topics, and reads nothing but
-what outside parties wrote down (their ledgers) and what is committed on the topics, never the state of a worker.
+It is a separate program (`python -m oracle`). It imports only `topics`, and reads only the committed records of the
+topics and the ledgers of the outside parties, never the state of a worker.
 """
 
-from oracle.judging import judge
 from oracle.log import CannotRead
 from oracle.report import Promise, Report
+from oracle.run import judge
 
 __all__ = ["CannotRead", "Promise", "Report", "judge"]

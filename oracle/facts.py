@@ -1,4 +1,4 @@
-"""What is known from outside, as the checks are given it: what the topics hold and what the ledgers say."""
+"""Facts that the checks judge: the contents of the topics and of the ledgers."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -7,12 +7,13 @@ from sys import intern
 from typing import NamedTuple
 
 from oracle.ledgers import AnswerLine, ObserverLine, PaymentLine, PoisonLine, TicketLine, TripLine
+from oracle.speeds import Speeds
 from topics.order_updates import Attention, OrderStatus, OrderUpdated
 from topics.records import epoch_ms
 
 
-class Where(NamedTuple):
-    """The place of a record."""
+class Location(NamedTuple):
+    """Position of a record."""
 
     topic: str
     partition: int
@@ -23,35 +24,29 @@ class Where(NamedTuple):
 
 
 class Period(NamedTuple):
-    """What is judged, and by which moment. Times in milliseconds since 1970."""
+    """Period to judge. Times are in milliseconds since 1970."""
 
     now_ms: int
     since_ms: int = 0
-    """What began before is not judged: the topics keep it no longer, or nobody asked for it."""
+    """Start of the period. Orders that began before are not judged: they have expired, or ``--since`` excludes them."""
     final: bool = False
-    """The run is over: nothing may be under way any more."""
+    """True if the run is over: nothing may be in progress any more."""
     patience_ms: int = 30_000
-    """How late anything may be, on top of its own time."""
-    speed_up: float = 1.0
-    """What the waits are divided by; 0: a world without delays, whose waits are those of the real one."""
-
-    def wait_ms(self, seconds: float) -> int:
-        """How long something may take here."""
-        return round(seconds * 1000 / (self.speed_up or 1.0))
+    """Tolerance, in addition to each wait."""
 
     def overdue(self, due_ms: int) -> bool:
-        """Whether what was due then should have come by now."""
+        """Return whether an event that was due at this time is overdue."""
         return self.final or self.now_ms > due_ms + self.patience_ms
 
 
-class Told(NamedTuple):
-    """One record on `order-updates`."""
+class Update(NamedTuple):
+    """A record on `order-updates`."""
 
     version: int
     status: OrderStatus
     at_ms: int
-    """By the clock of the worker that said so."""
-    where: Where
+    """Time of the update by the worker's clock."""
+    where: Location
     restaurant: str = ""
     driver: str | None = None
     eta_ms: int | None = None
@@ -59,14 +54,14 @@ class Told(NamedTuple):
     attention: Attention | None = None
 
     @classmethod
-    def of(cls, update: OrderUpdated, timestamp_ms: int, where: Where) -> "Told":
-        """What a record says; ``timestamp_ms`` is Kafka's, where the record gives no time."""
+    def of(cls, update: OrderUpdated, timestamp_ms: int, where: Location) -> "Update":
+        """Return the update in a record. ``timestamp_ms``, of Kafka, is used if the record contains no time."""
         return cls(
             update.version,
             update.status,
             timestamp_ms if update.at is None else epoch_ms(update.at),
             where,
-            intern(update.restaurant),  # the same few, a million times
+            intern(update.restaurant),  # a few names in millions of updates
             None if update.driver is None else intern(update.driver),
             None if update.eta is None else epoch_ms(update.eta),
             update.refunded,
@@ -75,53 +70,52 @@ class Told(NamedTuple):
 
 
 class Order:
-    """An order as it was told of, from its first update on. An id whose history is over may be used again: another
-    life of it."""
+    """The updates of an order id. A provider may use an id again after the order has retired: that is another life."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.lives: list[list[Told]] = [[]]
+        self.lives: list[list[Update]] = [[]]
 
-    def add(self, told: Told) -> None:
-        """The next update in its partition."""
-        if told.version == 1 and self.told and self.told[-1].status.ended:
+    def add(self, update: Update) -> None:
+        """Add the next update in the order's partition."""
+        if update.version == 1 and self.updates and self.updates[-1].status.ended:
             self.lives.append([])
-        self.told.append(told)
+        self.updates.append(update)
 
     @property
-    def told(self) -> list[Told]:
-        """Its updates in this life, in the order in which they lie on the topic."""
+    def updates(self) -> list[Update]:
+        """Updates of the current life, in the order of the topic."""
         return self.lives[-1]
 
     @property
-    def newest(self) -> Told:
-        """How it stands."""
-        return self.told[-1]
+    def newest(self) -> Update:
+        """Newest update."""
+        return self.updates[-1]
 
     @property
     def end(self) -> OrderStatus | None:
-        """How it ended; None: it has not."""
+        """Final status; None if the order has not ended."""
         return self.newest.status if self.newest.status.ended else None
 
     @property
     def since_ms(self) -> int:
-        """Since when it is in its status."""
+        """Time at which the order entered its status, in milliseconds since 1970."""
         newest = self.newest.status
         entered = self.newest
-        for told in reversed(self.told):
-            if told.status is not newest:
+        for update in reversed(self.updates):
+            if update.status is not newest:
                 break
-            entered = told
+            entered = update
         return entered.at_ms
 
     @property
     def reused(self) -> bool:
-        """Whether its id has had several lives: a ledger does not tell them apart."""
+        """True if the id has had several lives, which a ledger does not distinguish."""
         return len(self.lives) > 1
 
-    def first(self, status: OrderStatus) -> Told | None:
-        """The first update of this life with a status."""
-        return next((told for told in self.told if told.status is status), None)
+    def first(self, status: OrderStatus) -> Update | None:
+        """Return the first update of the current life with this status."""
+        return next((update for update in self.updates if update.status is status), None)
 
 
 class Placing(NamedTuple):
@@ -129,104 +123,108 @@ class Placing(NamedTuple):
 
     order: str
     at_ms: int
-    where: Where
+    where: Location
     total: int
     currency: str
     deliver_at_ms: int | None
-    asked: bool
-    """A view of ours has written it and waits for the decision: a refusal is its answer, and no dead letter."""
+    awaited: bool
+    """True if a view wrote the record and awaits the decision: a refusal is an answer then, and not a dead letter."""
 
 
-class Letter(NamedTuple):
-    """A dead letter, and the record that it was."""
+class DeadLetter(NamedTuple):
+    """A dead letter and the location of the original record."""
 
-    where: Where
-    origin: Where | None
-    """None: it was none, but a timer or the answer to a call."""
+    where: Location
+    origin: Location | None
+    """None if the dead letter was a timer or the answer to a call."""
     key: bytes
     value: bytes
 
 
-class Move(NamedTuple):
-    """What a driver's twin said: ``has`` a delivery from now on, or none."""
+class DriverMove(NamedTuple):
+    """A change of a driver's delivery, recorded by the driver's state machine."""
 
     driver: str
     at_ms: int
-    where: Where
-    has: str | None
+    where: Location
+    delivery: str | None
+    """Delivery that the driver has from now on, or None."""
 
 
 class TimerRow(NamedTuple):
-    """A timer that is set."""
+    """A row of a timer."""
 
     name: str
     due_ms: int
-    where: Where
+    where: Location
 
 
-class Reached(NamedTuple):
-    """How far a task has applied a source topic. ``last``: the offset of the last committed record there."""
+class SourceProgress(NamedTuple):
+    """Progress of a task in a partition of a source topic."""
 
     position: int
+    """Offset of the next record to apply."""
     last: int
+    """Offset of the last committed record."""
 
     @property
     def behind(self) -> bool:
-        """Whether there is something that it has not applied."""
+        """True if committed records are left to apply."""
         return self.last >= self.position
 
 
-class Overtaken(NamedTuple):
-    """A committed record of a producer that somebody had replaced by then."""
+class StaleWrite(NamedTuple):
+    """A committed batch of a producer that another one, or a later epoch, had already replaced."""
 
-    where: Where
+    where: Location
     producer: int
     epoch: int
     by_producer: int
     by_epoch: int
-    by_where: Where
+    by_where: Location
 
 
 class Unreadable(NamedTuple):
-    """What cannot be read, where, and why."""
+    """A record or ledger line that cannot be read, with the reason."""
 
     where: str
     why: str
     foreign: bool = False
-    """It is a record that no transaction wrote, so no task did: whatever it says, it is nothing of ours."""
+    """True for a record outside any transaction: a stranger wrote it, because tasks write in transactions."""
 
 
 @dataclass
 class Facts:
-    """All of it. A ledger is None where nobody keeps it."""
+    """All facts. A ledger is None if it does not exist."""
 
     period: Period
+    speeds: Speeds = field(default_factory=Speeds)
     whole: bool = True
-    """The topics still have everything that was ever said on them."""
+    """True if `order-updates` still has its beginning."""
     orders: dict[str, Order] = field(default_factory=dict)
-    """Those whose beginning is there."""
+    """Order id -> order, for the orders with their first update."""
     older: set[str] = field(default_factory=set)
-    """Those whose beginning is not."""
+    """Ids of the orders whose first update has expired."""
     placings: dict[str, list[Placing]] = field(default_factory=lambda: defaultdict(list))
-    letters: list[Letter] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
     retired: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """Order id -> when it has left for the history, of ids that were used again."""
-    malformed: list[Where] = field(default_factory=list)
-    """Records on source topics that are none of the topic's."""
-    moves: list[Move] = field(default_factory=list)
+    """Order id -> times at which it retired, in milliseconds since 1970; only for ids that were used again."""
+    malformed: list[Location] = field(default_factory=list)
+    """Locations of the records on source topics that are no records of their topic."""
+    moves: list[DriverMove] = field(default_factory=list)
     timers: dict[tuple[int, bytes], TimerRow] = field(default_factory=dict)
-    """(partition, row's key) -> the timers that are set."""
+    """(partition, key of the row) -> timer."""
     alive_ms: int = 0
-    """When the newest row of any table was committed: a worker lived then."""
-    reached: dict[tuple[str, int], Reached] = field(default_factory=dict)
-    """(source topic, partition) -> how far it is applied."""
+    """Time of the newest committed row of any table, which shows that a worker ran. In milliseconds since 1970."""
+    reached: dict[tuple[str, int], SourceProgress] = field(default_factory=dict)
+    """(source topic, partition) -> progress."""
     stuck: set[tuple[str, int]] = field(default_factory=set)
-    """Those that were as far before, with something left to apply."""
+    """(source topic, partition) pairs with records left to apply and no progress during the look."""
     stuck_s: float = 0.0
-    """For how long they were looked at."""
+    """Duration of the look at the stuck partitions, in seconds."""
     written: int = 0
-    """How many batches of transactions were looked at for who wrote them."""
-    overtaken: list[Overtaken] = field(default_factory=list)
+    """Number of transactional batches whose producers were checked."""
+    stale_writes: list[StaleWrite] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
 
     payments: list[PaymentLine] | None = None
@@ -236,10 +234,23 @@ class Facts:
     observers: list[ObserverLine] | None = None
     poison: list[PoisonLine] | None = None
 
+    def wait_ms(self, seconds: float, from_ms: int, to_ms: int) -> int | None:
+        """Return the length in milliseconds of a wait of ``seconds`` real seconds, at the speed in force.
+
+        ``from_ms`` and ``to_ms`` are the begin and end of the order's life. Returns None if several speeds were in
+        force between them, or one without a record. At speed 0 simulators do not delay, but waits take real time.
+        """
+        speeds = self.speeds.between(from_ms, to_ms)
+        return round(seconds * 1000 / (speeds.pop() or 1.0)) if len(speeds) == 1 else None
+
+    def overdue_by_work(self, due_ms: int) -> bool:
+        """Return whether an event is overdue although a worker had time to act on it, as a later commit shows."""
+        return self.period.overdue(due_ms) and (self.period.final or self.alive_ms > due_ms + self.period.patience_ms)
+
     def judged(self) -> Iterator[Order]:
-        """The orders that are judged by ledgers, too."""
+        """Iterate over the orders that ledgers can judge: those whose id was used once."""
         return (order for order in self.orders.values() if not order.reused)
 
     def is_older(self, order: str, first_ms: int) -> bool:
-        """Whether an order that a ledger mentioned first at this time may have begun before what is judged."""
+        """Return whether an order may have begun before the period; ``first_ms`` is its first mention in a ledger."""
         return order in self.older or first_ms < self.period.since_ms

@@ -1,23 +1,27 @@
-"""The ledgers of the parties outside: append-only files of JSON lines, read by what is documented of them alone.
+"""The ledgers of the outside parties: append-only files of JSON lines.
 
-Fields that are not known here are passed over. A line that cannot be read is told of, and the others count. A last line
-without its end is still being written.
+The oracle relies only on the documented fields, and ignores others. It reports a line that it cannot read, and uses the
+rest of the ledger. It ignores a last line without a line end, because the party is still writing it.
 
-| file | what a party wrote down |
-|---|---|
-| `payment.jsonl` | the payment provider: charges, refunds, and the callbacks that were answered |
-| `pos.jsonl` | the restaurants: what became of each ticket |
-| `trips.jsonl` | the drivers: from when to when each had which delivery |
-| `answers.jsonl` | the ordering provider: what was placed, and what it was answered |
-| `observers.jsonl` | who watched orders, `via` http or feed: which `status` was seen under which `version` |
-| `poison.jsonl` | whoever put records on topics that nobody can apply: where they lie, and the `id` that is in them |
+| file | writer | content |
+|---|---|---|
+| `payment.jsonl` | the payment provider | charges, refunds, and the callbacks that were answered |
+| `pos.jsonl` | the restaurants | events of each ticket |
+| `trips.jsonl` | the drivers | begin and end of each delivery |
+| `answers.jsonl` | the ordering provider | placed orders, and the answers |
+| `observers.jsonl` | an observer of orders | the `status` that each `version` had, `via` http or feed |
+| `poison.jsonl` | a sender of records that nobody can apply | location of each record, and the `id` in it |
+| `runs.jsonl` | every worker and simulator, at its start | the speed of its time, relative to real time |
 
-The fields of the first four are documented in `simulators/ledger.py`. Of the others, whose lines anybody may write:
+`simulators/ledger.py` documents the fields of the first four. Anybody may write the others:
 
 `observers.jsonl`
-    at, observer (who: one stream of looks), order, version, status, via (`http` or `feed`)
+    at, observer (name of one sequence of observations), order, version, status, via (`http` or `feed`)
 `poison.jsonl`
-    at, topic, partition, offset (where the record lies), id (a text that no other one has in its key or value)
+    at, topic, partition, offset (location of the record), id (a text that no other record has in its key or value)
+`runs.jsonl`
+    type (`Run`), at, party (`worker-1`, `payment`, ...), speed (1: real time), running (in a worker's line: the workers
+    that run at that time, itself included; empty in a simulator's line)
 """
 
 from collections.abc import Sequence
@@ -30,7 +34,7 @@ from topics.records import Instant, epoch_ms
 
 
 class Line(msgspec.Struct, kw_only=True):
-    """A line of a ledger, and where it is."""
+    """A line of a ledger and its location."""
 
     at: Instant
     file: str = msgspec.field(default="", name="(file)")  # a line may have a field of any name
@@ -38,17 +42,17 @@ class Line(msgspec.Struct, kw_only=True):
 
     @property
     def at_ms(self) -> int:
-        """Milliseconds since 1970."""
+        """Time of the line in milliseconds since 1970."""
         return epoch_ms(self.at)
 
     @property
     def where(self) -> str:
-        """For people."""
+        """Location of the line, for people."""
         return f"{self.file} line {self.number}"
 
 
 class PaymentLine(Line, kw_only=True):
-    """What the payment provider did for a request; with `replay` only the same answer again."""
+    """The payment provider's action on a request. With ``replay`` it only repeated its earlier answer."""
 
     key: str
     kind: str
@@ -61,7 +65,7 @@ class PaymentLine(Line, kw_only=True):
 
 
 class TicketLine(Line, kw_only=True):
-    """What a restaurant did with a ticket."""
+    """A restaurant's action on a ticket."""
 
     event: str
     order: str
@@ -72,7 +76,7 @@ class TicketLine(Line, kw_only=True):
 
 
 class TripLine(Line, kw_only=True):
-    """What a driver did."""
+    """A driver's action."""
 
     driver: str
     event: str
@@ -80,7 +84,7 @@ class TripLine(Line, kw_only=True):
 
 
 class AnswerLine(Line, kw_only=True):
-    """What the ordering provider was answered."""
+    """An order of the ordering provider, an answer to it, or its end."""
 
     event: str
     order: str
@@ -91,7 +95,7 @@ class AnswerLine(Line, kw_only=True):
 
 
 class ObserverLine(Line, kw_only=True):
-    """What somebody saw of an order."""
+    """An observation of an order."""
 
     observer: str
     order: str
@@ -109,6 +113,19 @@ class PoisonLine(Line, kw_only=True):
     id: str = ""
 
 
+class RunLine(Line, kw_only=True):
+    """Start of a party. ``running`` lists the workers that ran at that time; it is empty for a simulator."""
+
+    party: str
+    speed: float
+    running: tuple[str, ...] = ()
+
+    @property
+    def is_worker(self) -> bool:
+        """True if the party is a worker, and not a simulator."""
+        return bool(self.running)
+
+
 KINDS: dict[str, type[Line]] = {
     "payment": PaymentLine,
     "pos": TicketLine,
@@ -116,14 +133,17 @@ KINDS: dict[str, type[Line]] = {
     "answers": AnswerLine,
     "observers": ObserverLine,
     "poison": PoisonLine,
+    "runs": RunLine,
 }
 
 L = TypeVar("L", bound=Line)
 
 
 def read(directory: Path, name: str, kind: type[L], wrong: list[tuple[str, str]]) -> list[L] | None:
-    """The lines of a ledger, oldest first; None where there is no such file, or none that can be read. ``wrong`` gets
-    (where, why) for each line, or file, that cannot be read."""
+    """Return the lines of a ledger, oldest first; None if the file does not exist or cannot be read.
+
+    Appends (location, reason) to ``wrong`` for each line that cannot be read, or for the file.
+    """
     file = directory / f"{name}.jsonl"
     try:
         data = file.read_bytes()
@@ -144,8 +164,8 @@ def read(directory: Path, name: str, kind: type[L], wrong: list[tuple[str, str]]
     return lines
 
 
-def mentioned(lines: Sequence[Any]) -> dict[str, int]:
-    """Order id -> when a ledger mentions it first, in milliseconds since 1970."""
+def first_mentions(lines: Sequence[Any]) -> dict[str, int]:
+    """Return each order's first mention in a ledger, in milliseconds since 1970."""
     first: dict[str, int] = {}
     for line in lines:
         first.setdefault(line.order, line.at_ms)

@@ -1,9 +1,10 @@
-"""What is committed on Kafka's topics, and by whom: batches as they lie there, with their producers' ids and epochs.
+"""Committed batches of Kafka's topics, with the ids and epochs of their producers.
 
-aiokafka's consumer gives records without their producers, so this asks the leaders itself (`Fetch`, isolation level
-`read_committed`) and passes over what was aborted, by the list of aborted transactions that comes with each answer. A
-batch that cannot be decoded is told of and passed over. Its header can be read all the same, and says whether it is of
-a transaction: if it is not, nothing in it can be a task's.
+aiokafka's consumer hides the producers of records, so this client sends `Fetch` requests to the leaders (isolation
+level `read_committed`). It skips aborted batches by the list of aborted transactions in each answer.
+
+A batch that cannot be decoded is reported and skipped. Its header is still readable and shows whether the batch belongs
+to a transaction; if not, no task wrote it.
 """
 
 import asyncio
@@ -24,20 +25,19 @@ from aiokafka.record.memory_records import MemoryRecords
 READ_COMMITTED = 1
 EARLIEST, LATEST = -2, -1
 WAIT_MS = 200
-PARTITION_BYTES = 4 << 20
-REQUEST_BYTES = 32 << 20
+MAX_PARTITION_BYTES = 4 << 20
+MAX_REQUEST_BYTES = 32 << 20
 STALLED_S = 30.0
-"""A read that gets nowhere for so long is given up."""
+"""Time without progress after which a read fails."""
 RETRY_S = 0.1
-MOVED = (errors.NotLeaderForPartitionError, errors.UnknownTopicOrPartitionError, errors.LeaderNotAvailableError)
 
 
 class CannotRead(Exception):
-    """Kafka does not give what is asked for. The message is one sentence that says what to do."""
+    """Kafka cannot be read. The message is one sentence with the remedy."""
 
 
 class NotDecodable(Exception):
-    """These bytes are no batch of records."""
+    """The bytes are not a batch of records."""
 
 
 class Committed(NamedTuple):
@@ -54,28 +54,29 @@ class Committed(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch of records as it lies in a partition: the mark of a transaction's end, or records that are committed."""
+    """A batch in a partition: committed records, or the marker that ends a transaction."""
 
     topic: str
     partition: int
     offset: int
-    """Of its first record."""
+    """Offset of the first record."""
     next_offset: int
+    """Offset after the last record."""
     timestamp_ms: int
-    """Of its newest record."""
+    """Time of the newest record in milliseconds since 1970."""
     producer: int
-    """-1: none that can be told from others."""
+    """Producer id; -1 if the producer has none."""
     epoch: int
     transactional: bool
-    mark: bool
+    is_marker: bool
     content: Any
-    """aiokafka's."""
+    """Iterable of records, as aiokafka returns it."""
 
     def records(self, first: int) -> Iterator[Committed]:
-        """Its records from an offset on. `NotDecodable` where the batch holds none."""
+        """Return the records from the offset ``first`` on. Raises `NotDecodable`."""
         try:
             found = list(self.content)
-        except Exception as error:  # whatever a decompressor, or aiokafka, makes of bytes that it does not expect
+        except Exception as error:  # decompressors and aiokafka raise many types
             raise NotDecodable(repr(error)) from None
         return (
             Committed(
@@ -95,12 +96,12 @@ class Batch(NamedTuple):
 
 Positions = dict[TopicPartition, int]
 Take = Callable[[Batch, int], None]
-"""Is given each batch and the offset from which on it counts."""
+"""Handler of a batch, and of the offset of the first record that counts."""
 Undecoded = Callable[[Batch, NotDecodable], None]
 
 
 class Log:
-    """The partitions of a cluster, to be read to the end of what is committed by now."""
+    """Client that reads the committed records of a cluster's partitions."""
 
     def __init__(self, kafka: str) -> None:
         self._kafka = kafka
@@ -111,10 +112,10 @@ class Log:
             await self._client.bootstrap()
         except errors.KafkaConnectionError:
             await self._client.close()
-            raise CannotRead(f"No Kafka answers at {self._kafka}: start it, or say where it is.") from None
-        except (ValueError, OverflowError):  # what aiokafka, or a socket, makes of a port that is none
+            raise CannotRead(f"No Kafka answers at {self._kafka}: start it, or correct the address.") from None
+        except (ValueError, OverflowError):  # aiokafka and sockets raise them for a wrong port
             await self._client.close()
-            raise CannotRead(f"{self._kafka!r} is no address of Kafka: write host:port[,host:port].") from None
+            raise CannotRead(f"{self._kafka!r} is not an address of Kafka: write host:port[,host:port].") from None
         return self
 
     async def __aexit__(
@@ -123,22 +124,23 @@ class Log:
         await self._client.close()
 
     async def topics(self) -> dict[str, int]:
-        """All topics, and their numbers of partitions."""
+        """Return all topics with their numbers of partitions."""
         try:
             found = await self._client.fetch_all_metadata()
         except errors.KafkaError:
-            raise CannotRead(
-                f"Kafka does not say which topics it has: see that {self._kafka} runs, and ask again."
-            ) from None
+            raise CannotRead(f"Kafka does not list its topics: check that {self._kafka} runs, and try again.") from None
         return {topic: len(found.partitions_for_topic(topic) or ()) for topic in found.topics()}
 
     async def follow(self, topics: Iterable[str]) -> None:
-        """Find out who leads the partitions of these topics: before anything else is asked of them."""
+        """Find the leaders of these topics' partitions. Call it before other requests about them."""
         await self._client.set_topics(topics)
 
     async def offsets(self, partitions: Collection[TopicPartition], moment: int) -> Positions:
-        """Where each partition begins (``EARLIEST``), where what is committed ends (``LATEST``), or the first record
-        not older than a moment, in milliseconds since 1970; if there is none, where what is committed ends."""
+        """Return an offset in each partition.
+
+        ``moment`` is ``EARLIEST`` for the first record, ``LATEST`` for the end of the committed records, or a time in
+        milliseconds since 1970 for the first record that is not older. Without such a record it is the end.
+        """
         found: Positions = {}
         deadline = time.monotonic() + STALLED_S
         while missing := [tp for tp in partitions if tp not in found]:
@@ -150,14 +152,18 @@ class Log:
             found.update(await self.offsets(absent, LATEST))
         return found
 
-    async def read(self, positions: Positions, take: Take, undecoded: Undecoded, tell: Callable[[int], None]) -> None:
-        """Read each partition from its position to the end of what is committed by now; ``positions`` are moved on.
-        ``tell`` is told how many offsets are left."""
+    async def read(
+        self, positions: Positions, take: Take, undecoded: Undecoded, progress: Callable[[int], None]
+    ) -> None:
+        """Read each partition from its position to the current end of the committed records; advance ``positions``.
+
+        ``progress`` is called with the number of offsets that are left.
+        """
         ends = await self.offsets(list(positions), LATEST)
         left = sum(max(0, end - positions[tp]) for tp, end in ends.items())
         deadline = time.monotonic() + STALLED_S
         while wanted := [tp for tp, end in ends.items() if positions[tp] < end]:
-            tell(left)
+            progress(left)
             for leader, there in self._by_leader(wanted).items():
                 await self._fetch(leader, {tp: positions[tp] for tp in there}, positions, take, undecoded)
             left, before = sum(max(0, end - positions[tp]) for tp, end in ends.items()), left
@@ -165,7 +171,7 @@ class Log:
                 deadline = time.monotonic() + STALLED_S
             else:
                 await self._wait_for_leaders(deadline)
-        tell(0)
+        progress(0)
 
     async def _fetch(
         self,
@@ -179,15 +185,15 @@ class Log:
             return
         asked: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
         for tp, start in starts.items():
-            asked[tp.topic].append((tp.partition, start, PARTITION_BYTES))
-        request = FetchRequest(WAIT_MS, 1, REQUEST_BYTES, READ_COMMITTED, list(asked.items()))
+            asked[tp.topic].append((tp.partition, start, MAX_PARTITION_BYTES))
+        request = FetchRequest(WAIT_MS, 1, MAX_REQUEST_BYTES, READ_COMMITTED, list(asked.items()))
         reply = await self._send(leader, request)
         for topic, partitions in () if reply is None else reply.topics:
             for partition, code, *_, aborted, _replica, data in partitions:
                 tp = TopicPartition(topic, partition)
-                if errors.for_code(code) is errors.OffsetOutOfRangeError:  # what was there is no more
+                if errors.for_code(code) is errors.OffsetOutOfRangeError:  # the records have expired
                     positions.update(await self.offsets([tp], EARLIEST))
-                elif _has_answered(tp, code):
+                elif _is_success(tp, code):
                     reader = _Partition(tp, starts[tp], aborted, take, undecoded)
                     positions[tp] = reader.read(data)
 
@@ -202,11 +208,11 @@ class Log:
             TopicPartition(topic, partition): offset
             for topic, lines in (() if reply is None else reply.topics)
             for partition, code, _, offset in lines
-            if _has_answered(TopicPartition(topic, partition), code)
+            if _is_success(TopicPartition(topic, partition), code)
         }
 
     async def _send(self, leader: int, request: Any) -> Any:
-        """The answer; None where the broker gives none just now."""
+        """Return the answer; None if the broker is not reachable now."""
         try:
             return await self._client.send(leader, request)
         except (errors.KafkaConnectionError, errors.NodeNotReadyError, errors.RequestTimedOutError):
@@ -216,7 +222,9 @@ class Log:
 
     async def _wait_for_leaders(self, deadline: float) -> None:
         if time.monotonic() > deadline:
-            raise CannotRead(f"Kafka has given nothing for {STALLED_S:.0f} s: see that its brokers run, and try again.")
+            raise CannotRead(
+                f"Kafka has sent no data for {STALLED_S:.0f} s: check that its brokers run, and try again."
+            )
         await asyncio.sleep(RETRY_S)
         await self._client.force_metadata_update()
 
@@ -229,15 +237,20 @@ class Log:
 
 
 class _Partition:
-    """The answer to a fetch, of one partition."""
+    """Reader of one partition's part of the answer to a fetch."""
 
     def __init__(self, tp: TopicPartition, start: int, aborted: Any, take: Take, undecoded: Undecoded) -> None:
-        self._tp, self._start, self._take, self._undecoded = tp, start, take, undecoded
-        self._to_come = sorted((first, producer) for producer, first in aborted or ())
+        self._tp = tp
+        self._start = start
+        self._take = take
+        self._undecoded = undecoded
+        self._aborts_ahead = sorted((first, producer) for producer, first in aborted or ())
+        """(first offset, producer id) of the aborted transactions that begin at a later batch."""
         self._aborting: set[int] = set()
+        """Ids of the producers whose transaction at the current batch is aborted."""
 
     def read(self, data: bytes) -> int:
-        """Hand over what is committed; where the next fetch begins."""
+        """Hand over the committed batches, and return the offset of the next fetch."""
         position, batches = self._start, MemoryRecords(data)
         while batches.has_next():
             batch = _batch(self._tp, batches.next_batch())
@@ -247,9 +260,9 @@ class _Partition:
         return position
 
     def _hand_over(self, batch: Batch, first: int) -> None:
-        while self._to_come and self._to_come[0][0] <= batch.offset:
-            self._aborting.add(self._to_come.pop(0)[1])
-        if batch.mark and _aborts(batch):
+        while self._aborts_ahead and self._aborts_ahead[0][0] <= batch.offset:
+            self._aborting.add(self._aborts_ahead.pop(0)[1])
+        if batch.is_marker and _aborts(batch):
             self._aborting.discard(batch.producer)
         elif batch.transactional and batch.producer in self._aborting:
             return
@@ -274,14 +287,14 @@ def _batch(tp: TopicPartition, found: Any) -> Batch:
     )
 
 
-def _aborts(mark: Batch) -> bool:
-    record = next(iter(mark.content), None)
+def _aborts(marker: Batch) -> bool:
+    record = next(iter(marker.content), None)
     return record is not None and ControlRecord.parse(record.key) == ABORT_MARKER
 
 
-def _has_answered(tp: TopicPartition, code: int) -> bool:
-    """False: ask again, elsewhere. `CannotRead` for what asking again does not change."""
+def _is_success(tp: TopicPartition, code: int) -> bool:
+    """Return False if the request should be sent again, perhaps to another broker. Raises `CannotRead`."""
     kind = errors.for_code(code)
     if kind in (errors.TopicAuthorizationFailedError, errors.GroupAuthorizationFailedError):
-        raise CannotRead(f"Kafka does not let us read {tp.topic}: give this user the right to.")
+        raise CannotRead(f"Kafka does not permit reading {tp.topic}: grant this user the right to read it.")
     return kind is errors.NoError

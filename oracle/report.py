@@ -1,4 +1,4 @@
-"""What comes of it: the books, and the promises with what violates them."""
+"""Report of a judgement: the books, and the promises with their violations."""
 
 from collections import Counter
 from datetime import datetime
@@ -21,54 +21,58 @@ CHECKS = (
     (
         4,
         "one driver a delivery, one delivery a driver",
-        (trips.trips_do_not_overlap, trips.twins_have_one_delivery, trips.orders_keep_their_driver),
+        (trips.trips_do_not_overlap, trips.drivers_have_one_delivery, trips.orders_keep_their_driver),
     ),
     (
         5,
         "timers fire: not early, not lost, once",
-        (timers.timers_are_not_lost, timers.nothing_starts_early, timers.complaints_are_in_time),
+        (timers.timers_are_not_lost, timers.nothing_starts_early, timers.attention_is_in_time),
     ),
     (
         6,
         "observers see legal steps in order",
         (updates.updates_are_legal, updates.observers_see_the_same, updates.noted_ends_are_true),
     ),
-    (7, "told at least once, cooked once", (tickets.cooked_once, tickets.what_was_said_counts)),
+    (7, "ticket received at least once, cooked once", (tickets.cooked_once, tickets.reports_move_orders)),
     (8, "recovery is exact", ()),
     (
         9,
         "no record stops a partition",
-        (progress.partitions_move, progress.poison_is_set_aside, progress.what_is_none_is_set_aside),
+        (progress.partitions_move, progress.poison_is_set_aside, progress.malformed_records_are_set_aside),
     ),
-    (10, "a replaced worker does nothing", (zombies.the_replaced_write_nothing,)),
+    (10, "a replaced worker has no effect", (zombies.replaced_producers_write_nothing,)),
 )
-"""Number, promise, checks."""
-BY_TESTS = "not seen from outside: judged by tests"
+"""Number, title and checks of each promise."""
+BY_TESTS = "not visible from outside: tests judge it"
 
 
 class Promise(NamedTuple):
-    """A promise, and how it was kept. ``unjudged``: what could not be looked at, and why."""
+    """A promise and the result of its checks."""
 
     number: int
     title: str
     checked: int
+    """Number of things that were checked."""
     violations: list[Violation]
     unjudged: str
+    """Sentence about what could not be checked, and the reason; empty if everything was checked."""
 
 
 class Report(NamedTuple):
-    """What was found."""
+    """Result of a judgement."""
 
     books: dict[str, int]
-    """What is counted -> how much."""
+    """Name of a count -> number."""
     promises: tuple[Promise, ...]
     since: datetime | None
-    """From when on it was judged; None: from the beginning."""
+    """Start of the judged period; None if everything was judged."""
     unreadable: tuple[Unreadable, ...]
+    speeds: tuple[float, ...] = ()
+    """The speeds on record, slowest first; empty if no run is on record, or another speed was asked for."""
 
     @property
     def by_promise(self) -> dict[int, list[str]]:
-        """Number of a promise that is not kept -> what violates it, a sentence each."""
+        """Number of each broken promise -> a sentence for each violation."""
         return {
             promise.number: [violation.sentence for violation in promise.violations]
             for promise in self.promises
@@ -77,12 +81,20 @@ class Report(NamedTuple):
 
     @property
     def violations(self) -> list[str]:
-        """All of these sentences; none: every promise that can be judged is kept."""
+        """Sentences of all violations; empty if every promise that can be judged is kept."""
         return [sentence for sentences in self.by_promise.values() for sentence in sentences]
+
+    @property
+    def verdict(self) -> str:
+        """Sentence that all promises are kept, or which of them are broken."""
+        broken = [str(number) for number in self.by_promise]
+        if not broken:
+            return "Every promise that could be judged is kept."
+        return f"{len(broken)} promise{' is' if len(broken) == 1 else 's are'} broken: {', '.join(broken)}."
 
 
 def report_of(facts: Facts) -> Report:
-    """Judge what is known."""
+    """Judge the facts."""
     promises = []
     for number, title, checks in CHECKS:
         finding = Finding(0, [], "" if checks else BY_TESTS)
@@ -90,7 +102,13 @@ def report_of(facts: Facts) -> Report:
             finding = finding + check(facts)
         promises.append(Promise(number, title, *finding))
     since = facts.period.since_ms
-    return Report(_books(facts), tuple(promises), instant(since) if since else None, tuple(facts.unreadable))
+    return Report(
+        _books(facts),
+        tuple(promises),
+        instant(since) if since else None,
+        tuple(facts.unreadable),
+        tuple(facts.speeds.on_record),
+    )
 
 
 def _books(facts: Facts) -> dict[str, int]:
@@ -104,16 +122,16 @@ def _books(facts: Facts) -> dict[str, int]:
         "open": ends[None],
         "refunded": sum(order.newest.refunded for order in orders),
         "needing attention": sum(order.newest.attention is not None for order in orders),
-        "dead letters": len(facts.letters),
+        "dead letters": len(facts.dead_letters),
     }
     if facts.answers is not None:
         answers = [line for line in facts.answers if line.event == "answer"]
         books["accepted by answer"] = len({line.order for line in answers if line.outcome == "accepted"})
         books["refused by answer"] = len({line.order for line in answers if line.outcome == "refused"})
     if facts.payments is not None:
-        books["charges"] = len(money.made(facts.payments, "charged"))
-        books["refunds"] = len(money.made(facts.payments, "refunded"))
-        books["net charges"] = money.net(facts.payments)
+        books["charges"] = len(money.performed(facts.payments, "charged"))
+        books["refunds"] = len(money.performed(facts.payments, "refunded"))
+        books["net charges"] = money.net_charges(facts.payments)
     if facts.tickets is not None:
         books["tickets"] = len({line.order for line in facts.tickets})
         books["cooked"] = sum(line.event == "finished" for line in facts.tickets)

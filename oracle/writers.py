@@ -1,50 +1,54 @@
-"""Who writes where: a producer that was replaced must not be heard of again.
+"""Detection of writes by replaced producers.
 
-Every commit of a task raises its producer's epoch, and so does whoever takes the task over. Within a partition the
-epochs of a producer's id therefore never go down, and those of the marks that end transactions count as well: the mark
-of a commit has the epoch of what comes next. Where only one task writes (a table's changelog, what is told of orders),
-an id that another one has followed on never comes again either: a task gets a new one when its epochs are used up.
+Every commit of a task raises the epoch of its producer, and so does a new owner of the task. Within a partition the
+epochs of a producer id therefore never decrease. This includes the markers that end transactions: the marker of a
+commit has the epoch of the next transaction.
+
+A task gets a new producer id when its epochs are used up. In a partition that only one task writes (of a changelog, of
+`order-updates` and of `order-history`) a producer id therefore never returns after another one.
 """
 
 from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
-from oracle.facts import Overtaken, Where
+from oracle.facts import Location, StaleWrite
 from oracle.log import Batch
 
 
-class Written(NamedTuple):
-    """The highest epoch of a producer, and where it was seen first."""
+class ProducerEpoch(NamedTuple):
+    """Highest epoch of a producer, and the location of its first batch with it."""
 
     epoch: int
-    where: Where
+    where: Location
 
 
 class Writers:
-    """The producers seen, partition by partition."""
+    """The producers seen in each partition."""
 
     def __init__(self) -> None:
-        self._highest: dict[tuple[TopicPartition, int], Written] = {}
+        self._highest: dict[tuple[TopicPartition, int], ProducerEpoch] = {}
         self._newest: dict[TopicPartition, int] = {}
-        """The producer that came last, where only one task writes."""
+        """Newest producer id of each partition with one writer."""
 
-    def note(self, batch: Batch, *, alone: bool) -> Overtaken | None:
-        """A batch of a transaction, in the order of its partition; ``alone``: only one task writes there. What is wrong
-        with it, if anything."""
-        tp, where = TopicPartition(batch.topic, batch.partition), Where(batch.topic, batch.partition, batch.offset)
+    def note(self, batch: Batch, *, single_writer: bool) -> StaleWrite | None:
+        """Add a batch of a transaction; return the stale write if a replaced producer wrote it.
+
+        Batches of a partition have to be added in their order. ``single_writer`` means that only one task writes there.
+        """
+        tp, where = TopicPartition(batch.topic, batch.partition), Location(batch.topic, batch.partition, batch.offset)
         known = self._highest.get((tp, batch.producer))
-        newest = self._newest.setdefault(tp, batch.producer) if alone else batch.producer
+        newest = self._newest.setdefault(tp, batch.producer) if single_writer else batch.producer
         if known is None or batch.epoch > known.epoch:
-            self._highest[tp, batch.producer] = Written(batch.epoch, where)
+            self._highest[tp, batch.producer] = ProducerEpoch(batch.epoch, where)
         if known is not None and newest != batch.producer:
-            return self._overtaken(batch, where, tp, newest)
+            return self._stale_write(batch, where, tp, newest)
         if known is not None and batch.epoch < known.epoch:
-            return Overtaken(where, batch.producer, batch.epoch, batch.producer, known.epoch, known.where)
-        if alone:
+            return StaleWrite(where, batch.producer, batch.epoch, batch.producer, known.epoch, known.where)
+        if single_writer:
             self._newest[tp] = batch.producer
         return None
 
-    def _overtaken(self, batch: Batch, where: Where, tp: TopicPartition, newest: int) -> Overtaken:
+    def _stale_write(self, batch: Batch, where: Location, tp: TopicPartition, newest: int) -> StaleWrite:
         by = self._highest[tp, newest]
-        return Overtaken(where, batch.producer, batch.epoch, newest, by.epoch, by.where)
+        return StaleWrite(where, batch.producer, batch.epoch, newest, by.epoch, by.where)

@@ -1,18 +1,19 @@
-"""The delivery of one order: a driver is looked for, comes, picks up and delivers.
+"""The delivery of one order: dispatch finds a driver, who picks the food up and delivers it.
 
 Rules:
-1. Every request for a driver is an attempt with a number; what is said about another attempt, or by another driver,
-   does not count.
-2. A driver that comes too late is told so, and is free again.
-3. A driver that refuses is replaced: the next attempt begins.
+1. Every request for a driver is an attempt with a number. Events of another attempt or another driver do not count.
+2. An assignment that comes too late is refused. The driver is unassigned and becomes available again.
+3. If a driver refuses the assignment, the next attempt begins.
 """
+
+from typing import Never
 
 import msgspec
 
-from processors.decision import Decision, Moment, Named, Table, Transition, absorb, refused
+from processors.decision import Decision, DecisionContext, Rows, StageEnum, Table, ignore_duplicate, refused
 from processors.events import (
     DeliveryAssigned,
-    DeliveryDone,
+    DeliveryCompleted,
     DeliveryEtaChanged,
     DeliveryPickedUp,
     DeliveryStarted,
@@ -25,8 +26,8 @@ from topics.places import Position
 from topics.records import epoch_ms, instant
 
 
-class Stage(Named):
-    """How far the delivery is."""
+class Stage(StageEnum):
+    """Progress of the delivery."""
 
     REQUESTED = "REQUESTED"
     ASSIGNED = "ASSIGNED"
@@ -35,49 +36,53 @@ class Stage(Named):
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """From where to where, and by whom. Its id is the order's."""
+    """One delivery, with its places and its driver. Its id is the order's."""
 
     order: str
     stage: Stage
     attempt: int
-    """How many drivers were asked for."""
+    """Number of the latest request for a driver, from 1."""
     region: str
     restaurant: str
     pickup: Position
     dropoff: Position
     driver: str | None = None
-    heard_ms: int = 0
-    """Of when the last ``EtaChanged`` is, by the clock of the driver's app: older ones are absorbed."""
+    last_eta_ms: int = 0
+    """Time of the last ``EtaChanged``, by the clock of the driver's app; older ones are absorbed."""
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------
 
 
-def current_attempt(delivery: Delivery, event: DriverAssigned | DriverRefused | PickedUp, _: Moment) -> bool:
-    """of the current attempt"""
+def is_current_attempt(
+    delivery: Delivery, event: DriverAssigned | DriverRefused | PickedUp | EtaChanged, _: DecisionContext
+) -> bool:
+    """the attempt is the current one"""
     return event.attempt == delivery.attempt
 
 
-def earlier_attempt(delivery: Delivery, event: DriverRefused, _: Moment) -> bool:
-    """of an earlier attempt"""
+def is_earlier_attempt(delivery: Delivery, event: DriverRefused, _: DecisionContext) -> bool:
+    """the attempt is an earlier one"""
     return event.attempt < delivery.attempt
 
 
-def its_driver(delivery: Delivery, event: DriverAssigned | PickedUp | Delivered | EtaChanged, _: Moment) -> bool:
-    """by its driver, of this attempt"""
+def is_its_driver(
+    delivery: Delivery, event: DriverAssigned | PickedUp | Delivered | EtaChanged, _: DecisionContext
+) -> bool:
+    """driver and attempt are the assigned ones"""
     return (event.driver, event.attempt) == (delivery.driver, delivery.attempt)
 
 
-def its_driver_anew(delivery: Delivery, event: EtaChanged, moment: Moment) -> bool:
-    """by its driver, newer than the last"""
-    return its_driver(delivery, event, moment) and _said_ms(event, moment) > delivery.heard_ms
+def newer_from_its_driver(delivery: Delivery, event: EtaChanged, context: DecisionContext) -> bool:
+    """driver and attempt are the assigned ones, and the ETA is newer than the last"""
+    return is_its_driver(delivery, event, context) and _event_time_ms(event, context) > delivery.last_eta_ms
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
 
 
-def request(_: None, event: DeliveryStarted, moment: Moment) -> Decision[Delivery]:
-    """dispatch: DriverRequested(1)"""
+def request(_: None, event: DeliveryStarted, context: DecisionContext) -> Decision[Delivery]:
+    """request a driver from dispatch: attempt 1"""
     delivery = Delivery(
         order=event.order,
         stage=Stage.REQUESTED,
@@ -87,51 +92,44 @@ def request(_: None, event: DeliveryStarted, moment: Moment) -> Decision[Deliver
         pickup=event.pickup,
         dropoff=event.dropoff,
     )
-    return Decision(state=delivery, emit=(_wanted(delivery, moment),))
+    return Decision(state=delivery, emit=(_driver_request(delivery, context),))
 
 
-def request_another(delivery: Delivery, event: DriverRefused, moment: Moment) -> Decision[Delivery]:
-    """dispatch: DriverRequested(n + 1)"""
-    following = msgspec.structs.replace(delivery, attempt=event.attempt + 1)
-    return Decision(state=following, emit=(_wanted(following, moment),))
+def request_another(delivery: Delivery, event: DriverRefused, context: DecisionContext) -> Decision[Delivery]:
+    """request another driver from dispatch: the next attempt"""
+    next_attempt = msgspec.structs.replace(delivery, attempt=event.attempt + 1)
+    return Decision(state=next_attempt, emit=(_driver_request(next_attempt, context),))
 
 
-def assign(delivery: Delivery, event: DriverAssigned | PickedUp, moment: Moment) -> Decision[Delivery]:
-    """order: a driver comes"""
-    assigned = msgspec.structs.replace(delivery, driver=event.driver, heard_ms=0)
-    return Decision(state=assigned, tell=(DeliveryAssigned(event.driver, _eta_ms(event, moment)),))
+def assign(delivery: Delivery, event: DriverAssigned | PickedUp, context: DecisionContext) -> Decision[Delivery]:
+    """record the driver; notify the order: driver and ETA"""
+    assigned = msgspec.structs.replace(delivery, driver=event.driver, last_eta_ms=0)
+    return Decision(state=assigned, internal_events=(DeliveryAssigned(event.driver, _eta_ms(event, context)),))
 
 
-def pick_up(_delivery: Delivery, event: PickedUp, moment: Moment) -> Decision[Delivery]:
-    """order: picked up"""
-    return Decision(tell=(DeliveryPickedUp(_eta_ms(event, moment)),))
+def pick_up(_delivery: Delivery, event: PickedUp, context: DecisionContext) -> Decision[Delivery]:
+    """notify the order: picked up, new ETA"""
+    return Decision(internal_events=(DeliveryPickedUp(_eta_ms(event, context)),))
 
 
-def estimate(delivery: Delivery, event: EtaChanged, moment: Moment) -> Decision[Delivery]:
-    """order: ETA"""
-    heard = msgspec.structs.replace(delivery, heard_ms=_said_ms(event, moment))
-    return Decision(state=heard, tell=(DeliveryEtaChanged(_eta_ms(event, moment)),))
+def update_eta(delivery: Delivery, event: EtaChanged, context: DecisionContext) -> Decision[Delivery]:
+    """notify the order: new ETA"""
+    updated = msgspec.structs.replace(delivery, last_eta_ms=_event_time_ms(event, context))
+    return Decision(state=updated, internal_events=(DeliveryEtaChanged(_eta_ms(event, context)),))
 
 
-def deliver(_delivery: Delivery, _event: Delivered, __: Moment) -> Decision[Delivery]:
-    """order: delivered"""
-    return Decision(tell=(DeliveryDone(),))
+def deliver(_delivery: Delivery, _event: Delivered, __: DecisionContext) -> Decision[Delivery]:
+    """notify the order: delivered"""
+    return Decision(internal_events=(DeliveryCompleted(),))
 
 
-def turn_away(delivery: Delivery, event: DriverAssigned, moment: Moment) -> Decision[Delivery]:
-    """refused; driver: Unassign"""
-    unassign = Unassign(
-        id=f"{delivery.order}/unassign/{event.attempt}/{event.driver}",
-        at=instant(moment.now_ms),
-        driver=event.driver,
-        delivery=delivery.order,
-        attempt=event.attempt,
+def refuse_late_driver(delivery: Delivery, event: DriverAssigned, context: DecisionContext) -> Decision[Delivery]:
+    """refuse: another attempt or driver is current; unassign the driver"""
+    current = f"attempt {delivery.attempt}" + (f", driver {delivery.driver}" if delivery.driver else "")
+    reason = (
+        f"the delivery is {delivery.stage.value} in {current}; attempt {event.attempt}, driver {event.driver} is late"
     )
-    whose = f"attempt {delivery.attempt}" + (f", driver {delivery.driver}" if delivery.driver else "")
-    decision: Decision[Delivery] = refused(
-        f"the delivery is {delivery.stage.value} in {whose}: attempt {event.attempt} of {event.driver} is not wanted"
-    )
-    return msgspec.structs.replace(decision, emit=(unassign,))
+    return refuse_and_unassign(event, reason, context)
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
@@ -140,36 +138,49 @@ REQUESTED, ASSIGNED, PICKED_UP, DELIVERED = Stage.REQUESTED, Stage.ASSIGNED, Sta
 ANY = (REQUESTED, ASSIGNED, PICKED_UP, DELIVERED)
 HAS_DRIVER = (ASSIGNED, PICKED_UP, DELIVERED)
 
-TABLE: Table[Delivery] = Table(
-    "the delivery",
-    (
-        Transition((None,), DeliveryStarted, REQUESTED, request),
-        Transition((REQUESTED,), DriverAssigned, ASSIGNED, assign, when=current_attempt),
-        Transition((REQUESTED,), DriverRefused, None, request_another, when=current_attempt),
-        Transition((REQUESTED,), PickedUp, ASSIGNED, assign, when=current_attempt, again=True),
-        Transition((REQUESTED,), EtaChanged, None, absorb, when=current_attempt),
-        Transition((ASSIGNED,), PickedUp, PICKED_UP, pick_up, when=its_driver),
-        Transition((PICKED_UP,), Delivered, DELIVERED, deliver, when=its_driver),
-        Transition((ASSIGNED, PICKED_UP), EtaChanged, None, estimate, when=its_driver_anew),
-        Transition(HAS_DRIVER, EtaChanged, None, absorb),
-        Transition(HAS_DRIVER, DriverAssigned, None, absorb, when=its_driver),
-        Transition(ANY, DriverAssigned, None, turn_away),
-        Transition(ANY, DriverRefused, None, absorb, when=earlier_attempt),
-        Transition((PICKED_UP, DELIVERED), PickedUp, None, absorb, when=its_driver),
-        Transition((DELIVERED,), Delivered, None, absorb, when=its_driver),
-    ),
+Event = DeliveryStarted | DriverAssigned | DriverRefused | PickedUp | EtaChanged | Delivered
+"""Union of the events of the table."""
+row = Rows[Delivery, Stage]()
+ROWS = (
+    row((None,), DeliveryStarted, REQUESTED, request),
+    row((REQUESTED,), DriverAssigned, ASSIGNED, assign, when=is_current_attempt),
+    row((REQUESTED,), DriverRefused, None, request_another, when=is_current_attempt),
+    row((REQUESTED,), PickedUp, ASSIGNED, assign, when=is_current_attempt, reapply=True),
+    row((REQUESTED,), EtaChanged, None, ignore_duplicate, when=is_current_attempt),
+    row((ASSIGNED,), PickedUp, PICKED_UP, pick_up, when=is_its_driver),
+    row((PICKED_UP,), Delivered, DELIVERED, deliver, when=is_its_driver),
+    row((ASSIGNED, PICKED_UP), EtaChanged, None, update_eta, when=newer_from_its_driver),
+    row(HAS_DRIVER, EtaChanged, None, ignore_duplicate),
+    row(HAS_DRIVER, DriverAssigned, None, ignore_duplicate, when=is_its_driver),
+    row(ANY, DriverAssigned, None, refuse_late_driver),
+    row(ANY, DriverRefused, None, ignore_duplicate, when=is_earlier_attempt),
+    row((PICKED_UP, DELIVERED), PickedUp, None, ignore_duplicate, when=is_its_driver),
+    row((DELIVERED,), Delivered, None, ignore_duplicate, when=is_its_driver),
 )
+TABLE = Table[Delivery, Stage, Event]("the delivery", ROWS)
 
 
 def decide(delivery: Delivery | None, event: object, now_ms: int, parameters: Parameters) -> Decision[Delivery]:
-    """What an event does to a delivery: records of topics.deliveries and the delivery's in ``events``."""
+    """Decide an event of a delivery: a record of ``topics.deliveries``, or an event for the delivery in ``events``."""
     return TABLE.decide(delivery, event, now_ms, parameters)
 
 
-def _wanted(delivery: Delivery, moment: Moment) -> DriverRequested:
+def refuse_and_unassign(event: DriverAssigned, reason: str, context: DecisionContext) -> Decision[Never]:
+    """Refuse an assignment for this reason, and unassign the driver, who becomes available again."""
+    unassign = Unassign(
+        id=f"{event.order}/unassign/{event.attempt}/{event.driver}",
+        at=instant(context.now_ms),
+        driver=event.driver,
+        delivery=event.order,
+        attempt=event.attempt,
+    )
+    return msgspec.structs.replace(refused(reason), emit=(unassign,))
+
+
+def _driver_request(delivery: Delivery, context: DecisionContext) -> DriverRequested:
     return DriverRequested(
         id=f"{delivery.order}/driver/{delivery.attempt}",
-        at=instant(moment.now_ms),
+        at=instant(context.now_ms),
         region=delivery.region,
         delivery=delivery.order,
         attempt=delivery.attempt,
@@ -179,10 +190,10 @@ def _wanted(delivery: Delivery, moment: Moment) -> DriverRequested:
     )
 
 
-def _said_ms(event: DriverAssigned | PickedUp | EtaChanged, moment: Moment) -> int:
-    """When the driver's ETA was true."""
-    return moment.now_ms if event.at is None else epoch_ms(event.at)
+def _event_time_ms(event: DriverAssigned | PickedUp | EtaChanged, context: DecisionContext) -> int:
+    """Return the time at which the driver's ETA was true."""
+    return context.now_ms if event.at is None else epoch_ms(event.at)
 
 
-def _eta_ms(event: DriverAssigned | PickedUp | EtaChanged, moment: Moment) -> int:
-    return _said_ms(event, moment) + event.eta_s * 1000
+def _eta_ms(event: DriverAssigned | PickedUp | EtaChanged, context: DecisionContext) -> int:
+    return _event_time_ms(event, context) + event.eta_s * 1000

@@ -1,19 +1,22 @@
-"""Brings deliveries and waiting drivers of a region together.
+"""Matching of deliveries and waiting drivers of a region.
 
 Rules:
-1. A delivery gets the nearest driver who waits, a driver the delivery that has waited longest; whoever finds nobody
-   waits. Each is a row of its own, however many there are.
-2. Whoever is matched waits no more: the row goes in the transaction that writes the assignment.
-3. An attempt to find a driver is made once, however often it is asked for; what was asked is kept a day.
-4. What a driver says carries the driver's shift, and counts only for the row of that shift.
+1. A delivery gets the nearest waiting driver; a driver gets the delivery that has waited longest. Without a match, each
+   waits as a row of the table.
+2. The transaction that writes the assignment deletes the row of the match.
+3. An attempt to find a driver counts once, however often it is requested; requests are remembered for a day.
+4. An event of a driver carries the driver's shift, and counts only for the row of that shift.
+
+``HANDLERS`` has one function for each event. Each line of its docstring is a case, ``condition: effect``; the table in
+docs/state-machines.md is generated from them.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
-from processors.decision import CancelTimer, Moment, Named, Outcome, SetTimer, Table, Transition
+from processors.decision import CancelTimer, DecisionContext, Outcome, SetTimer
 from processors.events import TimerDue
 from processors.parameters import Parameters
 from topics.dispatch import DriverAvailable, DriverGone, DriverMoved, DriverRequested
@@ -34,94 +37,74 @@ class WaitingDriver(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PendingDelivery(msgspec.Struct, frozen=True, kw_only=True):
-    """Row `<region>/pending/<since_ms>/<delivery>`: nobody was there to take it."""
+    """Row `<region>/pending/<since_ms>/<delivery>`: no driver was available."""
 
     region: str
     delivery: str
     attempt: int
     since_ms: int
-    """When it first asked: a further attempt does not lose its place."""
+    """Time of the first attempt: a later attempt keeps the place in the queue."""
     restaurant: str
     pickup: Position
     dropoff: Position
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Row `<region>/asked/<delivery>`: the latest attempt, and when this row is forgotten."""
+class DriverRequestSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """Row `<region>/asked/<delivery>`: the latest attempt, and the time at which the row is deleted."""
 
     region: str
     delivery: str
     attempt: int
     since_ms: int
-    forgotten_ms: int
+    expires_ms: int
 
 
-Row = WaitingDriver | PendingDelivery | Asked
+Row = WaitingDriver | PendingDelivery | DriverRequestSeen
 _decoders: Mapping[str, Callable[[bytes], Row]] = {
     "driver": msgspec.json.Decoder(WaitingDriver).decode,
     "pending": msgspec.json.Decoder(PendingDelivery).decode,
-    "asked": msgspec.json.Decoder(Asked).decode,
+    "asked": msgspec.json.Decoder(DriverRequestSeen).decode,
 }
 
 
 def driver_key(region: str, driver: str) -> str:
-    """The row of a waiting driver."""
+    """Return the row key of a waiting driver."""
     return f"{region}/driver/{driver}"
 
 
 def pending_key(region: str, since_ms: int, delivery: str) -> str:
-    """The row of a pending delivery; such keys sort by age."""
+    """Return the row key of a pending delivery; keys of a region sort by age."""
     return f"{region}/pending/{since_ms:014d}/{delivery}"
 
 
-def asked_key(region: str, delivery: str) -> str:
-    """The row of what was asked, and the name of the timer that forgets it."""
+def request_key(region: str, delivery: str) -> str:
+    """Return the row key of a request, which is also the name of the timer that deletes the row."""
     return f"{region}/asked/{delivery}"
 
 
 def kind_of(key: str) -> str:
-    """Which kind of row has this key: driver, pending or asked."""
+    """Return the kind of row that has this key: driver, pending or asked."""
     return key.split("/", 2)[1]
 
 
 def decode_row(key: str, value: bytes) -> Row:
-    """The row of this key, which is JSON; the key says which kind it is."""
+    """Return the row from its JSON; the key determines its type."""
     return _decoders[kind_of(key)](value)
 
 
-# -- what is decided on ----------------------------------------------------------------------------------------------
+# -- view and decision -----------------------------------------------------------------------------------------------
 
 
 class View(Protocol):
-    """What a decision may look at: the committed rows and those not committed yet. See ``processors.waiting``."""
+    """Rows that a decision may read, committed or not. Implemented in ``processors.spatial_index``."""
 
     def nearest(self, region: str, position: Position) -> WaitingDriver | None: ...
     def oldest_pending(self, region: str) -> PendingDelivery | None: ...
     def get(self, key: str) -> Row | None: ...
 
 
-class Stage(Named):
-    """Whether whoever comes finds somebody to be matched with."""
-
-    FOUND = "somebody waits"
-    NOBODY = "nobody waits"
-
-
-class Situation(NamedTuple):
-    """What an event meets with: the row its subject has already, and its match."""
-
-    view: View
-    own: Any = None
-    match: Any = None
-
-    @property
-    def stage(self) -> Stage:
-        """Whether there is a match."""
-        return Stage.NOBODY if self.match is None else Stage.FOUND
-
-
 class DispatchDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """What follows: rows to write (None: delete), records, timers."""
+    """Consequences of an event: rows to write (None: delete), records and timers."""
 
     outcome: Outcome = Outcome.APPLIED
     rows: Mapping[str, Row | None] = {}
@@ -129,186 +112,208 @@ class DispatchDecision(msgspec.Struct, frozen=True, kw_only=True):
     timers: tuple[SetTimer | CancelTimer, ...] = ()
 
 
-# -- guards ----------------------------------------------------------------------------------------------------------
+# -- events ----------------------------------------------------------------------------------------------------------
+
+Event = DriverRequested | DriverAvailable | DriverMoved | DriverGone | TimerDue
+"""Union of the events of dispatch."""
+IGNORED = DispatchDecision(outcome=Outcome.ABSORBED)
+"""Decision on a repeat, or on an event that is too late."""
 
 
-def seen_before(situation: Situation, event: DriverRequested, _: Moment) -> bool:
-    """an attempt seen before"""
-    return situation.own is not None and situation.own.attempt >= event.attempt
+def decide(view: View, event: object, now_ms: int, parameters: Parameters) -> DispatchDecision:
+    """Decide an event of a region: a record of ``topics.dispatch``, or ``TimerDue`` of a row that expires.
+
+    Any other event is an error of the caller: ``TypeError``.
+    """
+    context = DecisionContext(now_ms, parameters)
+    match event:
+        case DriverRequested():
+            return request_driver(view, event, context)
+        case DriverAvailable():
+            return add_driver(view, event, context)
+        case DriverMoved():
+            return move_driver(view, event, context)
+        case DriverGone():
+            return remove_driver(view, event, context)
+        case TimerDue():
+            return expire(view, event, context)
+    raise TypeError(f"dispatch does not handle {type(event).__name__}")
 
 
-def known_shift(situation: Situation, event: DriverAvailable, _: Moment) -> bool:
-    """the driver waits already, in this shift or a later one"""
-    return situation.own is not None and situation.own.shift >= event.shift
+def request_driver(view: View, event: DriverRequested, context: DecisionContext) -> DispatchDecision:
+    """Find a driver for a delivery.
+
+    - an attempt seen before: ignore
+    - a driver waits: assign the nearest driver; delete the rows of the driver and of an earlier attempt
+    - no driver waits: queue the delivery; replace the row of an earlier attempt
+    """
+    seen = view.get(request_key(event.region, event.delivery))
+    assert seen is None or isinstance(seen, DriverRequestSeen)
+    if seen is not None and seen.attempt >= event.attempt:
+        return IGNORED
+    driver = view.nearest(event.region, event.pickup)
+    if driver is None:
+        return queue_delivery(seen, event, context)
+    return assign_nearest(view, driver, seen, event, context)
 
 
-def row_of_that_shift(situation: Situation, event: DriverMoved | DriverGone, _: Moment) -> bool:
-    """the driver waits in that shift"""
-    return situation.own is not None and situation.own.shift == event.shift
+def add_driver(view: View, event: DriverAvailable, context: DecisionContext) -> DispatchDecision:
+    """Find a delivery for a driver.
+
+    - the driver waits already, in this shift or a later one: ignore
+    - a delivery waits: assign the delivery that has waited longest; delete its row and the driver's older row
+    - no delivery waits: queue the driver; replace the row of an earlier shift
+    """
+    waiting = view.get(driver_key(event.region, event.driver))
+    assert waiting is None or isinstance(waiting, WaitingDriver)
+    if waiting is not None and waiting.shift >= event.shift:
+        return IGNORED
+    pending = view.oldest_pending(event.region)
+    return queue_driver(event) if pending is None else assign_oldest(waiting, pending, event, context)
 
 
-def still_pending(situation: Situation, _event: TimerDue, __: Moment) -> bool:
-    """the delivery still waits"""
-    asked = situation.own
-    return (
-        asked is not None and situation.view.get(pending_key(asked.region, asked.since_ms, asked.delivery)) is not None
-    )
+def move_driver(view: View, event: DriverMoved, _: DecisionContext) -> DispatchDecision:
+    """Move a waiting driver.
+
+    - the driver waits in this shift: write the new position to the row
+    - the driver does not wait in this shift: ignore
+    """
+    return queue_driver(event) if _waits_in_shift(view, event) else IGNORED
 
 
-def to_be_forgotten(situation: Situation, _event: TimerDue, moment: Moment) -> bool:
-    """its day is over"""
-    return situation.own is not None and situation.own.forgotten_ms <= moment.now_ms
+def remove_driver(view: View, event: DriverGone, _: DecisionContext) -> DispatchDecision:
+    """Remove a waiting driver.
+
+    - the driver waits in this shift: delete the row
+    - the driver does not wait in this shift: ignore
+    """
+    if not _waits_in_shift(view, event):
+        return IGNORED
+    return DispatchDecision(rows={driver_key(event.region, event.driver): None})
 
 
-# -- effects ---------------------------------------------------------------------------------------------------------
+def expire(view: View, event: TimerDue, context: DecisionContext) -> DispatchDecision:
+    """Delete the row of a request after a day.
+
+    - the request has no row: ignore
+    - the delivery still waits: keep the row for another day
+    - the row has expired: delete the row
+    - the row has not expired yet: ignore
+    """
+    seen = view.get(event.name)
+    if not isinstance(seen, DriverRequestSeen):
+        return IGNORED
+    if view.get(pending_key(seen.region, seen.since_ms, seen.delivery)) is not None:
+        return extend_memory(seen, event, context)
+    return DispatchDecision(rows={event.name: None}) if seen.expires_ms <= context.now_ms else IGNORED
 
 
-def absorb(_situation: Situation, _event: object, _moment: Moment) -> DispatchDecision:
-    """nothing: it is so already, or too late"""
-    return DispatchDecision(outcome=Outcome.ABSORBED)
+HANDLERS: tuple[Callable[..., DispatchDecision], ...] = (
+    request_driver,
+    add_driver,
+    move_driver,
+    remove_driver,
+    expire,
+)
+"""Handler of each event, in the order of the documentation; a test compares them with ``Event``."""
 
 
-def assign_nearest(situation: Situation, event: DriverRequested, moment: Moment) -> DispatchDecision:
-    """driver: Assign the nearest, who waits no more"""
-    driver: WaitingDriver = situation.match
-    asked, timers = _asked(situation.own, event, moment)
-    waited = pending_key(event.region, asked.since_ms, event.delivery)
-    rows: dict[str, Row | None] = {driver_key(event.region, driver.driver): None, _key(asked): asked}
-    if situation.own is not None and situation.view.get(waited) is not None:
-        rows[waited] = None
-    return DispatchDecision(rows=rows, emit=(_assign(driver, event, moment),), timers=timers)
+# -- parts of decisions ----------------------------------------------------------------------------------------------
 
 
-def let_delivery_wait(situation: Situation, event: DriverRequested, moment: Moment) -> DispatchDecision:
-    """the delivery waits; an earlier attempt of it no more"""
-    asked, timers = _asked(situation.own, event, moment)
+def _waits_in_shift(view: View, event: DriverMoved | DriverGone) -> bool:
+    waiting = view.get(driver_key(event.region, event.driver))
+    return isinstance(waiting, WaitingDriver) and waiting.shift == event.shift
+
+
+def assign_nearest(
+    view: View,
+    driver: WaitingDriver,
+    seen: DriverRequestSeen | None,
+    event: DriverRequested,
+    context: DecisionContext,
+) -> DispatchDecision:
+    """Assign the delivery to the nearest driver; delete the rows of the driver and of an earlier attempt."""
+    request, timers = _remember_request(seen, event, context)
+    pending = pending_key(event.region, request.since_ms, event.delivery)
+    rows: dict[str, Row | None] = {driver_key(event.region, driver.driver): None, _key(request): request}
+    if seen is not None and view.get(pending) is not None:
+        rows[pending] = None
+    return DispatchDecision(rows=rows, emit=(_assign(driver, event, context),), timers=timers)
+
+
+def queue_delivery(
+    seen: DriverRequestSeen | None, event: DriverRequested, context: DecisionContext
+) -> DispatchDecision:
+    """Queue the delivery; replace the row of an earlier attempt."""
+    request, timers = _remember_request(seen, event, context)
     pending = PendingDelivery(
         region=event.region,
         delivery=event.delivery,
         attempt=event.attempt,
-        since_ms=asked.since_ms,
+        since_ms=request.since_ms,
         restaurant=event.restaurant,
         pickup=event.pickup,
         dropoff=event.dropoff,
     )
-    waits = pending_key(event.region, asked.since_ms, event.delivery)
-    rows: dict[str, Row | None] = {waits: pending, _key(asked): asked}
-    return DispatchDecision(rows=rows, timers=timers)
+    key = pending_key(event.region, request.since_ms, event.delivery)
+    return DispatchDecision(rows={key: pending, _key(request): request}, timers=timers)
 
 
-def assign_oldest(situation: Situation, event: DriverAvailable, moment: Moment) -> DispatchDecision:
-    """driver: Assign the delivery that has waited longest, which waits no more"""
-    pending: PendingDelivery = situation.match
+def assign_oldest(
+    waiting: WaitingDriver | None, pending: PendingDelivery, event: DriverAvailable, context: DecisionContext
+) -> DispatchDecision:
+    """Assign the delivery that has waited longest; delete its row and the driver's older row."""
     rows: dict[str, Row | None] = {pending_key(event.region, pending.since_ms, pending.delivery): None}
-    if situation.own is not None:
+    if waiting is not None:
         rows[driver_key(event.region, event.driver)] = None
-    return DispatchDecision(rows=rows, emit=(_assign(event, pending, moment),))
+    return DispatchDecision(rows=rows, emit=(_assign(event, pending, context),))
 
 
-def let_driver_wait(_situation: Situation, event: DriverAvailable | DriverMoved, __: Moment) -> DispatchDecision:
-    """the driver waits there"""
+def queue_driver(event: DriverAvailable | DriverMoved) -> DispatchDecision:
+    """Write the row of the waiting driver."""
     row = WaitingDriver(region=event.region, driver=event.driver, shift=event.shift, position=event.position)
     return DispatchDecision(rows={driver_key(event.region, event.driver): row})
 
 
-def let_driver_go(_situation: Situation, event: DriverGone, __: Moment) -> DispatchDecision:
-    """the driver waits no more"""
-    return DispatchDecision(rows={driver_key(event.region, event.driver): None})
+def extend_memory(seen: DriverRequestSeen, event: TimerDue, context: DecisionContext) -> DispatchDecision:
+    """Keep the row for another day."""
+    expires_ms = _expires_ms(context)
+    extended = msgspec.structs.replace(seen, expires_ms=expires_ms)
+    return DispatchDecision(rows={event.name: extended}, timers=(SetTimer(event.name, expires_ms),))
 
 
-def keep(situation: Situation, event: TimerDue, moment: Moment) -> DispatchDecision:
-    """kept for another day"""
-    forgotten_ms = _forgotten_ms(moment)
-    asked = msgspec.structs.replace(situation.own, forgotten_ms=forgotten_ms)
-    return DispatchDecision(rows={event.name: asked}, timers=(SetTimer(event.name, forgotten_ms),))
-
-
-def forget(_situation: Situation, event: TimerDue, __: Moment) -> DispatchDecision:
-    """forgotten"""
-    return DispatchDecision(rows={event.name: None})
-
-
-# -- the table -------------------------------------------------------------------------------------------------------
-
-FOUND, NOBODY = Stage.FOUND, Stage.NOBODY
-ANY = (FOUND, NOBODY)
-
-TABLE: Table[Any] = Table(
-    "dispatch",
-    (
-        Transition(ANY, DriverRequested, None, absorb, when=seen_before),
-        Transition((FOUND,), DriverRequested, None, assign_nearest),
-        Transition((NOBODY,), DriverRequested, None, let_delivery_wait),
-        Transition(ANY, DriverAvailable, None, absorb, when=known_shift),
-        Transition((FOUND,), DriverAvailable, None, assign_oldest),
-        Transition((NOBODY,), DriverAvailable, None, let_driver_wait),
-        Transition(ANY, DriverMoved, None, let_driver_wait, when=row_of_that_shift),
-        Transition(ANY, DriverMoved, None, absorb),
-        Transition(ANY, DriverGone, None, let_driver_go, when=row_of_that_shift),
-        Transition(ANY, DriverGone, None, absorb),
-        Transition(ANY, TimerDue, None, keep, when=still_pending),
-        Transition(ANY, TimerDue, None, forget, when=to_be_forgotten),
-        Transition(ANY, TimerDue, None, absorb),
-    ),
-)
-
-
-def decide(view: View, event: object, now_ms: int, parameters: Parameters) -> DispatchDecision:
-    """What an event does to a region: records of topics.dispatch, and TimerDue of a row to be forgotten."""
-    moment, met = Moment(now_ms, parameters), situation(view, event)
-    row = TABLE.find(met, event, moment)
-    assert row is not None, "the table has a row for every event"
-    decision: DispatchDecision = row.does(met, event, moment)
-    return decision
-
-
-def situation(view: View, event: object) -> Situation:
-    """What an event meets with."""
-    match event:
-        case DriverRequested():
-            asked = view.get(asked_key(event.region, event.delivery))
-            return Situation(view, asked, view.nearest(event.region, event.pickup))
-        case DriverAvailable():
-            own = view.get(driver_key(event.region, event.driver))
-            return Situation(view, own, view.oldest_pending(event.region))
-        case DriverMoved() | DriverGone():
-            return Situation(view, view.get(driver_key(event.region, event.driver)))
-        case TimerDue():
-            return Situation(view, view.get(event.name))
-    raise TypeError(f"dispatch has no use for {type(event).__name__}")
-
-
-def _asked(
-    before: Asked | None, event: DriverRequested, moment: Moment
-) -> tuple[Asked, tuple[SetTimer | CancelTimer, ...]]:
-    """The row that remembers this attempt, and the timers that go with it."""
-    asked = Asked(
+def _remember_request(
+    before: DriverRequestSeen | None, event: DriverRequested, context: DecisionContext
+) -> tuple[DriverRequestSeen, tuple[SetTimer | CancelTimer, ...]]:
+    """Return the row that remembers this attempt, and the changes of its timer."""
+    seen = DriverRequestSeen(
         region=event.region,
         delivery=event.delivery,
         attempt=event.attempt,
-        since_ms=moment.now_ms if before is None else before.since_ms,
-        forgotten_ms=_forgotten_ms(moment),
+        since_ms=context.now_ms if before is None else before.since_ms,
+        expires_ms=_expires_ms(context),
     )
-    remember = SetTimer(_key(asked), asked.forgotten_ms)
-    if before is None or before.forgotten_ms == asked.forgotten_ms:
-        return asked, (remember,)
-    return asked, (CancelTimer(_key(asked), before.forgotten_ms), remember)
+    expiry = SetTimer(_key(seen), seen.expires_ms)
+    if before is None or before.expires_ms == seen.expires_ms:
+        return seen, (expiry,)
+    return seen, (CancelTimer(_key(seen), before.expires_ms), expiry)
 
 
-def _key(asked: Asked) -> str:
-    return asked_key(asked.region, asked.delivery)
+def _key(seen: DriverRequestSeen) -> str:
+    return request_key(seen.region, seen.delivery)
 
 
-def _forgotten_ms(moment: Moment) -> int:
-    return moment.now_ms + round(moment.parameters.asked_kept_s * 1000)
+def _expires_ms(context: DecisionContext) -> int:
+    return context.now_ms + round(context.parameters.request_memory_s * 1000)
 
 
 def _assign(
-    driver: WaitingDriver | DriverAvailable, delivery: PendingDelivery | DriverRequested, moment: Moment
+    driver: WaitingDriver | DriverAvailable, delivery: PendingDelivery | DriverRequested, context: DecisionContext
 ) -> Assign:
     return Assign(
         id=f"{delivery.delivery}/assign/{delivery.attempt}",
-        at=instant(moment.now_ms),
+        at=instant(context.now_ms),
         driver=driver.driver,
         shift=driver.shift,
         delivery=delivery.delivery,

@@ -1,19 +1,28 @@
-"""A driver's twin: what the driver does for us, and where the driver is.
+"""One driver: shift, assignment and position.
 
 Rules:
-1. Becoming available begins a *shift*. What dispatch says carries the shift it knows, and counts only in that one.
-2. A driver has at most one delivery. Whoever assigns another is told that the driver refuses.
-3. A request that is sent again is absorbed and answered like the first one, however late: the last few are
-   remembered. Under the id of another request it is refused.
-4. Where the driver is matters to dispatch while waiting, by the cell, and to the delivery while delivering, by the
-   time of arrival. A location older than the last is absorbed.
+1. Becoming available begins a *shift*. An assignment carries the shift that dispatch knows, and counts only in it.
+2. A driver has at most one delivery. Any other assignment is answered with a refusal (``DriverRefused``).
+3. A repeated request is absorbed and answered like the first one: the row remembers the last few requests. A request
+   with the id of another request is refused.
+4. While a driver waits, dispatch gets the position when the cell changes. While a driver delivers, the delivery gets
+   the ETA when it changes. A location that is older than the last one is absorbed.
 """
 
 from hashlib import sha256
 
 import msgspec
 
-from processors.decision import Decision, Moment, Named, Outcome, Table, Transition, absorb, refused
+from processors.decision import (
+    Decision,
+    DecisionContext,
+    Outcome,
+    Rows,
+    StageEnum,
+    Table,
+    ignore_duplicate,
+    refused,
+)
 from processors.geography import cell_name, travel_ms
 from processors.parameters import Parameters
 from topics import deliveries
@@ -23,12 +32,12 @@ from topics.locations import Location
 from topics.places import Position
 from topics.records import Record, epoch_ms, instant
 
-HEARD = 8
-"""How many requests a driver's row remembers."""
+REQUESTS_REMEMBERED = 8
+"""Number of requests that a driver's row remembers."""
 
 
-class Stage(Named):
-    """What a driver does. Finer than the public status: see ``Driver.status``."""
+class Stage(StageEnum):
+    """Stage of a driver. Finer than the public status: see ``Driver.status``."""
 
     IDLE = "IDLE"
     WAITING_FOR_WORK = "WAITING_FOR_WORK"
@@ -36,8 +45,17 @@ class Stage(Named):
     PICKED_UP = "DELIVERING, picked up"
 
 
+STATUS = {
+    Stage.IDLE: "IDLE",
+    Stage.WAITING_FOR_WORK: "WAITING_FOR_WORK",
+    Stage.DELIVERING: "DELIVERING",
+    Stage.PICKED_UP: "DELIVERING",
+}
+"""Public status of a driver in each stage."""
+
+
 class Assignment(msgspec.Struct, frozen=True):
-    """The delivery a driver has, or had last."""
+    """Delivery of a driver, present or last."""
 
     delivery: str
     attempt: int
@@ -46,13 +64,13 @@ class Assignment(msgspec.Struct, frozen=True):
     dropoff: Position
 
 
-class Heard(msgspec.Struct, frozen=True, array_like=True):
-    """A request to work or not to, that was taken."""
+class SeenRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Request to become available or unavailable that was applied or absorbed."""
 
     id: str
-    """16 hex digits of the SHA-256 of its id: ids may be long."""
+    """First 16 hex digits of the SHA-256 of the request's id: ids may be long."""
     region: str
-    """Where the driver wanted to work; empty: nowhere."""
+    """Region of a request to become available; "" for unavailable."""
 
 
 class Driver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,97 +79,97 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     stage: Stage
     shift: int
-    """How often the driver became available."""
+    """Number of times that the driver became available."""
     region: str
     position: Position
     located_ms: int
-    """Of when the last ``Location`` is, by the clock of the driver's app: older ones are absorbed."""
+    """Time of the last ``Location``, by the clock of the driver's app; older ones are absorbed."""
     cell: str
-    """The H3 cell of ``position``; that which dispatch knows the driver in, while waiting."""
-    heard: tuple[Heard, ...] = ()
-    """The last requests that were taken or absorbed, the latest last: a late copy must not undo what came after."""
+    """H3 cell of ``position``. While the driver waits, dispatch knows the driver in this cell."""
+    seen_requests: tuple[SeenRequest, ...] = ()
+    """Last requests, newest last. A late copy of a request must not undo a newer one."""
     assignment: Assignment | None = None
     last: Assignment | None = None
-    """The assignment that was finished last."""
+    """Assignment that was finished last."""
     eta_ms: int | None = None
-    """When the driver will be at the customer's, as the delivery was told."""
+    """Arrival at the customer's, as last sent to the delivery, in milliseconds since 1970."""
 
     @property
     def status(self) -> str:
-        """IDLE, WAITING_FOR_WORK or DELIVERING."""
-        return self.stage.value.partition(",")[0]
+        """Public status: IDLE, WAITING_FOR_WORK or DELIVERING."""
+        return STATUS[self.stage]
 
     @property
     def picked_up(self) -> bool:
-        """Whether the driver has the food."""
+        """True if the driver has the food."""
         return self.stage is Stage.PICKED_UP
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------
 
 
-def heard_already(driver: Driver, event: SetAvailable | SetUnavailable, _: Moment) -> bool:
-    """heard already (same id)"""
-    return bool(event.id) and _heard(event) in driver.heard
+def is_duplicate(driver: Driver, event: SetAvailable | SetUnavailable, _: DecisionContext) -> bool:
+    """the request is a repeat (same id)"""
+    return bool(event.id) and _seen_request(event) in driver.seen_requests
 
 
-def id_of_another(driver: Driver, event: SetAvailable | SetUnavailable, _: Moment) -> bool:
-    """its id is another request's"""
-    return bool(event.id) and _heard(event).id in [heard.id for heard in driver.heard]
+def is_id_reused(driver: Driver, event: SetAvailable | SetUnavailable, _: DecisionContext) -> bool:
+    """the id belongs to another request"""
+    return bool(event.id) and _seen_request(event).id in [seen.id for seen in driver.seen_requests]
 
 
-def same_region(driver: Driver, event: SetAvailable, _: Moment) -> bool:
-    """the same region"""
+def is_same_region(driver: Driver, event: SetAvailable, _: DecisionContext) -> bool:
+    """the region is the same"""
     return event.region == driver.region
 
 
-def this_shift(driver: Driver, event: Assign, _: Moment) -> bool:
-    """of this shift"""
+def is_this_shift(driver: Driver, event: Assign, _: DecisionContext) -> bool:
+    """the shift is the current one"""
     return event.shift == driver.shift
 
 
-def finished_already(driver: Driver, event: Assign, _: Moment) -> bool:
-    """finished already"""
+def is_finished(driver: Driver, event: Assign, _: DecisionContext) -> bool:
+    """the driver has finished it already"""
     return driver.last is not None and (event.delivery, event.attempt) == (driver.last.delivery, driver.last.attempt)
 
 
-def has_it(driver: Driver, event: Assign | Unassign, _: Moment) -> bool:
-    """the one the driver has"""
-    has = driver.assignment
-    return has is not None and (event.delivery, event.attempt) == (has.delivery, has.attempt)
+def is_current_assignment(driver: Driver, event: Assign | Unassign, _: DecisionContext) -> bool:
+    """the driver has this assignment"""
+    current = driver.assignment
+    return current is not None and (event.delivery, event.attempt) == (current.delivery, current.attempt)
 
 
-def own_delivery(driver: Driver, event: PickedUp | Delivered, _: Moment) -> bool:
-    """the driver's delivery"""
+def is_own_delivery(driver: Driver, event: PickedUp | Delivered, _: DecisionContext) -> bool:
+    """the driver has this delivery"""
     return driver.assignment is not None and event.delivery == driver.assignment.delivery
 
 
-def last_delivery(driver: Driver, event: PickedUp | Delivered, _: Moment) -> bool:
-    """the delivery finished last"""
+def is_last_delivery(driver: Driver, event: PickedUp | Delivered, _: DecisionContext) -> bool:
+    """the driver has finished this delivery last"""
     return driver.last is not None and event.delivery == driver.last.delivery
 
 
-def out_of_date(driver: Driver, event: Location, moment: Moment) -> bool:
-    """not newer than the last"""
-    return _said_ms(event, moment) <= driver.located_ms
+def is_outdated(driver: Driver, event: Location, context: DecisionContext) -> bool:
+    """the location is not newer than the last"""
+    return _event_time_ms(event, context) <= driver.located_ms
 
 
-def in_new_cell(driver: Driver, event: Location, moment: Moment) -> bool:
-    """in another cell"""
-    return cell_name(event.position, moment.parameters.dispatch_resolution) != driver.cell
+def is_in_new_cell(driver: Driver, event: Location, context: DecisionContext) -> bool:
+    """the cell has changed"""
+    return cell_name(event.position, context.parameters.dispatch_resolution) != driver.cell
 
 
-def moves_eta(driver: Driver, event: Location, moment: Moment) -> bool:
-    """moves the ETA"""
-    step_ms = moment.parameters.wait_ms(moment.parameters.eta_step_s)
-    return abs(_eta_ms(driver, event, moment) - (driver.eta_ms or 0)) >= step_ms
+def moves_eta(driver: Driver, event: Location, context: DecisionContext) -> bool:
+    """the ETA moves by a step or more"""
+    step_ms = context.parameters.wait_ms(context.parameters.eta_step_s)
+    return abs(_eta_ms(driver, event, context) - (driver.eta_ms or 0)) >= step_ms
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
 
 
-def sign_on(driver: Driver | None, event: SetAvailable, moment: Moment) -> Decision[Driver]:
-    """a new shift; dispatch: DriverAvailable"""
+def go_available(driver: Driver | None, event: SetAvailable, context: DecisionContext) -> Decision[Driver]:
+    """begin a shift; send dispatch DriverAvailable"""
     known = driver or Driver(
         id=event.driver,
         stage=Stage.IDLE,
@@ -161,102 +179,103 @@ def sign_on(driver: Driver | None, event: SetAvailable, moment: Moment) -> Decis
         located_ms=0,
         cell="",
     )
-    on = _new_shift(_at(known, event.position, known.located_ms, moment))
-    on = _remember(msgspec.structs.replace(on, region=event.region), event)
-    return Decision(state=on, emit=(_available(on, moment),))
+    available = _new_shift(_at(known, event.position, known.located_ms, context))
+    available = _remember_request(msgspec.structs.replace(available, region=event.region), event)
+    return Decision(state=available, emit=(_available(available, context),))
 
 
-def change_region(driver: Driver, event: SetAvailable, moment: Moment) -> Decision[Driver]:
-    """dispatch: DriverGone (old region), DriverAvailable (new)"""
-    decision = sign_on(driver, event, moment)
-    return msgspec.structs.replace(decision, emit=(_gone(driver, moment), *decision.emit))
+def change_region(driver: Driver, event: SetAvailable, context: DecisionContext) -> Decision[Driver]:
+    """begin a shift; send dispatch DriverGone (old region) and DriverAvailable (new region)"""
+    decision = go_available(driver, event, context)
+    return msgspec.structs.replace(decision, emit=(_gone(driver, context), *decision.emit))
 
 
-def sign_off(driver: Driver, event: SetUnavailable, moment: Moment) -> Decision[Driver]:
-    """dispatch: DriverGone"""
-    return Decision(state=_remember(driver, event), emit=(_gone(driver, moment),))
+def go_unavailable(driver: Driver, event: SetUnavailable, context: DecisionContext) -> Decision[Driver]:
+    """send dispatch DriverGone"""
+    return Decision(state=_remember_request(driver, event), emit=(_gone(driver, context),))
 
 
-def remember(driver: Driver, event: SetAvailable | SetUnavailable, _: Moment) -> Decision[Driver]:
-    """nothing: it is so already; the request is remembered"""
-    return Decision(outcome=Outcome.ABSORBED, state=_remember(driver, event))
+def remember_request(driver: Driver, event: SetAvailable | SetUnavailable, _: DecisionContext) -> Decision[Driver]:
+    """ignore: it changes nothing; remember the request"""
+    return Decision(outcome=Outcome.ABSORBED, state=_remember_request(driver, event))
 
 
-def take(driver: Driver, event: Assign, moment: Moment) -> Decision[Driver]:
-    """delivery: DriverAssigned"""
+def assign(driver: Driver, event: Assign, context: DecisionContext) -> Decision[Driver]:
+    """record the assignment; send the delivery DriverAssigned with the ETA"""
     assignment = Assignment(event.delivery, event.attempt, event.restaurant, event.pickup, event.dropoff)
-    eta_ms = moment.now_ms + _to_pickup_and_on(driver.position, assignment, moment.parameters)
+    eta_ms = context.now_ms + _via_pickup_ms(driver.position, assignment, context.parameters)
     assigned = deliveries.DriverAssigned(
         id=f"{event.delivery}/assigned/{event.attempt}/{driver.id}",
-        at=instant(moment.now_ms),
+        at=instant(context.now_ms),
         order=event.delivery,
         driver=driver.id,
         attempt=event.attempt,
-        eta_s=_seconds(eta_ms - moment.now_ms),
+        eta_s=_seconds(eta_ms - context.now_ms),
     )
     return Decision(state=msgspec.structs.replace(driver, assignment=assignment, eta_ms=eta_ms), emit=(assigned,))
 
 
-def decline(driver: Driver | None, event: Assign, moment: Moment) -> Decision[Driver]:
-    """delivery: DriverRefused"""
-    doing = "unknown" if driver is None else f"{driver.status} in shift {driver.shift}"
+def refuse_assignment(driver: Driver | None, event: Assign, context: DecisionContext) -> Decision[Driver]:
+    """send the delivery DriverRefused"""
+    present = "unknown" if driver is None else f"{driver.status} in shift {driver.shift}"
     refusal = deliveries.DriverRefused(
         id=f"{event.delivery}/refused/{event.attempt}/{event.driver}",
-        at=instant(moment.now_ms),
+        at=instant(context.now_ms),
         order=event.delivery,
         driver=event.driver,
         attempt=event.attempt,
-        reason=f"the driver is {doing}, wanted in shift {event.shift}",
+        reason=f"the driver is {present}; the assignment is for shift {event.shift}",
     )
     return Decision(emit=(refusal,))
 
 
-def let_go(driver: Driver, _event: Unassign, moment: Moment) -> Decision[Driver]:
-    """a new shift; dispatch: DriverAvailable"""
+def unassign(driver: Driver, _event: Unassign, context: DecisionContext) -> Decision[Driver]:
+    """begin a shift; send dispatch DriverAvailable"""
     free = _new_shift(msgspec.structs.replace(driver, assignment=None, eta_ms=None))
-    return Decision(state=free, emit=(_available(free, moment),))
+    return Decision(state=free, emit=(_available(free, context),))
 
 
-def pick_up(driver: Driver, _event: PickedUp, moment: Moment) -> Decision[Driver]:
-    """delivery: PickedUp"""
-    has = _assignment(driver)
-    eta_ms = moment.now_ms + travel_ms(has.pickup, has.dropoff, moment.parameters)
+def pick_up(driver: Driver, _event: PickedUp, context: DecisionContext) -> Decision[Driver]:
+    """send the delivery PickedUp with the ETA"""
+    current = _assignment(driver)
+    eta_ms = context.now_ms + travel_ms(current.pickup, current.dropoff, context.parameters)
     picked_up = deliveries.PickedUp(
-        id=f"{has.delivery}/picked-up/{has.attempt}/{driver.id}",
-        at=instant(moment.now_ms),
-        order=has.delivery,
+        id=f"{current.delivery}/picked-up/{current.attempt}/{driver.id}",
+        at=instant(context.now_ms),
+        order=current.delivery,
         driver=driver.id,
-        attempt=has.attempt,
-        eta_s=_seconds(eta_ms - moment.now_ms),
+        attempt=current.attempt,
+        eta_s=_seconds(eta_ms - context.now_ms),
     )
     return Decision(state=msgspec.structs.replace(driver, eta_ms=eta_ms), emit=(picked_up,))
 
 
-def deliver(driver: Driver, _event: Delivered, moment: Moment) -> Decision[Driver]:
-    """delivery: Delivered"""
-    has = _assignment(driver)
+def deliver(driver: Driver, _event: Delivered, context: DecisionContext) -> Decision[Driver]:
+    """send the delivery Delivered"""
+    current = _assignment(driver)
     delivered = deliveries.Delivered(
-        id=f"{has.delivery}/delivered/{has.attempt}/{driver.id}",
-        at=instant(moment.now_ms),
-        order=has.delivery,
+        id=f"{current.delivery}/delivered/{current.attempt}/{driver.id}",
+        at=instant(context.now_ms),
+        order=current.delivery,
         driver=driver.id,
-        attempt=has.attempt,
+        attempt=current.attempt,
     )
-    return Decision(state=msgspec.structs.replace(driver, assignment=None, last=has, eta_ms=None), emit=(delivered,))
+    idle = msgspec.structs.replace(driver, assignment=None, last=current, eta_ms=None)
+    return Decision(state=idle, emit=(delivered,))
 
 
-def move(driver: Driver, event: Location, moment: Moment) -> Decision[Driver]:
-    """the position is noted"""
-    return Decision(state=_at(driver, event.position, _said_ms(event, moment), moment))
+def move(driver: Driver, event: Location, context: DecisionContext) -> Decision[Driver]:
+    """record the position"""
+    return Decision(state=_at(driver, event.position, _event_time_ms(event, context), context))
 
 
-def change_cell(driver: Driver, event: Location, moment: Moment) -> Decision[Driver]:
-    """dispatch: DriverMoved"""
-    at_ms = _said_ms(event, moment)
-    moved = _at(driver, event.position, at_ms, moment)
+def change_cell(driver: Driver, event: Location, context: DecisionContext) -> Decision[Driver]:
+    """record the position; send dispatch DriverMoved"""
+    at_ms = _event_time_ms(event, context)
+    moved = _at(driver, event.position, at_ms, context)
     record = DriverMoved(
         id=f"{driver.id}/moved/{driver.shift}/{at_ms}",
-        at=instant(moment.now_ms),
+        at=instant(context.now_ms),
         region=driver.region,
         driver=driver.id,
         shift=driver.shift,
@@ -265,126 +284,137 @@ def change_cell(driver: Driver, event: Location, moment: Moment) -> Decision[Dri
     return Decision(state=moved, emit=(record,))
 
 
-def change_eta(driver: Driver, event: Location, moment: Moment) -> Decision[Driver]:
-    """delivery: EtaChanged"""
-    has, at_ms, eta_ms = _assignment(driver), _said_ms(event, moment), _eta_ms(driver, event, moment)
-    moved = msgspec.structs.replace(_at(driver, event.position, at_ms, moment), eta_ms=eta_ms)
+def change_eta(driver: Driver, event: Location, context: DecisionContext) -> Decision[Driver]:
+    """record the position; send the delivery EtaChanged"""
+    current = _assignment(driver)
+    at_ms = _event_time_ms(event, context)
+    eta_ms = _eta_ms(driver, event, context)
+    moved = msgspec.structs.replace(_at(driver, event.position, at_ms, context), eta_ms=eta_ms)
     changed = deliveries.EtaChanged(
-        id=f"{has.delivery}/eta/{has.attempt}/{driver.id}/{at_ms}",
+        id=f"{current.delivery}/eta/{current.attempt}/{driver.id}/{at_ms}",
         at=instant(at_ms),
-        order=has.delivery,
+        order=current.delivery,
         driver=driver.id,
-        attempt=has.attempt,
+        attempt=current.attempt,
         eta_s=_seconds(eta_ms - at_ms),
     )
     return Decision(state=moved, emit=(changed,))
 
 
-def nobody(_: None, event: Record, __: Moment) -> Decision[Driver]:
-    """unknown (404)"""
+def unknown_driver(_: None, event: Record, __: DecisionContext) -> Decision[Driver]:
+    """answer: unknown driver (404)"""
     return Decision(
-        outcome=Outcome.UNKNOWN, reason=f"there is no driver {event.key}: nobody of that id was available yet"
+        outcome=Outcome.NOT_FOUND,
+        reason=f"there is no driver {event.key}: a driver is known once it has become available",
     )
 
 
-def refuse_break(_driver: Driver, _event: SetUnavailable, __: Moment) -> Decision[Driver]:
-    """refused"""
+def refuse_unavailable_while_delivering(
+    _driver: Driver, _event: SetUnavailable, __: DecisionContext
+) -> Decision[Driver]:
+    """refuse: the driver has a delivery"""
     return refused("the driver has a delivery: deliver it first")
 
 
-def refuse_shift(_driver: Driver, _event: SetAvailable, __: Moment) -> Decision[Driver]:
-    """refused"""
-    return refused("the driver has a delivery, and is available when it is delivered")
+def refuse_available_while_delivering(_driver: Driver, _event: SetAvailable, __: DecisionContext) -> Decision[Driver]:
+    """refuse: the driver has a delivery"""
+    return refused("the driver has a delivery: deliver it first, then become available")
 
 
-def refuse_id(_driver: Driver, event: SetAvailable | SetUnavailable, __: Moment) -> Decision[Driver]:
-    """refused"""
-    return refused(f"the key {event.id[:200]!r} was used for another request: a new request needs a key of its own")
+def refuse_reused_id(_driver: Driver, event: SetAvailable | SetUnavailable, __: DecisionContext) -> Decision[Driver]:
+    """refuse: the id belongs to another request"""
+    return refused(f"the key {event.id[:200]!r} was used for another request: use another key for a new request")
 
 
-def refuse_delivery(driver: Driver, event: PickedUp | Delivered, _: Moment) -> Decision[Driver]:
-    """refused"""
-    has = driver.assignment
-    whose = f"has {has.delivery}" if has else "has no delivery"
-    early = " and has not picked it up" if has and has.delivery == event.delivery else f", not {event.delivery}"
-    return refused(f"the driver {whose}{early}")
+def refuse_delivery_step(driver: Driver, event: PickedUp | Delivered, _: DecisionContext) -> Decision[Driver]:
+    """refuse: the driver has another delivery, or none, or has not picked it up"""
+    current = driver.assignment
+    present = f"has {current.delivery}" if current else "has no delivery"
+    early = " and has not picked it up" if current and current.delivery == event.delivery else f", not {event.delivery}"
+    return refused(f"the driver {present}{early}")
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
 
-IDLE, WAITING, DELIVERING, CARRYING = Stage.IDLE, Stage.WAITING_FOR_WORK, Stage.DELIVERING, Stage.PICKED_UP
-FREE, BUSY = (IDLE, WAITING), (DELIVERING, CARRYING)
+IDLE, WAITING, DELIVERING, PICKED_UP = Stage.IDLE, Stage.WAITING_FOR_WORK, Stage.DELIVERING, Stage.PICKED_UP
+FREE, BUSY = (IDLE, WAITING), (DELIVERING, PICKED_UP)
 KNOWN = (*FREE, *BUSY)
 
-TABLE: Table[Driver] = Table(
-    "the driver",
-    (
-        # shifts
-        Transition((None,), SetAvailable, WAITING, sign_on),
-        Transition(KNOWN, SetAvailable, None, absorb, when=heard_already),
-        Transition(KNOWN, SetAvailable, None, refuse_id, when=id_of_another),
-        Transition((IDLE,), SetAvailable, WAITING, sign_on),
-        Transition((WAITING,), SetAvailable, None, remember, when=same_region),
-        Transition((WAITING,), SetAvailable, None, change_region),
-        Transition(BUSY, SetAvailable, None, refuse_shift),
-        Transition(KNOWN, SetUnavailable, None, absorb, when=heard_already),
-        Transition(KNOWN, SetUnavailable, None, refuse_id, when=id_of_another),
-        Transition((WAITING,), SetUnavailable, IDLE, sign_off),
-        Transition((IDLE,), SetUnavailable, None, remember),
-        Transition(BUSY, SetUnavailable, None, refuse_break),
-        # deliveries
-        Transition(KNOWN, Assign, None, absorb, when=finished_already),
-        Transition((WAITING,), Assign, DELIVERING, take, when=this_shift),
-        Transition(BUSY, Assign, None, absorb, when=has_it),
-        Transition((None, *KNOWN), Assign, None, decline),
-        Transition((DELIVERING,), Unassign, WAITING, let_go, when=has_it),
-        Transition((None, *FREE, DELIVERING), Unassign, None, absorb),
-        Transition((DELIVERING,), PickedUp, CARRYING, pick_up, when=own_delivery),
-        Transition((CARRYING,), PickedUp, None, absorb, when=own_delivery),
-        Transition((CARRYING,), Delivered, IDLE, deliver, when=own_delivery),
-        Transition(KNOWN, PickedUp, None, absorb, when=last_delivery),
-        Transition(KNOWN, Delivered, None, absorb, when=last_delivery),
-        Transition(KNOWN, PickedUp, None, refuse_delivery),
-        Transition(KNOWN, Delivered, None, refuse_delivery),
-        # where the driver is
-        Transition(KNOWN, Location, None, absorb, when=out_of_date),
-        Transition((WAITING,), Location, None, change_cell, when=in_new_cell),
-        Transition(BUSY, Location, None, change_eta, when=moves_eta),
-        Transition(KNOWN, Location, None, move),
-        # nobody
-        Transition((None,), SetUnavailable, None, nobody),
-        Transition((None,), PickedUp, None, nobody),
-        Transition((None,), Delivered, None, nobody),
-        Transition((None,), Location, None, nobody),
-    ),
+Event = SetAvailable | SetUnavailable | Assign | Unassign | PickedUp | Delivered | Location
+"""Union of the events of the table."""
+row = Rows[Driver, Stage]()
+ROWS = (
+    # shifts
+    row((None,), SetAvailable, WAITING, go_available),
+    row(KNOWN, SetAvailable, None, ignore_duplicate, when=is_duplicate),
+    row(KNOWN, SetAvailable, None, refuse_reused_id, when=is_id_reused),
+    row((IDLE,), SetAvailable, WAITING, go_available),
+    row((WAITING,), SetAvailable, None, remember_request, when=is_same_region),
+    row((WAITING,), SetAvailable, None, change_region),
+    row(BUSY, SetAvailable, None, refuse_available_while_delivering),
+    row(KNOWN, SetUnavailable, None, ignore_duplicate, when=is_duplicate),
+    row(KNOWN, SetUnavailable, None, refuse_reused_id, when=is_id_reused),
+    row((WAITING,), SetUnavailable, IDLE, go_unavailable),
+    row((IDLE,), SetUnavailable, None, remember_request),
+    row(BUSY, SetUnavailable, None, refuse_unavailable_while_delivering),
+    # deliveries
+    row(KNOWN, Assign, None, ignore_duplicate, when=is_finished),
+    row((WAITING,), Assign, DELIVERING, assign, when=is_this_shift),
+    row(BUSY, Assign, None, ignore_duplicate, when=is_current_assignment),
+    row((None, *KNOWN), Assign, None, refuse_assignment),
+    row((DELIVERING,), Unassign, WAITING, unassign, when=is_current_assignment),
+    row((None, *FREE, DELIVERING), Unassign, None, ignore_duplicate),
+    row((DELIVERING,), PickedUp, PICKED_UP, pick_up, when=is_own_delivery),
+    row((PICKED_UP,), PickedUp, None, ignore_duplicate, when=is_own_delivery),
+    row((PICKED_UP,), Delivered, IDLE, deliver, when=is_own_delivery),
+    row(KNOWN, PickedUp, None, ignore_duplicate, when=is_last_delivery),
+    row(KNOWN, Delivered, None, ignore_duplicate, when=is_last_delivery),
+    row(KNOWN, PickedUp, None, refuse_delivery_step),
+    row(KNOWN, Delivered, None, refuse_delivery_step),
+    # locations
+    row(KNOWN, Location, None, ignore_duplicate, when=is_outdated),
+    row((WAITING,), Location, None, change_cell, when=is_in_new_cell),
+    row(BUSY, Location, None, change_eta, when=moves_eta),
+    row(KNOWN, Location, None, move),
+    # unknown drivers
+    row((None,), SetUnavailable, None, unknown_driver),
+    row((None,), PickedUp, None, unknown_driver),
+    row((None,), Delivered, None, unknown_driver),
+    row((None,), Location, None, unknown_driver),
 )
+TABLE = Table[Driver, Stage, Event]("the driver", ROWS)
 
 
 def decide(driver: Driver | None, event: object, now_ms: int, parameters: Parameters) -> Decision[Driver]:
-    """What an event does to a driver: records of topics.drivers, and Location. Outcome UNKNOWN: no such driver."""
+    """Decide an event of a driver: a record of ``topics.drivers`` or ``topics.locations``.
+
+    The outcome is NOT_FOUND for a driver who has never been available.
+    """
     return TABLE.decide(driver, event, now_ms, parameters)
 
 
-def _said_ms(event: Location, moment: Moment) -> int:
-    """When the driver was there. A clock that is ahead counts as ours: or all that follows would be out of date."""
-    return moment.now_ms if event.at is None else min(epoch_ms(event.at), moment.now_ms)
+def _event_time_ms(event: Location, context: DecisionContext) -> int:
+    """Return the time of a location. A time in the future counts as now; otherwise all later ones would be outdated."""
+    return context.now_ms if event.at is None else min(epoch_ms(event.at), context.now_ms)
 
 
-def _at(driver: Driver, position: Position, at_ms: int, moment: Moment) -> Driver:
-    where = cell_name(position, moment.parameters.dispatch_resolution)
-    return msgspec.structs.replace(driver, position=position, located_ms=at_ms, cell=where)
+def _at(driver: Driver, position: Position, at_ms: int, context: DecisionContext) -> Driver:
+    cell = cell_name(position, context.parameters.dispatch_resolution)
+    return msgspec.structs.replace(driver, position=position, located_ms=at_ms, cell=cell)
 
 
-def _heard(event: SetAvailable | SetUnavailable) -> Heard:
+def _seen_request(event: SetAvailable | SetUnavailable) -> SeenRequest:
     region = event.region if isinstance(event, SetAvailable) else ""
-    return Heard(sha256(event.id.encode()).hexdigest()[:16], region)
+    return SeenRequest(sha256(event.id.encode()).hexdigest()[:16], region)
 
 
-def _remember(driver: Driver, event: SetAvailable | SetUnavailable) -> Driver:
-    """A request without an id cannot be told from the next one."""
+def _remember_request(driver: Driver, event: SetAvailable | SetUnavailable) -> Driver:
+    """Remember a request by its id; a request without an id cannot be recognised and is not remembered."""
     if not event.id:
         return driver
-    return msgspec.structs.replace(driver, heard=(*driver.heard, _heard(event))[-HEARD:])
+    return msgspec.structs.replace(
+        driver, seen_requests=(*driver.seen_requests, _seen_request(event))[-REQUESTS_REMEMBERED:]
+    )
 
 
 def _new_shift(driver: Driver) -> Driver:
@@ -396,29 +426,30 @@ def _assignment(driver: Driver) -> Assignment:
     return driver.assignment
 
 
-def _to_pickup_and_on(position: Position, has: Assignment, parameters: Parameters) -> int:
-    """From a position by the restaurant to the customer, in milliseconds."""
-    return travel_ms(position, has.pickup, parameters) + travel_ms(has.pickup, has.dropoff, parameters)
+def _via_pickup_ms(position: Position, assignment: Assignment, parameters: Parameters) -> int:
+    """Return the travel time from a position to the restaurant and on to the customer, in milliseconds."""
+    pickup, dropoff = assignment.pickup, assignment.dropoff
+    return travel_ms(position, pickup, parameters) + travel_ms(pickup, dropoff, parameters)
 
 
-def _eta_ms(driver: Driver, event: Location, moment: Moment) -> int:
-    """When the driver who is there now will be at the customer's."""
-    has, parameters = _assignment(driver), moment.parameters
+def _eta_ms(driver: Driver, event: Location, context: DecisionContext) -> int:
+    """Return the arrival at the customer's from this location, in milliseconds since 1970."""
+    current, parameters = _assignment(driver), context.parameters
     if driver.picked_up:
-        left_ms = travel_ms(event.position, has.dropoff, parameters)
+        remaining_ms = travel_ms(event.position, current.dropoff, parameters)
     else:
-        left_ms = _to_pickup_and_on(event.position, has, parameters)
-    return _said_ms(event, moment) + left_ms
+        remaining_ms = _via_pickup_ms(event.position, current, parameters)
+    return _event_time_ms(event, context) + remaining_ms
 
 
 def _seconds(duration_ms: int) -> int:
     return max(0, round(duration_ms / 1000))
 
 
-def _available(driver: Driver, moment: Moment) -> DriverAvailable:
+def _available(driver: Driver, context: DecisionContext) -> DriverAvailable:
     return DriverAvailable(
         id=f"{driver.id}/available/{driver.shift}",
-        at=instant(moment.now_ms),
+        at=instant(context.now_ms),
         region=driver.region,
         driver=driver.id,
         shift=driver.shift,
@@ -426,10 +457,10 @@ def _available(driver: Driver, moment: Moment) -> DriverAvailable:
     )
 
 
-def _gone(driver: Driver, moment: Moment) -> DriverGone:
+def _gone(driver: Driver, context: DecisionContext) -> DriverGone:
     return DriverGone(
         id=f"{driver.id}/gone/{driver.shift}",
-        at=instant(moment.now_ms),
+        at=instant(context.now_ms),
         region=driver.region,
         driver=driver.id,
         shift=driver.shift,

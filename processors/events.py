@@ -1,24 +1,25 @@
-"""What reaches a machine besides the records of the topics: timers, answers to calls, and what its neighbours say.
+"""Events that reach a machine without a topic: timers, answers to calls, and internal events of other machines.
 
-The machines of one order have the same key and are moved in one transaction, so what they tell each other needs no
-topic. Each event says which ``machine`` it is for.
+The machines of one order share its key and change in one transaction, so the events between them need no topic.
+``machine`` names the machine an event is for.
 """
 
 from typing import ClassVar
 
 import msgspec
 
-from processors.decision import CallKind
+from processors.call_kinds import CallKind
+from topics.order_history import RowKind
 from topics.orders import Placed
 from topics.places import Position
 from topics.restaurants import Restaurant
 
 
 class TimerDue(msgspec.Struct, frozen=True):
-    """The timer of this name has fired. ``asking``: a call of the order has no answer yet."""
+    """The timer with this name has fired. ``has_open_call``: a call of the order has no answer yet."""
 
     name: str
-    asking: bool = False
+    has_open_call: bool = False
 
 
 class CallAnswered(msgspec.Struct, frozen=True):
@@ -30,69 +31,75 @@ class CallAnswered(msgspec.Struct, frozen=True):
     body: str
 
 
-class _ForOrder(msgspec.Struct, frozen=True):
-    machine: ClassVar[str] = "order"
+class InternalEvent(msgspec.Struct, frozen=True):
+    """Event of one machine for another of the same order; ``machine`` names the receiver."""
+
+    machine: ClassVar[RowKind]
 
 
-class _ForHistory(msgspec.Struct, frozen=True):
-    machine: ClassVar[str] = "history"
+class _ForOrder(InternalEvent, frozen=True):
+    machine: ClassVar[RowKind] = RowKind.ORDER
 
 
-class _ForPayment(msgspec.Struct, frozen=True):
-    machine: ClassVar[str] = "payment"
+class _ForHistory(InternalEvent, frozen=True):
+    machine: ClassVar[RowKind] = RowKind.HISTORY
 
 
-class _ForTicket(msgspec.Struct, frozen=True):
-    machine: ClassVar[str] = "ticket"
+class _ForPayment(InternalEvent, frozen=True):
+    machine: ClassVar[RowKind] = RowKind.PAYMENT
 
 
-class _ForDelivery(msgspec.Struct, frozen=True):
-    machine: ClassVar[str] = "delivery"
+class _ForTicket(InternalEvent, frozen=True):
+    machine: ClassVar[RowKind] = RowKind.TICKET
 
 
-# -- intake, time and people -----------------------------------------------------------------------------------------
+class _ForDelivery(InternalEvent, frozen=True):
+    machine: ClassVar[RowKind] = RowKind.DELIVERY
+
+
+# -- the order: placing, timers and attention ------------------------------------------------------------------------
 
 
 class OrderPlaced(_ForOrder, frozen=True):
-    """An order that was checked; ``restaurant`` is the one it names (None where the order is known already)."""
+    """An order has passed validation. ``restaurant`` is None if the order is known already."""
 
     placed: Placed
     restaurant: Restaurant | None
 
 
-class StartDue(_ForOrder, frozen=True):
-    """It is time to ask the restaurant."""
+class PreparationDue(_ForOrder, frozen=True):
+    """The time has come to send the ticket to the restaurant."""
 
 
-class WaitedTooLong(_ForOrder, frozen=True):
-    """What the order waits for has not come."""
+class WaitTimedOut(_ForOrder, frozen=True):
+    """The awaited event has not come in time."""
 
 
-class RetireDue(_ForOrder, frozen=True):
-    """It is time for an order that has ended to leave the tables. ``asking``: a call of it has no answer yet."""
+class RetentionExpired(_ForOrder, frozen=True):
+    """The time has come for an ended order to leave the tables. ``has_open_call``: a call has no answer yet."""
 
-    asking: bool = False
+    has_open_call: bool = False
 
 
-class AttentionNeeded(_ForOrder, frozen=True):
-    """A person should look. ``wait`` names what must end for that to be over; "" is the order's present wait."""
+class AttentionRaised(_ForOrder, frozen=True):
+    """A person should look. ``wait`` names the wait whose end clears it; "" stands for the order's present wait."""
 
     waits_for: str
     wait: str = ""
 
 
 OPERATOR = "operator"
-"""The wait of what no event settles: an operator has to."""
+"""Wait that no event ends: only an operator can clear it."""
 
 
 class OperatorSettled(_ForOrder, frozen=True):
-    """An operator has seen to it. ``asked``: who, and why."""
+    """An operator has settled the matter. ``requested_by``: name and reason."""
 
-    asked: str
+    requested_by: str
 
 
-class AttentionOver(_ForOrder, frozen=True):
-    """What a person should have looked at has come right."""
+class AttentionCleared(_ForOrder, frozen=True):
+    """The matter that needed a person is over."""
 
     wait: str
 
@@ -100,7 +107,7 @@ class AttentionOver(_ForOrder, frozen=True):
 # -- history ---------------------------------------------------------------------------------------------------------
 
 
-class Retire(_ForHistory, frozen=True):
+class RetirementRequested(_ForHistory, frozen=True):
     """The order leaves the tables."""
 
     order: str
@@ -108,14 +115,14 @@ class Retire(_ForHistory, frozen=True):
     body_hash: str
 
 
-class ForgetDue(_ForHistory, frozen=True):
-    """The history topic keeps the order no longer."""
+class HistoryExpired(_ForHistory, frozen=True):
+    """The history topic does not keep the order any longer."""
 
 
 # -- payment ---------------------------------------------------------------------------------------------------------
 
 
-class PaymentDue(_ForPayment, frozen=True):
+class PaymentRequested(_ForPayment, frozen=True):
     """Charge the customer."""
 
     order: str
@@ -123,18 +130,18 @@ class PaymentDue(_ForPayment, frozen=True):
     currency: str
 
 
-class RefundDue(_ForPayment, frozen=True):
-    """Give the customer's money back."""
+class RefundRequested(_ForPayment, frozen=True):
+    """Refund the customer."""
 
 
 class ChargeFailed(_ForPayment, frozen=True):
-    """The payment provider will not talk about the charge; asking again does not help."""
+    """The payment provider has answered the charge unusably; a retry does not help."""
 
     reason: str
 
 
 class RefundFailed(_ForPayment, frozen=True):
-    """The payment provider will not talk about the refund of this charge; asking again does not help."""
+    """The payment provider has answered the refund of this charge unusably; a retry does not help."""
 
     charge_id: str
     reason: str
@@ -145,102 +152,102 @@ class PaymentCharged(_ForOrder, frozen=True):
 
 
 class PaymentDeclined(_ForOrder, frozen=True):
-    """The customer cannot pay."""
+    """The payment was declined."""
 
     reason: str
 
 
 class PaymentMismatched(_ForOrder, frozen=True):
-    """The customer was charged something else than the order's total; that charge is being refunded."""
+    """The customer was charged another amount than the order's total; that charge is being refunded."""
 
     reason: str
 
 
 class PaymentRefunded(_ForOrder, frozen=True):
-    """The customer has the money back. Settles the ``wait`` for it, where a person was to look."""
+    """The customer was refunded. Clears attention for this ``wait``."""
 
     wait: str
 
 
 class ChargeRetried(_ForPayment, frozen=True):
-    """An operator wants the customer charged after all. ``asked``: who, and why."""
+    """An operator requests a retry of the charge. ``requested_by``: name and reason."""
 
-    asked: str
+    requested_by: str
 
 
 class ChargeAbandoned(_ForPayment, frozen=True):
-    """An operator does not want the charge asked for any more. ``asked``: who, and why."""
+    """An operator gives up the charge. ``requested_by``: name and reason."""
 
-    asked: str
+    requested_by: str
 
 
 class RefundRetried(_ForPayment, frozen=True):
-    """An operator wants this charge given back after all. ``asked``: who, and why."""
+    """An operator requests a retry of the refund of this charge. ``requested_by``: name and reason."""
 
     charge_id: str
-    asked: str
+    requested_by: str
 
 
 class RefundAbandoned(_ForPayment, frozen=True):
-    """An operator does not want this refund asked for any more. ``asked``: who, and why."""
+    """An operator gives up the refund of this charge. ``requested_by``: name and reason."""
 
     charge_id: str
-    asked: str
+    requested_by: str
 
 
 # -- restaurant ------------------------------------------------------------------------------------------------------
 
 
-class TicketAsked(_ForTicket, frozen=True):
-    """Ask the restaurant to cook the order. The order's body is a row of its own: the workflow adds it."""
+class TicketRequested(_ForTicket, frozen=True):
+    """Send the ticket to the restaurant. The order's body is a separate row: the workflow adds ``placed``."""
 
     pos_url: str
     placed: Placed | None = None
 
 
 class TicketReceived(_ForTicket, frozen=True):
-    """The restaurant has the ticket and will say later whether it cooks it."""
+    """The restaurant has received the ticket and will accept or reject it later."""
 
 
 class PrepareFailed(_ForTicket, frozen=True):
-    """The restaurant's point of sale will not talk about the ticket; asking again does not help."""
+    """The restaurant's point of sale has answered unusably; a retry does not help."""
 
     reason: str
 
 
 class PrepareRetried(_ForTicket, frozen=True):
-    """An operator wants the restaurant asked again. ``asked``: who, and why."""
+    """An operator requests a retry of the call to the restaurant. ``requested_by``: name and reason."""
 
-    asked: str
+    requested_by: str
     pos_url: str
     placed: Placed | None = None
 
 
 class PrepareAbandoned(_ForTicket, frozen=True):
-    """An operator does not want the restaurant asked any more. ``asked``: who, and why."""
+    """An operator gives up the call to the restaurant. ``requested_by``: name and reason."""
 
-    asked: str
+    requested_by: str
 
 
 class RestaurantAccepted(_ForOrder, frozen=True):
-    """The restaurant cooks."""
+    """The restaurant has accepted the ticket."""
 
 
-class RestaurantRefused(_ForOrder, frozen=True):
-    """The restaurant does not cook."""
+class RestaurantRejected(_ForOrder, frozen=True):
+    """The restaurant has rejected the ticket."""
 
     reason: str
 
 
 class RestaurantFinished(_ForOrder, frozen=True):
-    """The food stands ready."""
+    """The food is ready."""
 
 
 # -- delivery --------------------------------------------------------------------------------------------------------
 
 
 class DeliveryStarted(_ForDelivery, frozen=True):
-    """Find a driver and have the food brought from here to there."""
+    """Find a driver and deliver the food from ``pickup`` to ``dropoff``."""
 
     order: str
     region: str
@@ -250,7 +257,7 @@ class DeliveryStarted(_ForDelivery, frozen=True):
 
 
 class DeliveryAssigned(_ForOrder, frozen=True):
-    """A driver comes; at the customer's at ``eta_ms`` (milliseconds since 1970)."""
+    """A driver is assigned, who reaches the customer at ``eta_ms`` (milliseconds since 1970)."""
 
     driver: str
     eta_ms: int
@@ -263,10 +270,10 @@ class DeliveryPickedUp(_ForOrder, frozen=True):
 
 
 class DeliveryEtaChanged(_ForOrder, frozen=True):
-    """The driver will be there at another time."""
+    """The driver's ETA has changed."""
 
     eta_ms: int
 
 
-class DeliveryDone(_ForOrder, frozen=True):
+class DeliveryCompleted(_ForOrder, frozen=True):
     """The customer has the food."""

@@ -1,37 +1,48 @@
-"""What remains of an order that has left the tables, until its record in the history topic is gone too.
+"""The row that remains of an order after its retirement, for as long as the history topic keeps the order's records.
 
 Rules:
-1. An order placed again is the same order: absorbed, or refused if the body is another.
-2. Whatever else is said of it comes too late. A driver that comes too late is told so, and is free again.
+1. An order that is placed again is absorbed, or refused if its body differs.
+2. Any other event comes too late and is refused. A driver whose assignment comes too late is unassigned and becomes
+   available again.
 """
 
 from collections.abc import Iterable
 
 import msgspec
 
-from processors.decision import Decision, Moment, Named, SetTimer, Table, Transition, absorb, refused
-from processors.events import ForgetDue, OrderPlaced, Retire
+from processors.decision import (
+    Decision,
+    DecisionContext,
+    Rows,
+    SetTimer,
+    StageEnum,
+    Table,
+    ignore_duplicate,
+    refused,
+)
+from processors.delivery import refuse_and_unassign
+from processors.event_names import event_name
+from processors.events import HistoryExpired, OrderPlaced, RetirementRequested
 from processors.parameters import Parameters
 from topics.deliveries import DriverAssigned
-from topics.drivers import Unassign
-from topics.order_history import KeptRow, Kind, OrderRetired
+from topics.order_history import KeptRow, OrderRetired, RowKind
 from topics.order_updates import OrderStatus
 from topics.records import instant
 
-LARGEST_PART = 900_000
-"""Bytes of the rows in one record; the engine takes records of 1,000,000."""
-AROUND_A_ROW = 40
-"""Bytes of JSON around a row in its record, at most."""
+MAX_PART_BYTES = 900_000
+"""Limit of the rows in one record, in bytes; the engine accepts records of 1,000,000."""
+ROW_OVERHEAD_BYTES = 40
+"""Upper bound of the JSON around a row in its record, in bytes."""
 
 
-class Stage(Named):
-    """Where the order is."""
+class Stage(StageEnum):
+    """The only stage: the order is in the history topic."""
 
     RETIRED = "RETIRED"
 
 
 class Retired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is needed to know the order again, and to find its record in the history topic."""
+    """Facts to recognise an order that is placed again, and to find its records in the history topic."""
 
     stage: Stage = Stage.RETIRED
     retired_ms: int
@@ -40,24 +51,24 @@ class Retired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def timer_name(order: str) -> str:
-    """Of the timer that ends it."""
+    """Return the name of the timer that deletes the row."""
     return f"{order}/history"
 
 
 def records_of(
-    order: str, status: OrderStatus, rows: Iterable[tuple[Kind, msgspec.Struct]], now_ms: int
+    order: str, status: OrderStatus, rows: Iterable[tuple[RowKind, msgspec.Struct]], now_ms: int
 ) -> tuple[OrderRetired, ...]:
-    """The records for the history topic: one, or as many as it takes to hold every row."""
+    """Return the records for the history topic: one, or as many as are needed to hold all rows."""
     parts: list[list[KeptRow]] = [[]]
     size = 0
     for kind, row in rows:
         kept = KeptRow(kind=kind, row=msgspec.Raw(msgspec.json.encode(row)))
-        more = len(kept.row) + AROUND_A_ROW
-        if parts[-1] and size + more > LARGEST_PART:
+        row_bytes = len(kept.row) + ROW_OVERHEAD_BYTES
+        if parts[-1] and size + row_bytes > MAX_PART_BYTES:
             parts.append([])
             size = 0
         parts[-1].append(kept)
-        size += more
+        size += row_bytes
     return tuple(
         OrderRetired(
             id=f"{order}/retired/{part}",
@@ -75,69 +86,63 @@ def records_of(
 # -- guards ----------------------------------------------------------------------------------------------------------
 
 
-def same_body(retired: Retired, event: OrderPlaced, _: Moment) -> bool:
-    """the same body"""
+def same_body(retired: Retired, event: OrderPlaced, _: DecisionContext) -> bool:
+    """the body is the same"""
     return event.placed.body_hash() == retired.body_hash
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
 
 
-def remember(_: None, event: Retire, moment: Moment) -> Decision[Retired]:
-    """its rows and journal: to the history topic; timer: history"""
-    now_ms = moment.now_ms
+def record_retirement(_: None, event: RetirementRequested, context: DecisionContext) -> Decision[Retired]:
+    """write the order's rows and journal to the history topic; set the timer `history`"""
+    now_ms = context.now_ms
     retired = Retired(retired_ms=now_ms, placed_ms=event.placed_ms, body_hash=event.body_hash)
-    kept_until_ms = now_ms + round(moment.parameters.history_s * 1000)
+    kept_until_ms = now_ms + round(context.parameters.history_s * 1000)
     return Decision(state=retired, timers=(SetTimer(timer_name(event.order), kept_until_ms),))
 
 
-def refuse_other_body(_retired: Retired, event: OrderPlaced, __: Moment) -> Decision[Retired]:
-    """refused"""
-    return refused(f"the order {event.placed.key} exists with another body; a new order needs an id of its own")
+def refuse_other_body(_retired: Retired, event: OrderPlaced, __: DecisionContext) -> Decision[Retired]:
+    """refuse: the id exists with another body"""
+    return refused(f"the order {event.placed.key} exists with another body; use another id for a new order")
 
 
-def turn_away(retired: Retired, event: DriverAssigned, moment: Moment) -> Decision[Retired]:
-    """refused; driver: Unassign"""
-    unassign = Unassign(
-        id=f"{event.order}/unassign/{event.attempt}/{event.driver}",
-        at=instant(moment.now_ms),
-        driver=event.driver,
-        delivery=event.order,
-        attempt=event.attempt,
-    )
-    return msgspec.structs.replace(_too_late(retired, event), emit=(unassign,))
+def refuse_late_driver(retired: Retired, event: DriverAssigned, context: DecisionContext) -> Decision[Retired]:
+    """refuse: too late; unassign the driver"""
+    return refuse_and_unassign(event, _too_late(retired, event), context)
 
 
-def forget(_retired: Retired, _event: ForgetDue, __: Moment) -> Decision[Retired]:
-    """forgotten"""
-    return Decision(gone=True)
+def delete(_retired: Retired, _event: HistoryExpired, __: DecisionContext) -> Decision[Retired]:
+    """delete the row: the id is free"""
+    return Decision(deleted=True)
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
 
 RETIRED = Stage.RETIRED
 
-TABLE: Table[Retired] = Table(
-    "the history",
-    (
-        Transition((None,), Retire, RETIRED, remember),
-        Transition((RETIRED,), OrderPlaced, None, absorb, when=same_body),
-        Transition((RETIRED,), OrderPlaced, None, refuse_other_body),
-        Transition((RETIRED,), DriverAssigned, None, turn_away),
-        Transition((RETIRED,), ForgetDue, None, forget),
-    ),
+Event = RetirementRequested | OrderPlaced | DriverAssigned | HistoryExpired
+"""Union of the events of the table."""
+row = Rows[Retired, Stage]()
+ROWS = (
+    row((None,), RetirementRequested, RETIRED, record_retirement),
+    row((RETIRED,), OrderPlaced, None, ignore_duplicate, when=same_body),
+    row((RETIRED,), OrderPlaced, None, refuse_other_body),
+    row((RETIRED,), DriverAssigned, None, refuse_late_driver),
+    row((RETIRED,), HistoryExpired, None, delete),
 )
+TABLE = Table[Retired, Stage, Event]("the history", ROWS)
 
 
 def decide(retired: Retired | None, event: object, now_ms: int, parameters: Parameters) -> Decision[Retired]:
-    """What an event does to an order that was retired: everything that is said of an order, and ``ForgetDue``."""
-    moment = Moment(now_ms, parameters)
-    row = TABLE.find(retired, event, moment)
+    """Decide an event of a retired order: any event of an order, or ``HistoryExpired``."""
+    context = DecisionContext(now_ms, parameters)
+    row = TABLE.find(retired, event, context)
     if row is not None:
-        return TABLE.apply(row, retired, event, moment)
-    return TABLE.refuse(retired, event) if retired is None else _too_late(retired, event)
+        return TABLE.apply(row, retired, event, context)
+    return TABLE.refuse(retired, event) if retired is None else refused(_too_late(retired, event))
 
 
-def _too_late(retired: Retired, event: object) -> Decision[Retired]:
+def _too_late(retired: Retired, event: object) -> str:
     when = instant(retired.retired_ms).isoformat(timespec="seconds")
-    return refused(f"{type(event).__name__} comes too late: the order ended, it left for the history at {when}")
+    return f"{event_name(event)} comes too late: the order has ended and moved to the history at {when}"

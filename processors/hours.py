@@ -1,4 +1,4 @@
-"""Whether a restaurant is open at a moment: its hours, on its own clock."""
+"""Opening hours of a restaurant, in its own time zone."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ DAYS = tuple(day.capitalize() for day in Hours.__struct_fields__)
 
 
 def is_open(restaurant: Restaurant, at_ms: int) -> bool:
-    """Whether it is open at a moment, in milliseconds since 1970."""
+    """Return True if the restaurant is open at a time in milliseconds since 1970; always if it has no hours."""
     days = restaurant.hours.days
     if not any(days):
         return True
@@ -19,7 +19,7 @@ def is_open(restaurant: Restaurant, at_ms: int) -> bool:
 
 
 def describe(restaurant: Restaurant, at_ms: int) -> str:
-    """A moment on the restaurant's clock, and when it is open on that day."""
+    """Return a time in the restaurant's time zone and its hours on that day, for people."""
     local = instant(at_ms).astimezone(zone(restaurant.time_zone))
     day, today = DAYS[local.weekday()], restaurant.hours.days[local.weekday()]
     hours = ", ".join(f"{each.opens}-{each.closes}" for each in today)
@@ -27,7 +27,7 @@ def describe(restaurant: Restaurant, at_ms: int) -> str:
 
 
 def _is_within(intervals: Iterable[Interval], minute: int) -> bool:
-    """``minute`` counts from the beginning of the day on which the intervals open."""
+    """Return True if an interval contains ``minute``, counted from the start of the day on which it opens."""
     for each in intervals:
         opens, closes = _minute(each.opens), _minute(each.closes)
         if opens <= minute < (closes if closes > opens else closes + 24 * 60):

@@ -1,16 +1,16 @@
-"""An order's life, from the moment a provider places it until the customer has the food, or the money back.
+"""The life of an order, until the customer has the food or has the money back.
 
 Rules:
-1. The order moves when its neighbours (payment, ticket, delivery) have got somewhere, and tells them when it is their
-   turn. ``TABLE``, below, is the whole of it.
-2. It never waits without a timer (``WAITS``). A timer is deleted with its wait, so at most one is running. When a wait
-   takes too long a person is asked to look, and what was waited for still counts when it comes after all.
-3. A step is taken once: an event that comes again is absorbed. No step is skipped: a restaurant that has finished
-   before it accepted has accepted.
-4. Where it ended it stays: DELIVERED or REJECTED. After its retention it leaves the tables, unless a person should look
-   at it (a refund that is still due is such a case): then it stays until that is over, and for a retention more. While
-   a call of it has no answer it stays for a retention more too: the answer may be about money.
-5. Every change the world may know of is one record on `order-updates`, numbered without a gap.
+1. Events of the payment, the ticket and the delivery move the order. The order sends each of them an internal event
+   when its work begins. ``TABLE`` below has every transition.
+2. An order never waits without a timer (``WAITS``). The timer is deleted when its wait ends, so at most one is running.
+   If a wait takes too long, the order asks for attention. The awaited event still counts if it arrives later.
+3. A step is taken once: a repeated event is absorbed. No step is skipped: if the restaurant finishes before it accepts,
+   the event is applied twice, first as the acceptance.
+4. DELIVERED and REJECTED are final. After its retention the order leaves the tables. An order that needs attention (for
+   example because a refund is due) stays until the attention is cleared, and for another retention. An order with an
+   unanswered call also stays for another retention, because the answer may be about money.
+5. Every public change is one record on `order-updates`, numbered without a gap.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,23 @@ from typing import NamedTuple
 
 import msgspec
 
-from processors.decision import CancelTimer, Decision, Moment, Named, SetTimer, Table, Transition, absorb, refused
+from processors.decision import (
+    CancelTimer,
+    Decision,
+    DecisionContext,
+    Rows,
+    SetTimer,
+    StageEnum,
+    Table,
+    ignore_duplicate,
+    refused,
+)
 from processors.events import (
     OPERATOR,
-    AttentionNeeded,
-    AttentionOver,
+    AttentionCleared,
+    AttentionRaised,
     DeliveryAssigned,
-    DeliveryDone,
+    DeliveryCompleted,
     DeliveryEtaChanged,
     DeliveryPickedUp,
     DeliveryStarted,
@@ -32,18 +42,18 @@ from processors.events import (
     OrderPlaced,
     PaymentCharged,
     PaymentDeclined,
-    PaymentDue,
     PaymentMismatched,
     PaymentRefunded,
-    RefundDue,
+    PaymentRequested,
+    PreparationDue,
+    RefundRequested,
     RestaurantAccepted,
     RestaurantFinished,
-    RestaurantRefused,
-    Retire,
-    RetireDue,
-    StartDue,
-    TicketAsked,
-    WaitedTooLong,
+    RestaurantRejected,
+    RetentionExpired,
+    RetirementRequested,
+    TicketRequested,
+    WaitTimedOut,
 )
 from processors.geography import travel_ms
 from processors.parameters import Parameters
@@ -53,12 +63,12 @@ from topics.places import Position
 from topics.records import epoch_ms, instant
 from topics.restaurants import Restaurant
 
-LONGEST_TEXT = 200
-"""Of ``topics.orders.Text``."""
+MAX_TEXT_LENGTH = 200
+"""Limit of ``topics.orders.Text``, in characters."""
 
 
-class Stage(Named):
-    """Where an order is. Finer than its public status: see ``Order.status``."""
+class Stage(StageEnum):
+    """Stage of an order. Finer than its public status: see ``Order.status``."""
 
     CREATED = "CREATED"
     SCHEDULED = "SCHEDULED"
@@ -72,41 +82,55 @@ class Stage(Named):
     REJECTED = "REJECTED"
 
 
-STATUS = {stage: OrderStatus(stage.value.partition(",")[0]) for stage in Stage}
+STATUS = {
+    Stage.CREATED: OrderStatus.CREATED,
+    Stage.SCHEDULED: OrderStatus.SCHEDULED,
+    Stage.ASKED: OrderStatus.SCHEDULED,
+    Stage.IN_PREPARATION: OrderStatus.IN_PREPARATION,
+    Stage.SCHEDULING_DELIVERY: OrderStatus.SCHEDULING_DELIVERY,
+    Stage.WAITING_FOR_DRIVER: OrderStatus.WAITING_FOR_DRIVER,
+    Stage.IN_DELIVERY: OrderStatus.IN_DELIVERY,
+    Stage.DELIVERED: OrderStatus.DELIVERED,
+    Stage.REFUND_DUE: OrderStatus.REJECTED,
+    Stage.REJECTED: OrderStatus.REJECTED,
+}
+"""Public status of an order in each stage."""
 
 
 class Timer(msgspec.Struct, frozen=True):
-    """The timer that is running: its name, and when it is due in milliseconds since 1970."""
+    """The running timer: its name and due time in milliseconds since 1970."""
 
     name: str
     due_ms: int
 
 
-class Concern(msgspec.Struct, frozen=True):
-    """Why a person should look: what is waited for, since when, and the name of the wait whose end settles it."""
+class AttentionItem(msgspec.Struct, frozen=True):
+    """A reason why a person should look at the order."""
 
     wait: str
+    """Name of the wait whose end clears the item."""
     waits_for: str
+    """The awaited thing, for people: "the payment"."""
     since_ms: int
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One order. Its body is a row of its own, and so are its payment, its ticket and its delivery."""
+    """One order. Its body, its payment, its ticket and its delivery are separate rows."""
 
     id: str
     stage: Stage
     version: int = 0
-    """Of the last record on `order-updates`."""
+    """Version of the last record on `order-updates`."""
     journal: int = 0
-    """How many lines the journal has."""
+    """Number of lines in the journal."""
     refusals: int = 0
-    """How many of them tell of a refusal."""
+    """Number of these lines that record a refusal."""
     last_refusal: str = ""
-    """What the last of these tells, as 16 hex digits: the same again makes no line."""
+    """Hash of the last such line, as 16 hex digits: an identical refusal makes no new line."""
     body_hash: str
     placed_ms: int
     updated_ms: int
-    """When the last record on `order-updates` was made."""
+    """Time of the last record on `order-updates`."""
 
     restaurant: str
     region: str
@@ -114,17 +138,17 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pickup: Position
     dropoff: Position
     preparation_ms: int
-    """The restaurant's estimate, as it was when the order was placed."""
+    """The restaurant's estimate at the time when the order was placed."""
     travel_ms: int
-    """From the restaurant to the customer."""
+    """Travel time from the restaurant to the customer."""
     start_ms: int
-    """When the restaurant is to be asked; in the past: at once."""
+    """Time at which the ticket is sent to the restaurant; if it is in the past, at once."""
 
     waits_since_ms: int = 0
     timer: Timer | None = None
-    """Of the wait the order is in."""
-    concerns: tuple[Concern, ...] = ()
-    """What a person should look at, the oldest first."""
+    """Timer of the present wait; None if it has fired."""
+    attention: tuple[AttentionItem, ...] = ()
+    """Reasons why a person should look, oldest first."""
     eta_ms: int | None = None
     driver: str | None = None
     reason: str = ""
@@ -132,7 +156,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def status(self) -> OrderStatus:
-        """What the world is told."""
+        """Public status."""
         return STATUS[self.stage]
 
 
@@ -140,39 +164,39 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Wait(NamedTuple):
-    """What an order in some stage waits for, and the timer that goes with it."""
+    """The wait of an order in some stage, with its timer."""
 
     name: str
     waits_for: str
-    due_ms: Callable[[Order, Moment], int]
-    """When the timer of the wait that begins now fires, in milliseconds since 1970."""
-    fires: type[StartDue | RetireDue | WaitedTooLong] = WaitedTooLong
-    """What the timer says: that it took too long, or, where the timer is itself what is waited for, that it is time."""
+    due_ms: Callable[[Order, DecisionContext], int]
+    """Function that returns the due time of the timer of a wait that begins now, in milliseconds since 1970."""
+    timer_event: type[PreparationDue | RetentionExpired | WaitTimedOut] = WaitTimedOut
+    """Event of the timer: ``WaitTimedOut`` if it only limits the wait, another if the timer itself ends the wait."""
 
-    def timer(self, order: Order, moment: Moment) -> Timer:
-        """The timer of the wait that begins now."""
-        suffix = "-wait" if self.fires is WaitedTooLong else ""
-        return Timer(f"{order.id}/{self.name}{suffix}", self.due_ms(order, moment))
-
-
-def _at_most(seconds: Callable[[Parameters], float]) -> Callable[[Order, Moment], int]:
-    return lambda _, moment: moment.now_ms + moment.parameters.wait_ms(seconds(moment.parameters))
+    def timer(self, order: Order, context: DecisionContext) -> Timer:
+        """Return the timer of a wait that begins now."""
+        suffix = "-wait" if self.timer_event is WaitTimedOut else ""
+        return Timer(f"{order.id}/{self.name}{suffix}", self.due_ms(order, context))
 
 
-def _preparation(order: Order, moment: Moment) -> int:
-    """The restaurant's estimate, and some grace."""
-    return moment.now_ms + order.preparation_ms + moment.parameters.wait_ms(moment.parameters.preparation_grace_s)
+def _at_most(seconds: Callable[[Parameters], float]) -> Callable[[Order, DecisionContext], int]:
+    return lambda _, context: context.now_ms + context.parameters.wait_ms(seconds(context.parameters))
+
+
+def _preparation(order: Order, context: DecisionContext) -> int:
+    """Return the end of the restaurant's estimate plus a grace period."""
+    return context.now_ms + order.preparation_ms + context.parameters.wait_ms(context.parameters.preparation_grace_s)
 
 
 RETIREMENT = Wait(
     "retirement",
     "its retirement",
-    lambda _, moment: moment.now_ms + round(moment.parameters.retention_s * 1000),
-    RetireDue,
+    lambda _, context: context.now_ms + round(context.parameters.retention_s * 1000),
+    RetentionExpired,
 )
 WAITS = {
     Stage.CREATED: Wait("charge", "the payment", _at_most(lambda p: p.charge_wait_s)),
-    Stage.SCHEDULED: Wait("start", "its time", lambda order, _: order.start_ms, StartDue),
+    Stage.SCHEDULED: Wait("start", "its time", lambda order, _: order.start_ms, PreparationDue),
     Stage.ASKED: Wait("acceptance", "the restaurant's answer", _at_most(lambda p: p.acceptance_wait_s)),
     Stage.IN_PREPARATION: Wait("preparation", "the food", _preparation),
     Stage.SCHEDULING_DELIVERY: Wait("driver", "a driver", _at_most(lambda p: p.driver_wait_s)),
@@ -182,59 +206,59 @@ WAITS = {
     Stage.DELIVERED: RETIREMENT,
     Stage.REJECTED: RETIREMENT,
 }
-"""Every stage is a wait with a timer."""
-OTHERS_TURN = tuple(stage for stage, wait in WAITS.items() if wait.fires is WaitedTooLong)
-"""The stages that something from outside has to end."""
-ENDED = tuple(stage for stage, wait in WAITS.items() if wait is RETIREMENT)
-"""The stages that nothing moves an order on from."""
+"""Wait of each stage."""
+STAGES_WITH_DEADLINE = tuple(stage for stage, wait in WAITS.items() if wait.timer_event is WaitTimedOut)
+"""Stages that an event from outside has to end in time."""
+FINAL_STAGES = tuple(stage for stage, wait in WAITS.items() if wait is RETIREMENT)
+"""Stages that an order never leaves, except by its retirement."""
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------
 
 
-def same_body(order: Order, event: OrderPlaced, _: Moment) -> bool:
-    """the same body"""
+def same_body(order: Order, event: OrderPlaced, _: DecisionContext) -> bool:
+    """the body is the same"""
     return event.placed.body_hash() == order.body_hash
 
 
-def starts_later(order: Order, _event: PaymentCharged, moment: Moment) -> bool:
-    """its time has not come"""
-    return order.start_ms > moment.now_ms
+def starts_later(order: Order, _event: PaymentCharged, context: DecisionContext) -> bool:
+    """its start lies in the future"""
+    return order.start_ms > context.now_ms
 
 
-def is_news(order: Order, event: AttentionNeeded, _: Moment) -> bool:
-    """news; to an ended order, of its own wait"""
+def is_new_attention(order: Order, event: AttentionRaised, _: DecisionContext) -> bool:
+    """the reason is new, and the order waits or the event names a wait"""
     wait = event.wait or _wait_name(order)
-    known = any((concern.wait, concern.waits_for) == (wait, event.waits_for) for concern in order.concerns)
+    known = any((item.wait, item.waits_for) == (wait, event.waits_for) for item in order.attention)
     return bool(wait) and not known
 
 
-def concerned(order: Order, event: AttentionOver, _: Moment) -> bool:
-    """a person was asked to look at it"""
-    return any(concern.wait == event.wait for concern in order.concerns)
+def has_attention(order: Order, event: AttentionCleared, _: DecisionContext) -> bool:
+    """the order has attention for it"""
+    return any(item.wait == event.wait for item in order.attention)
 
 
-def operator_looks(order: Order, _event: OperatorSettled, __: Moment) -> bool:
-    """an operator was asked to look at it"""
-    return any(concern.wait == OPERATOR for concern in order.concerns)
+def awaits_operator(order: Order, _event: OperatorSettled, __: DecisionContext) -> bool:
+    """the order has attention that only an operator can clear"""
+    return any(item.wait == OPERATOR for item in order.attention)
 
 
-def somebody_looks(order: Order, _event: OperatorSettled, __: Moment) -> bool:
-    """a person was asked to look at something else"""
-    return bool(order.concerns)
+def needs_attention(order: Order, _event: OperatorSettled, __: DecisionContext) -> bool:
+    """the order has other attention"""
+    return bool(order.attention)
 
 
-def nobody_looks(order: Order, event: RetireDue, _: Moment) -> bool:
-    """nobody has to look at it, no call is open"""
-    return not order.concerns and not event.asking
+def may_retire(order: Order, event: RetentionExpired, _: DecisionContext) -> bool:
+    """the order needs no attention and has no open call"""
+    return not order.attention and not event.has_open_call
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
 
 
-def create(_: None, event: OrderPlaced, moment: Moment) -> Decision[Order]:
-    """payment: due"""
-    placed, restaurant, (now_ms, parameters) = event.placed, event.restaurant, moment
+def create(_: None, event: OrderPlaced, context: DecisionContext) -> Decision[Order]:
+    """request the payment; set the ETA"""
+    placed, restaurant, (now_ms, parameters) = event.placed, event.restaurant, context
     assert restaurant is not None
     placed_ms = now_ms if placed.at is None else epoch_ms(placed.at)
     preparation = parameters.duration_ms(restaurant.preparation_s)
@@ -256,104 +280,115 @@ def create(_: None, event: OrderPlaced, moment: Moment) -> Decision[Order]:
         start_ms=start,
         eta_ms=max(start, now_ms) + preparation + travel,
     )
-    return Decision(state=order, tell=(PaymentDue(order.id, placed.total, placed.currency),))
+    return Decision(state=order, internal_events=(PaymentRequested(order.id, placed.total, placed.currency),))
 
 
-def refuse_other_body(order: Order, _event: OrderPlaced, __: Moment) -> Decision[Order]:
-    """refused"""
-    return refused(f"the order {order.id} exists with another body; a new order needs an id of its own")
+def refuse_other_body(order: Order, _event: OrderPlaced, __: DecisionContext) -> Decision[Order]:
+    """refuse: the id exists with another body"""
+    return refused(f"the order {order.id} exists with another body; use another id for a new order")
 
 
-def reject_unpaid(order: Order, event: PaymentDeclined | PaymentMismatched, _: Moment) -> Decision[Order]:
-    """the order ends: not paid"""
+def reject_unpaid(order: Order, event: PaymentDeclined | PaymentMismatched, _: DecisionContext) -> Decision[Order]:
+    """end the order: not paid"""
     return Decision(state=_rejected(order, f"payment: {event.reason}"))
 
 
-def reject_uncooked(order: Order, event: RestaurantRefused, _: Moment) -> Decision[Order]:
-    """the order ends: not cooked; payment: refund"""
-    return Decision(state=_rejected(order, f"restaurant: {event.reason}"), tell=(RefundDue(),))
+def reject_by_restaurant(order: Order, event: RestaurantRejected, _: DecisionContext) -> Decision[Order]:
+    """end the order: not cooked; request the refund"""
+    return Decision(state=_rejected(order, f"restaurant: {event.reason}"), internal_events=(RefundRequested(),))
 
 
-def note_refund(order: Order, event: PaymentRefunded, _: Moment) -> Decision[Order]:
-    """refunded"""
-    return Decision(state=msgspec.structs.replace(order, refunded=True, concerns=_without(order, event.wait)))
+def record_refund(order: Order, event: PaymentRefunded, _: DecisionContext) -> Decision[Order]:
+    """record the refund; clear its attention"""
+    return Decision(
+        state=msgspec.structs.replace(order, refunded=True, attention=_without_attention(order, event.wait))
+    )
 
 
-def schedule(_order: Order, _event: PaymentCharged, __: Moment) -> Decision[Order]:
-    """timer: start"""
+def schedule(_order: Order, _event: PaymentCharged, __: DecisionContext) -> Decision[Order]:
+    """set the timer `start`"""
     return Decision()
 
 
-def ask_restaurant(order: Order, _event: PaymentCharged | StartDue, moment: Moment) -> Decision[Order]:
-    """restaurant: ask"""
-    eta_ms = moment.now_ms + order.preparation_ms + order.travel_ms
-    return Decision(state=msgspec.structs.replace(order, eta_ms=eta_ms), tell=(TicketAsked(order.pos_url),))
+def ask_restaurant(order: Order, _event: PaymentCharged | PreparationDue, context: DecisionContext) -> Decision[Order]:
+    """send the ticket to the restaurant; set the ETA"""
+    eta_ms = context.now_ms + order.preparation_ms + order.travel_ms
+    return Decision(
+        state=msgspec.structs.replace(order, eta_ms=eta_ms), internal_events=(TicketRequested(order.pos_url),)
+    )
 
 
-def cook(order: Order, _event: RestaurantAccepted | RestaurantFinished, moment: Moment) -> Decision[Order]:
-    """the restaurant cooks"""
-    return Decision(state=msgspec.structs.replace(order, eta_ms=moment.now_ms + order.preparation_ms + order.travel_ms))
+def start_preparation(
+    order: Order, _event: RestaurantAccepted | RestaurantFinished, context: DecisionContext
+) -> Decision[Order]:
+    """set the ETA: preparation and travel begin now"""
+    return Decision(
+        state=msgspec.structs.replace(order, eta_ms=context.now_ms + order.preparation_ms + order.travel_ms)
+    )
 
 
-def start_delivery(order: Order, _event: RestaurantFinished, moment: Moment) -> Decision[Order]:
-    """delivery: start"""
+def start_delivery(order: Order, _event: RestaurantFinished, context: DecisionContext) -> Decision[Order]:
+    """start the delivery; set the ETA"""
     start = DeliveryStarted(order.id, order.region, order.restaurant, order.pickup, order.dropoff)
-    return Decision(state=msgspec.structs.replace(order, eta_ms=moment.now_ms + order.travel_ms), tell=(start,))
+    return Decision(
+        state=msgspec.structs.replace(order, eta_ms=context.now_ms + order.travel_ms), internal_events=(start,)
+    )
 
 
-def expect_driver(order: Order, event: DeliveryAssigned, _: Moment) -> Decision[Order]:
-    """a driver comes"""
+def set_driver(order: Order, event: DeliveryAssigned, _: DecisionContext) -> Decision[Order]:
+    """record the driver; set the ETA"""
     return Decision(state=msgspec.structs.replace(order, driver=event.driver, eta_ms=event.eta_ms))
 
 
-def expect_food(order: Order, event: DeliveryPickedUp | DeliveryEtaChanged, _: Moment) -> Decision[Order]:
-    """ETA"""
+def update_eta(order: Order, event: DeliveryPickedUp | DeliveryEtaChanged, _: DecisionContext) -> Decision[Order]:
+    """set the ETA"""
     return Decision(state=msgspec.structs.replace(order, eta_ms=event.eta_ms))
 
 
-def finish(order: Order, _event: DeliveryDone, __: Moment) -> Decision[Order]:
-    """the order ends: delivered"""
+def finish(order: Order, _event: DeliveryCompleted, __: DecisionContext) -> Decision[Order]:
+    """end the order: delivered"""
     return Decision(state=msgspec.structs.replace(order, eta_ms=None))
 
 
-def complain(order: Order, _event: WaitedTooLong, __: Moment) -> Decision[Order]:
-    """attention: what it waits for and since when, unless why is known already"""
+def flag_overdue(order: Order, _event: WaitTimedOut, __: DecisionContext) -> Decision[Order]:
+    """raise attention for the wait, unless it has attention with a reason"""
     wait = WAITS[order.stage]
-    if not any(concern.wait == wait.name for concern in order.concerns):
-        order = _concerned(order, Concern(wait.name, wait.waits_for, order.waits_since_ms))
+    if not any(item.wait == wait.name for item in order.attention):
+        order = _with_attention(order, AttentionItem(wait.name, wait.waits_for, order.waits_since_ms))
     return Decision(state=msgspec.structs.replace(order, timer=None))
 
 
-def take_notice(order: Order, event: AttentionNeeded, moment: Moment) -> Decision[Order]:
-    """attention"""
+def raise_attention(order: Order, event: AttentionRaised, context: DecisionContext) -> Decision[Order]:
+    """raise attention"""
     wait = event.wait or _wait_name(order)
-    return Decision(state=_concerned(order, Concern(wait, event.waits_for[:LONGEST_TEXT], moment.now_ms)))
+    return Decision(
+        state=_with_attention(order, AttentionItem(wait, event.waits_for[:MAX_TEXT_LENGTH], context.now_ms))
+    )
 
 
-def be_at_ease(order: Order, event: AttentionOver, _: Moment) -> Decision[Order]:
-    """attention cleared"""
-    return Decision(state=msgspec.structs.replace(order, concerns=_without(order, event.wait)))
+def clear_attention(order: Order, event: AttentionCleared, _: DecisionContext) -> Decision[Order]:
+    """clear that attention"""
+    return Decision(state=msgspec.structs.replace(order, attention=_without_attention(order, event.wait)))
 
 
-def settle(order: Order, event: OperatorSettled, _: Moment) -> Decision[Order]:
-    """attention cleared"""
-    settled = msgspec.structs.replace(order, concerns=_without(order, OPERATOR))
-    return Decision(state=settled, reason=event.asked)
+def clear_operator_attention(order: Order, event: OperatorSettled, _: DecisionContext) -> Decision[Order]:
+    """clear that attention"""
+    settled = msgspec.structs.replace(order, attention=_without_attention(order, OPERATOR))
+    return Decision(state=settled, reason=event.requested_by)
 
 
-def refuse_settling(order: Order, _event: OperatorSettled, __: Moment) -> Decision[Order]:
-    """refused"""
-    waits_for = order.concerns[0].waits_for
-    return refused(f"nothing is there for an operator to settle: attention is over when this is: {waits_for}")
+def refuse_settlement(order: Order, _event: OperatorSettled, __: DecisionContext) -> Decision[Order]:
+    """refuse: an event clears this attention, not an operator"""
+    return refused(f"the order does not wait for an operator, but for {order.attention[0].waits_for}")
 
 
-def retire(order: Order, _event: RetireDue, __: Moment) -> Decision[Order]:
-    """history: retire; the order leaves the tables"""
-    return Decision(gone=True, tell=(Retire(order.id, order.placed_ms, order.body_hash),))
+def retire(order: Order, _event: RetentionExpired, __: DecisionContext) -> Decision[Order]:
+    """move the order to the history; delete its rows"""
+    return Decision(deleted=True, internal_events=(RetirementRequested(order.id, order.placed_ms, order.body_hash),))
 
 
-def stay(order: Order, _event: RetireDue, __: Moment) -> Decision[Order]:
-    """it stays; timer: retirement, once nobody has to look at it"""
+def postpone_retirement(order: Order, _event: RetentionExpired, __: DecisionContext) -> Decision[Order]:
+    """keep the order; set the timer `retirement` once it needs no attention"""
     return Decision(state=msgspec.structs.replace(order, timer=None))
 
 
@@ -364,97 +399,117 @@ IN_PREPARATION, SCHEDULING_DELIVERY = Stage.IN_PREPARATION, Stage.SCHEDULING_DEL
 WAITING_FOR_DRIVER, IN_DELIVERY, DELIVERED = Stage.WAITING_FOR_DRIVER, Stage.IN_DELIVERY, Stage.DELIVERED
 REFUND_DUE, REJECTED = Stage.REFUND_DUE, Stage.REJECTED
 ANY = tuple(Stage)
-COOKED = (SCHEDULING_DELIVERY, WAITING_FOR_DRIVER, IN_DELIVERY, DELIVERED)
+FOOD_READY = (SCHEDULING_DELIVERY, WAITING_FOR_DRIVER, IN_DELIVERY, DELIVERED)
 
-TABLE: Table[Order] = Table(
-    "the order",
-    (
-        Transition((None,), OrderPlaced, CREATED, create, update=True),
-        Transition((CREATED,), PaymentDeclined, REJECTED, reject_unpaid, update=True),
-        Transition((CREATED,), PaymentMismatched, REFUND_DUE, reject_unpaid, update=True),
-        Transition((CREATED,), PaymentCharged, SCHEDULED, schedule, when=starts_later, update=True),
-        Transition((CREATED,), PaymentCharged, ASKED, ask_restaurant, update=True),
-        Transition((SCHEDULED,), StartDue, ASKED, ask_restaurant),
-        Transition((ASKED,), RestaurantAccepted, IN_PREPARATION, cook, update=True),
-        Transition((ASKED,), RestaurantFinished, IN_PREPARATION, cook, update=True, again=True),
-        Transition((ASKED,), RestaurantRefused, REFUND_DUE, reject_uncooked, update=True),
-        Transition((IN_PREPARATION,), RestaurantFinished, SCHEDULING_DELIVERY, start_delivery, update=True),
-        Transition((SCHEDULING_DELIVERY,), DeliveryAssigned, WAITING_FOR_DRIVER, expect_driver, update=True),
-        Transition((WAITING_FOR_DRIVER,), DeliveryPickedUp, IN_DELIVERY, expect_food, update=True),
-        Transition((WAITING_FOR_DRIVER, IN_DELIVERY), DeliveryEtaChanged, None, expect_food, update=True),
-        Transition((IN_DELIVERY,), DeliveryDone, DELIVERED, finish, update=True),
-        Transition((REFUND_DUE,), PaymentRefunded, REJECTED, note_refund, update=True),
-        Transition((REJECTED,), PaymentRefunded, None, note_refund, update=True),
-        Transition(ENDED, RetireDue, None, retire, when=nobody_looks),
-        Transition(ENDED, RetireDue, None, stay),
-        # what takes too long, or cannot be right
-        Transition(OTHERS_TURN, WaitedTooLong, None, complain, update=True),
-        Transition(ANY, AttentionNeeded, None, take_notice, when=is_news, update=True),
-        Transition(ANY, AttentionNeeded, None, absorb),
-        Transition(ANY, AttentionOver, None, be_at_ease, when=concerned, update=True),
-        Transition(ANY, AttentionOver, None, absorb),
-        Transition(ANY, OperatorSettled, None, settle, when=operator_looks, update=True),
-        Transition(ANY, OperatorSettled, None, refuse_settling, when=somebody_looks),
-        Transition(ANY, OperatorSettled, None, absorb),
-        # what has been before
-        Transition(ANY, OrderPlaced, None, absorb, when=same_body),
-        Transition(ANY, OrderPlaced, None, refuse_other_body),
-        Transition((SCHEDULED, ASKED, IN_PREPARATION, *COOKED), PaymentCharged, None, absorb),
-        Transition((IN_PREPARATION, *COOKED), RestaurantAccepted, None, absorb),
-        Transition(COOKED, RestaurantFinished, None, absorb),
-        Transition((WAITING_FOR_DRIVER, IN_DELIVERY, DELIVERED), DeliveryAssigned, None, absorb),
-        Transition((IN_DELIVERY, DELIVERED), DeliveryPickedUp, None, absorb),
-        Transition((DELIVERED,), DeliveryEtaChanged, None, absorb),
-        Transition((DELIVERED,), DeliveryDone, None, absorb),
-        Transition((REFUND_DUE, REJECTED), PaymentDeclined, None, absorb),
-        Transition((REFUND_DUE, REJECTED), RestaurantRefused, None, absorb),
-    ),
+Event = (
+    OrderPlaced
+    | PaymentDeclined
+    | PaymentMismatched
+    | PaymentCharged
+    | PreparationDue
+    | RestaurantAccepted
+    | RestaurantFinished
+    | RestaurantRejected
+    | DeliveryAssigned
+    | DeliveryPickedUp
+    | DeliveryEtaChanged
+    | DeliveryCompleted
+    | PaymentRefunded
+    | RetentionExpired
+    | WaitTimedOut
+    | AttentionRaised
+    | AttentionCleared
+    | OperatorSettled
 )
+"""Union of the events of the table."""
+row = Rows[Order, Stage]()
+ROWS = (
+    row((None,), OrderPlaced, CREATED, create, update=True),
+    row((CREATED,), PaymentDeclined, REJECTED, reject_unpaid, update=True),
+    row((CREATED,), PaymentMismatched, REFUND_DUE, reject_unpaid, update=True),
+    row((CREATED,), PaymentCharged, SCHEDULED, schedule, when=starts_later, update=True),
+    row((CREATED,), PaymentCharged, ASKED, ask_restaurant, update=True),
+    row((SCHEDULED,), PreparationDue, ASKED, ask_restaurant),
+    row((ASKED,), RestaurantAccepted, IN_PREPARATION, start_preparation, update=True),
+    row((ASKED,), RestaurantFinished, IN_PREPARATION, start_preparation, update=True, reapply=True),
+    row((ASKED,), RestaurantRejected, REFUND_DUE, reject_by_restaurant, update=True),
+    row((IN_PREPARATION,), RestaurantFinished, SCHEDULING_DELIVERY, start_delivery, update=True),
+    row((SCHEDULING_DELIVERY,), DeliveryAssigned, WAITING_FOR_DRIVER, set_driver, update=True),
+    row((WAITING_FOR_DRIVER,), DeliveryPickedUp, IN_DELIVERY, update_eta, update=True),
+    row((WAITING_FOR_DRIVER, IN_DELIVERY), DeliveryEtaChanged, None, update_eta, update=True),
+    row((IN_DELIVERY,), DeliveryCompleted, DELIVERED, finish, update=True),
+    row((REFUND_DUE,), PaymentRefunded, REJECTED, record_refund, update=True),
+    row((REJECTED,), PaymentRefunded, None, record_refund, update=True),
+    row(FINAL_STAGES, RetentionExpired, None, retire, when=may_retire),
+    row(FINAL_STAGES, RetentionExpired, None, postpone_retirement),
+    # waits that time out, and attention
+    row(STAGES_WITH_DEADLINE, WaitTimedOut, None, flag_overdue, update=True),
+    row(ANY, AttentionRaised, None, raise_attention, when=is_new_attention, update=True),
+    row(ANY, AttentionRaised, None, ignore_duplicate),
+    row(ANY, AttentionCleared, None, clear_attention, when=has_attention, update=True),
+    row(ANY, AttentionCleared, None, ignore_duplicate),
+    row(ANY, OperatorSettled, None, clear_operator_attention, when=awaits_operator, update=True),
+    row(ANY, OperatorSettled, None, refuse_settlement, when=needs_attention),
+    row(ANY, OperatorSettled, None, ignore_duplicate),
+    # repeated events
+    row(ANY, OrderPlaced, None, ignore_duplicate, when=same_body),
+    row(ANY, OrderPlaced, None, refuse_other_body),
+    row((SCHEDULED, ASKED, IN_PREPARATION, *FOOD_READY), PaymentCharged, None, ignore_duplicate),
+    row((IN_PREPARATION, *FOOD_READY), RestaurantAccepted, None, ignore_duplicate),
+    row(FOOD_READY, RestaurantFinished, None, ignore_duplicate),
+    row((WAITING_FOR_DRIVER, IN_DELIVERY, DELIVERED), DeliveryAssigned, None, ignore_duplicate),
+    row((IN_DELIVERY, DELIVERED), DeliveryPickedUp, None, ignore_duplicate),
+    row((DELIVERED,), DeliveryEtaChanged, None, ignore_duplicate),
+    row((DELIVERED,), DeliveryCompleted, None, ignore_duplicate),
+    row((REFUND_DUE, REJECTED), PaymentDeclined, None, ignore_duplicate),
+    row((REFUND_DUE, REJECTED), RestaurantRejected, None, ignore_duplicate),
+)
+TABLE = Table[Order, Stage, Event]("the order", ROWS)
 
 
 def decide(order: Order | None, event: object, now_ms: int, parameters: Parameters) -> Decision[Order]:
-    """What an event does to an order. Events: the order's in ``events``."""
-    moment = Moment(now_ms, parameters)
-    row = TABLE.find(order, event, moment)
+    """Decide an event of an order: an event for the order in ``events``."""
+    context = DecisionContext(now_ms, parameters)
+    row = TABLE.find(order, event, context)
     if row is None:
         return TABLE.refuse(order, event)
-    decision = TABLE.apply(row, order, event, moment)
+    decision = TABLE.apply(row, order, event, context)
     after = decision.state
     if after is None:
         return decision
     timers: tuple[SetTimer | CancelTimer, ...] = ()
     if order is None or after.stage is not order.stage:
-        after, timers = _enter(order, after, event, moment)
-    elif after.stage in ENDED and after.timer is None and not after.concerns:
-        after, timers = _wait_anew(after, moment)
+        after, timers = _enter_stage(order, after, event, context)
+    elif after.stage in FINAL_STAGES and after.timer is None and not after.attention:
+        after, timers = _start_wait(after, context)
     if not row.update:
         return msgspec.structs.replace(decision, state=after, timers=timers)
     after = msgspec.structs.replace(after, version=after.version + 1, updated_ms=now_ms)
     return msgspec.structs.replace(decision, state=after, timers=timers, emit=(last_update(after),))
 
 
-def _enter(
-    before: Order | None, after: Order, event: object, moment: Moment
+def _enter_stage(
+    before: Order | None, after: Order, event: object, context: DecisionContext
 ) -> tuple[Order, tuple[SetTimer | CancelTimer, ...]]:
-    """The wait of the stage left ends, with its timer and what a person was to look at; the next one begins."""
+    """End the wait of the previous stage, with its timer and its attention; start the wait of the new stage."""
     ended: tuple[CancelTimer, ...] = ()
-    if before is not None and before.timer is not None and not isinstance(event, WAITS[before.stage].fires):
-        ended = (CancelTimer(before.timer.name, before.timer.due_ms),)  # one that has fired is no more
-    if before is not None and after.concerns:
-        after = msgspec.structs.replace(after, concerns=_without(after, _wait_name(before)))
-    waits, begun = _wait_anew(after, moment)
-    return waits, (*ended, *begun)
+    if before is not None and before.timer is not None and not isinstance(event, WAITS[before.stage].timer_event):
+        ended = (CancelTimer(before.timer.name, before.timer.due_ms),)  # a timer that has fired is already deleted
+    if before is not None and after.attention:
+        after = msgspec.structs.replace(after, attention=_without_attention(after, _wait_name(before)))
+    waiting, started = _start_wait(after, context)
+    return waiting, (*ended, *started)
 
 
-def _wait_anew(order: Order, moment: Moment) -> tuple[Order, tuple[SetTimer]]:
-    """The wait of its stage begins, with its timer."""
-    timer = WAITS[order.stage].timer(order, moment)
-    waits = msgspec.structs.replace(order, timer=timer, waits_since_ms=moment.now_ms)
-    return waits, (SetTimer(timer.name, timer.due_ms),)
+def _start_wait(order: Order, context: DecisionContext) -> tuple[Order, tuple[SetTimer]]:
+    """Start the wait of the order's stage, with its timer."""
+    timer = WAITS[order.stage].timer(order, context)
+    waiting = msgspec.structs.replace(order, timer=timer, waits_since_ms=context.now_ms)
+    return waiting, (SetTimer(timer.name, timer.due_ms),)
 
 
 def start_ms(placed: Placed, restaurant: Restaurant, placed_ms: int, parameters: Parameters) -> int:
-    """When the restaurant is to be asked, in milliseconds since 1970; in the past: at once."""
+    """Return the time at which the ticket is sent to the restaurant, in milliseconds since 1970; may be past."""
     if placed.deliver_at is None:
         return placed_ms
     travel = travel_ms(restaurant.position, placed.customer.position, parameters)
@@ -462,31 +517,31 @@ def start_ms(placed: Placed, restaurant: Restaurant, placed_ms: int, parameters:
 
 
 def _wait_name(order: Order) -> str:
-    """Of the wait that a person may be asked to look at; an order that has ended has none."""
-    return "" if order.stage in ENDED else WAITS[order.stage].name
+    """Return the name of the wait that attention may be about; "" for an order that has ended."""
+    return "" if order.stage in FINAL_STAGES else WAITS[order.stage].name
 
 
 def _rejected(order: Order, reason: str) -> Order:
-    return msgspec.structs.replace(order, reason=reason[:LONGEST_TEXT], eta_ms=None)
+    return msgspec.structs.replace(order, reason=reason[:MAX_TEXT_LENGTH], eta_ms=None)
 
 
-def _concerned(order: Order, concern: Concern) -> Order:
-    """With this concern; one of the same wait keeps its place and its time."""
-    known = next((index for index, other in enumerate(order.concerns) if other.wait == concern.wait), None)
+def _with_attention(order: Order, item: AttentionItem) -> Order:
+    """Add an item; if the wait has one already, replace it and keep its place and time."""
+    known = next((index for index, other in enumerate(order.attention) if other.wait == item.wait), None)
     if known is None:
-        return msgspec.structs.replace(order, concerns=(*order.concerns, concern))
-    concerns = list(order.concerns)
-    concerns[known] = msgspec.structs.replace(concern, since_ms=concerns[known].since_ms)
-    return msgspec.structs.replace(order, concerns=tuple(concerns))
+        return msgspec.structs.replace(order, attention=(*order.attention, item))
+    items = list(order.attention)
+    items[known] = msgspec.structs.replace(item, since_ms=items[known].since_ms)
+    return msgspec.structs.replace(order, attention=tuple(items))
 
 
-def _without(order: Order, wait: str) -> tuple[Concern, ...]:
-    return tuple(concern for concern in order.concerns if concern.wait != wait)
+def _without_attention(order: Order, wait: str) -> tuple[AttentionItem, ...]:
+    return tuple(item for item in order.attention if item.wait != wait)
 
 
 def last_update(order: Order) -> OrderUpdated:
-    """The record on `order-updates` that says how the order stands."""
-    concern = order.concerns[0] if order.concerns else None
+    """Return the record on `order-updates` with the order's present state and its oldest attention."""
+    item = order.attention[0] if order.attention else None
     return OrderUpdated(
         id=f"{order.id}/update/{order.version}",
         at=instant(order.updated_ms),
@@ -498,5 +553,5 @@ def last_update(order: Order) -> OrderUpdated:
         driver=order.driver,
         eta=None if order.eta_ms is None else instant(order.eta_ms),
         refunded=order.refunded,
-        attention=None if concern is None else Attention(waits_for=concern.waits_for, since=instant(concern.since_ms)),
+        attention=None if item is None else Attention(waits_for=item.waits_for, since=instant(item.since_ms)),
     )

@@ -1,34 +1,36 @@
-"""The money of one order.
+"""The payment of one order.
 
 Rules:
-1. The customer is charged once, under one idempotency key. The provider may still charge twice, or charge after it
-   declined, or charge something else: every charge but the right one is given back, under a key of its own, and a
-   person is told.
-2. No charge is ever forgotten: an order that is rejected gets its money back before its payment is at rest.
-   What has come about by a callback is not asked for any more. But a charge that was declined by one is, until the
-   provider has answered: an attempt of which nothing was heard may have charged. The order stays in the tables so long.
-   Where it charged or gave back there is no such call any more, and so none to give up: an operator is refused.
-3. What the provider says against what it said before is refused, and a person is told.
+1. The customer is charged once, under one idempotency key. The provider may still charge twice, charge after a decline,
+   or charge a wrong amount. Every wrong charge is refunded under a separate key, and the order asks for attention.
+2. Every charge is recorded. The payment of a rejected order is final only after all its refunds.
+3. A callback that reports a charge or a refund cancels the pending call, so no call is left to give up: an operator who
+   gives it up is refused. A callback that reports a decline does not cancel the call, because an unanswered attempt may
+   still have charged the customer. The call continues until it is answered, and the order stays in the tables until
+   then.
+4. If the provider contradicts an earlier report, the event is refused, and the order asks for attention.
 """
 
 import msgspec
 
-from processors.decision import Call, Decision, Moment, Named, Table, Transition, absorb, refused
+from processors.call_kinds import CallKind, call_key
+from processors.decision import Call, Decision, DecisionContext, Rows, StageEnum, Table, ignore_duplicate, refused
 from processors.events import (
     OPERATOR,
-    AttentionNeeded,
-    AttentionOver,
+    AttentionCleared,
+    AttentionRaised,
     ChargeAbandoned,
     ChargeFailed,
     ChargeRetried,
+    InternalEvent,
     PaymentCharged,
     PaymentDeclined,
-    PaymentDue,
     PaymentMismatched,
     PaymentRefunded,
+    PaymentRequested,
     RefundAbandoned,
-    RefundDue,
     RefundFailed,
+    RefundRequested,
     RefundRetried,
 )
 from processors.parameters import Parameters
@@ -36,8 +38,8 @@ from processors.requests import ChargeRequest, RefundRequest
 from topics.payments import Charged, Declined, Refunded
 
 
-class Stage(Named):
-    """Where the money is."""
+class Stage(StageEnum):
+    """Progress of the payment."""
 
     DUE = "DUE"
     CHARGED = "CHARGED"
@@ -47,7 +49,7 @@ class Stage(Named):
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A charge that is given back."""
+    """Refund of one charge, due or done."""
 
     charge_id: str
     amount: int
@@ -56,165 +58,169 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the customer owes, and the charges that were made for it."""
+    """Amount that the customer owes, and the charges and refunds that were made."""
 
     order: str
     stage: Stage
     amount: int
     currency: str
     charge_id: str = ""
-    """Of the charge that counts."""
+    """Id of the first charge. It pays the order unless its amount is wrong or it came after a decline."""
     refunds: tuple[Refund, ...] = ()
-    """Every charge that is or was given back; that of ``charge_id`` too, if it is."""
+    """Refunds of all charges that are or were refunded; may include ``charge_id``."""
     declined: bool = False
-    """The provider declined."""
+    """True if the provider has declined before any charge."""
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------
 
 
-def as_owed(payment: Payment, event: Charged, _: Moment) -> bool:
+def matches_amount_due(payment: Payment, event: Charged, _: DecisionContext) -> bool:
     """amount and currency are the order's"""
     return (event.amount, event.currency) == (payment.amount, payment.currency)
 
 
-def known_charge(payment: Payment, event: Charged, _: Moment) -> bool:
-    """a charge that is known"""
+def is_known_charge(payment: Payment, event: Charged, _: DecisionContext) -> bool:
+    """the charge is known"""
     return event.charge_id == payment.charge_id or _refund(payment, event.charge_id) is not None
 
 
-def had_declined(payment: Payment, _event: Declined, _: Moment) -> bool:
-    """it had declined before it charged"""
+def declined_before(payment: Payment, _event: Declined, _: DecisionContext) -> bool:
+    """the provider declined before it charged"""
     return payment.declined
 
 
-def refund_of_the_charge(payment: Payment, event: Refunded | RefundFailed, _: Moment) -> bool:
-    """the charge that counts, its refund due"""
+def is_refund_of_charge(payment: Payment, event: Refunded | RefundFailed, _: DecisionContext) -> bool:
+    """the refund of the order's charge is due"""
     return event.charge_id == payment.charge_id and _is_due(payment, event.charge_id)
 
 
-def refund_of_another(payment: Payment, event: Refunded | RefundFailed, _: Moment) -> bool:
-    """another charge, its refund due"""
+def is_refund_of_other_charge(payment: Payment, event: Refunded | RefundFailed, _: DecisionContext) -> bool:
+    """the refund of another charge is due"""
     return event.charge_id != payment.charge_id and _is_due(payment, event.charge_id)
 
 
-def refunded_already(payment: Payment, event: Refunded | RefundFailed, _: Moment) -> bool:
-    """given back already"""
+def is_refunded(payment: Payment, event: Refunded | RefundFailed, _: DecisionContext) -> bool:
+    """the charge is refunded already"""
     refund = _refund(payment, event.charge_id)
     return refund is not None and refund.done
 
 
-def refund_is_due(payment: Payment, event: RefundRetried | RefundAbandoned, _: Moment) -> bool:
-    """its refund due"""
+def is_refund_due(payment: Payment, event: RefundRetried | RefundAbandoned, _: DecisionContext) -> bool:
+    """the refund is due"""
     return _is_due(payment, event.charge_id)
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
 
 
-def charge(_: None, event: PaymentDue, __: Moment) -> Decision[Payment]:
-    """call: charge"""
+def charge(_: None, event: PaymentRequested, __: DecisionContext) -> Decision[Payment]:
+    """call the provider: charge"""
     payment = Payment(order=event.order, stage=Stage.DUE, amount=event.amount, currency=event.currency)
     return Decision(state=payment, calls=(_charge_call(payment),))
 
 
-def take(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
-    """call: charge no more; order: paid"""
+def record_charge(payment: Payment, event: Charged, _: DecisionContext) -> Decision[Payment]:
+    """cancel the call to charge; notify the order: paid"""
     charged = msgspec.structs.replace(payment, charge_id=event.charge_id)
-    return Decision(state=charged, tell=(PaymentCharged(),), cancel_calls=(charge_key(payment.order),))
+    return Decision(state=charged, internal_events=(PaymentCharged(),), cancel_calls=(charge_key(payment.order),))
 
 
-def give_back_wrong_charge(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
-    """call: charge no more, refund; order: not paid, attention"""
-    wrong = f"charged {event.amount} {event.currency}, the order's total is {payment.amount} {payment.currency}"
+def refund_wrong_charge(payment: Payment, event: Charged, _: DecisionContext) -> Decision[Payment]:
+    """cancel the call to charge; call: refund; notify the order: not paid; raise attention"""
+    mismatch = f"charged {event.amount} {event.currency}, the order's total is {payment.amount} {payment.currency}"
     charged = msgspec.structs.replace(payment, charge_id=event.charge_id)
-    attention = AttentionNeeded(f"the refund of {event.charge_id}: {wrong}", _wait(event))
-    mismatched = PaymentMismatched(wrong)
-    return _charged_no_more(_refunding(charged, event.charge_id, event.amount, event.currency, mismatched, attention))
+    attention = AttentionRaised(f"the refund of {event.charge_id}: {mismatch}", _wait(event))
+    mismatched = PaymentMismatched(mismatch)
+    return _without_charge_call(
+        _with_refund(charged, event.charge_id, event.amount, event.currency, mismatched, attention)
+    )
 
 
-def decline(payment: Payment, event: Declined, _: Moment) -> Decision[Payment]:
-    """order: not paid"""
+def decline(payment: Payment, event: Declined, _: DecisionContext) -> Decision[Payment]:
+    """notify the order: not paid"""
     reason = event.reason or "the payment was declined"
-    return Decision(state=msgspec.structs.replace(payment, declined=True), tell=(PaymentDeclined(reason),))
+    return Decision(state=msgspec.structs.replace(payment, declined=True), internal_events=(PaymentDeclined(reason),))
 
 
-def give_back_late_charge(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
-    """call: charge no more, refund; attention"""
+def refund_late_charge(payment: Payment, event: Charged, _: DecisionContext) -> Decision[Payment]:
+    """cancel the call to charge; call: refund; raise attention"""
     charged = msgspec.structs.replace(payment, charge_id=event.charge_id)
-    attention = AttentionNeeded(f"the refund of {event.charge_id}: charged after it was declined", _wait(event))
-    return _charged_no_more(_refunding(charged, event.charge_id, event.amount, event.currency, attention))
+    attention = AttentionRaised(f"the refund of {event.charge_id}: charged after it was declined", _wait(event))
+    return _without_charge_call(_with_refund(charged, event.charge_id, event.amount, event.currency, attention))
 
 
-def give_back_surplus(payment: Payment, event: Charged, _: Moment) -> Decision[Payment]:
-    """call: refund of that charge; attention"""
-    attention = AttentionNeeded(f"the refund of {event.charge_id}: a second charge", _wait(event))
-    return _refunding(payment, event.charge_id, event.amount, event.currency, attention)
+def refund_surplus_charge(payment: Payment, event: Charged, _: DecisionContext) -> Decision[Payment]:
+    """call: refund that charge; raise attention"""
+    attention = AttentionRaised(f"the refund of {event.charge_id}: a second charge", _wait(event))
+    return _with_refund(payment, event.charge_id, event.amount, event.currency, attention)
 
 
-def give_back(payment: Payment, _event: RefundDue, __: Moment) -> Decision[Payment]:
+def refund_charge(payment: Payment, _event: RefundRequested, __: DecisionContext) -> Decision[Payment]:
     """call: refund"""
-    return _refunding(payment, payment.charge_id, payment.amount, payment.currency)
+    return _with_refund(payment, payment.charge_id, payment.amount, payment.currency)
 
 
-def note_return(payment: Payment, event: Refunded, _: Moment) -> Decision[Payment]:
-    """call: refund no more; order: refunded"""
-    return _returned(payment, event, PaymentRefunded(_wait(event)))
+def record_refund(payment: Payment, event: Refunded, _: DecisionContext) -> Decision[Payment]:
+    """cancel the call to refund; notify the order: refunded"""
+    return _refunded(payment, event, PaymentRefunded(_wait(event)))
 
 
-def note_other_return(payment: Payment, event: Refunded, _: Moment) -> Decision[Payment]:
-    """call: refund no more; that attention is over"""
-    return _returned(payment, event, AttentionOver(_wait(event)))
+def record_other_refund(payment: Payment, event: Refunded, _: DecisionContext) -> Decision[Payment]:
+    """cancel the call to refund; clear that attention"""
+    return _refunded(payment, event, AttentionCleared(_wait(event)))
 
 
-def refuse_decline(_payment: Payment, event: Declined, _: Moment) -> Decision[Payment]:
-    """refused; attention"""
+def refuse_decline(_payment: Payment, event: Declined, _: DecisionContext) -> Decision[Payment]:
+    """refuse: it contradicts the charge; raise attention"""
     contradiction = "the payment provider declines what it has charged"
-    return refused(contradiction, AttentionNeeded(f"an operator: {contradiction} ({event.reason})", OPERATOR))
+    return refused(contradiction, AttentionRaised(f"an operator: {contradiction} ({event.reason})", OPERATOR))
 
 
-def refuse_refund(_payment: Payment, event: Refunded, _: Moment) -> Decision[Payment]:
-    """refused; attention"""
+def refuse_refund(_payment: Payment, event: Refunded, _: DecisionContext) -> Decision[Payment]:
+    """refuse: no refund is due; raise attention"""
     contradiction = f"no refund of {event.charge_id} is due"
-    return refused(contradiction, AttentionNeeded(f"an operator: refunded, but {contradiction}", OPERATOR))
+    return refused(contradiction, AttentionRaised(f"an operator: refunded, but {contradiction}", OPERATOR))
 
 
-def report_charge(_payment: Payment, event: ChargeFailed, _: Moment) -> Decision[Payment]:
-    """attention"""
-    return Decision(tell=(AttentionNeeded(f"the charge: {event.reason}"),))
+def raise_charge_attention(_payment: Payment, event: ChargeFailed, _: DecisionContext) -> Decision[Payment]:
+    """raise attention"""
+    return Decision(internal_events=(AttentionRaised(f"the charge: {event.reason}"),))
 
 
-def report_refund(payment: Payment, event: RefundFailed, _: Moment) -> Decision[Payment]:
-    """attention"""
-    needed = AttentionNeeded(f"the refund of {event.charge_id}: {event.reason}", _wait(event))
-    return Decision(tell=(needed,))
+def raise_refund_attention(payment: Payment, event: RefundFailed, _: DecisionContext) -> Decision[Payment]:
+    """raise attention"""
+    needed = AttentionRaised(f"the refund of {event.charge_id}: {event.reason}", _wait(event))
+    return Decision(internal_events=(needed,))
 
 
-def charge_again(payment: Payment, event: ChargeRetried, _: Moment) -> Decision[Payment]:
-    """call: charge, at once"""
-    return Decision(reason=event.asked, calls=(_charge_call(payment),))
+def retry_charge(payment: Payment, event: ChargeRetried, _: DecisionContext) -> Decision[Payment]:
+    """call at once: charge"""
+    return Decision(reason=event.requested_by, calls=(_charge_call(payment),))
 
 
-def give_charge_up(payment: Payment, event: ChargeAbandoned, _: Moment) -> Decision[Payment]:
-    """call: charge no more; attention"""
-    needed = AttentionNeeded(f"the charge, given up {event.asked}")
-    return Decision(reason=event.asked, tell=(needed,), cancel_calls=(charge_key(payment.order),))
+def abandon_charge(payment: Payment, event: ChargeAbandoned, _: DecisionContext) -> Decision[Payment]:
+    """cancel the call to charge; raise attention"""
+    needed = AttentionRaised(f"the charge, given up {event.requested_by}")
+    return Decision(reason=event.requested_by, internal_events=(needed,), cancel_calls=(charge_key(payment.order),))
 
 
-def end_charge_call(payment: Payment, event: ChargeAbandoned, _: Moment) -> Decision[Payment]:
-    """call: charge no more"""
-    return Decision(reason=event.asked, cancel_calls=(charge_key(payment.order),))
+def end_charge_call(payment: Payment, event: ChargeAbandoned, _: DecisionContext) -> Decision[Payment]:
+    """cancel the call to charge"""
+    return Decision(reason=event.requested_by, cancel_calls=(charge_key(payment.order),))
 
 
-def refund_again(payment: Payment, event: RefundRetried, _: Moment) -> Decision[Payment]:
-    """call: refund, at once"""
-    return Decision(reason=event.asked, calls=(_refund_call(payment, event.charge_id),))
+def retry_refund(payment: Payment, event: RefundRetried, _: DecisionContext) -> Decision[Payment]:
+    """call at once: refund"""
+    return Decision(reason=event.requested_by, calls=(_refund_call(payment, event.charge_id),))
 
 
-def give_refund_up(payment: Payment, event: RefundAbandoned, _: Moment) -> Decision[Payment]:
-    """call: refund no more; attention"""
-    needed = AttentionNeeded(f"the refund of {event.charge_id}, given up {event.asked}", _wait(event))
-    return Decision(reason=event.asked, tell=(needed,), cancel_calls=(refund_key(payment.order, event.charge_id),))
+def abandon_refund(payment: Payment, event: RefundAbandoned, _: DecisionContext) -> Decision[Payment]:
+    """cancel the call to refund; raise attention"""
+    needed = AttentionRaised(f"the refund of {event.charge_id}, given up {event.requested_by}", _wait(event))
+    return Decision(
+        reason=event.requested_by, internal_events=(needed,), cancel_calls=(refund_key(payment.order, event.charge_id),)
+    )
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
@@ -224,62 +230,75 @@ REFUND_DUE, REFUNDED = Stage.REFUND_DUE, Stage.REFUNDED
 ANY = (DUE, CHARGED, DECLINED, REFUND_DUE, REFUNDED)
 HAS_CHARGE = (CHARGED, REFUND_DUE, REFUNDED)
 
-TABLE: Table[Payment] = Table(
-    "the payment",
-    (
-        Transition((None,), PaymentDue, DUE, charge),
-        Transition((DUE,), Charged, CHARGED, take, when=as_owed),
-        Transition((DUE,), Charged, REFUND_DUE, give_back_wrong_charge),
-        Transition((DUE,), Declined, DECLINED, decline),
-        Transition((DUE,), ChargeFailed, None, report_charge),
-        Transition((DECLINED,), Charged, REFUND_DUE, give_back_late_charge),
-        Transition((DECLINED,), Declined, None, absorb),
-        Transition(HAS_CHARGE, Charged, None, absorb, when=known_charge),
-        Transition(HAS_CHARGE, Charged, None, give_back_surplus),
-        Transition(HAS_CHARGE, Declined, None, absorb, when=had_declined),
-        Transition(HAS_CHARGE, Declined, None, refuse_decline),
-        Transition((CHARGED,), RefundDue, REFUND_DUE, give_back),
-        Transition((REFUND_DUE,), Refunded, REFUNDED, note_return, when=refund_of_the_charge),
-        Transition(HAS_CHARGE, Refunded, None, note_other_return, when=refund_of_another),
-        Transition(HAS_CHARGE, Refunded, None, absorb, when=refunded_already),
-        Transition(ANY, Refunded, None, refuse_refund),
-        Transition((REFUND_DUE,), RefundFailed, None, report_refund, when=refund_of_the_charge),
-        Transition(HAS_CHARGE, RefundFailed, None, report_refund, when=refund_of_another),
-        Transition(HAS_CHARGE, RefundFailed, None, absorb, when=refunded_already),
-        Transition((CHARGED, DECLINED, REFUND_DUE, REFUNDED), ChargeFailed, None, absorb),
-        # what operators want
-        Transition((DUE,), ChargeRetried, None, charge_again),
-        Transition((DUE,), ChargeAbandoned, None, give_charge_up),
-        Transition((DECLINED,), ChargeAbandoned, None, end_charge_call),
-        Transition(HAS_CHARGE, RefundRetried, None, refund_again, when=refund_is_due),
-        Transition(HAS_CHARGE, RefundAbandoned, None, give_refund_up, when=refund_is_due),
-    ),
+Event = (
+    PaymentRequested
+    | Charged
+    | Declined
+    | ChargeFailed
+    | RefundRequested
+    | Refunded
+    | RefundFailed
+    | ChargeRetried
+    | ChargeAbandoned
+    | RefundRetried
+    | RefundAbandoned
 )
+"""Union of the events of the table."""
+row = Rows[Payment, Stage]()
+ROWS = (
+    row((None,), PaymentRequested, DUE, charge),
+    row((DUE,), Charged, CHARGED, record_charge, when=matches_amount_due),
+    row((DUE,), Charged, REFUND_DUE, refund_wrong_charge),
+    row((DUE,), Declined, DECLINED, decline),
+    row((DUE,), ChargeFailed, None, raise_charge_attention),
+    row((DECLINED,), Charged, REFUND_DUE, refund_late_charge),
+    row((DECLINED,), Declined, None, ignore_duplicate),
+    row(HAS_CHARGE, Charged, None, ignore_duplicate, when=is_known_charge),
+    row(HAS_CHARGE, Charged, None, refund_surplus_charge),
+    row(HAS_CHARGE, Declined, None, ignore_duplicate, when=declined_before),
+    row(HAS_CHARGE, Declined, None, refuse_decline),
+    row((CHARGED,), RefundRequested, REFUND_DUE, refund_charge),
+    row((REFUND_DUE,), Refunded, REFUNDED, record_refund, when=is_refund_of_charge),
+    row(HAS_CHARGE, Refunded, None, record_other_refund, when=is_refund_of_other_charge),
+    row(HAS_CHARGE, Refunded, None, ignore_duplicate, when=is_refunded),
+    row(ANY, Refunded, None, refuse_refund),
+    row((REFUND_DUE,), RefundFailed, None, raise_refund_attention, when=is_refund_of_charge),
+    row(HAS_CHARGE, RefundFailed, None, raise_refund_attention, when=is_refund_of_other_charge),
+    row(HAS_CHARGE, RefundFailed, None, ignore_duplicate, when=is_refunded),
+    row((CHARGED, DECLINED, REFUND_DUE, REFUNDED), ChargeFailed, None, ignore_duplicate),
+    # requests of operators
+    row((DUE,), ChargeRetried, None, retry_charge),
+    row((DUE,), ChargeAbandoned, None, abandon_charge),
+    row((DECLINED,), ChargeAbandoned, None, end_charge_call),
+    row(HAS_CHARGE, RefundRetried, None, retry_refund, when=is_refund_due),
+    row(HAS_CHARGE, RefundAbandoned, None, abandon_refund, when=is_refund_due),
+)
+TABLE = Table[Payment, Stage, Event]("the payment", ROWS)
 
 
 def decide(payment: Payment | None, event: object, now_ms: int, parameters: Parameters) -> Decision[Payment]:
-    """What an event does to a payment: records of topics.payments and the payment's in ``events``."""
+    """Decide an event of a payment: a record of ``topics.payments``, or an event for the payment in ``events``."""
     return TABLE.decide(payment, event, now_ms, parameters)
 
 
 def charge_key(order: str) -> str:
-    """The idempotency key under which the customer is charged."""
-    return f"{order}/charge"
+    """Return the idempotency key of the order's charge."""
+    return call_key(order, CallKind.CHARGE)
 
 
 def refund_key(order: str, charge_id: str) -> str:
-    """The idempotency key under which this charge is given back."""
-    return f"{order}/refund/{charge_id}"
+    """Return the idempotency key of the refund of this charge."""
+    return call_key(order, CallKind.REFUND, charge_id)
 
 
 def call_keys(payment: Payment) -> tuple[str, ...]:
-    """The keys of every call that there may be for its money."""
+    """Return the keys of all calls that this payment may have made."""
     refunds = (refund_key(payment.order, refund.charge_id) for refund in payment.refunds)
     return (charge_key(payment.order), *refunds)
 
 
 def _wait(event: Charged | Refunded | RefundFailed | RefundAbandoned) -> str:
-    """The name of the wait for a refund."""
+    """Return the name of the wait for a refund, as in ``AttentionItem.wait``."""
     return f"refund of {event.charge_id}"
 
 
@@ -292,33 +311,37 @@ def _is_due(payment: Payment, charge_id: str) -> bool:
     return refund is not None and not refund.done
 
 
-def _refunding(payment: Payment, charge_id: str, amount: int, currency: str, *tell: object) -> Decision[Payment]:
+def _with_refund(
+    payment: Payment, charge_id: str, amount: int, currency: str, *internal_events: InternalEvent
+) -> Decision[Payment]:
     refund = Refund(charge_id=charge_id, amount=amount, currency=currency)
     refunding = msgspec.structs.replace(payment, refunds=(*payment.refunds, refund))
-    return Decision(state=refunding, tell=tell, calls=(_refund_call(refunding, charge_id),))
+    return Decision(state=refunding, internal_events=internal_events, calls=(_refund_call(refunding, charge_id),))
 
 
-def _charged_no_more(decision: Decision[Payment]) -> Decision[Payment]:
+def _without_charge_call(decision: Decision[Payment]) -> Decision[Payment]:
     assert decision.state is not None
     return msgspec.structs.replace(decision, cancel_calls=(charge_key(decision.state.order),))
 
 
 def _charge_call(payment: Payment) -> Call:
     request = ChargeRequest(order=payment.order, amount=payment.amount, currency=payment.currency)
-    return Call(charge_key(payment.order), "charge", request)
+    return Call(charge_key(payment.order), CallKind.CHARGE, request)
 
 
 def _refund_call(payment: Payment, charge_id: str) -> Call:
     refund = _refund(payment, charge_id)
     assert refund is not None
     request = RefundRequest(order=payment.order, charge_id=charge_id, amount=refund.amount, currency=refund.currency)
-    return Call(refund_key(payment.order, charge_id), "refund", request)
+    return Call(refund_key(payment.order, charge_id), CallKind.REFUND, request)
 
 
-def _returned(payment: Payment, event: Refunded, tell: object) -> Decision[Payment]:
+def _refunded(payment: Payment, event: Refunded, following: InternalEvent) -> Decision[Payment]:
     refunds = tuple(
         msgspec.structs.replace(refund, done=True) if refund.charge_id == event.charge_id else refund
         for refund in payment.refunds
     )
-    returned = msgspec.structs.replace(payment, refunds=refunds)
-    return Decision(state=returned, tell=(tell,), cancel_calls=(refund_key(payment.order, event.charge_id),))
+    refunded = msgspec.structs.replace(payment, refunds=refunds)
+    return Decision(
+        state=refunded, internal_events=(following,), cancel_calls=(refund_key(payment.order, event.charge_id),)
+    )

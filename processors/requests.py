@@ -1,4 +1,4 @@
-"""What parties outside are asked. Who performs a call adds where answers that come later are to be sent."""
+"""Requests to outside parties. The performer of a call adds the URL for answers that come later."""
 
 import msgspec
 
@@ -12,7 +12,7 @@ class ChargeRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefundRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Give that charge back, whole."""
+    """Refund a whole charge."""
 
     order: str
     charge_id: str
@@ -21,7 +21,7 @@ class RefundRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TicketModifier(msgspec.Struct, frozen=True, kw_only=True):
-    """Something added to an item."""
+    """Addition to an item."""
 
     name: str
     pos_code: str
@@ -39,7 +39,7 @@ class TicketItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PrepareRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Cook this. ``pos_url`` is where the restaurant's point of sale listens."""
+    """Prepare these items. ``pos_url`` is the address of the restaurant's point of sale."""
 
     order: str
     restaurant: str

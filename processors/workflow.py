@@ -1,103 +1,132 @@
-"""The machines of one order, moved together: order, payment, ticket and delivery share a key and a transaction.
+"""The life of one order: its machines, moved by one event at a time.
 
-An event from outside goes to the machine it is for; what that machine tells its neighbours is applied to them at once,
-until nobody has anything left to tell. The whole of it is one ``Step``, to be committed as one.
+One step has up to three names: the record or answer from outside, the event of the machine that receives it, and the
+internal event that this machine sends to the order. The happy path:
+
+| step | from outside | event of the machine | internal event | status of the order |
+|---|---|---|---|---|
+| 1 | record `Placed` | | order: OrderPlaced | CREATED |
+| 2 | | | payment: PaymentRequested | CREATED |
+| 3 | call `charge`, or record `Charged` | payment: Charged | order: PaymentCharged | SCHEDULED |
+| 4 | timer `start` (only an order for later) | | order: PreparationDue | SCHEDULED |
+| 5 | | | ticket: TicketRequested | SCHEDULED |
+| 6 | call `prepare`, or record `TicketAccepted` | ticket: TicketAccepted | order: RestaurantAccepted | IN_PREPARATION |
+| 7 | record `PreparationFinished` | ticket: PreparationFinished | order: RestaurantFinished | SCHEDULING_DELIVERY |
+| 8 | | | delivery: DeliveryStarted | SCHEDULING_DELIVERY |
+| 9 | record `DriverAssigned` | delivery: DriverAssigned | order: DeliveryAssigned | WAITING_FOR_DRIVER |
+| 10 | record `PickedUp` | delivery: PickedUp | order: DeliveryPickedUp | IN_DELIVERY |
+| 11 | record `Delivered` | delivery: Delivered | order: DeliveryCompleted | DELIVERED |
+| 12 | timer `retirement` | | order: RetentionExpired | (deleted) |
+| 13 | | | history: RetirementRequested | (in the history topic) |
+
+Between 8 and 9 the topic `dispatch` finds the driver: DriverRequested there, Assign on `drivers`, DriverAssigned on
+`deliveries`. The driver's app sends PickedUp and Delivered to `drivers`; the driver's machine sends the records of the
+same names to `deliveries`, with attempt and ETA.
+
+An event from outside goes to one machine; the internal events that follow are applied in turn until none is left. The
+result is one ``Step``, which the task commits as one transaction.
+
+Start reading with the table at the end of ``processors.order``, then :func:`decide_step` here.
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Any
 
 import msgspec
 
-from processors import answers, delivery, history, order, payment, restaurant
-from processors.decision import Call, CancelTimer, Decision, Outcome, SetTimer
+from processors import call_results, delivery, history, order, payment, ticket
+from processors.call_kinds import CallKind, parse_call_key
+from processors.decision import Call, CancelTimer, Decision, HasStage, Outcome, SetTimer
 from processors.delivery import Delivery
 from processors.events import (
     CallAnswered,
     ChargeAbandoned,
     ChargeRetried,
-    ForgetDue,
+    HistoryExpired,
+    InternalEvent,
     OperatorSettled,
     OrderPlaced,
     PrepareAbandoned,
     PrepareRetried,
     RefundAbandoned,
     RefundRetried,
-    RetireDue,
-    TicketAsked,
+    RetentionExpired,
+    TicketRequested,
     TimerDue,
 )
 from processors.history import Retired
-from processors.intake import Problem, check
 from processors.order import Order
+from processors.order_validation import Problem, validate
 from processors.parameters import Parameters
 from processors.payment import Payment
-from processors.restaurant import Ticket
+from processors.ticket import Ticket
 from topics.identity import owner_of
-from topics.order_history import Kind
-from topics.orders import AttentionSettled, CallAbandonAsked, CallRetryAsked, Placed
+from topics.order_history import RowKind
+from topics.orders import AttentionSettled, CallAbandonRequested, CallRetryRequested, Placed
 from topics.records import Record, epoch_ms, instant
 from topics.restaurants import Restaurant
 
 
 class Workflow(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of one order, None where there is none yet. The field names are the names in ``Step.changed``.
+    """Rows of one order; None for a row that does not exist. The field names are the keys of ``Step.changed``.
 
-    Each is stored as JSON by msgspec, under the order's id.
+    Each row is stored as JSON by msgspec, under the order's id.
     """
 
     order: Order | None = None
     placed: Placed | None = None
-    """The order's body. Written once: rows are rewritten whole, and this is the largest."""
+    """Body of the order. A separate row because it is the largest and never changes; rows are rewritten whole."""
     payment: Payment | None = None
     ticket: Ticket | None = None
     delivery: Delivery | None = None
     history: Retired | None = None
-    """Of an order that has left the tables: then there is none of the others."""
+    """Row of an order that has left the tables; all other rows are None then."""
 
 
-MOST_REFUSALS = 1_000
-"""Lines of an order's journal that tell of a refusal."""
-MOST_LINES = 10_000
-"""Lines from which on only a change of stage makes one. It leaves the tables with its order, in one transaction."""
+MAX_JOURNALLED_REFUSALS = 1_000
+"""Limit of the lines in an order's journal that record a refusal."""
+MAX_JOURNAL_LINES = 10_000
+"""Number of lines after which only a change of stage makes a line. One transaction deletes the whole journal."""
 
 
 class JournalLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One event that was applied to one machine, or refused by it. Absorbed ones leave no line, nor does a refusal
-    that is the same as the one before; nor what is too much, see ``MOST_REFUSALS`` and ``MOST_LINES``."""
+    """One event that a machine has applied or refused.
+
+    Absorbed events make no line; neither does a refusal that is identical to the previous one.
+    ``MAX_JOURNALLED_REFUSALS`` and ``MAX_JOURNAL_LINES`` bound the journal.
+    """
 
     seq: int
-    """From 1, without a gap."""
+    """Number of the line, from 1, without a gap."""
     at_ms: int
     machine: str
     event: str
     event_id: str
-    """Of the event from outside that led to this one."""
+    """Id of the event from outside that led to this event."""
     before: str = ""
     after: str = ""
     outcome: Outcome = Outcome.APPLIED
     reason: str = ""
     emitted: tuple[str, ...] = ()
-    """Ids of the records written and keys of the calls asked for."""
+    """Ids of the records and keys of the calls that the event caused."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """What one event from outside led to, to be committed as one.
+    """Consequences of one event from outside, for one transaction.
 
-    ``outcome``, ``reason`` and ``problems`` are for its sender. ``changed`` holds the rows to write (None: to delete)
-    by the names of ``Workflow``'s fields. For an order nobody knows, nothing is written and nothing journalled.
+    ``outcome``, ``reason`` and ``problems`` are the answer to the sender. ``changed`` has the rows to write (None: to
+    delete), by the names of ``Workflow``'s fields. An event of an unknown order changes nothing.
     """
 
     outcome: Outcome
     reason: str = ""
     problems: tuple[Problem, ...] = ()
     workflow: Workflow
-    changed: dict[str, msgspec.Struct | None] = {}
+    changed: Mapping[RowKind, HasStage | Placed | None] = {}
     retire: bool = False
-    """The order leaves the tables: its rows, as they were, and its journal go to the history topic, and the journal's
-    rows are deleted."""
+    """True if the order leaves the tables: its previous rows and its journal go to the history topic, and the journal
+    is deleted."""
     journal: tuple[JournalLine, ...] = ()
     emit: tuple[Record, ...] = ()
     timers: tuple[SetTimer | CancelTimer, ...] = ()
@@ -106,40 +135,42 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def journal_key(order_id: str, seq: int) -> str:
-    """The row key of a line: lines sort by their number."""
+    """Return the row key of a journal line; keys of an order sort by number."""
     return f"{order_id}/{seq:06d}"
 
 
-def apply(
-    workflow: Workflow, event: Any, now_ms: int, parameters: Parameters, restaurant: Restaurant | None = None
+def decide_step(
+    workflow: Workflow, event: object, now_ms: int, parameters: Parameters, restaurant: Restaurant | None = None
 ) -> Step:
     """Apply one event from outside to an order.
 
-    Events: the records of the topics orders, payments, pos and deliveries; ``TimerDue``; ``CallAnswered``. A ``Placed``
-    needs the ``restaurant`` it names (None: there is no such restaurant) and its time in ``at`` (the record's Kafka
-    time where the sender gave none), for a wished time is judged against it.
+    Events: records of the topics orders, payments, pos and deliveries; ``TimerDue``; ``CallAnswered``. Any other event
+    is an error of the caller: ``TypeError``. For a ``Placed``, ``restaurant`` is the restaurant that it names (None if
+    there is no such restaurant). Its ``at`` must be set, to the record's Kafka time if the sender gave none, because
+    the wished time is validated against it.
     """
+    if workflow.history is not None:
+        return _apply_retired(workflow, event, now_ms, parameters)
+    if isinstance(event, Placed):
+        return _place(workflow, event, now_ms, parameters, restaurant)
+    if workflow.order is None:
+        return Step(outcome=Outcome.NOT_FOUND, reason="there is no such order", workflow=workflow)
     match event:
-        case _ if workflow.history is not None:
-            return _look_back(workflow, event, now_ms, parameters)
-        case Placed():
-            return _place(workflow, event, now_ms, parameters, restaurant)
-        case _ if workflow.order is None:
-            return Step(outcome=Outcome.UNKNOWN, reason="there is no such order", workflow=workflow)
         case TimerDue():
             return _fire(workflow, event, now_ms, parameters)
-        case CallRetryAsked() | CallAbandonAsked():
-            return _Moving(workflow, event.event_id, now_ms, parameters).run(_wish(workflow, event))
+        case CallRetryRequested() | CallAbandonRequested():
+            return _Run(workflow, event.event_id, now_ms, parameters).run(_operator_event(workflow, event))
         case AttentionSettled():
-            settled = OperatorSettled(_asked(event))
-            return _Moving(workflow, event.event_id, now_ms, parameters).run(settled)
+            settled = OperatorSettled(_requested_by(event))
+            return _Run(workflow, event.event_id, now_ms, parameters).run(settled)
         case CallAnswered():
-            meant = answers.meaning(event)
-            if meant is None:
-                return Step(outcome=Outcome.APPLIED, reason="the answer will follow", workflow=workflow)
-            return _Moving(workflow, event.key, now_ms, parameters).run(meant)
-        case _:
-            return _Moving(workflow, event.event_id, now_ms, parameters).run(event)
+            result = call_results.to_event(event)
+            if result is None:
+                return Step(outcome=Outcome.APPLIED, reason="the party will answer later", workflow=workflow)
+            return _Run(workflow, event.key, now_ms, parameters).run(result)
+        case Record():
+            return _Run(workflow, event.event_id, now_ms, parameters).run(event)
+    raise TypeError(f"an order does not handle {type(event).__name__}")
 
 
 def _place(
@@ -148,146 +179,165 @@ def _place(
     if workflow.order is None:
         at_ms = _placed_ms(placed, now_ms)
         placed = msgspec.structs.replace(placed, at=instant(at_ms))
-        if problems := check(placed, restaurant, at_ms, parameters):
+        if problems := validate(placed, restaurant, at_ms, parameters):
             reason = "; ".join(": ".join(filter(None, (problem.pointer, problem.detail))) for problem in problems)
             return Step(outcome=Outcome.REFUSED, reason=reason, problems=tuple(problems), workflow=workflow)
         workflow = msgspec.structs.replace(workflow, placed=placed)
-    return _Moving(workflow, placed.event_id, now_ms, parameters).run(OrderPlaced(placed, restaurant))
+    return _Run(workflow, placed.event_id, now_ms, parameters).run(OrderPlaced(placed, restaurant))
 
 
 def _placed_ms(placed: Placed, now_ms: int) -> int:
-    """When it was placed. A clock that is ahead counts as ours, or the order would wait for its time; none is before
-    1970."""
+    """Return the time at which the order was placed, in milliseconds since 1970.
+
+    A time in the future counts as now; otherwise the order would wait for it. A time before 1970 counts as 1970.
+    """
     return now_ms if placed.at is None else max(0, min(epoch_ms(placed.at), now_ms))
 
 
 def _fire(workflow: Workflow, due: TimerDue, now_ms: int, parameters: Parameters) -> Step:
-    """A timer is deleted with the wait it belongs to, so only the one that is running can fire. It is looked at all the
-    same, for an operator may have put back an earlier one."""
+    """Apply the order's running timer.
+
+    A timer is deleted when its wait ends, so only the running one can fire. It is checked nevertheless, because an
+    operator may have replayed an earlier one.
+    """
     assert workflow.order is not None
     timer = workflow.order.timer
     if timer is None or timer.name != due.name or timer.due_ms > now_ms:
         return Step(outcome=Outcome.REFUSED, reason=f"no timer {due.name} is due", workflow=workflow)
-    fires = order.WAITS[workflow.order.stage].fires
-    event = RetireDue(due.asking) if fires is RetireDue else fires()
-    return _Moving(workflow, due.name, now_ms, parameters).run(event)
+    fires = order.WAITS[workflow.order.stage].timer_event
+    event = RetentionExpired(due.has_open_call) if fires is RetentionExpired else fires()
+    return _Run(workflow, due.name, now_ms, parameters).run(event)
 
 
-def _wish(workflow: Workflow, event: CallRetryAsked | CallAbandonAsked) -> Any:
-    """What an operator wants done with a call, told to the machine that asked for it."""
+def _operator_event(workflow: Workflow, event: CallRetryRequested | CallAbandonRequested) -> InternalEvent:
+    """Return the event for the machine that made the call."""
     assert workflow.order is not None
-    asked = _asked(event)
-    retried = isinstance(event, CallRetryAsked)
-    purpose, _, charge_id = event.call.removeprefix(f"{event.key}/").partition("/")
-    match purpose:
-        case "charge":
-            return ChargeRetried(asked) if retried else ChargeAbandoned(asked)
-        case "refund":
-            return RefundRetried(charge_id, asked) if retried else RefundAbandoned(charge_id, asked)
-        case _:
-            return PrepareRetried(asked, workflow.order.pos_url) if retried else PrepareAbandoned(asked)
+    requested_by = _requested_by(event)
+    retried = isinstance(event, CallRetryRequested)
+    kind, charge_id = parse_call_key(event.call)
+    match kind:
+        case CallKind.CHARGE:
+            return ChargeRetried(requested_by) if retried else ChargeAbandoned(requested_by)
+        case CallKind.REFUND:
+            return RefundRetried(charge_id, requested_by) if retried else RefundAbandoned(charge_id, requested_by)
+        case CallKind.PREPARE:
+            if retried:
+                return PrepareRetried(requested_by, workflow.order.pos_url)
+            return PrepareAbandoned(requested_by)
 
 
-def _asked(event: CallRetryAsked | CallAbandonAsked | AttentionSettled) -> str:
-    """Who, and why."""
+def _requested_by(event: CallRetryRequested | CallAbandonRequested | AttentionSettled) -> str:
+    """Return name and reason, for the journal: "by ana: the bank is closed"."""
     return "by " + (event.by or "an operator") + (f": {event.reason}" if event.reason else "")
 
 
-def _look_back(workflow: Workflow, event: Any, now_ms: int, parameters: Parameters) -> Step:
-    """An order that has left the tables has one row and no journal."""
+def _apply_retired(workflow: Workflow, event: object, now_ms: int, parameters: Parameters) -> Step:
+    """Apply an event to an order that has left the tables: it has one row and no journal."""
     match event:
         case Placed():
             event = OrderPlaced(event, None)
         case TimerDue():
-            if event.name != history.timer_name(owner_of(event.name)):  # an earlier one, put back by an operator
+            if event.name != history.timer_name(owner_of(event.name)):  # replayed by an operator
                 return Step(outcome=Outcome.REFUSED, reason=f"no timer {event.name} is due", workflow=workflow)
-            event = ForgetDue()
+            event = HistoryExpired()
     decision = history.decide(workflow.history, event, now_ms, parameters)
     return Step(
         outcome=decision.outcome,
         reason=decision.reason,
-        workflow=Workflow() if decision.gone else workflow,
-        changed={"history": None} if decision.gone else {},
+        workflow=Workflow() if decision.deleted else workflow,
+        changed={RowKind.HISTORY: None} if decision.deleted else {},
         emit=decision.emit,
     )
 
 
-MACHINES: Mapping[str, Callable[[Any, Any, int, Parameters], Decision[Any]]] = {
-    "order": order.decide,
-    "payment": payment.decide,
-    "ticket": restaurant.decide,
-    "delivery": delivery.decide,
-    "history": history.decide,
+MACHINES: Mapping[RowKind, Callable[[Workflow, object, int, Parameters], Decision[HasStage]]] = {
+    RowKind.ORDER: lambda flow, *given: order.decide(flow.order, *given),
+    RowKind.PAYMENT: lambda flow, *given: payment.decide(flow.payment, *given),
+    RowKind.TICKET: lambda flow, *given: ticket.decide(flow.ticket, *given),
+    RowKind.DELIVERY: lambda flow, *given: delivery.decide(flow.delivery, *given),
+    RowKind.HISTORY: lambda flow, *given: history.decide(flow.history, *given),
 }
-MACHINE_OF_FAMILY: Mapping[str, str] = {"payments": "payment", "pos": "ticket", "deliveries": "delivery"}
-"""Which machine the records of a topic are for. Events of our own say it themselves."""
+MACHINE_OF_FAMILY: Mapping[str, RowKind] = {
+    "payments": RowKind.PAYMENT,
+    "pos": RowKind.TICKET,
+    "deliveries": RowKind.DELIVERY,
+}
+"""Machine that gets the records of a topic. An internal event names its machine."""
+
+RETIRED_WITH_ORDER = (RowKind.ORDER, RowKind.PLACED, RowKind.PAYMENT, RowKind.TICKET, RowKind.DELIVERY)
+"""Rows that leave the tables together."""
 
 
-NEEDS_THE_BODY = (TicketAsked, PrepareRetried)
-"""Events that the order's body is added to, which is a row of its own."""
-
-WITH_THE_ORDER: tuple[Kind, ...] = ("order", "placed", "payment", "ticket", "delivery")
-"""The rows that leave the tables together."""
-
-
-class _Moving:
-    """The machines of one order while one event moves them."""
+class _Run:
+    """Application of one event from outside to the machines of one order."""
 
     def __init__(self, workflow: Workflow, event_id: str, now_ms: int, parameters: Parameters) -> None:
-        self._before, self._event_id, self._now_ms, self._parameters = workflow, event_id, now_ms, parameters
-        self._states: dict[str, Any] = {machine: getattr(workflow, machine) for machine in MACHINES}
-        self._changed: dict[str, msgspec.Struct | None] = {}
+        self._before = workflow
+        self._event_id = event_id
+        self._now_ms = now_ms
+        self._parameters = parameters
+        self._flow = workflow
+        self._changed: dict[RowKind, HasStage | Placed | None] = {}
         order = workflow.order
         self._lines = 0 if order is None else order.journal
-        self._refusals, self._last_refusal = (0, "") if order is None else (order.refusals, order.last_refusal)
+        self._refusals = 0 if order is None else order.refusals
+        self._last_refusal = "" if order is None else order.last_refusal
         self._journal: list[JournalLine] = []
-        self._decisions: list[Decision[Any]] = []
+        self._decisions: list[Decision[HasStage]] = []
 
-    def run(self, event: Any) -> Step:
-        """Move until nobody has anything left to tell."""
-        waiting = deque([event])
-        while waiting:
-            event = waiting.popleft()
-            decision = self._move(event)
-            if not self._unheard(decision):
-                waiting.extend(decision.tell)
-            if decision.again:
-                waiting.appendleft(event)
+    def run(self, event: Record | InternalEvent) -> Step:
+        """Apply an event and the internal events that follow from it, until none is left."""
+        queue: deque[Record | InternalEvent] = deque([event])
+        while queue:
+            event = queue.popleft()
+            decision = self._apply(event)
+            if not self._is_suppressed(decision):
+                queue.extend(decision.internal_events)
+            if decision.reapply:
+                queue.appendleft(event)
         return self._step()
 
-    def _move(self, event: Any) -> Decision[Any]:
+    def _apply(self, event: Record | InternalEvent) -> Decision[HasStage]:
         machine = MACHINE_OF_FAMILY[event.family] if isinstance(event, Record) else event.machine
-        if isinstance(event, NEEDS_THE_BODY):
+        if isinstance(event, TicketRequested | PrepareRetried):  # the body is a separate row
             event = msgspec.structs.replace(event, placed=self._before.placed)
-        before = self._states[machine]
-        decision = MACHINES[machine](before, event, self._now_ms, self._parameters)
-        if decision.state is not None or decision.gone:
-            self._states[machine] = self._changed[machine] = decision.state
-        if self._noteworthy(machine, event, before, decision):
-            self._note(machine, event, before, decision)
+        before: HasStage | None = getattr(self._flow, machine)
+        decision = MACHINES[machine](self._flow, event, self._now_ms, self._parameters)
+        if decision.state is not None or decision.deleted:
+            self._put(machine, decision.state)
+        if self._is_journalled(machine, event, before, decision):
+            self._add_line(machine, event, before, decision)
         self._decisions.append(decision)
         return decision
 
-    def _unheard(self, decision: Decision[Any]) -> bool:
-        """A refusal that is one too many worries nobody who looks already."""
-        order = self._states["order"]
-        too_many = decision.outcome is Outcome.REFUSED and self._refusals >= MOST_REFUSALS
-        return too_many and order is not None and bool(order.concerns)
+    def _put(self, machine: RowKind, state: HasStage | None) -> None:
+        self._changed[machine] = state
+        self._flow = msgspec.structs.replace(self._flow, **{machine: state})
 
-    def _noteworthy(self, machine: str, event: Any, before: Any, decision: Decision[Any]) -> bool:
-        """Whether it makes a line: whoever says the same for ever does not make a journal without end."""
-        if decision.outcome is Outcome.ABSORBED or self._states["order"] is None:
+    def _is_suppressed(self, decision: Decision[HasStage]) -> bool:
+        """Return True for a refusal above the limit, if the order needs attention already."""
+        order = self._flow.order
+        too_many = decision.outcome is Outcome.REFUSED and self._refusals >= MAX_JOURNALLED_REFUSALS
+        return too_many and order is not None and bool(order.attention)
+
+    def _is_journalled(
+        self, machine: RowKind, event: Record | InternalEvent, before: HasStage | None, decision: Decision[HasStage]
+    ) -> bool:
+        """Return True if the event makes a line. Repeated refusals make none, so that the journal stays bounded."""
+        if decision.outcome is Outcome.ABSORBED or self._flow.order is None:
             return False
         if decision.outcome is Outcome.REFUSED:
-            said = (machine, type(event).__name__, decision.reason, *decision.tell)
-            refusal = sha256(msgspec.json.encode(said)).hexdigest()[:16]
-            if refusal == self._last_refusal or self._refusals >= MOST_REFUSALS:
+            content = (machine, type(event).__name__, decision.reason, *decision.internal_events)
+            refusal = sha256(msgspec.json.encode(content)).hexdigest()[:16]
+            if refusal == self._last_refusal or self._refusals >= MAX_JOURNALLED_REFUSALS:
                 return False
             self._refusals, self._last_refusal = self._refusals + 1, refusal
         moved = decision.state is not None and (before is None or decision.state.stage is not before.stage)
-        return moved or self._lines < MOST_LINES
+        return moved or self._lines < MAX_JOURNAL_LINES
 
-    def _note(self, machine: str, event: Any, before: Any, decision: Decision[Any]) -> None:
+    def _add_line(
+        self, machine: RowKind, event: Record | InternalEvent, before: HasStage | None, decision: Decision[HasStage]
+    ) -> None:
         self._lines += 1
         after = decision.state or before
         line = JournalLine(
@@ -305,20 +355,20 @@ class _Moving:
         self._journal.append(line)
 
     def _step(self) -> Step:
-        if self._journal:
+        if self._journal and self._flow.order is not None:
             counted = msgspec.structs.replace(
-                self._states["order"],
+                self._flow.order,
                 journal=self._lines,
                 refusals=self._refusals,
                 last_refusal=self._last_refusal,
             )
-            self._states["order"] = self._changed["order"] = counted
+            self._put(RowKind.ORDER, counted)
         if self._before.order is None and self._before.placed is not None:
-            self._changed["placed"] = self._before.placed
-        flow = Workflow(placed=self._before.placed, **self._states)
+            self._changed[RowKind.PLACED] = self._before.placed
+        flow = self._flow
         if flow.order is None:
             flow = Workflow(history=flow.history)
-            self._changed |= {name: None for name in WITH_THE_ORDER if getattr(self._before, name) is not None}
+            self._changed |= {kind: None for kind in RETIRED_WITH_ORDER if getattr(self._before, kind) is not None}
         decisions, first = self._decisions, self._decisions[0]
         return Step(
             outcome=first.outcome,

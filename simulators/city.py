@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from simulators.command import url
+from simulators.cli import url
 from simulators.streets import Leg, moved, offset
 from topics.orders import Customer, Fee, Item, Modifier, Placed
 from topics.places import Position
@@ -25,15 +25,15 @@ PROVIDER = "tiffin-express"
 STREET_MPS, AVENUE_MPS = 4.5, 7.0
 """A scooter in the city's traffic, metres a second."""
 AVENUE_EVERY = 4
-"""Of the streets in each direction, one in so many is an avenue."""
+"""One street in so many is an avenue, in each direction."""
 BLOCK_M = 120.0
-"""From one street to the next."""
+"""Metres from one street to the next."""
 FEES = (Fee(name="Delivery", amount=35_00), Fee(name="Packaging", amount=10_00))
 TIPS = (0, 0, 0, 20_00, 30_00, 50_00)
 
 
 class Region(NamedTuple):
-    """A quarter that has drivers of its own: a grid of streets from its south-western corner on."""
+    """A quarter with its drivers: a grid of streets from its south-western corner on."""
 
     id: str
     name: str
@@ -44,32 +44,32 @@ class Region(NamedTuple):
     """Streets that run east-west, counted northwards."""
 
     def crossing(self, lane: int, road: int) -> Position:
-        """Where two streets meet, both counted from 0."""
+        """Return the crossing of two streets, both counted from 0."""
         return moved(self.corner, road * BLOCK_M, lane * BLOCK_M)
 
-    def somewhere(self, chance: Random) -> tuple[int, int]:
-        """A lane and a road."""
-        return chance.randrange(self.lanes), chance.randrange(self.roads)
+    def somewhere(self, rng: Random) -> tuple[int, int]:
+        """Draw a lane and a road."""
+        return rng.randrange(self.lanes), rng.randrange(self.roads)
 
     def way(self, here: Position, there: Position) -> tuple[Leg, Leg]:
-        """How one drives: along the road that one is on, then along the lane that leads there."""
+        """Return the way: along the road of the start, then along the lane of the destination."""
         corner = Position(here.lat, there.lon)
         _, road = self._streets(here)
         lane, _ = self._streets(there)
         return Leg(here, corner, _driving_mps(road)), Leg(corner, there, _driving_mps(lane))
 
     def a_block_from(self, here: Position) -> list[Position]:
-        """The places within the region that are one block away; if there is none, this one."""
+        """Return the places of the region that are one block away; this one if there is none."""
         places = [moved(here, *by) for by in ((BLOCK_M, 0), (-BLOCK_M, 0), (0, BLOCK_M), (0, -BLOCK_M))]
         return [place for place in places if self.holds(place)] or [here]
 
     def holds(self, position: Position) -> bool:
-        """Whether it lies within the region."""
+        """Return whether a position lies within the region."""
         lane, road = self._streets(position)
         return 0 <= lane < self.lanes and 0 <= road < self.roads
 
     def _streets(self, position: Position) -> tuple[int, int]:
-        """The nearest lane and road."""
+        """Return the nearest lane and road."""
         north, east = offset(self.corner, position)
         return round(east / BLOCK_M), round(north / BLOCK_M)
 
@@ -82,13 +82,13 @@ class Product(NamedTuple):
     """A line of a menu. Each extra may be added once."""
 
     code: str
-    """What the restaurant's point of sale calls it."""
+    """Its code at the restaurant's point of sale."""
     name: str
     price: int
     extras: tuple[Modifier, ...] = ()
 
     def record(self) -> MenuItem:
-        """What the menu on the topic says of it."""
+        """Return the menu item of the restaurant's record."""
         extras = tuple(MenuModifier(pos_code=each.pos_code, name=each.name, price=each.price) for each in self.extras)
         return MenuItem(pos_code=self.code, name=self.name, unit_price=self.price, modifiers=extras)
 
@@ -105,15 +105,15 @@ class Kitchen(NamedTuple):
     preparation_s: int
     menu: tuple[Product, ...]
     weight: int = 2
-    """How much is ordered there, compared with the others."""
+    """Its share of the orders, relative to the other restaurants."""
 
     @property
     def position(self) -> Position:
-        """Where it is."""
+        """Its position."""
         return self.region.crossing(self.lane, self.road)
 
     def record(self, pos_url: str) -> Restaurant:
-        """What is said of it on the topic; its point of sale is one of many served under `pos_url`."""
+        """Return its record; its point of sale is one of many under ``pos_url``."""
         return Restaurant(
             restaurant=self.id,
             name=self.name,
@@ -344,12 +344,12 @@ _NOTES = ("", "", "", "", "Ring twice, please", "Leave it with the watchman", "C
 
 
 def order(seed: str, run: str, number: int, placed_at: datetime, deliver_at: datetime | None = None) -> Placed:
-    """The order of that number, 1 the first: the same for the same seed; `run` only goes into its external id."""
-    chance = Random(f"order/{seed}/{number}")
-    kitchen = chance.choices(tuple(KITCHENS.values()), _WEIGHTS)[0]
-    products = chance.sample(kitchen.menu, k=chance.randint(1, min(3, len(kitchen.menu))))
-    items = tuple(_item(f"{line}", product, chance) for line, product in enumerate(products, 1))
-    tip = chance.choice(TIPS)
+    """Return order number 1, 2, ... of a seed; ``run`` only goes into its external id."""
+    rng = Random(f"order/{seed}/{number}")
+    kitchen = rng.choices(tuple(KITCHENS.values()), _WEIGHTS)[0]
+    products = rng.sample(kitchen.menu, k=rng.randint(1, min(3, len(kitchen.menu))))
+    items = tuple(_item(f"{line}", product, rng) for line, product in enumerate(products, 1))
+    tip = rng.choice(TIPS)
     return Placed(
         at=placed_at,
         provider=PROVIDER,
@@ -361,30 +361,30 @@ def order(seed: str, run: str, number: int, placed_at: datetime, deliver_at: dat
         tip=tip,
         total=sum(map(_price, items)) + sum(fee.amount for fee in FEES) + tip,
         currency=CURRENCY,
-        customer=_customer(kitchen.region, chance),
+        customer=_customer(kitchen.region, rng),
         deliver_at=deliver_at,
     )
 
 
 def external_id(run: str, number: int) -> str:
-    """What the provider calls its order of that number in a run."""
+    """Return the provider's id of an order in a run."""
     return f"{run}-{number:06d}"
 
 
 def driver_home(seed: str, driver: str, number: int) -> tuple[Region, Position]:
-    """Where a driver, counted from 0, starts: the regions get the same number of them each."""
+    """Return where a driver, counted from 0, starts: the drivers are spread evenly over the regions."""
     region = REGIONS[number % len(REGIONS)]
     return region, region.crossing(*region.somewhere(Random(f"home/{seed}/{driver}")))
 
 
-def _item(line: str, product: Product, chance: Random) -> Item:
+def _item(line: str, product: Product, rng: Random) -> Item:
     return Item(
         id=line,
         name=product.name,
-        quantity=chance.choice((1, 1, 1, 2, 2, 3)),
+        quantity=rng.choice((1, 1, 1, 2, 2, 3)),
         unit_price=product.price,
         pos_code=product.code,
-        modifiers=tuple(extra for extra in product.extras if chance.random() < 0.3),
+        modifiers=tuple(extra for extra in product.extras if rng.random() < 0.3),
     )
 
 
@@ -392,14 +392,14 @@ def _price(item: Item) -> int:
     return item.quantity * (item.unit_price + sum(modifier.price for modifier in item.modifiers))
 
 
-def _customer(region: Region, chance: Random) -> Customer:
-    lane, road = region.somewhere(chance)
+def _customer(region: Region, rng: Random) -> Customer:
+    lane, road = region.somewhere(rng)
     return Customer(
-        name=f"{chance.choice(_FIRST_NAMES)} {chance.choice(_LAST_NAMES)}",
-        address=f"{chance.randint(1, 40)}, Lane {lane + 1} at Road {road + 1}, {region.name}, Mumbai",
+        name=f"{rng.choice(_FIRST_NAMES)} {rng.choice(_LAST_NAMES)}",
+        address=f"{rng.randint(1, 40)}, Lane {lane + 1} at Road {road + 1}, {region.name}, Mumbai",
         position=region.crossing(lane, road),
-        phone=f"+91 22 5550 {chance.randrange(10_000):04d}",
-        note=chance.choice(_NOTES),
+        phone=f"+91 22 5550 {rng.randrange(10_000):04d}",
+        note=rng.choice(_NOTES),
     )
 
 
@@ -411,7 +411,7 @@ def main() -> None:
         type=url,
         default="http://127.0.0.1:5050",
         metavar="URL",
-        help="where the restaurants' points of sale are served (default: %(default)s)",
+        help="address of the restaurants' points of sale (default: %(default)s)",
     )
     pos_url = parser.parse_args().pos_url
     records = [msgspec.to_builtins(kitchen.record(pos_url)) for kitchen in KITCHENS.values()]

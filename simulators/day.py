@@ -1,4 +1,4 @@
-"""How many orders a city gives from hour to hour, and when each is placed: many at noon, most in the evening."""
+"""Orders of a city from hour to hour, and the moment of each: many at noon, most in the evening."""
 
 import argparse
 import re
@@ -17,11 +17,11 @@ ORDERS_PER_HOUR: tuple[float, ...] = (
     *(65, 75, 45, 20, 15, 20),
     *(35, 70, 90, 70, 35, 10),
 )
-"""From midnight on: breakfast, a peak at lunch, and a longer and higher one at dinner."""
+"""Orders per hour from midnight on: breakfast, a peak at lunch, and a longer and higher one at dinner."""
 
 
 def read_curve(text: str) -> tuple[float, ...]:
-    """The orders per hour of a file, a JSON list of 24 numbers from midnight on."""
+    """Read the orders per hour from a file, a JSON list of 24 numbers from midnight on."""
     try:
         curve = msgspec.json.decode(Path(text).read_bytes(), type=tuple[float, ...])
     except OSError as error:
@@ -34,31 +34,31 @@ def read_curve(text: str) -> tuple[float, ...]:
 
 
 def read_time(text: str) -> float:
-    """Seconds since midnight of `HH:MM`."""
+    """Return the seconds from midnight to `HH:MM`."""
     if not (found := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a time of day from 00:00 to 23:59")
     return int(found[1]) * HOUR_S + int(found[2]) * 60
 
 
 def clock(second: float) -> str:
-    """`HH:MM` of so many seconds since midnight."""
+    """Return `HH:MM` of so many seconds since midnight."""
     return f"{int(second // HOUR_S):02d}:{int(second % HOUR_S // 60):02d}"
 
 
 def arrivals(curve: Sequence[float], start_s: float, seed: str) -> Iterator[float]:
-    """When orders are placed, in seconds since midnight, from `start_s` to the end of the day.
+    """Yield the moments of orders, in seconds since midnight, from ``start_s`` to the end of the day.
 
-    A Poisson process whose rate is the curve's: between two orders lies an exponentially distributed number of orders
-    that were to be expected. The same seed gives the same times.
+    A Poisson process whose rate follows the curve: the expected number of orders between two orders is exponentially
+    distributed. A seed always gives the same moments.
     """
-    chance, second = Random(f"day/{seed}"), start_s
-    while (found := _after(curve, second, chance.expovariate(1))) is not None:
+    rng, second = Random(f"day/{seed}"), start_s
+    while (found := _after(curve, second, rng.expovariate(1))) is not None:
         second = found
         yield second
 
 
 def _after(curve: Sequence[float], second: float, expected: float) -> float | None:
-    """The second by which so many orders are to be expected from this one on; None: not on this day."""
+    """Return the second by which so many orders are expected from this one on; None if the day ends before."""
     while (hour := int(second // HOUR_S)) < DAY_H:
         ends = (hour + 1) * HOUR_S
         rest = curve[hour] * (ends - second) / HOUR_S

@@ -1,4 +1,4 @@
-"""How the simulators write to Kafka: `acks=all`, idempotent, keyed by who the record is about."""
+"""The Kafka producer of the simulators: `acks=all`, idempotent, keyed by the party that a record is about."""
 
 import argparse
 import asyncio
@@ -9,65 +9,69 @@ from contextlib import asynccontextmanager, suppress
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from simulators.calling import traceparent
-from simulators.command import Failure, Teller, home
+from simulators.cli import Failure, Reporter, home
+from simulators.http_client import traceparent
 from topics.records import Record, write
 
-CLOSE_S = 2.0
-"""What sending the rest may take at the end; a Kafka that is away must not keep a process from ending."""
-WAITING = 1000
-"""Records that wait for a Kafka that is away, before the oldest are dropped: where drivers were is soon stale."""
+MAX_CLOSE_S = 2.0
+"""Seconds to send the rest at the end, so that a process ends even if Kafka is down."""
+MAX_WAITING = 1000
+"""Records kept while Kafka is down. Beyond that the oldest are dropped: positions are soon stale."""
 
 
 @asynccontextmanager
-async def producing(arguments: argparse.Namespace, teller: Teller) -> AsyncIterator[AIOKafkaProducer]:
-    """A producer, as soon as Kafka is there; `Failure` if it is not in time."""
-    deadline, told = time.monotonic() + arguments.patience, False
+async def producing(arguments: argparse.Namespace, reporter: Reporter) -> AsyncIterator[AIOKafkaProducer]:
+    """Yield a producer once Kafka answers. Raises `Failure` if it does not in time."""
+    deadline, is_noticed = time.monotonic() + arguments.patience, False
     while (producer := await _connected(_address(arguments))) is None:
         if time.monotonic() > deadline:
             raise Failure(
-                f"no Kafka answers at {_address(arguments) or 'any address known here'} after "
-                f"{arguments.patience:g} s: start the worker, which brings one, or name it with KAFKA_BOOTSTRAP_SERVERS"
+                f"no Kafka answers at {_address(arguments) or 'a known address'} after "
+                f"{arguments.patience:g} s: start a worker, which starts Kafka, or set KAFKA_BOOTSTRAP_SERVERS"
             )
-        if not told:
-            teller.notice("waiting for Kafka")
-            told = True
+        if not is_noticed:
+            reporter.notice("waiting for Kafka")
+            is_noticed = True
         await asyncio.sleep(0.25)
     try:
         yield producer
     finally:
         with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
+            async with asyncio.timeout(MAX_CLOSE_S):
                 await producer.stop()
 
 
 class Reports:
-    """Records that are sent behind the sender's back, in order, so that a Kafka that is away holds nobody up."""
+    """Records that are sent in the background, in order, so that their senders never wait for Kafka."""
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, teller: Teller) -> None:
-        self._producer, self._topic, self._teller = producer, topic, teller
-        self._waiting: asyncio.Queue[Record] = asyncio.Queue(WAITING)
+    def __init__(self, producer: AIOKafkaProducer, topic: str, reporter: Reporter) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._reporter = reporter
+        self._waiting: asyncio.Queue[Record] = asyncio.Queue(MAX_WAITING)
 
     def send(self, record: Record) -> None:
-        """Have it sent soon."""
+        """Enqueue a record."""
         if self._waiting.full():
             self._waiting.get_nowait()
         self._waiting.put_nowait(record)
 
     async def keep_sending(self) -> None:
         """Send until cancelled."""
-        away = False
+        is_failing = False
         while True:
             records = [await self._waiting.get()]
             while not self._waiting.empty():
                 records.append(self._waiting.get_nowait())
             try:
                 await self._send(records)
-                away = False
+                is_failing = False
             except KafkaError as error:
-                if not away:
-                    self._teller.notice(f"Kafka does not take positions ({type(error).__name__}): going on without")
-                away = True
+                if not is_failing:
+                    self._reporter.notice(
+                        f"Kafka does not accept positions ({type(error).__name__}): they are lost until it does"
+                    )
+                is_failing = True
 
     async def _send(self, records: list[Record]) -> None:
         acknowledged = [await send(self._producer, self._topic, record) for record in records]
@@ -78,7 +82,7 @@ class Reports:
 
 
 async def send(producer: AIOKafkaProducer, topic: str, record: Record) -> "asyncio.Future[object]":
-    """Put a record on its topic; the future is done when every replica has it."""
+    """Produce a record; the returned future is done when every replica has it."""
     trace = ("traceparent", traceparent(record.event_id).encode())
     sent: asyncio.Future[object] = await producer.send(
         topic, key=record.key.encode(), value=write(record), headers=[trace]
@@ -101,7 +105,7 @@ async def _connected(address: str | None) -> AIOKafkaProducer | None:
 
 
 def _address(arguments: argparse.Namespace) -> str | None:
-    """Kafka's address: as told, or as the worker wrote it down when it started the embedded one."""
+    """Return Kafka's address: the given one, or that of the embedded Kafka; None if neither is known."""
     if arguments.bootstrap_servers:
         return str(arguments.bootstrap_servers)
     try:

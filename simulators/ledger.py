@@ -1,9 +1,9 @@
-"""What an outside party writes down: append-only files of JSON lines, which tell it after a crash where it stood.
+"""The ledgers of the outside parties: append-only files of JSON lines, from which a party restores its state.
 
 One line is one `write` to a file opened for appending: a process killed at any moment has written a line whole or not
-at all, and what it has written outlives it. (A ledger is not synced to disk: a machine that loses power may lose the
-last lines.) A last line without its end, as a full disk leaves it, is cut off when the file is opened. A ledger belongs
-to one process at a time.
+at all, and the written lines outlive it. (A ledger is not synced to disk: a machine that loses power may lose the last
+lines.) A last line without its end, as a full disk leaves it, is cut off when the file is opened. One process at a time
+holds a ledger.
 
 Every field is in every line; one that does not apply is `""`, `null`, `0` or `false`. `at` is RFC 3339 UTC, money is in
 minor units. The files, one object a line:
@@ -13,9 +13,9 @@ minor units. The files, one object a line:
     reason, callback_url, status
 
     kind      outcome              means
-    charge    charged, declined    the customer was charged / was not; with `replay`, only the same answer again
+    charge    charged, declined    the customer was charged / was not; with `replay`, only the first answer again
     charge    refused              422 or the like: nothing was done (the key was used for another request, ...)
-    refund    refunded             `charge_id` was given back; with `replay`, only the same answer again
+    refund    refunded             `charge_id` was given back; with `replay`, only the first answer again
     refund    refused              nothing was done
     callback  answered             the callback for `key` had a final answer: HTTP `status`
 
@@ -31,7 +31,7 @@ minor units. The files, one object a line:
     accepted  it is being cooked and ready at `ready_at`; without a `received` before it, it was answered 200
     rejected  it is not cooked; without a `received` before it, it was answered 409
     finished  it was cooked: once a ticket
-    replay    the same request again: nothing was done, the same answer given
+    replay    a repeated request: no effect, and the first answer again
     refused   the key was used for another request: nothing was done
     told      the callback `told` (accepted, rejected, finished) had a final answer: HTTP `status`
 
@@ -39,22 +39,28 @@ minor units. The files, one object a line:
     at, driver, event, delivery, attempt, shift, position
 
     event      means
-    available  the worker has heard that the driver wants work, in `shift`
-    assigned   the driver has learnt of a delivery: from here it is theirs
-    picked_up  the worker has heard that the driver has the food
-    delivered  the worker has heard that the customer has the food: from here it is theirs no more
-    dropped    the driver has learnt that the delivery is no longer theirs
-    unavailable  the worker has heard that the driver wants no more work
+    available  the worker has accepted that the driver works, in `shift`
+    assigned   the driver has received a delivery, and has it from here on
+    picked_up  the worker has accepted that the driver has the food
+    delivered  the worker has accepted that the customer has the food; the driver has no delivery
+    dropped    the driver has lost the delivery
+    unavailable  the worker has accepted that the driver stops working
 
 `answers.jsonl` (`AnswerEntry`)
     at, event, order, via, outcome, status, placed_at, deliver_at, reason
 
     event    means
-    placing  the order is about to be placed, `via` http or kafka, as one `placed_at` and wished for `deliver_at`
+    placing  the order is about to be placed, `via` http or kafka, with these `placed_at` and `deliver_at`
     answer   outcome `accepted`: answered 2xx (`status`), or acknowledged by Kafka (`status` 0);
              outcome `refused`: answered with another final `status`
-    malformed  something that is no order was sent; `outcome` as for an answer, empty over Kafka, which asks nobody
+    malformed  an invalid order was sent; `outcome` as for an answer, empty over Kafka, which has no answers
     ended    the order's status as followed: DELIVERED, REJECTED or CANCELLED in `outcome`
+
+`runs.jsonl` (`RunEntry`)
+    at, party, speed
+
+    One line at the start of each simulator, with the type `Run`: its time passes `speed` times as fast as real time.
+    The workers of the directory append lines too. The oracle judges waits by the speed in force.
 """
 
 import fcntl
@@ -65,13 +71,13 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from simulators.command import Failure
+from simulators.cli import Failure
 from topics.places import Position
 from topics.records import Instant
 
 
 def now() -> datetime:
-    """The moment an entry is made."""
+    """Return the present moment, in UTC."""
     return datetime.now(UTC)
 
 
@@ -82,7 +88,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PaymentEntry(Entry, frozen=True, kw_only=True):
-    """What the payment provider did for a request."""
+    """A line of the payment provider: a request, or a callback, and its outcome."""
 
     key: str
     kind: Literal["charge", "refund", "callback"]
@@ -99,7 +105,7 @@ class PaymentEntry(Entry, frozen=True, kw_only=True):
 
 
 class TicketEntry(Entry, frozen=True, kw_only=True):
-    """What a restaurant's point of sale did with a ticket."""
+    """A line of a point of sale: an event of a ticket."""
 
     event: Literal["received", "accepted", "rejected", "finished", "replay", "refused", "told"]
     order: str
@@ -115,7 +121,7 @@ class TicketEntry(Entry, frozen=True, kw_only=True):
 
 
 class TripEntry(Entry, frozen=True, kw_only=True):
-    """What a driver did."""
+    """A line of a driver: an event of a trip or a shift."""
 
     driver: str
     event: Literal["available", "assigned", "picked_up", "delivered", "dropped", "unavailable"]
@@ -126,7 +132,7 @@ class TripEntry(Entry, frozen=True, kw_only=True):
 
 
 class AnswerEntry(Entry, frozen=True, kw_only=True):
-    """What the ordering provider was answered."""
+    """A line of the ordering provider: an order that is placed, answered or ended."""
 
     event: Literal["placing", "answer", "malformed", "ended"]
     order: str
@@ -138,6 +144,23 @@ class AnswerEntry(Entry, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class RunEntry(Entry, frozen=True, kw_only=True, tag="Run"):
+    """The start of a simulator."""
+
+    party: str
+    speed: float
+
+
+def record_run(ledger: Path, party: str, speed: float) -> None:
+    """Append the speed of a run to `runs.jsonl`, beside the party's ledger. Raises `Failure` if that fails."""
+    path = ledger.parent / "runs.jsonl"
+    try:
+        with path.open("ab", buffering=0) as file:  # one write a line: several parties append to the file
+            file.write(msgspec.json.encode(RunEntry(party=party, speed=speed)) + b"\n")
+    except OSError as error:
+        raise Failure(f"{path} cannot be written: {error.strerror}") from None
+
+
 E = TypeVar("E", bound=Entry)
 
 
@@ -145,7 +168,7 @@ class Ledger(Generic[E]):
     """A file of entries of one kind, held by this process alone."""
 
     def __init__(self, path: Path, kind: type[E]) -> None:
-        """Open or create it and cut a torn last line off. `Failure` says why that cannot be."""
+        """Open or create the file and cut a torn last line off. Raises `Failure` if that fails."""
         self.path = path
         self._decoder = msgspec.json.Decoder(kind)
         self._encoder = msgspec.json.Encoder()
@@ -165,7 +188,7 @@ class Ledger(Generic[E]):
             self._file.truncate(path.stat().st_size - torn)
 
     def written_before(self) -> Iterator[E]:
-        """The entries found when it was opened, oldest first, once; `Failure` names the line that is none."""
+        """Yield once the entries found at the opening, oldest first. Raises `Failure` at a line that is no entry."""
         lines, self._lines = self._lines, []
         for number, line in enumerate(lines, 1):
             try:
@@ -174,7 +197,7 @@ class Ledger(Generic[E]):
                 raise Failure(f"{self.path}, line {number}, cannot be read ({error}): move the file away") from None
 
     def append(self, entry: E) -> None:
-        """Write an entry; once this returns, no kill of this process undoes it."""
+        """Write an entry, which survives a kill of this process. Raises `Failure` if the file cannot be written."""
         line = self._encoder.encode(entry) + b"\n"
         try:
             written = self._file.write(line)
@@ -184,5 +207,5 @@ class Ledger(Generic[E]):
             raise Failure(f"the ledger {self.path} cannot be written: the disk is full")
 
     def close(self) -> None:
-        """Leave it to others."""
+        """Close the file and release it for other processes."""
         self._file.close()

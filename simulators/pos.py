@@ -1,12 +1,12 @@
-"""The points of sale of all the city's restaurants: they take tickets, cook, and say when the food stands ready.
+"""The points of sale of all the city's restaurants: they take tickets, cook, and report when the food is ready.
 
     POST /restaurants/{restaurant}/prepare   Idempotency-Key, {order, restaurant, items, callback_url, ...}
         200 {status: accepted} | 409 {reason} | with --receive 202 {status: received}, decided later
     then they call {callback_url}/accepted or /rejected (after a 202) and {callback_url}/finished
 
-The same key with the same request is the same ticket and answered the same; with another request it is 400. What
-happens to a ticket is written down before anybody is told of it. After a crash, unfinished preparations go on until the
-moment they would have been ready, and a callback that had no final answer is made again.
+A key that is sent again with the same request refers to the same ticket and gets the same answer; with another request
+it is answered 400. The ledger has every event of a ticket before it is sent. After a crash, preparations end at their
+original moments, and callbacks without a final answer are made again.
 """
 
 import argparse
@@ -18,27 +18,27 @@ from typing import Literal, NamedTuple, NoReturn
 import msgspec
 from aiohttp import web
 
-from simulators.calling import Caller
-from simulators.chance import falls_under, split_rule
 from simulators.city import KITCHENS
-from simulators.command import Pace, Teller, options, run, serve_options, share
+from simulators.cli import Reporter, TimeScale, options, run, serve_options, share
 from simulators.faults import HELD_BACK, Faults, fault_options
-from simulators.ledger import Ledger, TicketEntry, now
-from simulators.serving import (
+from simulators.http_client import Caller
+from simulators.http_server import (
     CallbackUrl,
     Problem,
     faults_routes,
     idempotency_key,
     read_body,
     respond,
-    served,
-    troubled,
+    serve_party,
+    with_faults,
 )
+from simulators.ledger import Ledger, TicketEntry, now
+from simulators.seeding import is_drawn, split_rule
 from topics.identity import OrderId, PartyId
 from topics.records import Reader
 
 DECISION_S = 20.0
-"""Until somebody in the kitchen has looked at a ticket that was received."""
+"""Simulated seconds from the receipt of a ticket to its decision."""
 
 
 class TicketModifier(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class TicketItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PrepareRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Cook this."""
+    """Prepare this ticket."""
 
     order: OrderId
     restaurant: PartyId
@@ -70,32 +70,32 @@ class PrepareRequest(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
     def body_hash(self) -> str:
-        """What is asked for, whatever the callback address."""
+        """Return a hash of the request without its callback address."""
         asked = msgspec.json.encode(msgspec.structs.replace(self, callback_url=""))
         return blake2b(asked, digest_size=8).hexdigest()
 
 
 class RejectRule(NamedTuple):
-    """Which tickets are rejected: `never`, `always`, `share:P`, those of a `restaurant:ID` or with a `product:CODE`."""
+    """A choice of tickets to reject: `never`, `always`, `share:P`, those of `restaurant:ID` or with `product:CODE`."""
 
     kind: str
     value: str
 
     @classmethod
     def read(cls, text: str) -> "RejectRule":
-        """A rule as the command line gives it."""
+        """Parse a rule of the command line."""
         kind, value = split_rule(text, "never", "always", "share:P", "restaurant:ID", "product:CODE")
         if kind == "share":
             share(value)
         return cls(kind, value)
 
     def reason(self, asked: PrepareRequest, seed: str) -> str:
-        """Why this ticket is rejected; empty if it is not."""
+        """Return why this ticket is rejected; empty if it is accepted."""
         if self.kind == "restaurant" and asked.restaurant == self.value:
             return "the restaurant is closed"
         if self.kind == "product" and any(item.pos_code == self.value for item in asked.items):
             return f"{self.value} is sold out"
-        if self.kind == "always" or (self.kind == "share" and falls_under(float(self.value), seed, asked.order)):
+        if self.kind == "always" or (self.kind == "share" and is_drawn(float(self.value), seed, asked.order)):
             return "the kitchen is too busy"
         return ""
 
@@ -104,7 +104,7 @@ Verb = Literal["accepted", "rejected", "finished"]
 
 
 class Ticket:
-    """How far a ticket is: the first line of its life, its decision, its end, and what was told."""
+    """The state of a ticket: its first ledger line, its decision, its end, and the callbacks that were answered."""
 
     def __init__(self, first: TicketEntry) -> None:
         self.first = first
@@ -133,29 +133,33 @@ _prepare: Reader[PrepareRequest] = Reader(PrepareRequest)
 class PointsOfSale:
     """The tickets of all restaurants."""
 
-    def __init__(self, arguments: argparse.Namespace, caller: Caller, tasks: asyncio.TaskGroup, teller: Teller) -> None:
-        """`arguments` are the command's; the tickets in the ledger are known again."""
+    def __init__(
+        self, arguments: argparse.Namespace, caller: Caller, tasks: asyncio.TaskGroup, reporter: Reporter
+    ) -> None:
+        """Restore the tickets from the ledger; ``arguments`` are those of the command."""
         self._seed: str = arguments.seed
-        self._pace: Pace = arguments.speed
+        self._time_scale: TimeScale = arguments.speed
         self._rejected: RejectRule = arguments.reject
         self._receives: bool = arguments.receive
         self._faults = Faults("pos", arguments.seed, arguments.faults)
-        self._caller, self._tasks, self._teller = caller, tasks, teller
+        self._caller = caller
+        self._tasks = tasks
+        self._reporter = reporter
         self._ledger = Ledger(arguments.ledger, TicketEntry)
         self._tickets: dict[str, Ticket] = {}
-        """By key."""
+        """Key -> its ticket."""
         for entry in self._ledger.written_before():
             self._remember(entry)
 
     def routes(self) -> list[web.RouteDef]:
-        """What they serve."""
-        prepare = troubled(self.prepare, self._faults)
+        """Return the routes of the points of sale."""
+        prepare = with_faults(self.prepare, self._faults)
         return [web.post("/restaurants/{restaurant}/prepare", prepare), *faults_routes(self._faults)]
 
     def resume(self) -> None:
-        """Go on with every ticket that the last process left unfinished."""
+        """Continue every ticket that the last process left unfinished."""
         for ticket in self._tickets.values():
-            self._tasks.create_task(self._live(ticket))
+            self._tasks.create_task(self._process(ticket))
 
     async def prepare(self, request: web.Request) -> web.Response:
         """Handle `POST /restaurants/{restaurant}/prepare`."""
@@ -172,7 +176,7 @@ class PointsOfSale:
 
     def _open(self, key: str, asked: PrepareRequest) -> Ticket:
         reason = self._rejected.reason(asked, self._seed)
-        if not reason and self._faults.strikes("refuse", asked.order, asked.restaurant):
+        if not reason and self._faults.applies("refuse", asked.order, asked.restaurant):
             reason = "the kitchen is too busy"
         entry = TicketEntry(
             event="received",
@@ -186,15 +190,15 @@ class PointsOfSale:
         )
         self._write(entry if self._receives else self._decided(entry))
         ticket = self._tickets[key]
-        self._tasks.create_task(self._live(ticket))
+        self._tasks.create_task(self._process(ticket))
         return ticket
 
     def _decided(self, entry: TicketEntry) -> TicketEntry:
-        """The line that decides a ticket: rejected where there is a reason to, else accepted."""
+        """Return the ledger line that decides a ticket: rejected if it has a reason, otherwise accepted."""
         at = now()
         if entry.reason:
             return msgspec.structs.replace(entry, at=at, event="rejected")
-        preparation = timedelta(seconds=self._pace.real(KITCHENS[entry.restaurant].preparation_s))
+        preparation = timedelta(seconds=self._time_scale.real(KITCHENS[entry.restaurant].preparation_s))
         return msgspec.structs.replace(entry, at=at, event="accepted", ready_at=at + preparation)
 
     def _refuse(self, key: str, asked: PrepareRequest) -> NoReturn:
@@ -211,36 +215,36 @@ class PointsOfSale:
             return respond(409, {"reason": ticket.first.reason})
         return respond(200, {"status": "accepted"})
 
-    async def _live(self, ticket: Ticket) -> None:
-        """Take a ticket from wherever it is to its end."""
+    async def _process(self, ticket: Ticket) -> None:
+        """Take a ticket from its present state to its end."""
         received = ticket.first.event == "received"
         if ticket.decision is None:
-            await self._pace.pass_time(DECISION_S)
+            await self._time_scale.pass_time(DECISION_S)
             self._write(self._decided(ticket.first))
         assert ticket.decision is not None
         if received:
-            await self._tell(ticket, "rejected" if ticket.decision.event == "rejected" else "accepted")
+            await self._notify(ticket, "rejected" if ticket.decision.event == "rejected" else "accepted")
         if ticket.decision.ready_at is None:
             return
         if not ticket.finished:
             await asyncio.sleep((ticket.decision.ready_at - now()).total_seconds())
             self._write(msgspec.structs.replace(ticket.decision, at=now(), event="finished"))
-        await self._tell(ticket, "finished")
+        await self._notify(ticket, "finished")
 
-    async def _tell(self, ticket: Ticket, verb: Verb) -> None:
-        """Call back; what is held back does not hold up what happens next."""
+    async def _notify(self, ticket: Ticket, verb: Verb) -> None:
+        """Call back; a callback that a fault delays does not delay the next step."""
         if verb in ticket.told:
             return
         key, restaurant = f"{ticket.first.order}/{verb}", ticket.first.restaurant
-        copies = 2 if self._faults.strikes("doubled", key, restaurant) else 1
+        copies = 2 if self._faults.applies("doubled", key, restaurant) else 1
         fault = self._faults.one_of(HELD_BACK, key, restaurant)
         if fault:
-            self._tasks.create_task(self._tell_at_last(ticket, verb, copies, fault))
+            self._tasks.create_task(self._notify_late(ticket, verb, copies, fault))
         else:
             await self._call_back(ticket, verb, copies)
 
-    async def _tell_at_last(self, ticket: Ticket, verb: Verb, copies: int, fault: str) -> None:
-        await self._faults.hold_back(fault, self._pace, ticket.first.restaurant)
+    async def _notify_late(self, ticket: Ticket, verb: Verb, copies: int, fault: str) -> None:
+        await self._faults.hold_back(fault, self._time_scale, ticket.first.restaurant)
         await self._call_back(ticket, verb, copies)
 
     async def _call_back(self, ticket: Ticket, verb: Verb, copies: int) -> None:
@@ -248,7 +252,7 @@ class PointsOfSale:
 
     async def _call_back_once(self, ticket: Ticket, verb: Verb) -> None:
         first = ticket.first
-        answer = await self._caller.insist(
+        answer = await self._caller.request_until_final(
             "POST",
             lambda: f"{ticket.callback_url}/{verb}",
             {"reason": first.reason} if verb == "rejected" else {},
@@ -261,7 +265,7 @@ class PointsOfSale:
         self._remember(entry)
         what = f"told {entry.told}, answered {entry.status}" if entry.event == "told" else entry.event
         reason = f": {entry.reason}" if entry.reason else ""
-        self._teller.event(f"{entry.order} at {entry.restaurant} {what}{reason}")
+        self._reporter.event(f"{entry.order} at {entry.restaurant} {what}{reason}")
 
     def _remember(self, entry: TicketEntry) -> None:
         if entry.event == "refused":
@@ -272,20 +276,8 @@ class PointsOfSale:
             ticket.follow(entry)
 
 
-async def serve(arguments: argparse.Namespace) -> int:
-    """Serve until told to stop."""
-    teller = Teller("pos", arguments.quiet)
-    async with Caller(teller, arguments.seed) as caller, asyncio.TaskGroup() as tasks:
-        points_of_sale = PointsOfSale(arguments, caller, tasks, teller)
-        async with served(points_of_sale.routes(), arguments.host, arguments.port) as (address, failed):
-            teller.notice(f"listening on {address}")
-            points_of_sale.resume()
-            await failed
-    return 0
-
-
 def main() -> None:
-    """The command."""
+    """Run `python -m simulators.pos`."""
     parser = options("pos", "The points of sale of all the city's restaurants.", "pos.jsonl")
     serve_options(parser, 5050)
     parser.add_argument(
@@ -297,7 +289,7 @@ def main() -> None:
     )
     parser.add_argument("--receive", action="store_true", help="answer 202 and call back with the decision")
     fault_options(parser, "pos")
-    run(serve(parser.parse_args()))
+    run(serve_party("pos", parser.parse_args(), PointsOfSale))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """An ordering provider: places the orders of the city's customers, over HTTP or Kafka, until each is answered.
 
-An order is called after the run and its number, and the seed decides what it holds: the same run with the same seed
-places the same orders. A run that was interrupted goes on where it stood when it is started again under its name. So
-many orders a second on average, or, with `--day`, as many as the hour of a simulated day brings, until it is over.
+The id of an order is the name of the run and a number, and the seed decides its content: a run that is repeated with
+its seed places the same orders. An interrupted run continues when it is started again under its name. Orders come at an
+average rate or, with `--day`, at the rates of a simulated day.
 
-It ends when all orders are answered (with `--follow`: have ended), with status 0 if all were accepted, else 1.
+The program ends when all orders are answered (with `--follow`: have ended), with status 0 if all were accepted, else 1.
 """
 
 import argparse
@@ -24,13 +24,12 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from simulators.calling import Answer, Caller
-from simulators.chance import falls_under
 from simulators.city import PROVIDER, external_id, order
-from simulators.command import (
+from simulators.cli import (
     Failure,
-    Pace,
-    Teller,
+    Reporter,
+    TimeScale,
+    counted,
     kafka_options,
     options,
     positive,
@@ -42,31 +41,33 @@ from simulators.command import (
 )
 from simulators.day import DAY_H, HOUR_S, ORDERS_PER_HOUR, arrivals, clock, read_curve, read_time
 from simulators.faults import Faults, fault_options
+from simulators.http_client import Answer, Caller
 from simulators.kafka import producing, send
-from simulators.ledger import AnswerEntry, Ledger, now
+from simulators.ledger import AnswerEntry, Ledger, now, record_run
+from simulators.seeding import is_drawn
 from topics.families import ORDERS
 from topics.identity import order_id
 from topics.order_updates import OrderStatus
 from topics.orders import Placed
 
-AT_ONCE = 32
-"""Requests under way."""
-LATER_S, LATER_MOST_S = 3600.0, 4 * 3600.0
-"""How far ahead an order for later is wished for."""
-LONGEST_STEP_S = LATER_MOST_S + 7200.0
-"""What an order that is followed may stay as it is, besides the patience with whoever does not answer."""
+MAX_CONCURRENT = 32
+"""Requests in flight."""
+MIN_AHEAD_S, MAX_AHEAD_S = 3600.0, 4 * 3600.0
+"""Simulated seconds from an order for later to its delivery."""
+MAX_STEP_S = MAX_AHEAD_S + 7200.0
+"""Simulated seconds that a followed order may go without an update, besides the patience with unanswered calls."""
 RETRY_S = 0.5
 FOLLOW_S = 0.5
 FOLLOW_INSTANT_S = 0.05
-"""Between two looks at an order."""
+"""Seconds between two looks at an order."""
 
 
 Put = Callable[[], Awaitable[Awaitable[object]]]
-"""Hands a record to the producer; what that gives is done when Kafka has it."""
+"""A call that gives a record to the producer; its result is done when Kafka has the record."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What is followed of an order."""
+    """The fields of an order that are followed."""
 
     status: OrderStatus
     version: int = 0
@@ -77,16 +78,16 @@ class Provider:
     """The orders of a run."""
 
     def __init__(
-        self, arguments: argparse.Namespace, caller: Caller, producer: AIOKafkaProducer | None, teller: Teller
+        self, arguments: argparse.Namespace, caller: Caller, producer: AIOKafkaProducer | None, reporter: Reporter
     ) -> None:
-        """`arguments` are the command's; what the ledger says of this run is known again."""
+        """Restore the run from the ledger; ``arguments`` are those of the command."""
         self._seed: str = arguments.seed
         self._run: str = arguments.run
         self._count: int | None = arguments.orders
         self._rate: float = arguments.rate
         self._day: tuple[float, ...] | None = arguments.day
         self._from_s: float = arguments.start
-        self._pace: Pace = arguments.speed
+        self._time_scale: TimeScale = arguments.speed
         self._patience_s: float = arguments.patience
         self._url = f"{arguments.worker}/v1/orders"
         self._topic = topic(arguments, ORDERS)
@@ -94,9 +95,11 @@ class Provider:
         self._later: float = arguments.later
         self._follows: bool = arguments.follow
         self._faults = Faults("provider", arguments.seed, arguments.faults)
-        self._caller, self._producer, self._teller = caller, producer, teller
-        self._placing = asyncio.Semaphore(AT_ONCE)
-        self._looking = asyncio.Semaphore(AT_ONCE)
+        self._caller = caller
+        self._producer = producer
+        self._reporter = reporter
+        self._placing = asyncio.Semaphore(MAX_CONCURRENT)
+        self._looking = asyncio.Semaphore(MAX_CONCURRENT)
         self._intents: dict[str, AnswerEntry] = {}
         self._answers: dict[str, AnswerEntry] = {}
         self._ends: dict[str, AnswerEntry] = {}
@@ -105,7 +108,7 @@ class Provider:
             self._remember(entry)
 
     async def place_all(self) -> int:
-        """Place the orders of the run, each when it is its time, and wait for what becomes of them; the exit status."""
+        """Place the orders of the run, each in its time, and wait for their outcomes; return the exit status."""
         placed = 0
         async with asyncio.TaskGroup() as tasks:
             for number, pause_s in enumerate(islice(self._pauses(), self._count), 1):
@@ -123,28 +126,28 @@ class Provider:
         return order_id(PROVIDER, external_id(self._run, number))
 
     def _pauses(self) -> Iterator[float]:
-        """Real seconds before each order: by the hour of the day, or random, so many orders a second on average."""
+        """Yield the real seconds before each order: by the hour of the day, or at an average rate."""
         if self._day is not None:
             yield from self._pauses_of_the_day(self._day)
             return
         yield 0.0
         for number in count(1):
             rest = Random(f"moment/{self._seed}/{number}").expovariate(self._rate)
-            yield 0.0 if self._pace.instant else rest
+            yield 0.0 if self._time_scale.instant else rest
 
     def _pauses_of_the_day(self, curve: tuple[float, ...]) -> Iterator[float]:
-        before, told = self._from_s, ""
+        before, reported = self._from_s, ""
         for second in arrivals(curve, self._from_s, self._seed):
-            yield self._pace.real(second - before)
-            if (hour := clock(second // HOUR_S * HOUR_S)) != told:
-                self._teller.event(f"it is past {hour}: {curve[int(second // HOUR_S)]:g} orders an hour")
-                told = hour
+            yield self._time_scale.real(second - before)
+            if (hour := clock(second // HOUR_S * HOUR_S)) != reported:
+                self._reporter.event(f"it is past {hour}; orders per hour: {curve[int(second // HOUR_S)]:g}")
+                reported = hour
             before = second
 
     async def _place(self, number: int) -> None:
         intent = self._intents.get(self._name(number)) or self._intend(number)
         assert intent.placed_at is not None
-        if self._faults.strikes("malformed", self._name(number)):
+        if self._faults.applies("malformed", self._name(number)):
             await self._place_malformed(number, intent)
         placed = order(self._seed, self._run, number, intent.placed_at, intent.deliver_at)
         if intent.via == "kafka":
@@ -153,87 +156,89 @@ class Provider:
             await self._place_by_request(placed)
 
     def _intend(self, number: int) -> AnswerEntry:
-        """Write down when, how and for when an order is placed: after a crash, the same is placed again."""
-        at, later = now(), falls_under(self._later, self._seed, f"later/{number}")
-        ahead_s = Random(f"ahead/{self._seed}/{number}").uniform(LATER_S, LATER_MOST_S)
+        """Write down how an order will be placed, so that after a crash the same order is placed again."""
+        at, later = now(), is_drawn(self._later, self._seed, f"later/{number}")
+        ahead_s = Random(f"ahead/{self._seed}/{number}").uniform(MIN_AHEAD_S, MAX_AHEAD_S)
         intent = AnswerEntry(
             at=at,
             event="placing",
             order=self._name(number),
-            via="kafka" if falls_under(self._over_kafka, self._seed, f"via/{number}") else "http",
+            via="kafka" if is_drawn(self._over_kafka, self._seed, f"via/{number}") else "http",
             placed_at=at,
-            deliver_at=at + timedelta(seconds=self._pace.real(ahead_s)) if later else None,
+            deliver_at=at + timedelta(seconds=self._time_scale.real(ahead_s)) if later else None,
         )
         self._write(intent)
         return intent
 
     async def _place_by_request(self, placed: Placed) -> None:
-        copies = 2 if self._faults.strikes("doubled", placed.key) else 1
-        answers = await asyncio.gather(*(self._ask(placed, f"{placed.key}/place") for _ in range(copies)))
-        answer = max(answers, key=lambda answer: answer.status)  # a refusal of either is worth telling
+        copies = 2 if self._faults.applies("doubled", placed.key) else 1
+        answers = await asyncio.gather(*(self._post(placed, f"{placed.key}/place") for _ in range(copies)))
+        answer = max(answers, key=lambda answer: answer.status)  # if one is refused, that answer counts
         outcome = "accepted" if answer.status < 300 else "refused"
         self._write(
             AnswerEntry(event="answer", order=placed.key, outcome=outcome, status=answer.status, reason=answer.detail)
         )
 
-    async def _ask(self, body: Any, key: str) -> Answer:
-        return await self._caller.insist("POST", lambda: self._url, body, key, patience_s=self._patience_s)
+    async def _post(self, body: Any, key: str) -> Answer:
+        return await self._caller.request_until_final("POST", lambda: self._url, body, key, patience_s=self._patience_s)
 
     async def _place_malformed(self, number: int, intent: AnswerEntry) -> None:
-        """Send something that is no order, under an id of its own."""
+        """Send an invalid order under a separate id."""
         assert intent.placed_at is not None
         placed = order(self._seed, f"{self._run}-malformed", number, intent.placed_at)
         body = malformed(placed, Random(f"malformed/{self._seed}/{number}"))
         entry = AnswerEntry(event="malformed", order=placed.key, via=intent.via)
         if intent.via == "kafka" and self._producer is not None:
             put = partial(self._producer.send, self._topic, body, placed.key.encode())
-            await self._insist(f"the malformed order {placed.key}", put)
+            await self._produce_until_acknowledged(f"the malformed order {placed.key}", put)
         else:
-            answer = await self._ask(msgspec.Raw(body), f"{placed.key}/place")
+            answer = await self._post(msgspec.Raw(body), f"{placed.key}/place")
             outcome = "accepted" if answer.status < 300 else "refused"
             entry = msgspec.structs.replace(entry, status=answer.status, reason=answer.detail, outcome=outcome)
         self._write(entry)
 
     async def _place_on_topic(self, placed: Placed) -> None:
         if self._producer is None:
-            raise Failure(f"order {placed.key} was begun over Kafka in an earlier run: go on with --kafka")
+            raise Failure(f"order {placed.key} was begun over Kafka in an earlier run: continue with --kafka")
         record = msgspec.structs.replace(placed, id=placed.event_id)
         put = partial(send, self._producer, self._topic, record)
-        if self._faults.strikes("doubled", placed.key):
+        if self._faults.applies("doubled", placed.key):
             await _unacknowledged(put)
-        await self._insist(f"order {placed.key}", put)
+        await self._produce_until_acknowledged(f"order {placed.key}", put)
         self._write(AnswerEntry(event="answer", order=placed.key, via="kafka", outcome="accepted"))
 
-    async def _insist(self, what: str, put: Put) -> None:
-        """Put something on its topic until Kafka has it."""
+    async def _produce_until_acknowledged(self, what: str, put: Put) -> None:
+        """Produce a record until Kafka has it. Raises `Failure` after the patience."""
         deadline = time.monotonic() + self._patience_s
         while (error := await _unacknowledged(put)) is not None:
             if time.monotonic() > deadline:
-                raise Failure(f"Kafka did not take {what} in {self._patience_s:g} s ({error}): giving up")
+                raise Failure(f"Kafka did not acknowledge {what} within {self._patience_s:g} s ({error}): giving up")
             await asyncio.sleep(RETRY_S)
 
     async def _follow(self, name: str) -> None:
-        """Look at an order until it has ended."""
+        """Look at an order until it has ended. Raises `Failure` if it has no update for too long."""
         seen, changed = Seen(status=OrderStatus.CREATED), time.monotonic()
-        enough = self._patience_s + self._pace.real(LONGEST_STEP_S)
+        limit_s = self._patience_s + self._time_scale.real(MAX_STEP_S)
         while name not in self._ends and not self._refused(name):
-            await asyncio.sleep(FOLLOW_INSTANT_S if self._pace.instant else FOLLOW_S)
+            await asyncio.sleep(FOLLOW_INSTANT_S if self._time_scale.instant else FOLLOW_S)
             newer = await self._look(name)
             if newer is not None and newer != seen:
                 seen, changed = newer, time.monotonic()
-                self._teller.event(f"{name} is {seen.status.value}{': ' + seen.reason if seen.reason else ''}")
+                self._reporter.event(f"{name} is {seen.status.value}{': ' + seen.reason if seen.reason else ''}")
             if seen.status.ended:
                 self._write(AnswerEntry(event="ended", order=name, outcome=seen.status.value, reason=seen.reason))
-            elif time.monotonic() - changed > enough:
+            elif time.monotonic() - changed > limit_s:
                 raise Failure(
-                    f"order {name} has been {seen.status.value} for {enough:g} s: giving up "
+                    f"order {name} has been {seen.status.value} for {limit_s:g} s: giving up "
                     f"(look at {self._url}/{name}/journal, or wait longer with --patience)"
                 )
 
     async def _look(self, name: str) -> Seen | None:
-        """An order as it is now; None if it is not known yet, as one that waits on Kafka."""
+        """Return an order's state; None if the worker does not have it yet, as with one that waits on Kafka."""
         async with self._looking:
-            answer = await self._caller.insist("GET", lambda: f"{self._url}/{name}", patience_s=self._patience_s)
+            answer = await self._caller.request_until_final(
+                "GET", lambda: f"{self._url}/{name}", patience_s=self._patience_s
+            )
         return answer.read(Seen) if answer.status == 200 else None
 
     def _refused(self, name: str) -> bool:
@@ -244,7 +249,7 @@ class Provider:
         self._remember(entry)
         if entry.event == "answer":
             reason = f": {entry.reason}" if entry.reason else ""
-            self._teller.event(f"{entry.order} {entry.outcome} over {entry.via}{reason}")
+            self._reporter.event(f"{entry.order} {entry.outcome} over {entry.via}{reason}")
 
     def _remember(self, entry: AnswerEntry) -> None:
         known = {"placing": self._intents, "answer": self._answers, "ended": self._ends}
@@ -255,15 +260,15 @@ class Provider:
         names = [self._name(number) for number in range(1, placed + 1)]
         outcomes = Counter(self._answers[name].outcome for name in names)
         ends = Counter(self._ends[name].outcome for name in names if name in self._ends)
-        told = ", ".join(f"{number} {what}" for number, what in ((n, w) for w, n in (outcomes + ends).items()))
-        self._teller.notice(f"{len(names)} orders: {told}")
+        summary = ", ".join(f"{number} {what}" for number, what in ((n, w) for w, n in (outcomes + ends).items()))
+        self._reporter.notice(f"{counted(len(names), 'order')}: {summary}")
         return 1 if outcomes["refused"] else 0
 
 
-def malformed(placed: Placed, chance: Random) -> bytes:
-    """What a careless sender makes of an order: nothing that can be used."""
+def malformed(placed: Placed, rng: Random) -> bytes:
+    """Return an invalid copy of an order."""
     body: dict[str, Any] = msgspec.to_builtins(placed)
-    spoilt: dict[str, Any] = chance.choice(
+    spoilt: dict[str, Any] = rng.choice(
         (
             {"total": body["total"] + 1},
             {"items": []},
@@ -274,11 +279,11 @@ def malformed(placed: Placed, chance: Random) -> bytes:
         )
     )
     text = msgspec.json.encode(body | spoilt)
-    return chance.choice((text, text, text[: len(text) // 2]))
+    return rng.choice((text, text, text[: len(text) // 2]))
 
 
 async def _unacknowledged(put: Put) -> str | None:
-    """Put something on its topic; None once Kafka has it, else why it has not."""
+    """Produce a record; return None once Kafka has it, otherwise the name of the error."""
     try:
         await (await put())
     except KafkaError as error:
@@ -287,34 +292,44 @@ async def _unacknowledged(put: Put) -> str | None:
 
 
 async def provide(arguments: argparse.Namespace) -> int:
-    """Place the orders of a run."""
-    teller = Teller("provider", arguments.quiet)
+    """Place the orders of a run; return the exit status."""
+    reporter = Reporter("provider", arguments.quiet)
     async with AsyncExitStack() as stack:
-        caller = await stack.enter_async_context(Caller(teller, arguments.seed))
+        caller = await stack.enter_async_context(Caller(reporter, arguments.seed))
         if arguments.kafka < 1 or arguments.follow:
             await caller.wait_for_worker(arguments.worker, arguments.patience)
-        producer = await stack.enter_async_context(producing(arguments, teller)) if arguments.kafka else None
-        provider = Provider(arguments, caller, producer, teller)
-        teller.notice(f"run {arguments.run}{' from ' + clock(arguments.start) if arguments.day else ''}")
+        producer = await stack.enter_async_context(producing(arguments, reporter)) if arguments.kafka else None
+        provider = Provider(arguments, caller, producer, reporter)
+        record_run(arguments.ledger, "provider", arguments.speed.factor)
+        reporter.notice(f"run {arguments.run}{' from ' + clock(arguments.start) if arguments.day else ''}")
         return await provider.place_all()
 
 
 def run_name(text: str) -> str:
-    """The name of a run: the beginning of its orders' external ids."""
+    """Parse the name of a run, which its orders' external ids begin with."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,55}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a name of 1 to 56 letters, digits, dots or dashes")
     return text
 
 
 def main() -> None:
-    """The command."""
+    """Run `python -m simulators.provider`."""
     parser = options("provider", "An ordering provider.", "answers.jsonl")
     worker_options(parser)
     kafka_options(parser)
-    parser.add_argument("--orders", type=whole(1, 10_000_000), metavar="N", help="how many; else until told to stop")
+    parser.add_argument(
+        "--orders",
+        type=whole(1, 10_000_000),
+        metavar="N",
+        help="number of orders; without it the run goes on until it is stopped",
+    )
     parser.add_argument("--rate", type=positive, default=0.5, metavar="R", help="orders a second, on average")
     parser.add_argument(
-        "--run", type=run_name, default=f"run-{int(time.time()):x}", metavar="NAME", help="begins the external ids"
+        "--run",
+        type=run_name,
+        default=f"run-{int(time.time()):x}",
+        metavar="NAME",
+        help="name of the run, which the external ids begin with",
     )
     parser.add_argument(
         "--kafka",
@@ -330,7 +345,7 @@ def main() -> None:
         type=share,
         default=0.0,
         metavar="SHARE",
-        help="that share is wished for in 1 to 4 hours, not at once",
+        help="share of the orders that are for delivery in 1 to 4 hours",
     )
     parser.add_argument(
         "--day",

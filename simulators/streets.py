@@ -7,11 +7,11 @@ from typing import NamedTuple
 from topics.places import Position
 
 METRES_PER_DEGREE = 111_320.0
-"""Of latitude; of longitude it is less by the cosine of the latitude. Good to a metre within a city."""
+"""Length of a degree of latitude; a degree of longitude is shorter by the cosine of the latitude. Exact to a metre."""
 
 
 class Leg(NamedTuple):
-    """A stretch of one street, and how fast one drives there in metres a second."""
+    """A stretch of one street, and the speed of driving there in metres a second."""
 
     here: Position
     there: Position
@@ -19,12 +19,12 @@ class Leg(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """What it takes."""
+        """Seconds to drive it."""
         return metres(self.here, self.there) / self.mps
 
 
 def after(legs: Iterable[Leg], seconds: float) -> Position:
-    """Where one is on the way after so many seconds; at its end if that is all it takes."""
+    """Return the position on the way after so many seconds; its end if the way takes no longer."""
     left, place = seconds, None
     for leg in legs:
         if left < leg.seconds:
@@ -35,19 +35,19 @@ def after(legs: Iterable[Leg], seconds: float) -> Position:
 
 
 def metres(here: Position, there: Position) -> float:
-    """How far it is by the streets."""
+    """Return the distance by the streets, in metres."""
     north, east = offset(here, there)
     return abs(north) + abs(east)
 
 
 def moved(here: Position, north_m: float, east_m: float) -> Position:
-    """The position so many metres away."""
+    """Return the position so many metres away."""
     lat = here.lat + north_m / METRES_PER_DEGREE
     return Position(round(lat, 6), round(here.lon + east_m / (METRES_PER_DEGREE * cos(radians(here.lat))), 6))
 
 
 def along(here: Position, there: Position, distance_m: float) -> Position:
-    """Where one is after so many metres on the way, east or west first, then north or south."""
+    """Return the position after so many metres on the way, east or west first, then north or south."""
     north, east = offset(here, there)
     if distance_m >= abs(north) + abs(east):
         return there
@@ -58,6 +58,6 @@ def along(here: Position, there: Position, distance_m: float) -> Position:
 
 
 def offset(here: Position, there: Position) -> tuple[float, float]:
-    """Metres to the north and to the east."""
+    """Return the metres to the north and to the east."""
     north = (there.lat - here.lat) * METRES_PER_DEGREE
     return north, (there.lon - here.lon) * METRES_PER_DEGREE * cos(radians(here.lat))

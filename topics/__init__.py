@@ -1,1 +1,1 @@
-"""What is said: the records of every topic, their keys, who writes and who reads them."""
+"""The records of every topic with their keys, writers and readers, and other wire formats that programs share."""

@@ -1,18 +1,21 @@
-"""Records that could not be applied, as they came, with the cause; and what operators want done with them.
+"""Records that could not be applied, with the cause, and the commands of operators about them.
 
 | topic | key | written by | read by |
 |---|---|---|---|
 | dead-letters | the record's key | every task, in the transaction that passes over the record | agent `dead_letters` |
 
-The value is the original one, byte for byte; that of a timer is its payload, that of the answer to a call the answer.
-The headers say where it came from and why it lies here (the idea of Kafka's KIP-1034): `origin.topic`,
-`origin.partition` and `origin.offset` of a record, `origin.timer` or `origin.call` and `origin.request` of what was
-none; `dead-letter.reason`; `exception.*` where a handler broke down; `dead-letter.cut` where the value was
-too large to be kept whole. A letter lies in the partition of the task that set it aside, and is called after where it
-lies: partition and offset.
+The value of a dead letter is the value of the record, byte for byte. The letter of a timer holds the timer's payload,
+and the letter of a call holds the answer. The headers give the origin and the cause, as in Kafka's KIP-1034:
 
-A record with the header `dabbawala-command` is no letter: it says what to do with the one at the offset in
-`dabbawala-letter`, in the same partition. The HTTP view writes it.
+- The origin is `origin.topic`, `origin.partition` and `origin.offset` of a record, `origin.timer` of a timer, or
+  `origin.call` and `origin.request` of a call.
+- `dead-letter.reason` gives the cause, and `exception.*` the exception if a handler raised one.
+- `dead-letter.cut` marks a value that was too large to be kept whole.
+
+The task that sets a record aside writes the letter to the task's partition. Partition and offset identify the letter.
+
+A record with the header `dabbawala-command` is a command and not a letter. `dabbawala-letter` holds the offset of the
+letter that the command is about, in the same partition. The HTTP view writes commands.
 """
 
 from enum import Enum
@@ -21,20 +24,20 @@ FAMILY = "dead-letters"
 COMMAND = "dabbawala-command"
 LETTER = "dabbawala-letter"
 NOTES = ("origin.", "dead-letter.", "exception.")
-"""How the headers begin that were added to the record's own."""
-REASON, BROKE_DOWN, CUT, TOPIC, TIMER, CALL, REQUEST = (
-    "dead-letter.reason",
-    "exception.class",
-    "dead-letter.cut",
-    "origin.topic",
-    "origin.timer",
-    "origin.call",
-    "origin.request",
-)
+"""Prefixes of the headers that a task adds to the headers of the record."""
+REASON = "dead-letter.reason"
+BROKE_DOWN = "exception.class"
+CUT = "dead-letter.cut"
+TOPIC = "origin.topic"
+PARTITION = "origin.partition"
+OFFSET = "origin.offset"
+TIMER = "origin.timer"
+CALL = "origin.call"
+REQUEST = "origin.request"
 
 
 class Command(Enum):
-    """What is to become of a letter."""
+    """A command about a dead letter: apply it again, or delete it."""
 
     REPLAY = "replay"
     DISCARD = "discard"

@@ -1,4 +1,4 @@
-"""What a driver's twin says to a delivery. A delivery's id is its order's.
+"""Events of a delivery, from the state machine of its driver. A delivery has the id of its order.
 
 | topic | key | written by | read by |
 |---|---|---|---|
@@ -26,24 +26,24 @@ class _Delivery(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def key(self) -> str:
-        """The order's id."""
+        """Order id."""
         return self.order
 
 
 class DriverAssigned(_Delivery, frozen=True, kw_only=True, omit_defaults=True):
-    """The driver is on the way to the restaurant; at the customer's in ``eta_s`` seconds."""
+    """The driver is on the way to the restaurant, and reaches the customer in ``eta_s`` seconds."""
 
     eta_s: Seconds
 
 
 class DriverRefused(_Delivery, frozen=True, kw_only=True, omit_defaults=True):
-    """The driver cannot take it: gone, busy, or waiting in another shift."""
+    """The driver cannot take the delivery: unavailable, busy, or in another shift."""
 
     reason: Text = ""
 
 
 class PickedUp(_Delivery, frozen=True, kw_only=True, omit_defaults=True):
-    """The driver has the food."""
+    """The driver has the food, and reaches the customer in ``eta_s`` seconds."""
 
     eta_s: Seconds
 
@@ -53,7 +53,7 @@ class Delivered(_Delivery, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class EtaChanged(_Delivery, frozen=True, kw_only=True, omit_defaults=True):
-    """The driver has moved: at the customer's in ``eta_s`` seconds from ``at``."""
+    """The driver has moved, and reaches the customer ``eta_s`` seconds after ``at``."""
 
     eta_s: Seconds
 

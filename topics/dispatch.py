@@ -1,10 +1,10 @@
-"""What is said to the matcher of a region, which brings deliveries and waiting drivers together.
+"""Events for the dispatch of a region, which matches deliveries with waiting drivers.
 
 | topic | key | written by | read by |
 |---|---|---|---|
 | dispatch | region | the deliveries' and the drivers' tasks | agent `dispatch` |
 
-A driver's ``shift`` counts how often they became available: what carries an older one comes too late.
+A driver's ``shift`` is the number of the present shift (see the glossary). A record with an older shift has no effect.
 """
 
 from typing import Annotated, ClassVar
@@ -26,12 +26,12 @@ class _Dispatch(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def key(self) -> str:
-        """The region."""
+        """Region id."""
         return self.region
 
 
 class DriverRequested(_Dispatch, frozen=True, kw_only=True, omit_defaults=True):
-    """A delivery wants a driver; ``attempt`` counts how often it has asked."""
+    """A delivery needs a driver. ``attempt`` is the number of this request, from 1."""
 
     delivery: OrderId
     attempt: Attempt
@@ -49,7 +49,7 @@ class DriverAvailable(_Dispatch, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DriverMoved(_Dispatch, frozen=True, kw_only=True, omit_defaults=True):
-    """A waiting driver is in another cell now."""
+    """A waiting driver is in another grid cell now."""
 
     driver: PartyId
     shift: Shift
@@ -57,7 +57,7 @@ class DriverMoved(_Dispatch, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DriverGone(_Dispatch, frozen=True, kw_only=True, omit_defaults=True):
-    """A driver waits no more."""
+    """A driver has stopped waiting."""
 
     driver: PartyId
     shift: Shift

@@ -1,4 +1,4 @@
-"""What is said to a driver's twin: by the driver's app, and by dispatch and deliveries.
+"""Events for the state machine of a driver, from the driver's app, dispatch and deliveries.
 
 | topic | key | written by | read by |
 |---|---|---|---|
@@ -20,19 +20,19 @@ class _Driver(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def key(self) -> str:
-        """The driver's id."""
+        """Driver id."""
         return self.driver
 
 
 class SetAvailable(_Driver, frozen=True, kw_only=True, omit_defaults=True):
-    """The driver wants work in a region."""
+    """The driver is available for work in a region."""
 
     region: PartyId
     position: Position
 
 
 class SetUnavailable(_Driver, frozen=True, kw_only=True, omit_defaults=True):
-    """The driver wants no more work."""
+    """The driver is not available for work any more."""
 
 
 class PickedUp(_Driver, frozen=True, kw_only=True, omit_defaults=True):
@@ -56,7 +56,7 @@ class Delivered(_Driver, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Assign(_Driver, frozen=True, kw_only=True, omit_defaults=True):
-    """Dispatch gives the driver, who waits in this shift, a delivery."""
+    """Dispatch assigns a delivery to the driver, who waits in this shift."""
 
     shift: Shift
     delivery: OrderId
@@ -67,7 +67,7 @@ class Assign(_Driver, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Unassign(_Driver, frozen=True, kw_only=True, omit_defaults=True):
-    """The delivery does not want this driver after all."""
+    """The delivery releases this driver."""
 
     delivery: OrderId
     attempt: Attempt

@@ -1,8 +1,7 @@
-"""How the parties are called: the ids that are keys, and how an event's id follows from its cause.
+"""Ids of orders and parties, which are also the keys of records.
 
-An order is ``provider:external_id``, however it came in. An order without an external id is named after the
-``Idempotency-Key`` it was placed with. Ids hold no slash, so a row or an event that belongs to an order can be
-called ``<order>/<rest>``.
+The id of an order is ``provider:external_id``, on every way in. An order without an external id gets one from the
+``Idempotency-Key`` it was placed with. Ids contain no slash, so ``<order>/<rest>`` names a row or an event of an order.
 """
 
 from hashlib import sha256
@@ -12,7 +11,7 @@ from msgspec import Meta
 
 ProviderId = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$", description="an ordering provider")]
 ExternalId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$", description="the provider's own id of it")
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$", description="the id that the provider gave the order")
 ]
 PartyId = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$", description="a restaurant, driver or region")
@@ -23,15 +22,15 @@ OrderId = Annotated[
 
 
 def order_id(provider: str, external_id: str) -> str:
-    """The id an order has everywhere."""
+    """Return the id of an order, the same on all topics and in all tables."""
     return f"{provider}:{external_id}"
 
 
 def external_id_of(idempotency_key: str) -> str:
-    """The external id of an order that came without one."""
+    """Return the external id of an order that was placed without one."""
     return "ik-" + sha256(idempotency_key.encode()).hexdigest()[:32]
 
 
 def owner_of(row_key: str) -> str:
-    """Whose row or event this is: the part before the first slash, which decides the partition."""
+    """Return the owner's id: the part of a row's or event's key before the first slash. It decides the partition."""
     return row_key.partition("/")[0]

@@ -1,4 +1,4 @@
-"""Where drivers are, as their apps report it.
+"""Locations of drivers, as reported by their apps.
 
 | topic | key | written by | read by |
 |---|---|---|---|
@@ -13,7 +13,7 @@ from topics.records import Reader, Record
 
 
 class Location(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """The driver was here ``at`` that moment (the record's Kafka time where none is given)."""
+    """The driver was at ``position`` at the time ``at``, by default the record's Kafka timestamp."""
 
     family: ClassVar[str] = "locations"
 
@@ -22,7 +22,7 @@ class Location(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def key(self) -> str:
-        """The driver's id."""
+        """Driver id."""
         return self.driver
 
 

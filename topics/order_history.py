@@ -1,13 +1,14 @@
-"""What is kept of orders that have left the tables, row by row as the tables held them. Personal data: body and places.
+"""Rows of retired orders, as the tables held them. The body and the places are personal data.
 
 | topic | key | written by | read by |
 |---|---|---|---|
 | order-history | order id | the order's task, when it retires the order | views of a retired order, auditors |
 
-The records of one order follow each other in one partition, of one transaction: all of them or none.
+One transaction writes all records of an order, one after another in the partition.
 """
 
-from typing import Annotated, ClassVar, Literal
+from enum import StrEnum
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -16,21 +17,34 @@ from topics.identity import OrderId
 from topics.order_updates import OrderStatus
 from topics.records import Reader, Record
 
-Kind = Literal["order", "placed", "payment", "ticket", "delivery", "journal"]
+
+class RowKind(StrEnum):
+    """Kind of an order's row. The machine that owns a row has the same name."""
+
+    ORDER = "order"
+    PLACED = "placed"
+    """Body of the order. No machine changes it."""
+    PAYMENT = "payment"
+    TICKET = "ticket"
+    DELIVERY = "delivery"
+    JOURNAL = "journal"
+    """One line of the journal."""
+    HISTORY = "history"
+    """Row that remains in the tables for a retired order. It is never part of a record."""
 
 
 class KeptRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row: of the order itself, its body, payment, ticket or delivery, or one line of its journal."""
+    """One row of the order: its own, its body, payment, ticket or delivery, or one line of its journal."""
 
-    kind: Kind
+    kind: RowKind
     row: msgspec.Raw
-    """The JSON that was in the table."""
+    """JSON of the row in the table."""
 
 
 class OrderRetired(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """An order that ended some time ago is kept here from now on; ``at`` says when it left the tables.
+    """An order that had ended left the tables at the time ``at``; its rows are kept here.
 
-    One whose journal is too long for one record of Kafka comes in several ``parts``.
+    An order whose journal is too long for one Kafka record has several records; ``parts`` is their number.
     """
 
     family: ClassVar[str] = "order-history"
@@ -38,13 +52,13 @@ class OrderRetired(Record, frozen=True, kw_only=True, omit_defaults=True):
     order: OrderId
     status: OrderStatus
     rows: tuple[KeptRow, ...]
-    """The journal's lines after the others, in order."""
+    """Rows of the machines first, then the lines of the journal, oldest first."""
     part: Annotated[int, Meta(ge=1)] = 1
     parts: Annotated[int, Meta(ge=1)] = 1
 
     @property
     def key(self) -> str:
-        """The order's id."""
+        """Order id."""
         return self.order
 
 

@@ -1,11 +1,11 @@
-"""The public feed: every change of an order, for anyone. No personal data.
+"""Public feed of every change of every order. It contains no personal data.
 
 | topic | key | written by | read by |
 |---|---|---|---|
 | order-updates | order id | the order's task | anyone |
 
-``version`` counts an order's updates from 1 without a gap. The records also carry CloudEvents 1.0 headers in Kafka's
-binary mode (https://github.com/cloudevents/spec, kafka-protocol-binding).
+``version`` counts an order's updates from 1 without a gap. The records have CloudEvents 1.0 headers in Kafka's binary
+mode (https://github.com/cloudevents/spec, kafka-protocol-binding).
 """
 
 from enum import Enum
@@ -20,7 +20,7 @@ from topics.records import Instant, Reader, Record
 
 
 class OrderStatus(Enum):
-    """How far an order is."""
+    """Public status of an order. CANCELLED is reserved: no event leads to it yet, and readers should expect it."""
 
     CREATED = "CREATED"
     SCHEDULED = "SCHEDULED"
@@ -34,19 +34,19 @@ class OrderStatus(Enum):
 
     @property
     def ended(self) -> bool:
-        """Nothing moves an order on from here."""
+        """True if the order has ended: no event changes its status any more."""
         return self in (OrderStatus.DELIVERED, OrderStatus.REJECTED, OrderStatus.CANCELLED)
 
 
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
-    """A person should look: what the order waits for, and since when."""
+    """A mark that a person should look at the order: the awaited event, and the time since when it is awaited."""
 
     waits_for: Text
     since: Instant
 
 
 class OrderUpdated(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """The order is in ``status`` now."""
+    """The order changed; ``status`` is its current status."""
 
     family: ClassVar[str] = "order-updates"
 
@@ -62,7 +62,7 @@ class OrderUpdated(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def key(self) -> str:
-        """The order's id."""
+        """Order id."""
         return self.order
 
 

@@ -1,5 +1,4 @@
-"""What is said of orders from outside: that one was placed, what operators want done with its calls, and what they have
-settled.
+"""New orders, and the commands of operators about an order's calls and attention.
 
 | topic | key | written by | read by |
 |---|---|---|---|
@@ -8,7 +7,6 @@ settled.
 Money is an integer in minor units (cents, paise) of the order's currency (ISO 4217).
 """
 
-from enum import Enum
 from hashlib import sha256
 from typing import Annotated, ClassVar
 
@@ -24,14 +22,8 @@ Amount = Annotated[int, Meta(ge=0, le=100_000_000)]
 Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
 
 
-class Fulfilment(Enum):
-    """How the food reaches the customer."""
-
-    DELIVERY = "delivery"
-
-
 class Modifier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something added to an item; its price comes on top of each unit's."""
+    """An addition to an item. Its price is added to the price of each unit."""
 
     name: Text
     pos_code: Text = ""
@@ -51,14 +43,14 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Fee(msgspec.Struct, frozen=True, kw_only=True):
-    """What is charged besides the items: delivery, packaging, service."""
+    """A charge besides the items, for example for delivery, packaging or service."""
 
     name: Text
     amount: Amount
 
 
 class Customer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who eats, and where. Personal data: never copied to `order-updates`."""
+    """Name and address of the customer. Personal data, which is never copied to `order-updates`."""
 
     name: Text
     address: Text
@@ -68,7 +60,7 @@ class Customer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Placed(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """A provider's order. ``total`` must be the sum of its lines, fees, tip and tax."""
+    """A provider placed an order. ``total`` must be the sum of its items, fees, tip and tax."""
 
     family: ClassVar[str] = "orders"
 
@@ -84,15 +76,14 @@ class Placed(Record, frozen=True, kw_only=True, omit_defaults=True):
     tip: Amount = 0
     tax: Amount = 0
     deliver_at: Instant | None = None
-    fulfilment: Fulfilment = Fulfilment.DELIVERY
 
     @property
     def key(self) -> str:
-        """The order's id."""
+        """Order id."""
         return order_id(self.provider, self.external_id or "")
 
     def body_hash(self) -> str:
-        """What this order asks for, as 16 hex digits: equal for every copy of it, whatever its `id` and `at`."""
+        """Return a hash of the order without `id` and `at`, as 16 hex digits: copies of an order have equal hashes."""
         body = msgspec.json.encode(msgspec.structs.replace(self, id="", at=None), order="deterministic")
         return sha256(body).hexdigest()[:16]
 
@@ -102,7 +93,7 @@ class Placed(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def event_id(self) -> str:
-        """Derived from what is asked for, whatever id the sender gave: another body is another event."""
+        """Id derived from the order's id and body. The sender's `id` is ignored: another body is another event."""
         return f"{self.key}/{self.cause}"
 
 
@@ -116,45 +107,45 @@ CallKey = Annotated[
 ]
 
 
-class _CallAsked(Record, frozen=True, kw_only=True, omit_defaults=True):
+class _CallRequested(Record, frozen=True, kw_only=True, omit_defaults=True):
     family: ClassVar[str] = "orders"
 
     call: CallKey
     by: Text = ""
-    """Who asks for it."""
+    """Name of the operator."""
     reason: Text = ""
 
     @property
     def key(self) -> str:
-        """The order's id."""
+        """Order id."""
         return owner_of(self.call)
 
 
-class CallRetryAsked(_CallAsked, frozen=True, kw_only=True, omit_defaults=True):
-    """A party outside is to be asked again, at once, under the same key; also if the call was given up."""
+class CallRetryRequested(_CallRequested, frozen=True, kw_only=True, omit_defaults=True):
+    """Make a call again, at once and under the same key, even if it was abandoned."""
 
 
-class CallAbandonAsked(_CallAsked, frozen=True, kw_only=True, omit_defaults=True):
-    """A party outside is not to be asked any more; a person decides how the order goes on."""
+class CallAbandonRequested(_CallRequested, frozen=True, kw_only=True, omit_defaults=True):
+    """Stop making a call. A person decides how the order continues."""
 
 
 class AttentionSettled(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """An operator has seen to what nothing that comes later settles: a provider contradicts itself."""
+    """An operator has settled a problem that no later event can settle: the provider contradicted itself."""
 
     family: ClassVar[str] = "orders"
 
     order: OrderId
     by: Text = ""
-    """Who."""
+    """Name of the operator."""
     reason: Text = ""
 
     @property
     def key(self) -> str:
-        """The order's id."""
+        """Order id."""
         return self.order
 
 
-OrderRecord = Placed | CallRetryAsked | CallAbandonAsked | AttentionSettled
+OrderRecord = Placed | CallRetryRequested | CallAbandonRequested | AttentionSettled
 READER: Reader[OrderRecord] = Reader(OrderRecord)
 PLACED: Reader[Placed] = Reader(Placed)
-"""Of a body that can be nothing else, and so need not say its type."""
+"""Reader of a request body that is always an order, so its `type` is optional."""

@@ -1,10 +1,10 @@
-"""What a payment provider says about the money of an order.
+"""Charges, declines and refunds of an order's money, reported by the payment provider.
 
 | topic | key | written by | read by |
 |---|---|---|---|
 | payments | order id | the provider's callback view, a producer | agent `payments` |
 
-The answer to a call of our own says the same and is applied without passing through the topic.
+The answer to a call to the provider becomes the same event. The task applies it without writing it to the topic.
 """
 
 from typing import Annotated, ClassVar
@@ -25,12 +25,12 @@ class _Payment(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def key(self) -> str:
-        """The order's id."""
+        """Order id."""
         return self.order
 
 
 class Charged(_Payment, frozen=True, kw_only=True, omit_defaults=True):
-    """The customer was charged this amount, in minor units."""
+    """The provider charged the customer this amount, in minor units."""
 
     charge_id: ChargeId
     amount: Amount
@@ -42,7 +42,7 @@ class Charged(_Payment, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Declined(_Payment, frozen=True, kw_only=True, omit_defaults=True):
-    """The customer was not charged and will not be."""
+    """The provider did not charge the customer, and will not."""
 
     reason: Text = ""
 
@@ -52,7 +52,7 @@ class Declined(_Payment, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Refunded(_Payment, frozen=True, kw_only=True, omit_defaults=True):
-    """That charge was given back, whole."""
+    """The provider refunded the whole charge."""
 
     charge_id: ChargeId
     refund_id: ChargeId = ""

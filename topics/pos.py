@@ -1,8 +1,8 @@
-"""What a restaurant's point of sale says about its ticket of an order.
+"""Events of an order's ticket, from the restaurant's point of sale (POS).
 
 | topic | key | written by | read by |
 |---|---|---|---|
-| pos | order id | the callback view, a POS that speaks Kafka | agent `pos` |
+| pos | order id | the callback view, a POS that writes to Kafka | agent `pos` |
 """
 
 from typing import ClassVar
@@ -20,12 +20,12 @@ class _Ticket(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def key(self) -> str:
-        """The order's id."""
+        """Order id."""
         return self.order
 
 
 class TicketAccepted(_Ticket, frozen=True, kw_only=True, omit_defaults=True):
-    """The restaurant will cook it."""
+    """The restaurant will cook the order."""
 
     @property
     def cause(self) -> str:
@@ -33,7 +33,7 @@ class TicketAccepted(_Ticket, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TicketRejected(_Ticket, frozen=True, kw_only=True, omit_defaults=True):
-    """The restaurant will not cook it."""
+    """The restaurant will not cook the order."""
 
     reason: Text = ""
 
@@ -43,7 +43,7 @@ class TicketRejected(_Ticket, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PreparationFinished(_Ticket, frozen=True, kw_only=True, omit_defaults=True):
-    """The food stands ready."""
+    """The food is ready for the driver."""
 
     @property
     def cause(self) -> str:

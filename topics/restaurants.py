@@ -1,11 +1,12 @@
-"""Which restaurants there are, when they are open and what they cook: the catalogue.
+"""Catalogue of restaurants with their opening hours and menus.
 
 | topic | key | written by | read by |
 |---|---|---|---|
 | restaurants (compacted) | restaurant id | a worker at its start, `catalogue load`, anyone | every worker, whole |
 
-A restaurant with its menu is one record of at most ``LARGEST_RESTAURANT`` bytes; a record without a value removes it.
-What is not said leaves the door open: no hours, always open; no menu, any items; no currency, any currency.
+A restaurant with its menu is one record of at most ``MAX_RESTAURANT_BYTES`` bytes. A record without a value removes
+the restaurant. An absent field permits everything: a restaurant without hours is always open, one without a menu takes
+any items, and one without a currency takes any currency.
 """
 
 from collections import Counter
@@ -22,16 +23,19 @@ from topics.orders import Amount, Currency, Text
 from topics.places import Position
 from topics.records import Reader, Record
 
-LARGEST_RESTAURANT = 1_000_000
-"""In bytes of JSON: Kafka takes a record of 1 MiB, its key and headers included."""
+MAX_RESTAURANT_BYTES = 1_000_000
+"""Limit of the JSON. Kafka takes records of at most 1 MiB, including key and headers."""
 
-TimeOfDay = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="on the restaurant's clock")]
-PosCode = Annotated[str, Meta(min_length=1, max_length=200, description="what the restaurant's point of sale calls it")]
+TimeOfDay = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="in the restaurant's zone")]
+PosCode = Annotated[str, Meta(min_length=1, max_length=200, description="the code in the restaurant's point of sale")]
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """Open from one time of the day until before another. That is one of the next day unless it is later than the
-    first: 18:00 to 02:00 passes midnight, 00:00 to 00:00 is a whole day."""
+    """Opening hours from ``opens`` until just before ``closes``.
+
+    The interval ends on the next day unless ``closes`` is later than ``opens``: 18:00 to 02:00 passes midnight, and
+    00:00 to 00:00 is a whole day.
+    """
 
     opens: TimeOfDay
     closes: TimeOfDay
@@ -41,7 +45,7 @@ Intervals = Annotated[tuple[Interval, ...], Meta(max_length=24)]
 
 
 class Hours(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """When it is open in the week, each interval under the day on which it opens. Without any: always."""
+    """Opening hours of a week. Each interval belongs to the day on which it opens. Without intervals: always open."""
 
     monday: Intervals = ()
     tuesday: Intervals = ()
@@ -53,7 +57,7 @@ class Hours(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
     @property
     def days(self) -> tuple[Intervals, ...]:
-        """Monday first."""
+        """Intervals of the seven days, from Monday."""
         return (
             self.monday,
             self.tuesday,
@@ -66,7 +70,7 @@ class Hours(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
 
 class MenuModifier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that may be added to an item, once; its price comes on top of each unit's."""
+    """A possible addition to an item, at most once. Its price is added to the price of each unit."""
 
     pos_code: PosCode
     name: Text
@@ -74,22 +78,22 @@ class MenuModifier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class MenuItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something to eat. An order's line names it by its ``pos_code``."""
+    """A dish of the menu. An item of an order refers to it by ``pos_code``."""
 
     pos_code: PosCode
     name: Text
     unit_price: Amount
     modifiers: Annotated[tuple[MenuModifier, ...], Meta(max_length=200)] = ()
     available: bool = True
-    """False: sold out, for now."""
+    """False if the dish is sold out for now."""
 
     def __post_init__(self) -> None:
-        if twice := _twice(modifier.pos_code for modifier in self.modifiers):
+        if twice := _duplicate(modifier.pos_code for modifier in self.modifiers):
             raise ValueError(f"modifiers: there are two {twice!r}")
 
 
 class Restaurant(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """A restaurant: where it is, which region's drivers serve it, where its point of sale listens, what it cooks."""
+    """A restaurant: its position, the region whose drivers serve it, the URL of its point of sale, and its menu."""
 
     family: ClassVar[str] = "restaurants"
 
@@ -100,22 +104,22 @@ class Restaurant(Record, frozen=True, kw_only=True, omit_defaults=True):
     pos_url: Annotated[str, Meta(pattern="^https?://")]
     preparation_s: Annotated[int, Meta(ge=0, le=86_400)]
     time_zone: str = "UTC"
-    """Of the hours; a name of the IANA's, like `Asia/Kolkata`."""
+    """Time zone of the hours: an IANA name, like `Asia/Kolkata`."""
     hours: Hours = Hours()
     currency: Currency | None = None
-    """Of the menu's prices."""
+    """Currency of the menu's prices; required with a menu."""
     menu: tuple[MenuItem, ...] = ()
 
     def __post_init__(self) -> None:
         zone(self.time_zone)
         if self.menu and self.currency is None:
             raise ValueError("currency: the menu has prices, so say in which currency")
-        if twice := _twice(item.pos_code for item in self.menu):
+        if twice := _duplicate(item.pos_code for item in self.menu):
             raise ValueError(f"menu: there are two {twice!r}")
 
     @property
     def key(self) -> str:
-        """The restaurant's id."""
+        """Restaurant id."""
         return self.restaurant
 
 
@@ -124,13 +128,13 @@ READER: Reader[Restaurant] = Reader(Restaurant)
 
 @cache
 def zone(name: str) -> ZoneInfo:
-    """The time zone of that name; ``ValueError`` if there is none."""
+    """Return the time zone of an IANA name. Raises ``ValueError`` if no zone has this name."""
     try:
         return ZoneInfo(name)
-    except (LookupError, ValueError, OSError):  # of a name that is unknown, leads out of the database, is a folder
+    except (LookupError, ValueError, OSError):  # in turn: unknown, outside the database, a folder
         raise ValueError(f"time_zone: there is no {name!r}; use a name like `Asia/Kolkata`") from None
 
 
-def _twice(codes: Iterable[str]) -> str:
-    """A code that is there more than once; empty if none is."""
+def _duplicate(codes: Iterable[str]) -> str:
+    """Return a code that occurs more than once; empty if there is none."""
     return next((code for code, times in Counter(codes).items() if times > 1), "")

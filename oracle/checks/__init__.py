@@ -1,4 +1,4 @@
-"""What was promised, and how it is judged from outside: a module a promise, or two that are one story.
+"""Checks of the promises: one module per promise, or per two promises that belong together.
 
-Every check is a function of facts, and comes back with the list of what violates its promise. None reads anything.
+A check is a function that takes the facts and returns the violations of its promise. It does no I/O.
 """

@@ -1,18 +1,20 @@
-"""Promise 1, no order is lost: what was accepted ends, or shows that a person should look, within its waits.
+"""Promise 1, no order is lost: an accepted order ends or asks for a person, within its waits.
 
-Accepted is what an answer of 2xx or Kafka's acknowledgement says (`answers.jsonl`); without that ledger, every record
-on `orders` that places an order counts. A record on the dead letters is as good as an end: it is listed for operators.
-A wait begins with the update that tells of the status, and may take as long as is documented for it; where the run is
-over nothing may wait any more. The start of an order for later follows from `deliver_at` alone and is no later than
-that. What was placed without a view that waits for the answer is judged where the topics still have everything.
+- The provider's order is accepted if the answer was 2xx, or if Kafka acknowledged the record (`answers.jsonl`).
+- A record on `orders` that no view awaits counts as accepted, too. These records are judged only if `order-updates`
+  still has its beginning.
+- A dead letter counts as an end, because operators see it.
+- A wait begins with the update that enters the status, and may take the documented time. If the run is over, no order
+  may wait any more.
+- An order for later starts at `deliver_at` at the latest, so its wait for the restaurant is counted from then.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from oracle.facts import Facts, Order, Period, Placing
-from oracle.findings import Finding, Violation, found, no_ledger
-from oracle.ledgers import AnswerLine, mentioned
+from oracle.findings import Finding, Violation, finding, no_ledger, unknown_speed
+from oracle.ledgers import AnswerLine, first_mentions
 from topics.order_updates import OrderStatus
 from topics.records import epoch_ms
 
@@ -26,25 +28,28 @@ WAIT_S: Mapping[OrderStatus, float] = {
     OrderStatus.WAITING_FOR_DRIVER: PICKUP_S,
     OrderStatus.IN_DELIVERY: DELIVERY_S,
 }
-"""Seconds that may pass in a status before a person is asked to look; on top of the estimate in preparation, and of
-its start where an order is for later."""
+"""Longest time in a status, in seconds, before the order asks for a person.
+
+In preparation it is added to the estimate, and for an order for later to the start.
+"""
+IDLE = "what fell due after the last commit of any worker"
 
 
 def accepted_orders_are_known(facts: Facts) -> Finding:
-    """What the provider was told is accepted was told of on `order-updates`, or lies with the dead letters."""
+    """Check that each order that was accepted by answer is on `order-updates` or among the dead letters."""
     if facts.answers is None:
         return no_ledger("answers")
-    first = mentioned(facts.answers)
+    first = first_mentions(facts.answers)
     accepted = [
         line
         for line in facts.answers
         if line.event == "answer" and line.outcome == "accepted" and not facts.is_older(line.order, first[line.order])
     ]
     dead = _set_aside(facts)
-    return found(
+    return finding(
         len({line.order for line in accepted}),
         (
-            Violation(line.order, f"{line.order} was accepted ({_answer(line)}), and nobody has heard of it since")
+            Violation(line.order, f"{line.order} was accepted ({_answer(line)}), but has no update and no dead letter")
             for line in accepted
             if line.order not in facts.orders and line.order not in dead and facts.period.overdue(line.at_ms)
         ),
@@ -52,81 +57,92 @@ def accepted_orders_are_known(facts: Facts) -> Finding:
 
 
 def placed_orders_are_known(facts: Facts) -> Finding:
-    """What lies on `orders` has become an order, or lies with the dead letters."""
+    """Check that each record on `orders` has become an order, or is among the dead letters."""
     if not facts.whole:
-        return Finding(0, [], "which records on `orders` are new, as older topics are not whole")
-    letters = {letter.origin for letter in facts.letters}
-    return found(len(facts.placings), _unknown(facts, letters))
+        return Finding(0, [], "the records on `orders`: the beginning of `order-updates` is gone")
+    letters = {letter.origin for letter in facts.dead_letters}
+    return finding(len(facts.placings), _unknown(facts, letters))
 
 
 def open_orders_are_in_time(facts: Facts) -> Finding:
-    """An order that has not ended is within its wait, or shows attention."""
-    wished = wishes(facts)
-    return found(
+    """Check that each open order is within its wait, or asks for attention."""
+    requested = delivery_times(facts)
+    waiting = [order for order in facts.orders.values() if order.end is None and order.newest.attention is None]
+    ends = {order.name: _wait_ends_ms(order, requested.get(order.name, ()), facts) for order in waiting}
+    overdue = [order for order in waiting if _is_overdue(ends[order.name], facts.period)]
+    late = [order for order in overdue if facts.overdue_by_work(ends[order.name] or 0)]
+    unjudged = (
+        unknown_speed(order.name for order in waiting if ends[order.name] is None and not facts.period.final),
+        "" if len(late) == len(overdue) else IDLE,
+    )
+    return Finding(
         len(facts.orders),
-        (
-            Violation(order.name, _waits(order, facts.period))
-            for order in facts.orders.values()
-            if order.end is None
-            and order.newest.attention is None
-            and facts.period.overdue(_wait_ends_ms(order, wished.get(order.name, ()), facts.period))
-        ),
+        [Violation(order.name, _overdue_sentence(order, facts.period)) for order in late],
+        "; ".join(filter(None, unjudged)),
     )
 
 
-def wishes(facts: Facts) -> dict[str, list[int | None]]:
-    """Order id -> when it was wished for, in milliseconds since 1970, by each who placed it; None: at once. Which of
-    them counted, if there are several, is not known here."""
-    found: defaultdict[str, list[int | None]] = defaultdict(list)
+def _is_overdue(ends_ms: int | None, period: Period) -> bool:
+    return period.final if ends_ms is None else period.overdue(ends_ms)
+
+
+def delivery_times(facts: Facts) -> dict[str, list[int | None]]:
+    """Return each order's requested delivery times, in milliseconds since 1970; None for an immediate delivery.
+
+    An order that was placed several times has several: the topics do not show which of them the worker accepted.
+    """
+    requested: defaultdict[str, list[int | None]] = defaultdict(list)
     for placed in facts.placings.values():
         for each in placed:
-            found[each.order].append(each.deliver_at_ms)
+            requested[each.order].append(each.deliver_at_ms)
     for line in facts.answers or ():
         if line.event == "placing" and line.order not in facts.placings:
-            found[line.order].append(None if line.deliver_at is None else epoch_ms(line.deliver_at))
-    return found
+            requested[line.order].append(None if line.deliver_at is None else epoch_ms(line.deliver_at))
+    return requested
 
 
 def _unknown(facts: Facts, letters: Iterable[object]) -> Iterator[Violation]:
     for name, placed in facts.placings.items():
-        unasked = [each for each in placed if not each.asked]  # of the others, somebody may have been told a refusal
-        if name in facts.orders or not unasked:
+        unawaited = [each for each in placed if not each.awaited]  # a view may have answered the others with a refusal
+        if name in facts.orders or not unawaited:
             continue
-        # not all of them: one that lay in the wrong partition was forwarded, and only the copy is decided
-        if any(each.where in letters or _is_to_come(each, facts) for each in unasked):
+        # One record is enough: a record in the wrong partition was forwarded, and only the copy is decided on.
+        if any(each.where in letters or _is_pending(each, facts) for each in unawaited):
             continue
-        yield Violation(
-            name, f"{name} was placed ({unasked[0].where}), and has become neither an order nor a dead letter"
-        )
+        yield Violation(name, f"{name} was placed ({unawaited[0].where}), but is neither an order nor a dead letter")
 
 
-def _is_to_come(placing: Placing, facts: Facts) -> bool:
+def _is_pending(placing: Placing, facts: Facts) -> bool:
     reached = facts.reached.get((placing.where.topic, placing.where.partition))
     return reached is None or reached.position <= placing.where.offset
 
 
 def _set_aside(facts: Facts) -> set[str]:
-    """The orders that a dead letter is about, by its key or by what it was."""
-    of_places = {each.where: each.order for placed in facts.placings.values() for each in placed}
-    keys = {letter.key.decode(errors="replace").partition("/")[0] for letter in facts.letters}
-    return keys | {of_places[letter.origin] for letter in facts.letters if letter.origin in of_places}
+    """Return the orders that dead letters are about, by the key of the letter or by its origin."""
+    order_at = {each.where: each.order for placed in facts.placings.values() for each in placed}
+    keys = {letter.key.decode(errors="replace").partition("/")[0] for letter in facts.dead_letters}
+    return keys | {order_at[letter.origin] for letter in facts.dead_letters if letter.origin in order_at}
 
 
-def _wait_ends_ms(order: Order, wished: Sequence[int | None], period: Period) -> int:
+def _wait_ends_ms(order: Order, requested: Sequence[int | None], facts: Facts) -> int | None:
+    """Return the end of the order's wait in milliseconds since 1970; None if its speed is unknown."""
     newest = order.newest
+    wait_ms = facts.wait_ms(WAIT_S[newest.status], order.updates[0].at_ms, facts.period.now_ms)
+    if wait_ms is None:
+        return None
     begun_ms = order.since_ms
     if newest.status is OrderStatus.SCHEDULED:
-        begun_ms = max(begun_ms, *(wished_ms or 0 for wished_ms in (*wished, 0)))
+        begun_ms = max(begun_ms, *(requested_ms or 0 for requested_ms in (*requested, 0)))
     cooking = order.first(OrderStatus.IN_PREPARATION)
     if newest.status is OrderStatus.IN_PREPARATION and cooking is not None and cooking.eta_ms is not None:
         begun_ms = max(begun_ms, cooking.eta_ms)
-    return begun_ms + period.wait_ms(WAIT_S[newest.status])
+    return begun_ms + wait_ms
 
 
-def _waits(order: Order, period: Period) -> str:
+def _overdue_sentence(order: Order, period: Period) -> str:
     newest, waited_s = order.newest, (period.now_ms - order.since_ms) / 1000
     return (
-        f"{order.name} is {newest.status.value} for {waited_s:.0f} s and asks nobody to look at it "
+        f"{order.name} has been {newest.status.value} for {waited_s:.0f} s and does not ask for attention "
         f"(version {newest.version}, {newest.where})"
     )
 

@@ -1,68 +1,69 @@
-"""Promise 7: the restaurant is told of an order at least once, always under one key, and cooks it once.
+"""Promise 7: the restaurant receives a ticket at least once, always under one key, and cooks it once.
 
-By the restaurants' ledger (`pos.jsonl`) and the statuses on `order-updates`: what is in preparation was told, and what
-was delivered had been cooked. What a restaurant has said and was answered 2xx counts, however early it said so: the
-order has gone on.
+The checks compare the restaurants' ledger (`pos.jsonl`) with the statuses on `order-updates`:
+
+- The restaurant has received each order that is in preparation, and has cooked each order that was delivered.
+- A report of the restaurant that was answered 2xx has moved its order on, however early it came.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from oracle.facts import Facts, Order
-from oracle.findings import Finding, Violation, found, no_ledger
+from oracle.findings import Finding, Violation, finding, no_ledger
 from oracle.ledgers import TicketLine
 from topics.order_updates import OrderStatus
 
-GOES_ON_TO = {
+NEXT_STATUS = {
     "accepted": OrderStatus.IN_PREPARATION,
     "rejected": OrderStatus.REJECTED,
     "finished": OrderStatus.SCHEDULING_DELIVERY,
 }
-"""What a restaurant says -> where its order comes to by that."""
+"""Report of a restaurant -> the status that the order reaches by it."""
 
 
 def cooked_once(facts: Facts) -> Finding:
-    """Every ticket, and every order that needs one."""
+    """Check that each ticket is cooked once, and that each order that needs a ticket has one."""
     if facts.tickets is None:
         return no_ledger("pos")
     tickets: defaultdict[str, list[TicketLine]] = defaultdict(list)
     for line in facts.tickets:
         tickets[line.order].append(line)
-    twice = [wrong for order, lines in tickets.items() for wrong in _twice(order, lines)]
+    repeated = [wrong for order, lines in tickets.items() for wrong in _repeated(order, lines)]
     missing = [wrong for order in facts.judged() for wrong in _missing(order, tickets.get(order.name, ()))]
-    return found(len(tickets), [*twice, *missing])
+    return finding(len(tickets), [*repeated, *missing])
 
 
-def what_was_said_counts(facts: Facts) -> Finding:
-    """Every word of a restaurant's that was answered 2xx."""
-    said = [
+def reports_move_orders(facts: Facts) -> Finding:
+    """Check that each report of a restaurant that was answered 2xx has moved its order."""
+    reports = [
         (line, facts.orders[line.order])
         for line in facts.tickets or ()
-        if line.event == "told" and 200 <= line.status < 300 and line.told in GOES_ON_TO and line.order in facts.orders
+        if line.event == "told" and 200 <= line.status < 300 and line.told in NEXT_STATUS and line.order in facts.orders
     ]
-    return found(
-        len(said),
+    return finding(
+        len(reports),
         (
             Violation(
                 order.name,
-                f"the restaurant said of {order.name} that it is {line.told}, answered {line.status} ({line.where}), "
-                f"and it has never been {GOES_ON_TO[line.told].value}; it is {order.newest.status.value} "
+                f"the restaurant reported {order.name} as {line.told} and was answered {line.status} ({line.where}), "
+                f"but the order was never {NEXT_STATUS[line.told].value}; it is {order.newest.status.value} "
                 f"({order.newest.where})",
             )
-            for line, order in said
+            for line, order in reports
             if not order.reused
-            and order.first(GOES_ON_TO[line.told]) is None
+            and order.first(NEXT_STATUS[line.told]) is None
             and order.end is not OrderStatus.REJECTED
             and facts.period.overdue(line.at_ms)
         ),
     )
 
 
-def _twice(order: str, lines: Sequence[TicketLine]) -> Iterator[Violation]:
+def _repeated(order: str, lines: Sequence[TicketLine]) -> Iterator[Violation]:
     keys = {line.key: line.where for line in reversed(lines)}
     if len(keys) > 1:
-        told = ", ".join(f"{key} in {where}" for key, where in keys.items())
-        yield Violation(order, f"the restaurant was told of {order} under {len(keys)} keys: {told}")
+        evidence = ", ".join(f"{key} in {where}" for key, where in keys.items())
+        yield Violation(order, f"the restaurant received {order} under {len(keys)} keys: {evidence}")
     cooked = [line.where for line in lines if line.event == "finished"]
     if len(cooked) > 1:
         yield Violation(order, f"{order} was cooked {len(cooked)} times: {', '.join(cooked)}")
@@ -72,7 +73,7 @@ def _missing(order: Order, lines: Sequence[TicketLine]) -> Iterator[Violation]:
     cooking = order.first(OrderStatus.IN_PREPARATION)
     if cooking is not None and not lines:
         yield Violation(
-            order.name, f"{order.name} is in preparation ({cooking.where}), and the restaurant was never told of it"
+            order.name, f"{order.name} is in preparation ({cooking.where}), but the restaurant never received it"
         )
     elif order.end is OrderStatus.DELIVERED and not any(line.event == "finished" for line in lines):
-        yield Violation(order.name, f"{order.name} is DELIVERED ({order.newest.where}) and was never cooked")
+        yield Violation(order.name, f"{order.name} is DELIVERED ({order.newest.where}), but was never cooked")

@@ -1,16 +1,16 @@
-"""Promise 10: a worker that was replaced does nothing any more.
+"""Promise 10: a replaced worker has no effect any more.
 
-By the producers' ids and epochs of the committed batches, see `oracle.writers`. That calls which such a worker made had
-no effect is seen in the ledgers, by the promises 2 and 7.
+The check uses the producers' ids and epochs in the committed batches, see `oracle.writers`. The checks of promises 2
+and 7 find effects of a replaced worker's calls in the ledgers.
 """
 
 from oracle.facts import Facts
-from oracle.findings import Finding, Violation, found
+from oracle.findings import Finding, Violation, finding
 
 
-def the_replaced_write_nothing(facts: Facts) -> Finding:
-    """Every batch of a transaction."""
-    return found(
+def replaced_producers_write_nothing(facts: Facts) -> Finding:
+    """Check the producer of each committed batch of a transaction."""
+    return finding(
         facts.written,
         (
             Violation(
@@ -18,6 +18,6 @@ def the_replaced_write_nothing(facts: Facts) -> Finding:
                 f"{each.where} was written by producer {each.producer} in epoch {each.epoch}, after producer "
                 f"{each.by_producer} in epoch {each.by_epoch} ({each.by_where})",
             )
-            for each in facts.overtaken
+            for each in facts.stale_writes
         ),
     )

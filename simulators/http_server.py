@@ -1,26 +1,30 @@
-"""How the simulators that are called serve HTTP: bodies read with types, errors as problem+json (RFC 9457), faults.
+"""The HTTP server of the simulators that are called: typed bodies, errors as problem+json (RFC 9457), faults.
 
-GET /faults             {kind: rate} of those that are switched on
-POST /faults            {kind: rate}: these too
-DELETE /faults          none any more; requests that were kept silent about are cut
+GET /faults             {kind: rate} of the faults that are switched on
+POST /faults            {kind: rate}: switch these on, besides the others
+DELETE /faults          switch all off; requests that were left unanswered are cut
 """
 
+import argparse
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from simulators.command import Failure
+from simulators.cli import Failure, Reporter
 from simulators.faults import AFTER, BEFORE, SLOW_S, Faults, WrongFault
+from simulators.http_client import Caller
+from simulators.ledger import record_run
+from topics.headers import IDEMPOTENCY_KEY
 from topics.records import Reader, Undecodable
 
 CallbackUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/\s]+", max_length=2000)]
-"""Where a caller wants to be called back."""
+"""The address for a caller's callback."""
 
 _rates: Reader[Mapping[str, float]] = Reader(dict[str, float])
 
@@ -28,21 +32,33 @@ T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class Party(Protocol):
+    """A simulated party that is called over HTTP."""
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes of the party."""
+
+    def resume(self) -> None:
+        """Continue the work that the last process left unfinished."""
+
+
 class Problem(Exception):
-    """The request cannot be done; `status` and `detail` say what is wrong with it and what to do."""
+    """A request that fails: an HTTP status, and a detail that names the cause and the remedy."""
 
     def __init__(self, status: int, detail: str, wrong: Undecodable | None = None) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.wrong = status, detail, wrong
+        self.status = status
+        self.detail = detail
+        self.wrong = wrong
 
 
 def respond(status: int, body: Any) -> web.Response:
-    """A JSON answer."""
+    """Return a JSON answer."""
     return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
 
 
 async def read_body(request: web.Request, reader: Reader[T]) -> T:
-    """The body as the reader's type; a `Problem` names the field that is wrong."""
+    """Return the body as the reader's type. Raises a `Problem` (400) that names the wrong field."""
     try:
         return reader.read(await request.read())
     except Undecodable as wrong:
@@ -50,15 +66,15 @@ async def read_body(request: web.Request, reader: Reader[T]) -> T:
 
 
 def idempotency_key(request: web.Request) -> str:
-    """The request's `Idempotency-Key`, quoted or not; a `Problem` where it has none."""
-    key = request.headers.get("Idempotency-Key", "").strip().strip('"')
+    """Return the request's `Idempotency-Key`, without quotes. Raises a `Problem` (400) if it has none."""
+    key = request.headers.get(IDEMPOTENCY_KEY, "").strip().strip('"')
     if not key:
-        raise Problem(400, "send an Idempotency-Key header: the same request again must not be done twice")
+        raise Problem(400, "send an Idempotency-Key header, so that a repeated request has no second effect")
     return key
 
 
 def faults_routes(faults: Faults) -> list[web.RouteDef]:
-    """Where faults are switched on and off while the simulator runs."""
+    """Return the routes that switch faults on and off while the simulator runs."""
 
     async def show(_: web.Request) -> web.Response:
         return respond(200, faults.rates)
@@ -77,14 +93,14 @@ def faults_routes(faults: Faults) -> list[web.RouteDef]:
     return [web.get("/faults", show), web.post("/faults", switch_on), web.delete("/faults", switch_off)]
 
 
-def troubled(handler: Handler, faults: Faults) -> Handler:
-    """The handler, as somebody sees it whose request one of these faults may strike."""
+def with_faults(handler: Handler, faults: Faults) -> Handler:
+    """Return the handler with the faults that may strike its requests."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        key, restaurant = request.headers.get("Idempotency-Key", ""), request.match_info.get("restaurant", "")
+        key, restaurant = request.headers.get(IDEMPOTENCY_KEY, ""), request.match_info.get("restaurant", "")
         match faults.one_of(BEFORE, key, restaurant):
             case "500":
-                raise Problem(500, "nothing was done: a fault that is switched on")
+                raise Problem(500, "nothing was done: the fault 500 is switched on")
             case "silent":
                 await faults.until_off("silent", restaurant)
                 return _cut(request)
@@ -93,7 +109,7 @@ def troubled(handler: Handler, faults: Faults) -> Handler:
         answer = await handler(request)
         match faults.one_of(AFTER, key, restaurant):
             case "500-after":
-                raise Problem(500, "nobody knows what was done: a fault that is switched on")
+                raise Problem(500, "the request may have been done: the fault 500-after is switched on")
             case "cut-after":
                 return _cut(request)
             case "slow":
@@ -104,7 +120,7 @@ def troubled(handler: Handler, faults: Faults) -> Handler:
 
 
 def _cut(request: web.Request) -> web.Response:
-    """Cut the connection; what is returned reaches nobody."""
+    """Cut the connection; the returned answer is never sent."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
@@ -112,7 +128,7 @@ def _cut(request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def served(routes: list[web.RouteDef], host: str, port: int) -> AsyncIterator[tuple[str, asyncio.Future[None]]]:
-    """Serve; gives the address, and a future that fails with the `Failure` a handler ran into."""
+    """Serve; yield the address, and a future that fails with the first `Failure` of a handler."""
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     application = web.Application(middlewares=[_answers_problems(failed)])
     application.add_routes(routes)
@@ -127,6 +143,23 @@ async def served(routes: list[web.RouteDef], host: str, port: int) -> AsyncItera
         raise Failure(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
     finally:
         await runner.cleanup()
+
+
+async def serve_party(
+    name: str,
+    arguments: argparse.Namespace,
+    make: Callable[[argparse.Namespace, Caller, asyncio.TaskGroup, Reporter], Party],
+) -> int:
+    """Serve a party until the process is stopped; return its exit status."""
+    reporter = Reporter(name, arguments.quiet)
+    async with Caller(reporter, arguments.seed) as caller, asyncio.TaskGroup() as tasks:
+        party = make(arguments, caller, tasks, reporter)
+        record_run(arguments.ledger, name, arguments.speed.factor)
+        async with served(party.routes(), arguments.host, arguments.port) as (address, failed):
+            reporter.notice(f"listening on {address}")
+            party.resume()
+            await failed
+    return 0
 
 
 def _answers_problems(failed: "asyncio.Future[None]") -> Any:

@@ -1,4 +1,4 @@
-"""How a report is shown: tables and sentences for people, JSON for scripts."""
+"""Rendering of a report: tables and sentences for people, JSON for scripts."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,16 +9,18 @@ from rich.text import Text
 
 from oracle.report import Promise, Report
 
-UNBOUND = 500
-"""Width of a table that goes into a file or a pipe: nothing is broken into lines there."""
-MOST = 200
-"""Sentences shown of one promise; JSON has all."""
+FILE_WIDTH = 500
+"""Width of tables in a file or a pipe, large enough that no line is wrapped."""
+MAX_SENTENCES = 200
+"""Number of sentences shown per promise; JSON contains all."""
 
 
 def as_json(report: Report) -> str:
-    """All of it, two spaces deep."""
+    """Return the whole report as JSON, indented by two spaces."""
     shown = {
+        "verdict": report.verdict,
         "since": report.since,
+        "speeds": report.speeds,
         "books": report.books,
         "promises": [
             {
@@ -36,11 +38,11 @@ def as_json(report: Report) -> str:
 
 
 def show(report: Report) -> None:
-    """The books, the promises, and each violation as a sentence."""
+    """Print the books, the promises, and a sentence for each violation."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=UNBOUND)
-    since = f", of what began from {report.since:%Y-%m-%d %H:%M:%S} UTC on" if report.since else ""
+        console = Console(highlight=False, width=FILE_WIDTH)
+    since = f", from {report.since:%Y-%m-%d %H:%M:%S} UTC on" if report.since else ""
     console.print(_table(f"the books{since}", ("", ""), ((name, str(count)) for name, count in report.books.items())))
     console.print()
     console.print(
@@ -49,19 +51,25 @@ def show(report: Report) -> None:
     for promise in report.promises:
         _show_violations(console, promise)
     if report.unreadable:
-        console.print("\nnot readable", style="bold")
+        console.print("\nunreadable", style="bold")
         for each in report.unreadable:
             console.print(Text(f"{each.where}: {each.why}{' (no task wrote it)' if each.foreign else ''}"))
+    console.print()
+    if report.speeds:
+        console.print(
+            f"Waits are judged by the speed on record: {', '.join(f'{speed:g}x' for speed in report.speeds)}."
+        )
+    console.print(Text(report.verdict, "bold red" if report.violations else "bold green"))
 
 
 def _show_violations(console: Console, promise: Promise) -> None:
     if not promise.violations:
         return
     console.print(Text(f"\n{promise.number}. {promise.title}", "bold red"))
-    for violation in promise.violations[:MOST]:
+    for violation in promise.violations[:MAX_SENTENCES]:
         console.print(Text(violation.sentence))
-    if len(promise.violations) > MOST:
-        console.print(f"and {len(promise.violations) - MOST:,} more, which --json has")
+    if len(promise.violations) > MAX_SENTENCES:
+        console.print(f"and {len(promise.violations) - MAX_SENTENCES:,} more; --json lists all")
 
 
 def _line(promise: Promise) -> tuple[str | Text, ...]:
@@ -72,12 +80,12 @@ def _line(promise: Promise) -> tuple[str | Text, ...]:
 
 
 def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    drawn.show_header = any(heads)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.show_header = any(heads)
     for head in heads:
-        drawn.add_column(
+        table.add_column(
             head, header_style="bold", overflow="fold", justify="right" if head in ("checked", "violations") else "left"
         )
     for row in rows:
-        drawn.add_row(*row)
-    return drawn
+        table.add_row(*row)
+    return table

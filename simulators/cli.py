@@ -1,4 +1,4 @@
-"""What the simulators' commands have in common: their options, how they end, how fast their time goes."""
+"""The common part of the simulators' commands: options, shutdown, and the speed of simulated time."""
 
 import argparse
 import asyncio
@@ -15,60 +15,63 @@ from topics.families import Family, topic_name
 
 
 class Failure(Exception):
-    """The simulator cannot go on; the message says why and what to do, in a sentence."""
+    """The simulator cannot continue. The message is one sentence with the cause and the remedy."""
 
 
-class Pace:
-    """How fast simulated time goes: twice as fast with a factor of 2, and 0 leaves it out altogether."""
+class TimeScale:
+    """The speed of simulated time: 2 is twice as fast as real time, 0 removes every delay."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
     @property
     def instant(self) -> bool:
-        """Nothing takes any time."""
+        """Return whether every delay is removed."""
         return self.factor == 0
 
     def real(self, simulated_s: float) -> float:
-        """The seconds to wait for so many simulated ones."""
+        """Return the real seconds of so many simulated ones."""
         return 0.0 if self.instant else simulated_s / self.factor
 
     async def pass_time(self, simulated_s: float) -> None:
-        """Wait so many simulated seconds."""
+        """Wait for so many simulated seconds."""
         if not self.instant:
             await asyncio.sleep(self.real(simulated_s))
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Tells defaults, and leaves a table at the end as it is."""
+    """Formatter that shows defaults and leaves the text after the options as it is."""
 
 
 def options(name: str, what: str, ledger: str) -> argparse.ArgumentParser:
-    """A command line with what every simulator understands: `--ledger`, `--seed`, `--speed`, `--quiet`."""
+    """Return a command line with the options of every simulator: `--ledger`, `--seed`, `--speed`, `--quiet`."""
     parser = argparse.ArgumentParser(
         prog=f"python -m simulators.{name}", description=what, formatter_class=HelpFormatter
     )
-    parser.add_argument("--ledger", type=Path, default=home() / "ledgers" / ledger, help="its append-only record")
-    parser.add_argument("--seed", default="1", help="decides everything that is left to chance")
+    parser.add_argument(
+        "--ledger", type=Path, default=home() / "ledgers" / ledger, help="append-only file of everything it did"
+    )
+    parser.add_argument("--seed", default="1", help="the same seed gives the same orders, drivers and faults")
     parser.add_argument(
         "--speed",
-        type=pace,
+        type=time_scale,
         default=os.environ.get("DABBAWALA_SPEED_UP", "1"),
         metavar="FACTOR",
-        help="how much faster than real time; 0: no delays at all (DABBAWALA_SPEED_UP)",
+        help="speed of simulated time; 1: real time, 60: a minute a second, 0: no delays. The worker and every "
+        "simulator need the same one: set DABBAWALA_SPEED_UP=60 for all of them (a demo: 30, with faults 120)",
     )
-    parser.add_argument("--quiet", action="store_true", help="no line for each thing that happens")
+    parser.add_argument("--quiet", action="store_true", help="print no line for each event")
     return parser
 
 
 def serve_options(parser: argparse.ArgumentParser, port: int) -> None:
-    """Add where a simulator that is called listens."""
+    """Add the address that a called simulator listens on."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=whole(0, 65535), default=port, help="port to listen on; 0: any free one")
 
 
 def worker_options(parser: argparse.ArgumentParser) -> None:
-    """Add where a simulator that calls finds the worker."""
+    """Add the worker's address for a simulator that calls it."""
     parser.add_argument(
         "--worker",
         type=url,
@@ -77,44 +80,48 @@ def worker_options(parser: argparse.ArgumentParser) -> None:
         help="the worker's address (DABBAWALA_URL)",
     )
     parser.add_argument(
-        "--patience", type=positive, default=60.0, metavar="SECONDS", help="how long to wait for one that is not there"
+        "--patience",
+        type=positive,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait for a worker, or for Kafka, that does not answer",
     )
 
 
 def kafka_options(parser: argparse.ArgumentParser) -> None:
-    """Add where Kafka is."""
+    """Add Kafka's address and the topics' prefix."""
     parser.add_argument(
         "--bootstrap-servers",
         default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS"),
         metavar="HOST:PORT",
-        help="Kafka; else the embedded one, as the worker wrote it down (KAFKA_BOOTSTRAP_SERVERS)",
+        help="Kafka's address; by default the embedded Kafka of this directory (KAFKA_BOOTSTRAP_SERVERS)",
     )
     parser.add_argument(
         "--topic-prefix",
         default=os.environ.get("DABBAWALA_TOPIC_PREFIX", "dabbawala"),
-        help="what topic names begin with (DABBAWALA_TOPIC_PREFIX)",
+        help="prefix of the topic names (DABBAWALA_TOPIC_PREFIX)",
     )
 
 
 def topic(arguments: argparse.Namespace, family: Family) -> str:
-    """The name of a family's topic under the prefix given."""
+    """Return the name of a family's topic under the given prefix."""
     return topic_name(family.name, arguments.topic_prefix)
 
 
 def home() -> Path:
-    """Where everything of this installation lives (DABBAWALA_DIR)."""
+    """Return the directory of this installation (DABBAWALA_DIR)."""
     return Path(os.environ.get("DABBAWALA_DIR", ".dabbawala"))
 
 
 def run(main: Coroutine[Any, Any, int]) -> None:
-    """Run a simulator until it is done or told to stop (SIGTERM, Ctrl-C: status 0), and end the process.
+    """Run a simulator to its end, or until SIGTERM or Ctrl-C (status 0), and end the process.
 
-    A `Failure` is one sentence on stderr and status 1.
+    A `Failure` becomes one sentence on stderr and status 1.
     """
-    # Kafka's client says a hundred times a second that a broker is away; the simulators say it once.
+    # aiokafka logs a hundred times a second that a broker is down; the simulators report it once
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        status = asyncio.run(_until_told(main))
+        status = asyncio.run(_until_stopped(main))
     except BrokenPipeError:
         status = 0
     except (Failure, BaseExceptionGroup) as error:
@@ -123,13 +130,13 @@ def run(main: Coroutine[Any, Any, int]) -> None:
     sys.exit(status)
 
 
-async def _until_told(main: Coroutine[Any, Any, int]) -> int:
+async def _until_stopped(main: Coroutine[Any, Any, int]) -> int:
     task = asyncio.create_task(main)
-    told = False
+    is_stopping = False
 
     def stop() -> None:
-        nonlocal told
-        told = True
+        nonlocal is_stopping
+        is_stopping = True
         task.cancel()
 
     loop = asyncio.get_running_loop()
@@ -138,13 +145,13 @@ async def _until_told(main: Coroutine[Any, Any, int]) -> int:
     try:
         return await task
     except asyncio.CancelledError:
-        if not told:
+        if not is_stopping:
             raise
         return 0
 
 
 def _failure(error: BaseException) -> Failure:
-    """The failure in a group of them; anything else is a defect, and raised."""
+    """Return the first failure of a group. Raises anything else, which is a defect."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if not isinstance(error, Failure):
@@ -152,39 +159,45 @@ def _failure(error: BaseException) -> Failure:
     return error
 
 
-class Teller:
-    """Says on stdout what happens, a line each, unless told to be quiet."""
+class Reporter:
+    """Printer of a line for each event, unless the simulator is quiet."""
 
     def __init__(self, name: str, quiet: bool) -> None:
-        self._name, self._quiet = name, quiet
+        self._name = name
+        self._quiet = quiet
 
     def event(self, line: str) -> None:
-        """One of many."""
+        """Print one of many events."""
         if not self._quiet:
             self.notice(line)
 
     def notice(self, line: str) -> None:
-        """Worth a line even when quiet."""
+        """Print a line even if the simulator is quiet."""
         print(f"{self._name}: {line}", flush=True)
 
 
-def pace(text: str) -> Pace:
-    """A speed-up factor."""
-    return Pace(_number(text, lambda value: value >= 0, "a number from 0 up"))
+def counted(number: int, thing: str) -> str:
+    """Return a count with its noun: `0 orders`, `1 order`, `2 orders`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def time_scale(text: str) -> TimeScale:
+    """Parse a speed."""
+    return TimeScale(_number(text, lambda value: value >= 0, "a number from 0 up"))
 
 
 def positive(text: str) -> float:
-    """A number above 0."""
+    """Parse a number above 0."""
     return _number(text, lambda value: value > 0, "a number above 0")
 
 
 def share(text: str) -> float:
-    """A share from 0 to 1."""
+    """Parse a share from 0 to 1."""
     return _number(text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
-    """Reads a whole number from low to high."""
+    """Return a parser of whole numbers from low to high."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) <= high:
@@ -195,7 +208,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def url(text: str) -> str:
-    """An HTTP address, without the slash at its end."""
+    """Parse an HTTP address, and remove the slash at its end."""
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"{text!r} is not a URL that starts with http:// or https://")
     return text.rstrip("/")

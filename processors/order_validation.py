@@ -1,10 +1,10 @@
-"""What is checked at the door, before an order exists and before anybody is charged.
+"""Validation of an order, before it exists and before the customer is charged.
 
 Rules:
 1. An order names its restaurant's items and modifiers by their ``pos_code`` and has the menu's prices and currency.
-2. A restaurant that has no menu takes any items.
-3. It has to be open when it is to start: for a wished time, when the preparation has to start; else when the order was
-   placed.
+2. A restaurant without a menu accepts any items.
+3. The restaurant must be open when the order starts. An order for later starts when its preparation has to begin; any
+   other order starts when it is placed.
 """
 
 from collections.abc import Iterator
@@ -19,50 +19,52 @@ from topics.records import epoch_ms, write
 from topics.restaurants import MenuItem, Restaurant
 
 HOUR_MS = 3_600_000
-LONGEST_AHEAD_DAYS = 30
-LARGEST_ORDER = 256 * 1024
-"""In bytes of JSON: an order's row and its records are to stay far below what Kafka takes, 1 MiB."""
+MAX_DAYS_AHEAD = 30
+MAX_ORDER_BYTES = 256 * 1024
+"""Limit of an order in bytes of JSON, so that its row and records stay far below Kafka's limit of 1 MiB."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """What is wrong with an order: the JSON pointer (RFC 6901) of the field, empty for the whole order, and why."""
+    """Problem of an order."""
 
     pointer: str
+    """JSON pointer (RFC 6901) of the field; "" for the whole order."""
     detail: str
+    """Sentence that gives the present and the expected value."""
 
 
-def check(placed: Placed, restaurant: Restaurant | None, at_ms: int, parameters: Parameters) -> list[Problem]:
-    """Everything wrong with the order; ``at_ms`` is the record's own time, in milliseconds since 1970."""
+def validate(placed: Placed, restaurant: Restaurant | None, at_ms: int, parameters: Parameters) -> list[Problem]:
+    """Return all problems of an order; ``at_ms`` is the time at which it was placed, in milliseconds since 1970."""
     problems: list[Problem] = []
     if placed.external_id is None:
         problems.append(Problem("/external_id", "the order has no id: give an external_id"))
     if restaurant is None:
         problems.append(Problem("/restaurant", f"there is no restaurant {placed.restaurant!r}"))
     else:
-        problems += _against_the_menu(placed, restaurant)
+        problems += _menu_problems(placed, restaurant)
     if placed.total != (expected := _total(placed)):
-        problems.append(Problem("/total", f"the total is {placed.total}, but {_sum(placed)} = {expected}"))
-    wish = list(_wish(placed, at_ms))
-    problems += wish
-    if restaurant is not None and not wish:
-        problems += _closed(placed, restaurant, at_ms, parameters)
-    if (size := len(write(placed))) > LARGEST_ORDER:
-        problems.append(Problem("", f"the order has {size} bytes of JSON, and may have {LARGEST_ORDER}"))
+        problems.append(Problem("/total", f"the total is {placed.total}, but {_explain_total(placed)} = {expected}"))
+    time_problems = list(_delivery_time(placed, at_ms))
+    problems += time_problems
+    if restaurant is not None and not time_problems:
+        problems += _opening_hours(placed, restaurant, at_ms, parameters)
+    if (size := len(write(placed))) > MAX_ORDER_BYTES:
+        problems.append(Problem("", f"the order has {size} bytes of JSON, the limit is {MAX_ORDER_BYTES}"))
     return problems
 
 
-def _against_the_menu(placed: Placed, restaurant: Restaurant) -> Iterator[Problem]:
+def _menu_problems(placed: Placed, restaurant: Restaurant) -> Iterator[Problem]:
     if restaurant.currency not in (None, placed.currency):
-        yield Problem("/currency", f"{restaurant.name} takes {restaurant.currency}, not {placed.currency}")
+        yield Problem("/currency", f"{restaurant.name} accepts {restaurant.currency}, not {placed.currency}")
     if not restaurant.menu:
         return
     codes = {item.pos_code for item in placed.items}
     menu = {item.pos_code: item for item in restaurant.menu if item.pos_code in codes}
     for index, item in enumerate(placed.items):
-        yield from _line(f"/items/{index}", item, menu.get(item.pos_code), restaurant)
+        yield from _item_problems(f"/items/{index}", item, menu.get(item.pos_code), restaurant)
 
 
-def _line(pointer: str, item: Item, offered: MenuItem | None, restaurant: Restaurant) -> Iterator[Problem]:
+def _item_problems(pointer: str, item: Item, offered: MenuItem | None, restaurant: Restaurant) -> Iterator[Problem]:
     if not item.pos_code:
         yield Problem(f"{pointer}/pos_code", f"the item has no pos_code: give the one on {restaurant.name}'s menu")
     elif offered is None:
@@ -83,28 +85,28 @@ def _modifiers(pointer: str, item: Item, offered: MenuItem) -> Iterator[Problem]
         if code not in prices:
             yield Problem(f"{pointer}/{index}/pos_code", f"{offered.pos_code!r} has no modifier {code!r} on the menu")
         elif code in seen:
-            yield Problem(f"{pointer}/{index}/pos_code", f"the modifier {code!r} is there already")
+            yield Problem(f"{pointer}/{index}/pos_code", f"the item has the modifier {code!r} twice")
         elif modifier.price != prices[code]:
             yield Problem(f"{pointer}/{index}/price", _price(code, modifier.price, prices[code]))
         seen.add(code)
 
 
-def _price(code: str, said: int, price: int) -> str:
-    return f"the price of {code!r} is {price} on the menu, not {said}"
+def _price(code: str, given: int, price: int) -> str:
+    return f"the price of {code!r} is {price} on the menu, not {given}"
 
 
-def _wish(placed: Placed, at_ms: int) -> Iterator[Problem]:
-    """What is wrong with the time it is wished for."""
+def _delivery_time(placed: Placed, at_ms: int) -> Iterator[Problem]:
+    """List the problems of the wished time."""
     if placed.deliver_at is None:
         return
     ahead_ms = epoch_ms(placed.deliver_at) - at_ms
     if ahead_ms < -HOUR_MS:
         yield Problem("/deliver_at", "the wished time is more than an hour before the order")
-    if ahead_ms > LONGEST_AHEAD_DAYS * 24 * HOUR_MS:
-        yield Problem("/deliver_at", f"the wished time is more than {LONGEST_AHEAD_DAYS} days ahead")
+    if ahead_ms > MAX_DAYS_AHEAD * 24 * HOUR_MS:
+        yield Problem("/deliver_at", f"the wished time is more than {MAX_DAYS_AHEAD} days ahead")
 
 
-def _closed(placed: Placed, restaurant: Restaurant, at_ms: int, parameters: Parameters) -> Iterator[Problem]:
+def _opening_hours(placed: Placed, restaurant: Restaurant, at_ms: int, parameters: Parameters) -> Iterator[Problem]:
     starts_ms = max(at_ms, start_ms(placed, restaurant, at_ms, parameters))
     if hours.is_open(restaurant, starts_ms):
         return
@@ -117,13 +119,13 @@ def _line_total(item: Item) -> int:
 
 
 def _total(placed: Placed) -> int:
-    """In minor units."""
+    """Return the sum of lines, fees, tip and tax, in minor units."""
     fees = sum(fee.amount for fee in placed.fees)
     return sum(_line_total(item) for item in placed.items) + fees + placed.tip + placed.tax
 
 
-def _sum(placed: Placed) -> str:
-    """How the total comes about, line by line."""
+def _explain_total(placed: Placed) -> str:
+    """Return the sum as a formula of JSON pointers and amounts, for people."""
     lines = [
         f"/items/{index} {item.quantity} x {item.unit_price + sum(modifier.price for modifier in item.modifiers)}"
         for index, item in enumerate(placed.items)

@@ -1,4 +1,4 @@
-"""How the simulators call: the same request under the same key, again and again, until there is a final answer."""
+"""The HTTP client of the simulators: it repeats a request under one idempotency key until the answer is final."""
 
 import asyncio
 import time
@@ -14,19 +14,20 @@ import httpx
 import msgspec
 from httpx_aiohttp import HttpxAiohttpClient
 
-from simulators.command import Failure, Teller
+from simulators.cli import Failure, Reporter
+from topics.headers import IDEMPOTENCY_KEY
 
 T = TypeVar("T")
 
 TIMEOUT_S = 15.0
 """Above the 5 s that a worker may take to decide."""
-RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
+MIN_RETRY_S, MAX_RETRY_S = 0.1, 2.0
 PASSING = frozenset({408, 425, 429})
-"""The client errors that pass (RFC 9110, RFC 8470, RFC 6585)."""
+"""The client errors that are temporary (RFC 9110, RFC 8470, RFC 6585)."""
 
 
 class Answer(NamedTuple):
-    """What a call was answered; `status` 0: not at all."""
+    """The answer to a call; its status is 0 if the call had no answer."""
 
     status: int
     body: bytes = b""
@@ -34,34 +35,35 @@ class Answer(NamedTuple):
 
     @property
     def final(self) -> bool:
-        """Asking again would not change it."""
+        """Return whether a repeated call would get the same answer."""
         return 200 <= self.status < 500 and self.status not in PASSING
 
     @property
     def detail(self) -> str:
-        """What a problem+json body says, or nothing."""
+        """The detail of a problem+json body; empty if there is none."""
         try:
             return str(msgspec.json.decode(self.body).get("detail", ""))
         except (msgspec.DecodeError, AttributeError):
             return ""
 
     def read(self, kind: type[T]) -> T:
-        """The body as a type; `Failure` if it is something else."""
+        """Return the body as a type. Raises `Failure` if it has another form."""
         try:
             return msgspec.json.decode(self.body, type=kind)
         except msgspec.DecodeError as error:
-            raise Failure(f"{self.why} was answered with something else than {kind.__name__}: {error}") from None
+            raise Failure(f"{self.why} was answered with a body that is not a {kind.__name__}: {error}") from None
 
 
 class Caller(AbstractAsyncContextManager["Caller"]):
-    """An HTTP client that insists. What it waits between attempts doubles, with a jitter from a seed."""
+    """An HTTP client with retries. The pause between attempts doubles, with a jitter from the seed."""
 
-    def __init__(self, teller: Teller, seed: str) -> None:
-        self._teller, self._random = teller, Random(f"calls/{seed}")
+    def __init__(self, reporter: Reporter, seed: str) -> None:
+        self._reporter = reporter
+        self._random = Random(f"calls/{seed}")
         self._client: httpx.AsyncClient = HttpxAiohttpClient(
             timeout=TIMEOUT_S,
-            trust_env=False,  # a proxy of the environment is not for what runs on one's own machine
-            limits=httpx.Limits(max_connections=0),  # aiohttp's word for any number: each long poll holds one
+            trust_env=False,  # a proxy of the environment is not for programs on this machine
+            limits=httpx.Limits(max_connections=0),  # any number, for aiohttp: each long poll holds one
         )
         self._away = False
 
@@ -77,19 +79,19 @@ class Caller(AbstractAsyncContextManager["Caller"]):
     async def once(
         self, method: str, url: str, body: Any = None, key: str = "", timeout_s: float = TIMEOUT_S
     ) -> Answer:
-        """One attempt. `key` is the `Idempotency-Key`, `<whose>/<what>`; whose it is decides the trace."""
-        headers = {"Idempotency-Key": key, "traceparent": traceparent(key)} if key else {}
+        """Make one attempt. ``key`` is the `Idempotency-Key`, `<owner>/<operation>`; the owner decides the trace."""
+        headers = {IDEMPOTENCY_KEY: key, "traceparent": traceparent(key)} if key else {}
         if body is not None:
             headers["Content-Type"] = "application/json"
         content = None if body is None else msgspec.json.encode(body)
         try:
             response = await self._client.request(method, url, content=content, headers=headers, timeout=timeout_s)
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError) as error:
-            # aiohttp's own: its transport for httpx leaves some as they are, garbled answers among them
+            # httpx's transport passes some of aiohttp's errors on, garbled answers among them
             return Answer(0, why=f"{method} {url} ({type(error).__name__})")
         return Answer(response.status_code, response.content, f"{method} {url}")
 
-    async def insist(
+    async def request_until_final(
         self,
         method: str,
         url: Callable[[], str],
@@ -100,9 +102,10 @@ class Caller(AbstractAsyncContextManager["Caller"]):
         patience_s: float | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Answer:
-        """Call until the answer is final; with `undecided`, 202 is not.
+        """Call until the answer is final; with ``undecided``, 202 is not final.
 
-        `url` is asked before each attempt, for it may have changed. `Failure` after `patience_s` without an answer.
+        ``url`` is evaluated before each attempt, because it may change. Raises `Failure` after ``patience_s`` seconds
+        without a final answer.
         """
         began = time.monotonic()
         for pause in self._pauses():
@@ -119,37 +122,37 @@ class Caller(AbstractAsyncContextManager["Caller"]):
         raise AssertionError("there is always another pause")
 
     async def wait_for_worker(self, worker: str, patience_s: float) -> None:
-        """Wait until a worker is ready; `Failure` if none is in time."""
-        deadline, told = time.monotonic() + patience_s, False
+        """Wait until a worker is ready. Raises `Failure` after ``patience_s`` seconds."""
+        deadline, is_noticed = time.monotonic() + patience_s, False
         while (await self.once("GET", f"{worker}/readyz", timeout_s=5)).status != 200:
             if time.monotonic() > deadline:
                 raise Failure(
                     f"no worker is ready at {worker} after {patience_s:g} s: start one (`make worker`), "
                     "or name its address with --worker or DABBAWALA_URL"
                 )
-            if not told:
-                self._teller.notice(f"waiting for a worker at {worker}")
-                told = True
+            if not is_noticed:
+                self._reporter.notice(f"waiting for a worker at {worker}")
+                is_noticed = True
             await asyncio.sleep(0.25)
 
     def _pauses(self) -> Iterator[float]:
-        pause = RETRY_FIRST_S
+        pause = MIN_RETRY_S
         while True:
             yield pause * self._random.uniform(0.5, 1)
-            pause = min(2 * pause, RETRY_MOST_S)
+            pause = min(2 * pause, MAX_RETRY_S)
 
     def _notice(self, answer: Answer) -> None:
-        """Say once that nobody answers, and once that somebody does again."""
+        """Report once that calls have no answer, and once that they have one again."""
         away = answer.status == 0
         if away and not self._away:
-            self._teller.notice(f"no answer from {answer.why}: trying again until there is one")
+            self._reporter.notice(f"no answer from {answer.why}: trying again until there is one")
         if self._away and not away:
-            self._teller.notice("answered again")
+            self._reporter.notice("answered again")
         self._away = away
 
 
 def traceparent(key: str) -> str:
-    """The trace of whoever a key begins with (W3C Trace Context, https://www.w3.org/TR/trace-context/)."""
+    """Return the trace of the owner that a key begins with (W3C Trace Context, https://www.w3.org/TR/trace-context/)."""
     trace = blake2b(key.partition("/")[0].encode(), digest_size=16).hexdigest()
     span = blake2b(key.encode(), digest_size=8).hexdigest()
     return f"00-{trace}-{span}-01"
