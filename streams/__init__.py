@@ -1,1 +1,1 @@
-"""How Dabbawala runs: the Faust app, its agents and tables, and the task engine under them."""
+"""The running Dabbawala: the Faust app of a worker with its agents, tables and HTTP API, commands and the demo."""

@@ -1,11 +1,12 @@
-"""What a worker can be told from its environment: ``DABBAWALA_*`` and ``KAFKA_BOOTSTRAP_SERVERS``.
+"""Settings of a worker, read from its environment: ``DABBAWALA_*`` and ``KAFKA_BOOTSTRAP_SERVERS``.
 
-A value that cannot be stops the start with a sentence that names it.
+A wrong value stops the start with one sentence that names the variable and the values allowed.
 """
 
 import os
 import re
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,54 +15,63 @@ import msgspec
 T = TypeVar("T")
 CATALOGUE = Path("catalogue.json")
 """The restaurants of the simulated city."""
-SPEED_UP_FILE = "speed-up"
-"""In the directory: how much faster than the real world the last demo ran."""
-LONGEST_DAYS = 36_500
+MAX_DAYS = 36_500
 DAY_S = 24 * 3600
 SERVER = re.compile(r"(?:[\w.-]+|\[[\w:.%]+\])(?::(\d{1,5}))?", re.ASCII)
-"""A broker: its name or address, and its port unless that is Kafka's own."""
-HIGHEST_PORT = 65_535
+"""A broker: its name or address, and its port; without one, Kafka's default port."""
+MAX_PORT = 65_535
 
 
 class WrongSetting(ValueError):
-    """A setting has a value that cannot be used; the message says which, and what would do."""
+    """A setting has a value that cannot be used. The message names the variable and the values allowed."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The typed settings. See the README for what each is good for."""
+    """Typed settings of a worker. ``docs/configuration.md`` is made from their docstrings."""
 
     bootstrap_servers: str | None
-    """Kafka as ``host:port[,host:port]``; None: the embedded one."""
+    """Kafka's address, ``host:port[,host:port]``. None: the embedded Kafka."""
     directory: Path
-    """Where everything of this installation lives: embedded Kafka, RocksDB, ledgers, logs."""
+    """Directory of this installation: embedded Kafka, RocksDB, ledgers, logs."""
     application: str
-    """Consumer group, prefix of transactional ids and of changelog topics."""
+    """Consumer group, and prefix of transactional ids and of changelog topics."""
     topic_prefix: str
+    """Prefix of topic names: ``<prefix>.orders`` and so on."""
     partitions: int
-    """Of every topic. More partitions, more tasks that work beside each other; never changed afterwards."""
+    """Partitions of every topic, and so the number of tasks. Choose once: it cannot change later."""
     replication_factor: int
+    """Replication factor of topics that the worker creates."""
     commit_gap_ms: int
-    """Pause after a commit, for clusters with the default ``add.partitions.to.txn.retry.backoff.ms``."""
+    """Pause after a commit, in milliseconds, for brokers with the default
+    ``add.partitions.to.txn.retry.backoff.ms``. Use 0 if the brokers set it to 1."""
     leave_on_stop: bool
-    """A worker that stops leaves the group, so that others take over at once: for one that is not to come back."""
+    """1: a worker that stops leaves the group, so that others take over at once. For an autoscaler."""
     clock_apart_s: float
-    """How far this machine's clock and the brokers' may be apart."""
+    """Largest difference between this machine's clock and the brokers', in seconds. A worker beyond it is not ready."""
+    decision_s: float
+    """Longest time that an HTTP request waits for the decision on it, in seconds. Then the answer is 202, and the
+    event is applied when its turn comes."""
     payment_provider: str
+    """Name of the payment provider in the address of its callbacks."""
     payment_url: str
+    """Address of the payment provider."""
     public_url: str | None
-    """Where payment providers and restaurants reach the web views; None: the worker's own address."""
+    """Address at which payment provider and restaurants reach the HTTP API. None: the worker's own address."""
     catalogue: Path | None
-    """The restaurants that a worker writes to their topic at its start; None: none, they come from elsewhere."""
+    """Catalogue file that a worker writes to the topic of restaurants at its start. Empty: none."""
     retention_days: float
-    """How long an order that has ended stays in the tables."""
+    """Days that an order which has ended stays in the tables; may be a fraction."""
     history_days: float
-    """How long the history topic keeps it after that."""
+    """Days that the history topic keeps an order after that; may be a fraction."""
     speed_up: float
-    """How much faster than the real world the simulated one is; divides waits and travel times. 0: no time at all."""
+    """Factor by which simulated time is faster than real time; divides waits and travel times. 0: no delays."""
+    failpoints: str = ""
+    """Faults on purpose, for tests: ``name:action:every[,name:action:every...]``. The names and actions are those of
+    ``exactly_once/task/failpoints.py``."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Read the settings; :class:`WrongSetting` for one that cannot be."""
+        """Read the settings from these variables, by default the process's. Raises `WrongSetting`."""
         variables = os.environ if environment is None else environment
         embedded = not variables.get("KAFKA_BOOTSTRAP_SERVERS")
         prefix = _word(variables, "DABBAWALA_TOPIC_PREFIX", "dabbawala")
@@ -75,27 +85,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             commit_gap_ms=_number(variables, "DABBAWALA_COMMIT_GAP_MS", 0 if embedded else 4, 0, 1000, int),
             leave_on_stop=bool(_number(variables, "DABBAWALA_LEAVE_ON_STOP", 0, 0, 1, int)),
             clock_apart_s=_number(variables, "DABBAWALA_CLOCK_APART_S", 2.0, 0.1, DAY_S, float),
+            decision_s=_number(variables, "DABBAWALA_DECISION_S", 5.0, 0.1, 30.0, float),
             payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
             payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),
             catalogue=_file(variables, "DABBAWALA_CATALOGUE", CATALOGUE),
-            retention_days=_number(variables, "DABBAWALA_RETENTION_DAYS", 30.0, 0.0, LONGEST_DAYS, float),
-            history_days=_number(variables, "DABBAWALA_HISTORY_DAYS", 365.0, 0.0, LONGEST_DAYS, float),
+            retention_days=_number(variables, "DABBAWALA_RETENTION_DAYS", 30.0, 0.0, MAX_DAYS, float),
+            history_days=_number(variables, "DABBAWALA_HISTORY_DAYS", 365.0, 0.0, MAX_DAYS, float),
+            failpoints=_failpoints(variables, "DABBAWALA_FAILPOINTS", ""),
             speed_up=_number(variables, "DABBAWALA_SPEED_UP", 1.0, 0.0, 1e6, float),
         )
 
     @property
     def retention_s(self) -> float:
-        """How long an order that has ended stays in the tables, in seconds."""
+        """Time that an ended order stays in the tables, in seconds."""
         return self.retention_days * DAY_S
 
     @property
     def history_s(self) -> float:
-        """How long the history topic keeps it after that, in seconds."""
+        """Time that the history topic keeps a retired order, in seconds."""
         return self.history_days * DAY_S
 
     def embedded_address(self) -> str | None:
-        """The bootstrap servers of the embedded Kafka, as written down by whoever started it."""
+        """Return the bootstrap servers of the embedded Kafka, from the file that its starter wrote; None without it."""
         file = self.directory / "kafka" / "address"
         return file.read_text().strip() if file.exists() else None
 
@@ -128,19 +140,19 @@ def _word(variables: Mapping[str, str], name: str, default: str) -> str:
 
 
 def _servers(variables: Mapping[str, str], name: str) -> str | None:
-    """Without blanks between them."""
+    """Return the servers without blanks between them; None if the variable is unset or empty."""
     value = variables.get(name)
     if not value:
         return None
     servers = [server.strip() for server in value.split(",")]
     found = [SERVER.fullmatch(server) for server in servers]
-    if not all(server and int(server[1] or 1) <= HIGHEST_PORT for server in found):
+    if not all(server and int(server[1] or 1) <= MAX_PORT for server in found):
         raise WrongSetting(f"{name}={value!r}: it must be host:port[,host:port]")
     return ",".join(servers)
 
 
 def _file(variables: Mapping[str, str], name: str, default: Path) -> Path | None:
-    """An empty name stands for no file."""
+    """Return the path of a file; None if the variable is empty."""
     value = variables.get(name)
     if value is None:
         return default
@@ -154,3 +166,15 @@ def _url(variables: Mapping[str, str], name: str, default: U) -> str | U:
     if not value.startswith(("http://", "https://")):
         raise WrongSetting(f"{name}={value!r}: it must be a URL that starts with http:// or https://")
     return value.rstrip("/")
+
+
+def _failpoints(variables: Mapping[str, str], name: str, default: str) -> str:
+    """Return the failpoints as text, after the engine has parsed them once."""
+    value = variables.get(name, default)
+    if value:
+        engine = import_module("exactly_once.task.failpoints")  # imports Faust, which most commands do without
+        try:
+            engine.parse_failpoints(value)
+        except ValueError as wrong:
+            raise WrongSetting(f"{name}={value!r}: {str(wrong).removeprefix('failpoints: ')}") from None
+    return value

@@ -1,27 +1,39 @@
-"""What is consumed: one agent a topic, named after it. Importing one registers it with the app."""
+"""The agents, one per topic and named after it. `AGENTS` lists them; `register` adds them to a worker's engine."""
 
-from streams import workflow
+from collections.abc import Callable
+from functools import wraps
+
+from exactly_once import Record, Task
 from streams.agents import dead_letters, deliveries, dispatch, drivers, locations, orders, payments, pos
-from streams.app import engine
-from streams.engine import Task
+from streams.services import Services
+from topics import families
+from topics.families import Family
 
-__all__ = ["dead_letters", "deliveries", "dispatch", "drivers", "locations", "orders", "payments", "pos"]
+Agent = Callable[[Services, Task, Record], None]
+
+AGENTS: tuple[tuple[Family, Agent], ...] = (
+    (families.ORDERS, orders.orders),
+    (families.PAYMENTS, payments.payments),
+    (families.POS, pos.pos),
+    (families.DELIVERIES, deliveries.deliveries),
+    (families.DISPATCH, dispatch.dispatch),
+    (families.DRIVERS, drivers.drivers),
+    (families.LOCATIONS, locations.locations),
+    (families.DEAD_LETTERS, dead_letters.dead_letters),
+)
+"""Topic family and the function that applies its records."""
 
 
-@engine.on_timer
-def timer_due(task: Task, timer_id: bytes, payload: bytes) -> None:
-    """A timer is due: its payload says whose it is."""
-    _DUE[payload](task, timer_id.decode())
+def register(services: Services) -> None:
+    """Declare the source topics with the engine of these services, and an agent for each."""
+    for family, agent in AGENTS:
+        source = services.engine.source(services.topic_name(family), config=family.config)
+        services.engine.agent(source)(_bind(services, agent))
 
 
-@engine.on_result
-def call_answered(task: Task, call_id: bytes, request: bytes, result: bytes) -> None:
-    """A call to a party outside was answered. All of them are about orders."""
-    workflow.call_answered(task, call_id.decode(), request, result)
+def _bind(services: Services, agent: Agent) -> Callable[[Task, Record], None]:
+    @wraps(agent)  # Faust names an agent after its function
+    def apply(task: Task, record: Record) -> None:
+        agent(services, task, record)
 
-
-_DUE = {
-    workflow.TIMER: workflow.timer_due,
-    dispatch.TIMER: dispatch.timer_due,
-    dead_letters.TIMER: dead_letters.timer_due,
-}
+    return apply

@@ -1,16 +1,13 @@
-"""The `deliveries` topic: what drivers' twins say to deliveries. See `processors.delivery`."""
+"""Agent of the topic `deliveries`: events of drivers' machines about deliveries. See `processors.delivery`."""
 
-from streams import workflow
-from streams.agents.intake import decoded, from_here
-from streams.app import deliveries as topic
-from streams.app import engine
-from streams.engine import Record, Task
+from exactly_once import Record, Task
+from streams.agents.decoding import decode_or_reject, forward_unless_owned
+from streams.services import Services
 from topics.deliveries import READER
 
 
-@engine.agent(topic)
-def deliveries(task: Task, record: Record) -> None:
-    """Apply what drivers' twins say to deliveries."""
-    event = decoded(task, READER, record)
-    if from_here(task, record, event.order):
-        workflow.apply(task, event.order, event, record)
+def deliveries(services: Services, task: Task, record: Record) -> None:
+    """Apply an event of a driver's machine to a delivery."""
+    event = decode_or_reject(task, READER, record)
+    if forward_unless_owned(task, record, event.order):
+        services.order_workflow.apply_record(task, event.order, event, record)

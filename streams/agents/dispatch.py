@@ -1,44 +1,39 @@
-"""The `dispatch` topic: deliveries that want a driver and drivers who want work. See `processors.dispatch`."""
+"""Agent of the topic `dispatch`: deliveries that need a driver, and available drivers. See `processors.dispatch`."""
 
+from exactly_once import Record, Task
 from processors import dispatch as machine
 from processors.events import TimerDue
-from processors.waiting import DispatchIndex, Overlay
-from streams import tables
-from streams.agents.intake import decoded, from_here
-from streams.app import dispatch as topic
-from streams.app import engine, parameters, settings
-from streams.engine import Record, Task
-from streams.outbox import emit, set_timers
+from processors.spatial_index import DispatchIndex, Overlay
+from processors.timers import TimerKind
+from streams.agents.decoding import decode_or_reject, forward_unless_owned
+from streams.services import Services
+from streams.worker.outbox import emit, set_timers
 from topics.dispatch import READER
 
-TIMER: bytes = b"dispatch"
-"""Marks the timers of dispatch among those of the task."""
-
-engine.index(tables.dispatch.name, DispatchIndex)
+TIMER = TimerKind.DISPATCH.value
+"""Payload of the timers of dispatch, by which a due timer finds its handler."""
 
 
-@engine.agent(topic)
-def dispatch(task: Task, record: Record) -> None:
-    """Bring deliveries and waiting drivers together."""
-    event = decoded(task, READER, record)
-    if not from_here(task, record, event.region):
-        return
-    _move(task, event)
+def dispatch(services: Services, task: Task, record: Record) -> None:
+    """Match deliveries with waiting drivers of the region."""
+    event = decode_or_reject(task, READER, record)
+    if forward_unless_owned(task, record, event.region):
+        _apply(services, task, event)
 
 
-def timer_due(task: Task, name: str) -> None:
-    """Forget a request that is too old to come again."""
-    _move(task, TimerDue(name))
+def timer_due(services: Services, task: Task, name: str) -> None:
+    """Delete the row of a driver request that is too old to be repeated; keep it if the delivery still waits."""
+    _apply(services, task, TimerDue(name))
 
 
-def _move(task: Task, event: object) -> None:
-    index = task.index(tables.dispatch.name)
+def _apply(services: Services, task: Task, event: object) -> None:
+    index = task.index(services.tables.dispatch.name)
     assert isinstance(index, DispatchIndex)
-    view = Overlay(index, lambda key: task.get(tables.dispatch.name, key))
-    decision = machine.decide(view, event, task.now_ms, parameters)
+    view = Overlay(index, lambda key: task.get(services.tables.dispatch.name, key))
+    decision = machine.decide(view, event, task.now_ms, services.parameters)
     for key, row in decision.rows.items():
-        tables.dispatch.put(task, key, row)
-    for said in decision.emit:
-        emit(task, said, settings.topic_prefix)
+        services.tables.dispatch.put(task, key, row)
+    for message in decision.emit:
+        emit(task, message, services.settings.topic_prefix)
     set_timers(task, decision.timers, TIMER)
-    index.write(decision.rows)  # last: nothing that can fail comes after it
+    index.write(decision.rows)  # last, because a failure after it would leave the index changed

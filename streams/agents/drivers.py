@@ -1,32 +1,29 @@
-"""The `drivers` topic: what drivers' apps, dispatch and deliveries say to a driver's twin. See `processors.driver`."""
+"""Agent of the topic `drivers`: events from drivers' apps, dispatch and deliveries. See `processors.driver`."""
 
+from exactly_once import Record, Task
 from processors import driver as machine
 from processors.decision import Decision
 from processors.driver import Driver
-from streams import tables
-from streams.agents.intake import decoded, from_here
-from streams.app import drivers as topic
-from streams.app import engine, parameters, settings
-from streams.engine import Record, Task
-from streams.outbox import emit
-from streams.workflow import Told, tell
+from streams.agents.decoding import decode_or_reject, forward_unless_owned
+from streams.services import Services
+from streams.worker.order_workflow import DecisionReply, reply
+from streams.worker.outbox import emit
 from topics.drivers import READER
 
 
-@engine.agent(topic)
-def drivers(task: Task, record: Record) -> None:
-    """Move drivers' twins."""
-    event = decoded(task, READER, record)
-    if from_here(task, record, event.driver):
-        decision = move(task, event.driver, event)
-        tell(task, record, Told(decision.outcome, decision.reason), f"driver {event.driver}")
+def drivers(services: Services, task: Task, record: Record) -> None:
+    """Apply an event to a driver, and answer the view that waits for the decision."""
+    event = decode_or_reject(task, READER, record)
+    if forward_unless_owned(task, record, event.driver):
+        decision = apply_event(services, task, event.driver, event)
+        reply(task, record, DecisionReply(decision.outcome, decision.reason), f"driver {event.driver}")
 
 
-def move(task: Task, driver: str, event: object) -> Decision[Driver]:
-    """Apply an event to a driver's twin; also the agent of `locations` does."""
-    decision = machine.decide(tables.drivers.get(task, driver), event, task.now_ms, parameters)
+def apply_event(services: Services, task: Task, driver: str, event: object) -> Decision[Driver]:
+    """Apply an event to a driver's machine and write the decision to the task. The agent of `locations` uses it too."""
+    decision = machine.decide(services.tables.drivers.get(task, driver), event, task.now_ms, services.parameters)
     if decision.state is not None:
-        tables.drivers.put(task, driver, decision.state)
-    for said in decision.emit:
-        emit(task, said, settings.topic_prefix)
+        services.tables.drivers.put(task, driver, decision.state)
+    for message in decision.emit:
+        emit(task, message, services.settings.topic_prefix)
     return decision

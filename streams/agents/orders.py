@@ -1,35 +1,34 @@
-"""The `orders` topic: orders as their providers placed them. See `processors.order` for what becomes of them."""
+"""Agent of the topic `orders`: placed orders, and operators' commands. See `processors.order`."""
 
 import msgspec
 
-from streams import workflow
-from streams.agents.intake import decoded, from_here
-from streams.app import catalogue, engine
-from streams.app import orders as topic
-from streams.engine import Record, Refuse, Task
+from exactly_once import Record, RejectRecord, Task
+from streams.agents.decoding import decode_or_reject, forward_unless_owned
+from streams.services import Services
+from topics.headers import IDEMPOTENCY_KEY
 from topics.identity import external_id_of
 from topics.orders import READER, Placed
 from topics.records import instant
 
-IDEMPOTENCY_KEY = "idempotency-key"
 
-
-@engine.agent(topic)
-def orders(task: Task, record: Record) -> None:
-    """Take orders: check them at the door, have them paid. Do what operators want done with them."""
-    event = decoded(task, READER, record)
+def orders(services: Services, task: Task, record: Record) -> None:
+    """Validate a placed order and start its workflow, or apply an operator's command to an order."""
+    event = decode_or_reject(task, READER, record)
     if isinstance(event, Placed):
         event = _complete(event, record)
-    if from_here(task, record, event.key):
-        restaurant = catalogue.get(event.restaurant) if isinstance(event, Placed) else None
-        workflow.apply(task, event.key, event, record, restaurant)
+    if forward_unless_owned(task, record, event.key):
+        restaurant = services.catalogue.get(event.restaurant) if isinstance(event, Placed) else None
+        services.order_workflow.apply_record(task, event.key, event, record, restaurant)
 
 
 def _complete(placed: Placed, record: Record) -> Placed:
-    """The order's id from its `idempotency-key` header and its time from Kafka, where the body has none."""
+    """Return the order with an id and a time. The defaults are the `idempotency-key` header and the record's timestamp.
+
+    Raises `RejectRecord` if the order has no id and the record has no such header.
+    """
     if placed.external_id is None:
-        keys = [value for name, value in record.headers if name.lower() == IDEMPOTENCY_KEY]
+        keys = [value for name, value in record.headers if name.lower() == IDEMPOTENCY_KEY.lower()]
         if not keys:
-            raise Refuse("/external_id: give the order an external_id, or the record an idempotency-key header")
+            raise RejectRecord("/external_id: give the order an external_id, or the record an idempotency-key header")
         placed = msgspec.structs.replace(placed, external_id=external_id_of(keys[0].decode(errors="replace")))
     return placed if placed.at else msgspec.structs.replace(placed, at=instant(record.timestamp))

@@ -1,16 +1,13 @@
-"""The `payments` topic: what payment providers say of an order's money. See `processors.payment`."""
+"""Agent of the topic `payments`: charges, declines and refunds of providers. See `processors.payment`."""
 
-from streams import workflow
-from streams.agents.intake import decoded, from_here
-from streams.app import engine
-from streams.app import payments as topic
-from streams.engine import Record, Task
+from exactly_once import Record, Task
+from streams.agents.decoding import decode_or_reject, forward_unless_owned
+from streams.services import Services
 from topics.payments import READER
 
 
-@engine.agent(topic)
-def payments(task: Task, record: Record) -> None:
-    """Apply what payment providers say."""
-    event = decoded(task, READER, record)
-    if from_here(task, record, event.order):
-        workflow.apply(task, event.order, event, record)
+def payments(services: Services, task: Task, record: Record) -> None:
+    """Apply an event of a payment provider to an order."""
+    event = decode_or_reject(task, READER, record)
+    if forward_unless_owned(task, record, event.order):
+        services.order_workflow.apply_record(task, event.order, event, record)

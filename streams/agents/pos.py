@@ -1,16 +1,13 @@
-"""The `pos` topic: what restaurants' points of sale say of their tickets. See `processors.restaurant`."""
+"""Agent of the topic `pos`: events of restaurants' points of sale about tickets. See `processors.ticket`."""
 
-from streams import workflow
-from streams.agents.intake import decoded, from_here
-from streams.app import engine
-from streams.app import pos as topic
-from streams.engine import Record, Task
+from exactly_once import Record, Task
+from streams.agents.decoding import decode_or_reject, forward_unless_owned
+from streams.services import Services
 from topics.pos import READER
 
 
-@engine.agent(topic)
-def pos(task: Task, record: Record) -> None:
-    """Apply what restaurants say of their tickets."""
-    event = decoded(task, READER, record)
-    if from_here(task, record, event.order):
-        workflow.apply(task, event.order, event, record)
+def pos(services: Services, task: Task, record: Record) -> None:
+    """Apply an event of a restaurant to the ticket of an order."""
+    event = decode_or_reject(task, READER, record)
+    if forward_unless_owned(task, record, event.order):
+        services.order_workflow.apply_record(task, event.order, event, record)

@@ -1,1 +1,1 @@
-"""Calls to the outside: a row each until it is answered, performed over HTTP with the row's key as idempotency key."""
+"""Calls to outside parties over HTTP. Each is a row until it is answered; the row's key is its idempotency key."""

@@ -1,1 +1,1 @@
-"""The command line: `dabbawala`, whose commands ask a worker over HTTP, and what it adds to `faust -A streams.app`."""
+"""The command line: `dabbawala`, whose commands use a worker's HTTP API, and the commands it adds to Faust's."""

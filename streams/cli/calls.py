@@ -1,4 +1,4 @@
-"""`dabbawala calls`: what parties outside were asked and have not answered."""
+"""`dabbawala calls`: calls to payment providers and restaurants that are not answered yet."""
 
 from typing import Any
 from urllib.parse import quote
@@ -8,52 +8,29 @@ import click
 import msgspec
 from rich.text import Text
 
-from streams.cli.asking import ask, ask_list
+from processors.call_kinds import call_key_forms
+from streams.cli.client import ask
 from streams.cli.errors import CommandError
-from streams.cli.showing import (
-    all_option,
-    cursor_option,
-    json_option,
-    limit_option,
-    print_json,
-    print_table,
-    tell_more,
-    text,
-    when,
-)
+from streams.cli.listing import list_command
+from streams.cli.output import duration, seconds_until, text, when
+from streams.cli.param_types import ORDER
+from topics.headers import IDEMPOTENCY_KEY
 
+KEY_FORMS = call_key_forms("ORDER", "CHARGE")
 by_option = click.option(
-    "--by", envvar="USER", show_envvar=True, metavar="NAME", help="Who asks for it, for the order's journal."
+    "--by", envvar="USER", show_envvar=True, metavar="NAME", help="Your name, for the order's journal."
 )
-reason_option = click.option("--reason", metavar="TEXT", help="Why, for the order's journal.")
+reason_option = click.option("--reason", metavar="TEXT", help="The reason, for the order's journal.")
 
 
-@click.group()
-def calls() -> None:
-    """Look at calls to parties outside, have one made again, or give one up.
+@click.group(
+    help=f"""List calls to outside parties, retry one now, or give one up.
 
-    A call's KEY is its idempotency key: ORDER/charge, ORDER/prepare or ORDER/refund/CHARGE.
+    The KEY of a call is its idempotency key: {KEY_FORMS}.
     """
-
-
-@calls.command("list")
-@limit_option
-@cursor_option
-@all_option
-@json_option
-@click.pass_context
-def list_calls(ctx: click.Context, limit: int, cursor: str | None, every: bool, as_json: bool) -> None:
-    """List the calls that are not answered, in the order of their keys."""
-    query = {"limit": limit, "cursor": cursor}
-    page = ask_list("/v1/calls", "calls", query, every=every)
-    if as_json:
-        print_json(page)
-    elif not page["calls"]:
-        click.echo("No call waits for an answer.", err=True)
-    else:
-        heads = ("call", "to", "attempts", "next attempt", "the last one", "held back")
-        print_table("calls", heads, (_line(row) for row in page["calls"]))
-        tell_more(ctx.command_path, page["next"])
+)
+def calls() -> None:
+    """Commands of calls."""
 
 
 @calls.command()
@@ -61,9 +38,15 @@ def list_calls(ctx: click.Context, limit: int, cursor: str | None, every: bool, 
 @by_option
 @reason_option
 def retry(key: str, by: str | None, reason: str | None) -> None:
-    """Make a call again at once, also one that was given up, under the same idempotency key."""
-    decided = _tell(key, "retry", by, reason)
-    click.echo(f"{key} is made again." if decided else f"{key} will be made again soon: that is noted.")
+    """Retry a call, also one that was given up, with the idempotency key that it had.
+
+    The call is made as soon as the circuit breaker of its destination lets it through.
+    """
+    if not _command(key, "retry", by, reason):
+        click.echo(f"{key} will be retried: the command is accepted, but not applied yet.")
+        return
+    click.echo(f"{key} is due now{_delay_of(key)}.")
+    click.echo(f"Next: dabbawala orders watch {key.partition('/')[0]}", err=True)
 
 
 @calls.command()
@@ -71,32 +54,66 @@ def retry(key: str, by: str | None, reason: str | None) -> None:
 @by_option
 @reason_option
 def abandon(key: str, by: str | None, reason: str | None) -> None:
-    """Give a call up: no further attempt. An order that waits for the answer asks for a person's attention."""
-    decided = _tell(key, "abandon", by, reason)
-    done = "is given up" if decided else "will be given up soon: that is noted"
-    click.echo(f"{key} {done}; `dabbawala calls retry {key}` makes it again while its order waits.")
+    """Give a call up: it is not attempted again. An order that waits for the answer then needs a person."""
+    decided = _command(key, "abandon", by, reason)
+    done = "is given up" if decided else "will be given up: the command is accepted, but not applied yet"
+    click.echo(f"{key} {done}.")
+    click.echo(f"Next: dabbawala calls retry {key}, to attempt it again while its order waits.", err=True)
 
 
-def _tell(key: str, what: str, by: str | None, reason: str | None) -> bool:
-    """Have it decided; False if that takes longer than the worker waits for."""
+def _command(key: str, command: str, by: str | None, reason: str | None) -> bool:
+    """Send the command to a worker. False if the worker has accepted it and not applied it yet."""
     order, slash, purpose = key.partition("/")
     if not slash or not purpose:
-        raise CommandError(f"{key!r} is no call's key: that is ORDER/charge, ORDER/prepare or ORDER/refund/CHARGE.")
+        raise CommandError(f"{key!r} is not the key of a call: use {KEY_FORMS}.")
     answer = ask(
-        f"/v1/calls/{quote(order, safe=':')}/{quote(purpose)}/{what}",
+        f"/v1/calls/{quote(order, safe=':')}/{quote(purpose)}/{command}",
         method="POST",
         body=msgspec.json.encode({"by": by or "", "reason": reason or ""}),
-        headers={"Content-Type": "application/json", "Idempotency-Key": uuid4().hex},
+        headers={"Content-Type": "application/json", IDEMPOTENCY_KEY: uuid4().hex},
     )
     return "outcome" in answer
 
 
+def _delay_of(key: str) -> str:
+    """The reason that a call waits although it is due, if its destination does not let it through."""
+    try:
+        found = ask("/v1/calls", {"order": key.partition("/")[0]})["calls"]
+    except CommandError:
+        return ""  # the retry itself is done
+    held_back = [row["held_back"] for row in found if row["key"] == key and row["held_back"]]
+    return f"; it waits: {held_back[0]}" if held_back else ""
+
+
 def _line(row: dict[str, Any]) -> list[Text]:
+    left_s = seconds_until(row["next_attempt"])
     return [
         text(row["key"]),
         text(row["url"]),
         text(row["attempts"]),
-        when(row["next_attempt"]),
+        text(f"in {duration(left_s)}") if left_s > 0 else when(row["next_attempt"]),
         text(row["last_error"]),
         text(row["held_back"]),
     ]
+
+
+list_command(
+    calls,
+    "/v1/calls",
+    "calls",
+    ("call", "to", "attempts", "next attempt", "last error", "held back"),
+    _line,
+    help="""List the calls that are not answered, by key.
+
+    \b
+    attempts      how many attempts have failed
+    next attempt  the time of the next one
+    held back     the reason that a call waits although it is due
+    """,
+    empty="No calls match.",
+    options=(
+        click.option("--order", type=ORDER, metavar="ID", help="List calls of this order only."),
+        click.option("--destination", metavar="TEXT", help="List calls whose URL contains TEXT only."),
+    ),
+    footer=lambda rows: f"Next: dabbawala calls retry {rows[0]['key']}",
+)

@@ -1,11 +1,11 @@
-"""`dabbawala catalogue`: the restaurants and their menus, from a file to their topic, and looking at what is there."""
+"""`dabbawala catalogue`: check and load a file of restaurants, and show the restaurants in use."""
 
 import asyncio
 import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import click
@@ -14,18 +14,21 @@ import msgspec
 from aiokafka.errors import KafkaError
 from rich.text import Text
 
-from streams.catalogue_file import WrongCatalogue, read_catalogue
-from streams.cli.asking import TIMEOUT_S, ask, silent, worker_url
+from streams.catalogue.file import WrongCatalogue, read_catalogue
+from streams.cli.client import TIMEOUT_S, ask, unreachable, worker_url
 from streams.cli.errors import CommandError
-from streams.cli.ids import RESTAURANT
-from streams.cli.showing import json_option, print_fields, print_json, print_table, text
-from streams.embedded.errors import SetUpError
-from streams.embedded.slots import worker_urls
+from streams.cli.kafka import services_with_kafka
+from streams.cli.output import counted, json_option, money, print_fields, print_json, print_table, text
+from streams.cli.param_types import RESTAURANT
+from streams.local.worker_slots import worker_urls
 from streams.settings import Settings
 from topics.restaurants import Restaurant
 
-SERVED_S = 10.0
-"""How long a worker may take to read what was written; it follows the topic, so this takes milliseconds."""
+if TYPE_CHECKING:
+    from streams.services import Services
+
+SERVE_TIMEOUT_S = 10.0
+"""Limit for a worker to read a change; it follows the topic, so this takes milliseconds."""
 POLL_S = 0.05
 WEEK = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
@@ -35,7 +38,7 @@ file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 
 class Changes(NamedTuple):
-    """What makes the topic as a file is: ids of restaurants."""
+    """The difference between the topic and a file: ids of restaurants."""
 
     new: list[str]
     changed: list[str]
@@ -44,7 +47,7 @@ class Changes(NamedTuple):
 
     @classmethod
     def between(cls, known: Rows, wanted: Rows, *, remove_missing: bool) -> "Changes":
-        """From what is known to what is wanted."""
+        """Compare the restaurants of the topic with those of a file."""
         both = sorted(known.keys() & wanted.keys())
         return cls(
             new=sorted(wanted.keys() - known.keys()),
@@ -56,24 +59,26 @@ class Changes(NamedTuple):
 
 @click.group()
 def catalogue() -> None:
-    """Load the restaurants and their menus from a file, and look at what is there."""
+    """Check and load a file of restaurants and menus; show those in use."""
 
 
 @catalogue.command()
 @file_argument
 def check(file: Path) -> None:
-    """Say everything that is wrong with a file, and change nothing."""
+    """List every error in a file, without loading it."""
     found = _read(file)
     items = sum(len(restaurant.menu) for restaurant in found.values())
-    click.echo(f"{file} is good: {len(found)} restaurants, {items} items on their menus.")
+    click.echo(f"{file} has no errors: {counted(len(found), 'restaurant')} with {counted(items, 'menu item')}.")
 
 
 @catalogue.command()
 @file_argument
-@click.option("--remove-missing", is_flag=True, help="Remove the restaurants that the file does not have.")
+@click.option("--remove-missing", is_flag=True, help="Remove restaurants that are not in the file.")
 def load(file: Path, remove_missing: bool) -> None:
-    """Write a file's restaurants to their topic, where they are not so already, and wait until the workers of this
-    machine serve them."""
+    """Load the restaurants of a file that are new or changed.
+
+    The command ends when the workers of this machine serve them.
+    """
     wanted = _read(file)
     changes = _load(wanted, remove_missing)
     for what, keys in (("new", changes.new), ("changed", changes.changed), ("removed", changes.removed)):
@@ -81,14 +86,14 @@ def load(file: Path, remove_missing: bool) -> None:
             click.echo(f"{what:9} {key}")
     click.echo(f"unchanged {len(changes.unchanged)}")
     _wait_until_served({key: wanted.get(key) for key in (*changes.new, *changes.changed, *changes.removed)})
-    _tell_what_comes_back(file, wanted, changes.removed)
+    _warn_of_overwrite(file, wanted, changes.removed)
 
 
 @catalogue.command("list")
-@click.option("--region", metavar="REGION", help="Only this region's.")
+@click.option("--region", metavar="REGION", help="List restaurants of this region only.")
 @json_option
 def list_restaurants(region: str | None, as_json: bool) -> None:
-    """List the restaurants, in the order of their ids."""
+    """List the restaurants by id."""
     found = ask("/v1/restaurants", {"region": region})
     if as_json:
         print_json(found)
@@ -104,7 +109,7 @@ def list_restaurants(region: str | None, as_json: bool) -> None:
 @click.argument("restaurant", type=RESTAURANT, metavar="ID")
 @json_option
 def get(restaurant: str, as_json: bool) -> None:
-    """Show a restaurant with its hours and its menu."""
+    """Show a restaurant, its hours and its menu."""
     found = ask(f"/v1/restaurants/{restaurant}")
     if as_json:
         print_json(found)
@@ -126,17 +131,19 @@ def get(restaurant: str, as_json: bool) -> None:
     )
     if found["menu"]:
         heads = ("code", "name", "price", "available", "modifiers")
-        print_table("menu", heads, (_item(item) for item in found["menu"]))
+        print_table("menu", heads, (_item(item, found["currency"]) for item in found["menu"]))
 
 
 def _hours(spans: Iterable[Mapping[str, str]]) -> str:
     return ", ".join(f"{span['opens']} to {span['closes']}" for span in spans)
 
 
-def _item(item: Mapping[str, Any]) -> list[Text]:
-    modifiers = ", ".join(f"{each['pos_code']} {each['name']} {each['price']}" for each in item["modifiers"])
-    available = "yes" if item["available"] else "sold out"
-    return [text(value) for value in (item["pos_code"], item["name"], item["unit_price"], available, modifiers)]
+def _item(item: Mapping[str, Any], currency: str | None) -> list[Text]:
+    modifiers = ", ".join(
+        f"{each['pos_code']} {each['name']} {money(each['price'], currency)}" for each in item["modifiers"]
+    )
+    available, price = "yes" if item["available"] else "sold out", money(item["unit_price"], currency)
+    return [text(value) for value in (item["pos_code"], item["name"], price, available, modifiers)]
 
 
 def _read(file: Path) -> dict[str, Restaurant]:
@@ -147,24 +154,22 @@ def _read(file: Path) -> dict[str, Restaurant]:
 
 
 def _load(wanted: Rows, remove_missing: bool) -> Changes:
-    """Make the topic, and what it holds, as they should be."""
-    from streams.app import settings  # only here: it takes Faust a second to be there
-    from streams.cli.kafka import find_kafka, use_kafka
-    from streams.engine import NoBroker, OldBroker, TopicsDiffer
+    """Create the topic if needed, and write the changes to it."""
+    from exactly_once import BrokerTooOld, BrokerUnreachable, TopicMismatch
 
+    worker = services_with_kafka()
     try:
-        use_kafka(find_kafka(settings, lambda progress: click.echo(progress, err=True)))
-        return asyncio.run(_write(wanted, remove_missing))
-    except (SetUpError, NoBroker, OldBroker, TopicsDiffer) as wrong:
+        return asyncio.run(_write(worker, wanted, remove_missing))
+    except (BrokerUnreachable, BrokerTooOld, TopicMismatch) as wrong:
         raise CommandError(str(wrong)) from None
     except KafkaError as error:
-        raise CommandError(f"Kafka has not acknowledged all of it ({error!r}): load it again.") from None
+        raise CommandError(f"Kafka has not acknowledged every restaurant ({error!r}): load the file again.") from None
 
 
-async def _write(wanted: Rows, remove_missing: bool) -> Changes:
-    from streams.app import engine, restaurants, settings
-    from streams.catalogue import publish, read
+async def _write(worker: "Services", wanted: Rows, remove_missing: bool) -> Changes:
+    from streams.catalogue.topic import publish, read
 
+    engine, restaurants, settings = worker.engine, worker.restaurants, worker.settings
     await engine.create_topics(settings.replication_factor)
     known = await read(engine.client_settings, restaurants)
     changes = Changes.between(known, wanted, remove_missing=remove_missing)
@@ -174,23 +179,23 @@ async def _write(wanted: Rows, remove_missing: bool) -> Changes:
 
 
 def _wait_until_served(written: Mapping[str, Restaurant | None]) -> None:
-    """Wait for the workers: the one of `DABBAWALA_URL`, else all that run on this machine."""
+    """Wait for the worker of `DABBAWALA_URL`, else for all that run on this machine."""
     directory = Settings.from_environment().directory
     workers = [worker_url()] if os.environ.get("DABBAWALA_URL") else worker_urls(directory)
     if not workers:
-        click.echo(f"No worker runs under {directory}; those that start will serve it.")
+        click.echo(f"No worker runs under {directory}. Next: make worker")
     for worker in workers:
-        deadline = time.monotonic() + SERVED_S
+        deadline = time.monotonic() + SERVE_TIMEOUT_S
         for key, restaurant in written.items():
             _wait_for(worker, key, restaurant, deadline)
-        click.echo(f"{worker} serves it.")
+        click.echo(f"{worker} serves the restaurants of the file.")
 
 
 def _wait_for(worker: str, key: str, restaurant: Restaurant | None, deadline: float) -> None:
     while _served_by(worker, key) != restaurant:
         if time.monotonic() > deadline:
             raise CommandError(
-                f"It is written, but {worker} does not serve {key} so after {SERVED_S:g} s: its log may say why."
+                f"The file is loaded, but {worker} does not serve {key} after {SERVE_TIMEOUT_S:g} s: see its log."
             )
         time.sleep(POLL_S)
 
@@ -200,20 +205,22 @@ def _served_by(worker: str, key: str) -> Restaurant | None:
     try:
         rows = httpx.get(address, timeout=TIMEOUT_S).raise_for_status().json()["rows"]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
-        raise CommandError(f"It is written, but is it served? {silent(worker, error)}") from None
+        raise CommandError(
+            f"The file is loaded, but its workers cannot be checked: {unreachable(worker, error)}"
+        ) from None
     return msgspec.convert(rows[0]["row"], Restaurant) if rows else None
 
 
-def _tell_what_comes_back(file: Path, wanted: Rows, removed: Iterable[str]) -> None:
-    """A worker that starts loads its own file: say so, where that would undo what was loaded now."""
+def _warn_of_overwrite(file: Path, wanted: Rows, removed: Iterable[str]) -> None:
+    """Warn if the file that a worker loads at its start would undo these changes."""
     own = Settings.from_environment().catalogue
     try:
         loaded_at_start = read_catalogue(own) if own else []
     except WrongCatalogue:
-        return  # with it none starts
+        return  # no worker starts with this file
     back = [row.key for row in loaded_at_start if row.key in removed or wanted.get(row.key, row) != row]
     if back:
         click.echo(
-            f"A worker that starts with DABBAWALA_CATALOGUE={own} brings back what that says of {', '.join(back)}: "
-            f"name {file} there, or nothing."
+            f"A worker that starts with DABBAWALA_CATALOGUE={own} will overwrite {', '.join(back)}: "
+            f"set DABBAWALA_CATALOGUE to {file}, or to nothing."
         )

@@ -1,7 +1,4 @@
-"""The base of our commands for Faust: what goes wrong is one sentence and exit code 2, never a traceback.
-
-What was asked for and is not there ends with 1, as with `dabbawala`.
-"""
+"""The base of the commands for Faust: an error is one sentence and an exit code, never a traceback."""
 
 import sys
 from collections.abc import Callable
@@ -9,24 +6,20 @@ from typing import Any, ClassVar, NoReturn
 
 from faust.cli.base import AppCommand
 
-from streams.catalogue_file import WrongCatalogue
-from streams.cli.errors import USAGE, CommandError
-from streams.embedded.errors import SetUpError
-
-SENTENCES = (CommandError, SetUpError, WrongCatalogue)
-"""Errors whose message is meant for the person at the keyboard."""
+from streams.cli.errors import EXIT_FAILED, CommandError
+from streams.cli.kafka import SENTENCES
 
 
 class Command(AppCommand):
-    """A command of ours. Subclasses write `perform`."""
+    """Base class of a command. Subclasses define `perform`."""
 
     abstract: ClassVar[bool] = True
 
     perform: Callable[..., None]
-    """Do it, with the command line's arguments and options by name; print what came of it."""
+    """Run the command with the arguments and options of the command line, and print the result."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Perform it, and say what went wrong."""
+        """Run the command, and exit with a sentence if it fails."""
         try:
             self.perform(*self.args, **self.kwargs)
         except SENTENCES as error:
@@ -35,6 +28,6 @@ class Command(AppCommand):
 
 
 def fail(error: Exception) -> NoReturn:
-    """Say what is wrong and exit."""
+    """Print the error and exit."""
     print(error, file=sys.stderr)
-    sys.exit(error.exit_code if isinstance(error, CommandError) else USAGE)
+    sys.exit(error.exit_code if isinstance(error, CommandError) else EXIT_FAILED)

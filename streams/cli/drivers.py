@@ -1,67 +1,32 @@
-"""`dabbawala drivers`: what drivers do, and where."""
+"""`dabbawala drivers`: each driver's status, position and delivery."""
 
 from typing import Any
 
 import click
 from rich.text import Text
 
-from streams.cli.asking import ask, ask_list
-from streams.cli.ids import DRIVER
-from streams.cli.showing import (
-    all_option,
-    cursor_option,
-    json_option,
-    limit_option,
-    print_fields,
-    print_json,
-    print_table,
-    tell_more,
-    text,
-)
+from streams.cli.client import ask
+from streams.cli.listing import list_command
+from streams.cli.output import json_option, print_fields, print_json, text
+from streams.cli.param_types import DRIVER
 
 STATUSES = ("IDLE", "WAITING_FOR_WORK", "DELIVERING")
+HEADS = ("driver", "status", "region", "position", "delivery", "picked up")
 
 
 @click.group()
 def drivers() -> None:
-    """Look at drivers: what each does, where, with which delivery."""
-
-
-@drivers.command("list")
-@click.option("--status", type=click.Choice(STATUSES, case_sensitive=False))
-@click.option("--region", metavar="ID", help="Only those of this region.")
-@limit_option
-@cursor_option
-@all_option
-@json_option
-@click.pass_context
-def list_drivers(
-    ctx: click.Context,
-    status: str | None,
-    region: str | None,
-    limit: int,
-    cursor: str | None,
-    every: bool,
-    as_json: bool,
-) -> None:
-    """List drivers, in the order of their ids."""
-    query = {"status": status, "region": region, "limit": limit, "cursor": cursor}
-    page = ask_list("/v1/drivers", "drivers", query, every=every)
-    if as_json:
-        print_json(page)
-    elif not page["drivers"]:
-        click.echo("No driver is like that.", err=True)
-    else:
-        heads = ("driver", "status", "region", "position", "delivery", "picked up")
-        print_table("drivers", heads, (_line(row) for row in page["drivers"]))
-        tell_more(ctx.command_path, page["next"])
+    """Look at drivers: the status, position and delivery of each."""
 
 
 @drivers.command()
 @click.argument("driver", type=DRIVER, metavar="ID")
 @json_option
 def get(driver: str, as_json: bool) -> None:
-    """Show how a driver stands."""
+    """Show one driver.
+
+    SHIFT is the number of the present shift: the driver waits in it, and brings at most one delivery.
+    """
     row = ask(f"/v1/drivers/{driver}")
     if as_json:
         print_json(row)
@@ -77,12 +42,38 @@ def get(driver: str, as_json: bool) -> None:
             ("shift", row["shift"]),
         ],
     )
+    if row["delivery"]:
+        click.echo(f"Next: dabbawala orders get {row['delivery']}", err=True)
 
 
 def _line(row: dict[str, Any]) -> list[Text]:
-    told = [text(row[name]) for name in ("driver", "status", "region")]
-    return [*told, _place(row["position"]), text(row["delivery"]), text("yes" if row["picked_up"] else "")]
+    first = [text(row[name]) for name in ("driver", "status", "region")]
+    return [*first, _place(row["position"]), text(row["delivery"]), text("yes" if row["picked_up"] else "")]
 
 
 def _place(position: dict[str, float]) -> Text:
     return Text(f"{position['lat']:.5f} {position['lon']:.5f}")
+
+
+list_command(
+    drivers,
+    "/v1/drivers",
+    "drivers",
+    HEADS,
+    _line,
+    help="""List drivers by id.
+
+    \b
+    status     IDLE: off duty; WAITING_FOR_WORK: free; DELIVERING: has a delivery
+    position   latitude and longitude, as last reported
+    delivery   the order that the driver delivers
+    picked up  yes once the driver has the food
+    """,
+    empty="No drivers match.",
+    options=(
+        click.option(
+            "--status", type=click.Choice(STATUSES, case_sensitive=False), help="List drivers in this status only."
+        ),
+        click.option("--region", metavar="ID", help="List drivers of this region only."),
+    ),
+)

@@ -1,33 +1,34 @@
-"""How a command ends that could not do what it was asked: one sentence on stderr, and the exit code."""
+"""Failed commands: one sentence on stderr, and an exit code."""
 
 from typing import IO, Any
 
 import click
 
-NOT_SO = 1
-"""Exit code of a reading that found something wrong, or nothing where that was the question."""
-USAGE = 2
+EXIT_FALSE = 1
+"""The thing that was asked for does not exist, or a check failed."""
+EXIT_FAILED = 2
+EXIT_INTERRUPTED = 130
 
 
 class CommandError(click.ClickException):
-    """The command cannot do what it was asked to; the message says why and what would help."""
+    """The command failed; the message says why and what would help."""
 
-    exit_code = USAGE
+    exit_code = EXIT_FAILED
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Say it."""
+        """Print the message on stderr."""
         click.echo(self.message, file=file, err=True)
 
 
 class NoWorker(CommandError):
-    """No worker runs here, and none was named."""
+    """No worker runs here, and `DABBAWALA_URL` names none."""
 
 
-class NotThere(CommandError):
-    """What was asked for is not there."""
+class NotFound(CommandError):
+    """The thing that was asked for does not exist."""
 
-    exit_code = NOT_SO
+    exit_code = EXIT_FALSE
 
 
 class Refused(CommandError):
-    """A worker decided against it: how things stand does not allow it."""
+    """A worker refused the command: the present state does not allow it."""

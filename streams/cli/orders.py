@@ -1,134 +1,118 @@
-"""`dabbawala orders`: finding orders, looking at one, following it, placing one, settling what one asks for."""
+"""`dabbawala orders`: list, show, follow, place and settle orders."""
 
 from typing import IO, Any
 from uuid import uuid4
 
 import click
+import httpx
 import msgspec
 from rich.text import Text
 
-from streams.cli.asking import ask, ask_list
 from streams.cli.calls import by_option
-from streams.cli.errors import NOT_SO, CommandError, Refused
-from streams.cli.ids import ORDER
-from streams.cli.showing import (
-    all_option,
-    cursor_option,
+from streams.cli.client import ask, content_of, request
+from streams.cli.errors import EXIT_FALSE, CommandError, Refused
+from streams.cli.follow import follow
+from streams.cli.listing import list_command
+from streams.cli.output import (
+    attention_advice,
+    attention_text,
+    duration,
     json_option,
-    limit_option,
+    money,
     print_fields,
     print_json,
     print_table,
-    tell_more,
+    seconds_until,
+    status_text,
     text,
     when,
 )
-from streams.cli.watching import follow
-from streams.embedded.screen import STYLES
+from streams.cli.param_types import ORDER
+from topics.headers import IDEMPOTENCY_KEY
 from topics.order_updates import OrderStatus, OrderUpdated
+
+ETA_CHANGES = ("EtaChanged", "DeliveryEtaChanged")
+"""Events of a journal that only move the ETA; one a second while a driver is on the way."""
 
 order_argument = click.argument("order", type=ORDER, metavar="ID")
 
 
 @click.group()
 def orders() -> None:
-    """Find orders, look at one, follow it, place one, settle what one asks for. An ID is provider:external-id."""
-
-
-@orders.command("list")
-@click.option("--status", type=click.Choice([status.value for status in OrderStatus], case_sensitive=False))
-@click.option("--restaurant", metavar="ID", help="Only this restaurant's.")
-@click.option("--attention", is_flag=True, help="Only those that a person should look at.")
-@limit_option
-@cursor_option
-@all_option
-@json_option
-@click.pass_context
-def list_orders(
-    ctx: click.Context,
-    status: str | None,
-    restaurant: str | None,
-    attention: bool,
-    limit: int,
-    cursor: str | None,
-    every: bool,
-    as_json: bool,
-) -> None:
-    """List orders, in the order of their ids."""
-    query = {"status": status, "restaurant": restaurant, "attention": attention, "limit": limit, "cursor": cursor}
-    page = ask_list("/v1/orders", "orders", query, every=every)
-    if as_json:
-        print_json(page)
-    elif not page["orders"]:
-        click.echo("No order is like that.", err=True)
-    else:
-        heads = ("order", "status", "restaurant", "driver", "ETA", "placed", "needs a person because of")
-        print_table("orders", heads, ([text(row["id"]), *_line(row)] for row in page["orders"]))
-        tell_more(ctx.command_path, page["next"])
+    """List orders, show one, follow it, place one, settle one. An ID is provider:external-id."""
 
 
 @orders.command()
 @order_argument
 @json_option
 def get(order: str, as_json: bool) -> None:
-    """Show how an order stands."""
+    """Show one order, and the command to run next if it needs a person."""
     row = ask(f"/v1/orders/{order}")
     if as_json:
         print_json(row)
         return
     attention = row["attention"]
+    call = (attention or {}).get("call")
     print_fields(
         row["id"],
         [
-            ("status", _status(row["status"])),
+            ("status", status_text(row["status"])),
             ("reason", row["reason"]),
-            ("needs a person because of", attention and Text(attention["waits_for"], "bold red")),
+            ("needs a person", attention and Text(attention_text(**_reason(attention)), "bold red")),
             ("since", attention and when(attention["since"])),
+            ("open call", call and call["key"]),
+            ("next attempt", call and when(call["next_attempt"])),
+            ("last error", call and call["last_error"]),
             ("restaurant", row["restaurant"]),
             ("driver", row["driver"]),
-            ("ETA", when(row["eta"])),
+            ("ETA", _eta(row)),
             ("payment", row["payment"] and row["payment"]["status"]),
             ("refunded", "yes" if row["refunded"] else None),
             ("ticket", row["ticket"] and row["ticket"]["status"]),
             ("delivery", row["delivery"] and f"{row['delivery']['status']}, attempt {row['delivery']['attempt']}"),
-            ("total", None if row["total"] is None else f"{row['total']} {row['currency']}, in minor units"),
+            ("total", money(row["total"], row["currency"])),
             ("placed", when(row["placed_at"])),
             ("updated", when(row["updated_at"])),
-            ("left for the history", when(row.get("retired_at"))),
+            ("moved to the history", when(row.get("retired_at"))),
             ("version", row["version"]),
         ],
     )
+    if attention:
+        click.echo(_advice(row["id"], attention), err=True)
 
 
 @orders.command()
 @order_argument
+@click.option("--all", "every", is_flag=True, help="Print every line, also each change of the ETA.")
 @json_option
-def journal(order: str, as_json: bool) -> None:
-    """Show every event that was applied to an order, and what it led to."""
+def journal(order: str, every: bool, as_json: bool) -> None:
+    """Show every event that was applied to an order, and its effects.
+
+    Changes of the ETA in a row are folded into one line; --all and --json show each.
+    """
     found = ask(f"/v1/orders/{order}/journal")
     if as_json:
         print_json(found)
         return
     heads = ("", "at", "machine", "event", "stage", "outcome", "reason", "emitted")
-    print_table(order, heads, (_journal_line(entry) for entry in found["entries"]))
+    lines = [_journal_line(entry) for entry in found["entries"]] if every else _folded(found["entries"])
+    print_table(order, heads, lines)
     if retired_at := found.get("retired_at"):
-        click.echo(f"It has left the tables for the history at {when(retired_at)}.")
+        click.echo(f"The order moved from the tables to the history at {when(retired_at)}.")
 
 
 @orders.command()
 @order_argument
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print each update as one line of JSON, as `order-updates` has it."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print each record of `order-updates` as one line of JSON.")
 @click.pass_context
 def watch(ctx: click.Context, order: str, as_json: bool) -> None:
-    """Follow an order until it has ended, over any restart of a worker.
+    """Follow an order until it has ended, also while workers restart.
 
-    Ends with 0 if the order was delivered, with 1 if it was not.
+    The exit code is 0 if the order was delivered, 1 if it was not.
     """
     status = follow(order, lambda update, line: click.echo(line if as_json else _update_line(update)))
     if status is not OrderStatus.DELIVERED:
-        ctx.exit(NOT_SO)
+        ctx.exit(EXIT_FALSE)
 
 
 @orders.command()
@@ -136,80 +120,164 @@ def watch(ctx: click.Context, order: str, as_json: bool) -> None:
 @click.option("--key", metavar="KEY", help="The Idempotency-Key that names an order without an external_id.")
 @json_option
 def place(file: IO[bytes], key: str | None, as_json: bool) -> None:
-    """Place the order that is in FILE, as JSON; - is the standard input.
+    """Place the order in FILE, a JSON object; - is the standard input.
 
-    The same order again is the same order: nothing is placed twice.
+    An order that exists is not placed twice.
     """
     body = file.read()
     if not body.strip():
         raise CommandError(f"{file.name} is empty: an order is a JSON object, as in the README.")
-    headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
-    answer = ask("/v1/orders", method="POST", body=body, headers=headers)
+    headers = {"Content-Type": "application/json"} | ({IDEMPOTENCY_KEY: key} if key else {})
+    answer = request("/v1/orders", method="POST", body=body, headers=headers)
+    placed = content_of(answer)
     if as_json:
-        print_json(answer)
-    elif "placed_at" not in answer:
-        click.echo(f"{answer['id']} is noted and will be decided soon; see `dabbawala orders get {answer['id']}`.")
-    else:
-        click.echo(f"{answer['id']} is placed.")
+        print_json(placed)
+        return
+    match answer.status_code:
+        case httpx.codes.CREATED:
+            click.echo(f"{placed['id']} is placed (new).")
+        case httpx.codes.OK:
+            click.echo(f"{placed['id']} was already placed.")
+        case _:
+            click.echo(f"{placed['id']} is accepted, but not checked yet.")
+    click.echo(f"Next: dabbawala orders watch {placed['id']}", err=True)
 
 
 @orders.command()
 @order_argument
 @by_option
-@click.option("--why", metavar="TEXT", help="What was done about it, for the order's journal.")
-def settle(order: str, by: str | None, why: str | None) -> None:
-    """Say that you have seen to what an order asks an operator for, as `orders list --attention` shows.
+@click.option("--reason", metavar="TEXT", help="What you did about it, for the order's journal.")
+@click.option("--why", hidden=True, help="The former name of --reason.")
+def settle(order: str, by: str | None, reason: str | None, why: str | None) -> None:
+    """Clear an attention that waits for an operator, once you have resolved its cause.
 
-    What it waits for otherwise ends by itself, or by what `dabbawala calls` does.
+    Such an attention has no event that could clear it: a provider has contradicted itself, for example. Every other
+    attention ends when the awaited event arrives; `dabbawala calls retry` may speed that up.
     """
     try:
         answer = ask(
             f"/v1/orders/{order}/settled",
             method="POST",
-            body=msgspec.json.encode({"by": by or "", "reason": why or ""}),
-            headers={"Content-Type": "application/json", "Idempotency-Key": uuid4().hex},
+            body=msgspec.json.encode({"by": by or "", "reason": reason or why or ""}),
+            headers={"Content-Type": "application/json", IDEMPOTENCY_KEY: uuid4().hex},
         )
-    except Refused as refused:  # it does not know which call that is, if it is one
-        again = f"`dabbawala calls retry {order}/charge` (or /prepare, /refund/CHARGE) makes a call again"
-        raise Refused(f"{refused.message} {again}, also one that was given up.") from None
+    except Refused as refused:
+        raise Refused(f"{refused.message} {_advice(order, _attention_of(order))}") from None
     match answer.get("outcome"):
         case None:
-            click.echo(f"{order} will be settled soon: that is noted.")
+            click.echo(f"{order} will be settled: the command is accepted, but not applied yet.")
         case "ABSORBED":
-            click.echo(f"{order} asks nobody to look at it.")
+            click.echo(f"{order} does not need a person; nothing to do.")
         case _:
             click.echo(f"{order} is settled.")
+
+
+def _attention_of(order: str) -> dict[str, Any]:
+    try:
+        return ask(f"/v1/orders/{order}")["attention"] or {}
+    except CommandError:
+        return {}
+
+
+def _advice(order: str, attention: dict[str, Any]) -> str:
+    """The command to run next for an order that needs a person."""
+    if call := attention.get("call"):
+        return f"Next: dabbawala calls retry {call['key']}"
+    return f"Next: dabbawala orders journal {order}"
+
+
+def _reason(attention: dict[str, Any]) -> dict[str, str]:
+    return {"waits_for": attention["waits_for"], "since": attention["since"]}
+
+
+def _eta(row: dict[str, Any]) -> Text:
+    """The ETA, or how late the order is."""
+    if row["eta"] is None:
+        return Text("")
+    left_s = seconds_until(row["eta"])
+    return when(row["eta"]) if left_s >= 0 else Text(f"late by {duration(-left_s)}", "bold red")
 
 
 def _line(row: dict[str, Any]) -> list[Text]:
     attention = row["attention"]
     return [
-        _status(row["status"]),
+        text(row["id"]),
+        status_text(row["status"]),
         text(row["restaurant"]),
         text(row["driver"]),
-        when(row["eta"]),
+        _eta(row),
         when(row["placed_at"]),
-        Text(attention["waits_for"], "bold red") if attention else Text(""),
+        Text(attention_text(**_reason(attention)), "bold red") if attention else Text(""),
+        text(attention_advice(attention) if attention else ""),
     ]
+
+
+def _footer(rows: list[dict[str, Any]]) -> str:
+    stuck = next((row["id"] for row in rows if row["attention"]), None)
+    return f"Next: dabbawala orders get {stuck}" if stuck else ""
+
+
+def _folded(entries: list[dict[str, Any]]) -> list[list[Text]]:
+    """The lines of a journal. Changes of the ETA between two other events are one line, at the place of the first."""
+    lines: list[list[Text]] = []
+    changes: list[dict[str, Any]] = []
+
+    def fold() -> None:
+        if changes:
+            line = _journal_line(changes[-1])
+            first, last = changes[0]["seq"], changes[-1]["seq"]
+            line[0] = text(first if first == last else f"{first}-{last}")
+            line[3] = text(f"EtaChanged x{len(changes)}")
+            lines.append(line)
+            changes.clear()
+
+    for entry in entries:
+        if entry["event"] in ETA_CHANGES and entry.get("outcome", "APPLIED") == "APPLIED":
+            changes.append(entry)
+            continue
+        fold()
+        lines.append(_journal_line(entry))
+    fold()
+    return lines
 
 
 def _journal_line(entry: dict[str, Any]) -> list[Text]:
     before, after = entry.get("before", ""), entry.get("after", "")
     stage = after if after == before else f"{before} → {after}".strip()
-    told = (stage, entry.get("outcome"), entry.get("reason"), ", ".join(entry.get("emitted", ())))
-    return [text(entry["seq"]), when(entry["at"]), text(entry["machine"]), text(entry["event"]), *map(text, told)]
+    rest = (stage, entry.get("outcome"), entry.get("reason"), ", ".join(entry.get("emitted", ())))
+    return [text(entry["seq"]), when(entry["at"]), text(entry["machine"]), text(entry["event"]), *map(text, rest)]
 
 
 def _update_line(update: OrderUpdated) -> str:
-    at = update.at.astimezone().strftime("%H:%M:%S") if update.at else ""
+    at = when(update.at).plain
     parts = [at, update.order, update.status.value]
     parts += [update.reason] if update.reason else []
     parts += ["refunded"] if update.refunded else []
     parts += [f"driver {update.driver}"] if update.driver else []
-    parts += [f"ETA {update.eta.astimezone():%H:%M:%S}"] if update.eta and not update.status.ended else []
-    parts += [f"needs a person because of: {update.attention.waits_for}"] if update.attention else []
+    parts += [f"ETA {_eta({'eta': update.eta})}"] if update.eta and not update.status.ended else []
+    attention = update.attention
+    parts += [f"needs a person: {attention_text(attention.waits_for, attention.since)}"] if attention else []
     return "  ".join(part for part in parts if part)
 
 
-def _status(status: str) -> Text:
-    return Text(status, STYLES[OrderStatus(status)])
+list_command(
+    orders,
+    "/v1/orders",
+    "orders",
+    ("order", "status", "restaurant", "driver", "ETA", "placed", "needs a person", "what to do"),
+    _line,
+    help="""List orders, the newest first.""",
+    empty="No orders match.",
+    options=(
+        click.option(
+            "--status",
+            type=click.Choice([status.value for status in OrderStatus], case_sensitive=False),
+            help="List orders in this status only.",
+        ),
+        click.option("--provider", metavar="ID", help="List orders of this provider only."),
+        click.option("--restaurant", metavar="ID", help="List orders of this restaurant only."),
+        click.option("--attention", is_flag=True, help="List orders that need a person only."),
+    ),
+    query={"sort": "newest"},
+    footer=_footer,
+)

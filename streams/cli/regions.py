@@ -1,30 +1,30 @@
-"""`dabbawala regions`: who waits for whom."""
+"""`dabbawala regions`: free drivers, and deliveries without a driver."""
 
 import click
 
-from streams.cli.asking import ask
-from streams.cli.ids import REGION
-from streams.cli.showing import json_option, print_json, print_table, text, when
+from streams.cli.client import ask
+from streams.cli.output import counted, json_option, print_json, print_table, text, when
+from streams.cli.param_types import REGION
 
 
 @click.group()
 def regions() -> None:
-    """Look at a region: the drivers who wait for work, the deliveries that wait for a driver."""
+    """Look at a region: its free drivers, and its deliveries without a driver."""
 
 
 @regions.command()
 @click.argument("region", type=REGION, metavar="REGION")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Of each kind at most.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Rows of each kind at most.")
 @json_option
 def get(region: str, limit: int, as_json: bool) -> None:
-    """Show who waits in a region."""
+    """Show a region's free drivers, and its deliveries without a driver."""
     found = ask(f"/v1/regions/{region}", {"limit": limit})
     if as_json:
         print_json(found)
         return
     click.echo(
-        f"{region}: {found['drivers_waiting']} drivers wait for work, "
-        f"{found['deliveries_pending']} deliveries wait for a driver."
+        f"{region}: {counted(found['drivers_waiting'], 'free driver')}, "
+        f"{counted(found['deliveries_pending'], 'delivery', 'deliveries')} without a driver."
     )
     if found["drivers"]:
         rows = (

@@ -1,4 +1,4 @@
-"""`dabbawala tasks`: which worker has which partition, and how far behind it is."""
+"""`dabbawala tasks`: each partition's worker, and its lag."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,44 +6,52 @@ from typing import Any
 import click
 from rich.text import Text
 
-from streams.cli.asking import ask
-from streams.cli.errors import NOT_SO
-from streams.cli.showing import json_option, print_json, print_table, text
+from streams.cli.client import ask
+from streams.cli.errors import EXIT_FALSE
+from streams.cli.output import json_option, print_json, print_table, text
 
 OPEN = "open"
-HASHED_S = 600.0
-"""How long a worker may take to read all that it has."""
-TOLD = ("worker", "lag", "commits", "resets", "calls", "backlog")
+HASH_TIMEOUT_S = 600.0
+"""Limit for a worker to read every row that it has."""
+FIELDS = ("worker", "lag", "commits", "resets", "calls", "backlog")
 
 
 @click.command()
-@click.option("--topics", "by_topic", is_flag=True, help="A line a topic: position, end, lag.")
-@click.option("--hash", "hashed", is_flag=True, help="The hash of each one's tables: equal state, equal hash.")
+@click.option("--topics", "by_topic", is_flag=True, help="Print one line a topic: next offset, end, lag.")
+@click.option("--hash", "hashed", is_flag=True, help="Print a hash of each task's tables: equal tables, equal hash.")
 @json_option
 @click.pass_context
 def tasks(ctx: click.Context, by_topic: bool, hashed: bool, as_json: bool) -> None:
-    """Show each partition's task: its worker, whether it is open, how far behind it is.
+    """Show the task of each partition: its worker, state and lag.
 
-    Ends with 1 if a partition is not open anywhere; what one is held for is said on stderr.
+    \b
+    state    open; restoring; held (stderr gives the reason); nobody's (no worker has the partition)
+    lag      records of the input topics that are not applied yet
+    commits  transactions committed since the task opened
+    resets   how often a failed transaction was rolled back
+    calls    calls that wait for an answer
+    backlog  records fetched and not applied yet
+
+    The exit code is 1 if a partition is open on no worker.
     """
-    found = ask("/v1/tasks", {"hash": "true"}, timeout_s=HASHED_S) if hashed else ask("/v1/tasks")
+    found = ask("/v1/tasks", {"hash": "true"}, timeout_s=HASH_TIMEOUT_S) if hashed else ask("/v1/tasks")
     if as_json:
         print_json(found)
     elif by_topic:
         lines = (line for task in found["tasks"] for line in _topics(task))
         print_table("positions", ("partition", "topic", "next", "end", "lag"), lines)
     else:
-        told = (*TOLD, "hash") if hashed else TOLD
-        print_table("tasks", ("partition", "state", *told), (_line(task, told) for task in found["tasks"]))
-        for why in dict.fromkeys(task["why"] for task in found["tasks"] if "why" in task):
-            click.echo(f"Held: {why}.", err=True)
+        fields = (*FIELDS, "hash") if hashed else FIELDS
+        print_table("tasks", ("partition", "state", *fields), (_line(task, fields) for task in found["tasks"]))
+        for reason in dict.fromkeys(task["why"] for task in found["tasks"] if "why" in task):
+            click.echo(f"Held: {reason}.", err=True)
     if any(task["state"] != OPEN for task in found["tasks"]):
-        ctx.exit(NOT_SO)
+        ctx.exit(EXIT_FALSE)
 
 
-def _line(task: dict[str, Any], told: Sequence[str]) -> list[Text]:
+def _line(task: dict[str, Any], fields: Sequence[str]) -> list[Text]:
     state = Text(task["state"], "green" if task["state"] == OPEN else "bold red")
-    return [text(task["partition"]), state, *(text(task.get(name)) for name in told)]
+    return [text(task["partition"]), state, *(text(task.get(name)) for name in fields)]
 
 
 def _topics(task: dict[str, Any]) -> list[list[Text]]:

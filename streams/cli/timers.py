@@ -1,41 +1,36 @@
-"""`dabbawala timers`: what is to come."""
+"""`dabbawala timers`: timers that run, and when each is due."""
+
+from typing import Any
 
 import click
+from rich.text import Text
 
-from streams.cli.asking import ask_list
-from streams.cli.showing import (
-    all_option,
-    cursor_option,
-    json_option,
-    limit_option,
-    print_json,
-    print_table,
-    tell_more,
-    text,
-    when,
-)
+from streams.cli.listing import list_command
+from streams.cli.output import text, when
 
 
 @click.group()
 def timers() -> None:
-    """Look at the timers that are running."""
+    """Look at the timers that run."""
 
 
-@timers.command("list")
-@limit_option
-@cursor_option
-@all_option
-@json_option
-@click.pass_context
-def list_timers(ctx: click.Context, limit: int, cursor: str | None, every: bool, as_json: bool) -> None:
-    """List timers, in the order in which they are due."""
-    query = {"limit": limit, "cursor": cursor}
-    page = ask_list("/v1/timers", "timers", query, every=every)
-    if as_json:
-        print_json(page)
-    elif not page["timers"]:
-        click.echo("No timer is running.", err=True)
-    else:
-        rows = ([when(row["due"]), text(row["timer"]), text(row["partition"])] for row in page["timers"])
-        print_table("timers", ("due", "timer", "partition"), rows)
-        tell_more(ctx.command_path, page["next"])
+def _line(row: dict[str, Any]) -> list[Text]:
+    return [text(row["timer"]), when(row["due"]), text(row["partition"])]
+
+
+list_command(
+    timers,
+    "/v1/timers",
+    "timers",
+    ("timer", "due", "partition"),
+    _line,
+    help="""List timers, the next one due first.
+
+    \b
+    timer      OWNER/NAME: the order or the region that the timer belongs to, and the wait that it ends.
+               ORDER/start starts the preparation; REGION/asked/ORDER forgets a request for a driver.
+    due        the time at which the timer fires
+    partition  the task that fires it
+    """,
+    empty="No timer is running.",
+)

@@ -1,7 +1,8 @@
-"""`faust -A streams.app worker`: Faust's own, after making sure of Kafka and of a place to work in.
+"""`faust -A streams.app worker`: Faust's command, which first finds Kafka and a slot.
 
-Without `KAFKA_BOOTSTRAP_SERVERS` the embedded Kafka is started, under a lock, unless it runs. The worker takes the next
-free `worker-N` directory, whose instance id is its static membership in the consumer group, and the next free port.
+Without `KAFKA_BOOTSTRAP_SERVERS` it starts the embedded Kafka, under a lock, unless that runs already. The worker
+acquires the next free `worker-N` directory, whose instance id is its static member id in the consumer group, and a
+free port.
 """
 
 import asyncio
@@ -10,22 +11,26 @@ import sys
 from typing import Any
 
 import faust.cli.worker
+import mode
 from mode import ServiceT
-from yarl import URL
 
-from streams.app import app, settings
-from streams.catalogue_file import read_catalogue
-from streams.cli.command import SENTENCES, fail
-from streams.cli.kafka import find_kafka, use_kafka
-from streams.embedded.slots import Slot, take_worker_slot
-from streams.engine.runtime import LEAVE_SIGNAL
+from exactly_once.faust.worker import LEAVE_SIGNAL
+from streams.build import Place, WorkerApp
+from streams.catalogue.file import read_catalogue
+from streams.cli.banner import print_banner_when, quiet_logs
+from streams.cli.command import fail
+from streams.cli.kafka import SENTENCES, find_kafka, read_settings
+from streams.local.run_record import record_run
+from streams.local.worker_slots import Slot, acquire_slot
 
 
 class worker(faust.cli.worker.worker):
     """Start a worker."""
 
     slot: Slot
-    """Holds its lock as long as the worker lives."""
+    """The slot, referenced so that its lock lasts as long as the process."""
+    banner_task: asyncio.Task[None]
+    """The task, referenced so that it is not collected."""
 
     def as_service(
         self,
@@ -35,23 +40,29 @@ class worker(faust.cli.worker.worker):
         web_host: str | None = None,
         **kwargs: Any,
     ) -> ServiceT:
-        """The app, told where its Kafka and its place are."""
-        for stop in (signal.SIGTERM, LEAVE_SIGNAL):  # until the worker has handlers of its own, there is nothing to do
+        """Return the app, rebuilt for this Kafka and this slot."""
+        settings = read_settings()
+        for stop in (signal.SIGTERM, LEAVE_SIGNAL):  # the worker installs its handlers later
             signal.signal(stop, lambda *_: sys.exit(0))
         try:
             if settings.catalogue is not None:
                 read_catalogue(settings.catalogue)
-            use_kafka(find_kafka(settings, self.say))
-            self.slot = take_worker_slot(settings.directory, port=web_port, host=web_host)
+            servers = find_kafka(settings, self.say)
+            self.slot = acquire_slot(settings.directory, port=web_port, host=web_host)
+            record_run(settings.directory, self.slot.datadir.name, settings.speed_up)
         except SENTENCES as error:
             fail(error)
-        take_place(self.slot)
+        slot = self.slot
+        assert isinstance(self.app, WorkerApp)
+        place = Place(slot.datadir, slot.port, slot.url, slot.instance_id)
+        if self.loglevel != "debug":
+            quiet_logs()
+        services = self.app.rebuild(servers, place)
+        self.app = self._finalize_concrete_app(services.app)
+        ready = services.engine.ready
+        self.banner_task = loop.create_task(print_banner_when(ready, slot.url, servers, slot.datadir))
         return super().as_service(loop, *args, web_port=None, web_host=None, **kwargs)
 
-
-def take_place(slot: Slot) -> None:
-    """Tell the app where it lives."""
-    app.conf.datadir = slot.datadir
-    app.conf.web_port = slot.port
-    app.conf.canonical_url = URL(slot.url)
-    app.conf.consumer_group_instance_id = slot.instance_id
+    def on_worker_created(self, worker: mode.Worker) -> None:
+        """Print one line instead of Faust's table of versions; the banner follows when the worker is ready."""
+        self.say(f"Starting {self.slot.datadir.name}")

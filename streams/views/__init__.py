@@ -1,5 +1,8 @@
-"""What is served over HTTP, one module a party. Importing one registers its routes with the app."""
+"""The HTTP routes, one module per resource. `ROUTES` lists them; `register` adds them to a worker's app."""
 
+from collections.abc import Mapping
+
+from streams.services import Services
 from streams.views import (
     calls,
     dead_letters,
@@ -13,17 +16,47 @@ from streams.views import (
     restaurants,
     tables,
 )
+from streams.views.api_view import ApiView
 
-__all__ = [
-    "calls",
-    "dead_letters",
-    "drivers",
-    "feed",
-    "health",
-    "operations",
-    "orders",
-    "payments",
-    "pos",
-    "restaurants",
-    "tables",
-]
+ROUTES: Mapping[str, type[ApiView]] = {
+    "/v1/orders": orders.Orders,
+    "/v1/orders/{order}": orders.OrderDetail,
+    "/v1/orders/{order}/journal": orders.OrderJournal,
+    "/v1/orders/{order}/settled": orders.OrderSettled,
+    "/v1/orders/{order}/events": feed.OrderEvents,
+    "/v1/events": feed.Events,
+    "/v1/payments/{provider}/events": payments.PaymentEvents,
+    "/v1/pos/{restaurant}/tickets/{order}/{event:accepted|rejected|finished}": pos.TicketEvents,
+    "/v1/drivers": drivers.Drivers,
+    "/v1/drivers/{driver}": drivers.DriverState,
+    "/v1/drivers/{driver}/available": drivers.Available,
+    "/v1/drivers/{driver}/unavailable": drivers.Unavailable,
+    "/v1/drivers/{driver}/pickup": drivers.Pickup,
+    "/v1/drivers/{driver}/delivered": drivers.Dropoff,
+    "/v1/drivers/{driver}/location": drivers.DriverLocation,
+    "/v1/drivers/{driver}/delivery": drivers.AssignedDelivery,
+    "/v1/restaurants": restaurants.Restaurants,
+    "/v1/restaurants/{restaurant}": restaurants.RestaurantDetail,
+    "/v1/calls": calls.Calls,
+    "/v1/calls/{order}/{purpose:.+}/{command:retry|abandon}": calls.CallCommand,
+    "/v1/parties": calls.Parties,
+    "/v1/regions/{region}": operations.Region,
+    "/v1/timers": operations.Timers,
+    "/v1/tasks": operations.AllTasks,
+    "/v1/dead-letters": dead_letters.DeadLetters,
+    "/v1/dead-letters/{partition}/{offset}": dead_letters.DeadLetterDetail,
+    "/v1/dead-letters/{partition}/{offset}/{command:replay|discard}": dead_letters.LetterCommand,
+    "/table/": tables.Tables,
+    "/table/{name}/": tables.TableRows,
+    "/table/{name}/{key}": tables.RowsOfOwner,
+    "/livez": health.Live,
+    "/readyz": health.Ready,
+}
+"""Path -> view. `docs/http-api.md` follows this order; its text is the docstrings of the views' modules and methods."""
+
+
+def register(services: Services) -> None:
+    """Add every route to the app of these services. Each view becomes a subclass that holds the services."""
+    for path, view in ROUTES.items():
+        bound = type(view.__name__, (view,), {"services": services, "__doc__": view.__doc__})
+        services.app.page(path)(bound)

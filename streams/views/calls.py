@@ -1,113 +1,152 @@
-"""What parties outside were asked and have not answered; having it asked again, or giving it up; how they stand."""
+"""Open calls to outside parties, and the destinations that they go to."""
 
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 from aiohttp import web
 
-from streams.app import app, engine, performer
-from streams.calls.performer import ROWS
-from streams.engine import Call, PartyState, decode_call
-from streams.problems import Problem
-from streams.views.ask import (
-    ApiView,
-    answered,
-    decide,
-    elsewhere,
-    everywhere,
-    idempotency_key,
-    read_body,
-    respond,
-    this_worker,
-)
-from streams.views.listing import Listing
+from exactly_once import Call, DestinationState, decode_call
+from processors.call_kinds import call_key_forms, possible_call_keys
+from processors.workflow import Workflow
+from streams.calls.http_performer import ROWS
+from streams.services import Services
+from streams.views.api_view import ApiView
+from streams.web.deciding import to_response
+from streams.web.listing import Listing
+from streams.web.problems import Problem
+from streams.web.requests import key_part, read_body, respond
 from topics.families import ORDERS
 from topics.identity import owner_of
-from topics.orders import CallAbandonAsked, CallKey, CallRetryAsked, Text
+from topics.orders import CallAbandonRequested, CallKey, CallRetryRequested, Text
 from topics.records import Reader, instant
 
 CALLS = "calls"
-LONGEST_KEY = 64
-WISHES = {"retry": CallRetryAsked, "abandon": CallAbandonAsked}
+COMMANDS = {"retry": CallRetryRequested, "abandon": CallAbandonRequested}
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of `retry`, `abandon` and of what is settled: who asks for it, and why."""
+class OperatorNote(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of an operator's command: the operator's name and the reason, for the journal."""
 
     by: Text = ""
     reason: Text = ""
 
 
-ASKED: Reader[Asked] = Reader(Asked)
+OPERATOR_NOTE: Reader[OperatorNote] = Reader(OperatorNote)
 
 
-@app.page("/v1/calls")
 class Calls(ApiView):
-    """Those that wait for an answer."""
+    """All calls without an answer."""
 
     async def get(self, request: web.Request) -> web.Response:
-        """In the order of their idempotency keys."""
-        return await listing.answer(request)
+        """List the calls that have no answer yet, by key, page by page.
+
+        `?order=` selects those of one order, `?destination=` those whose URL contains this text.
+
+        - 200: `{"calls": [...], "next"}`. Each call has `key`, `order`, `kind`, `url`, `attempts` (made so far),
+          `next_attempt` (time), `last_error` and `held_back`, the reason that its destination makes it wait. The last
+          two are null if there is nothing to report.
+        """
+        order, destination = request.query.get("order"), request.query.get("destination", "")
+
+        def fits(row: tuple[str, Call]) -> bool:
+            return order in (None, owner_of(row[0])) and destination in self.services.performer.url(row[1].request)
+
+        return await listing(self.services).answer(request, fits)
 
 
-@app.page("/v1/calls/{order}/{purpose:.+}/{wish:retry|abandon}")
-class CallWish(ApiView):
-    """What an operator wants done with a call, answered or not."""
+class CallCommand(ApiView):
+    """An operator's command for a call."""
 
-    async def post(self, request: web.Request, order: str, purpose: str, wish: str) -> web.Response:
-        """200 when it is decided; 409 where the order waits for no answer to such a call."""
-        call, asked = f"{order}/{purpose}", await read_body(request, ASKED)
-        key = idempotency_key(request)[:LONGEST_KEY] or uuid4().hex
-        event = WISHES[wish](id=f"{order}/{wish}/{key}", call=_known(call), by=asked.by, reason=asked.reason)
-        if (answer := await elsewhere(request, order)) is not None:
+    async def post(self, request: web.Request, order: str, purpose: str, command: str) -> web.Response:
+        """Retry a call at once under the same idempotency key, also after it was abandoned; or abandon it.
+
+        `{order}/{purpose}` is the key of the call. The body may hold `by` and `reason` for the journal, each of at most
+        200 characters.
+
+        - 200: the command is applied, or a repeat of its `Idempotency-Key` (`outcome` is `ABSORBED`):
+          `{"call", "outcome"}`.
+        - 404: this cannot be the key of a call, or there is no such order.
+        - 409: the order does not wait for the answer to this call.
+        """
+        call = _parse_key(f"{order}/{purpose}")
+        note = await read_body(request, OPERATOR_NOTE)
+        key = key_part(request, self.services.new_id)
+        event = COMMANDS[command](id=f"{order}/{command}/{key}", call=call, by=note.by, reason=note.reason)
+        if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
             return answer
-        told = await decide(ORDERS, event)
-        return answered(told, f"order {order}", f"/v1/orders/{order}", {"call": call})
+        decision = await self.services.decisions.submit(ORDERS, event)
+        return to_response(decision, f"order {order}", f"/v1/orders/{order}", {"call": call})
 
 
-@app.page("/v1/parties")
 class Parties(ApiView):
-    """Those that are called just now, for whom something waits, or who have failed to answer."""
+    """Destinations of calls."""
 
     async def get(self, request: web.Request) -> web.Response:
-        """As each worker has it: one that a party answers may stand beside one that it does not."""
-        own = [{**msgspec.to_builtins(state), "worker": this_worker()} for state in engine.calls.parties()]
-        found = await everywhere(request, own, "parties")
+        """List the destinations that have calls running or waiting, or that failed last, as each worker sees them.
+
+        The circuit breaker of a destination can be open in one worker and closed in another.
+
+        - 200: `{"parties": [...]}`, sorted by party. Each has `party`, `host`, `worker` and `state`: `open`,
+          `half-open`, `failing`, `unresponsive` or `closed`. `running` and `waiting` count calls, `window` limits the
+          running ones, and `failures` counts those in a row. `silent_s` is the age of the oldest unanswered attempt,
+          `tried_in_s` the time until the open breaker admits a call, both in seconds. `last_error` may be empty.
+        """
+        own = [
+            {**msgspec.to_builtins(state), "worker": self.services.forwarding.this_worker()}
+            for state in self.services.engine.calls.destinations()
+        ]
+        found = await self.services.forwarding.ask_all_workers(request, own, "parties")
         return respond(200, {"parties": sorted(found, key=lambda row: (row["party"], row["worker"]))})
 
 
-def _known(call: str) -> str:
+def _parse_key(call: str) -> str:
     try:
         return str(msgspec.convert(call, CallKey))
     except msgspec.ValidationError:
-        advice = "<order>/charge, <order>/prepare or <order>/refund/<charge>"
-        raise Problem(404, "unknown", f"{call!r} cannot be the key of a call: that is {advice}") from None
+        forms = call_key_forms("<order>", "<charge>")
+        raise Problem(404, "unknown", f"{call!r} cannot be the key of a call: that is {forms}") from None
 
 
-def _shown(key: str, call: Call) -> dict[str, Any]:
+def _shown(services: Services, key: str, call: Call) -> dict[str, Any]:
     return {
         "key": key,
         "order": owner_of(key),
         "kind": ROWS.decode(call.request).kind,
-        "url": performer.url(call.request),
+        "url": services.performer.url(call.request),
         "attempts": call.attempt - 1,
         "next_attempt": instant(call.due_ms),
-        "last_error": call.why or None,
-        "held_back": _held_back(engine.calls.party(call.request)),
+        "last_error": call.last_error or None,
+        "held_back": _held_back(services.engine.calls.destination(call.request)),
     }
 
 
-def _held_back(party: PartyState | None) -> str | None:
-    """Why a call that is due may not be made, or has no answer; None where it is nothing about its party."""
-    if party is None or party.state == "answers":
+def open_call_of(services: Services, flow: Workflow) -> dict[str, Any] | None:
+    """Return the open call of an order's payment or ticket, as the list shows it; None if no call is open."""
+    assert flow.order is not None
+    order, refunds = flow.order.id, flow.payment.refunds if flow.payment else ()
+    keys = possible_call_keys(order, (refund.charge_id for refund in refunds))
+    partition = services.engine.partition_of(order.encode())
+    rows = ((key, services.engine.read(CALLS, partition, key.encode())) for key in keys)
+    return next((_shown(services, key, decode_call(row)) for key, row in rows if row is not None), None)
+
+
+def _held_back(party: DestinationState | None) -> str | None:
+    """Return the reason that a destination makes its calls wait, or leaves them unanswered; None if it does neither."""
+    if party is None or party.state == "closed":
         return None
-    if party.state == "silent":
-        return f"its party has said nothing for {party.silent_s:.0f} s"
+    if party.state == "unresponsive":
+        return f"its party has not answered for {party.silent_s:.0f} s"
     failed = f"its party failed {party.failures} times in a row"
-    return f"{failed} and rests for {party.tried_in_s:.0f} s" if party.state == "rests" else failed
+    return f"{failed} and is not called for {party.tried_in_s:.0f} s" if party.state == "open" else failed
 
 
-listing: Listing[tuple[str, Call]] = Listing(
-    CALLS, "calls", lambda key, value: (key.decode(), decode_call(value)), lambda _, row: _shown(*row)
-)
+def listing(services: Services) -> Listing[tuple[str, Call]]:
+    """Return the list of all calls, with the table and the form of its rows."""
+    return Listing(
+        services.engine,
+        services.forwarding,
+        CALLS,
+        "calls",
+        lambda key, value: (key.decode(), decode_call(value)),
+        lambda _, row: _shown(services, *row),
+    )

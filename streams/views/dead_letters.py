@@ -1,83 +1,115 @@
-"""What could not be applied: looking at it, having it applied after all, throwing it away."""
+"""Records, timers and answers to calls that could not be applied."""
 
 from typing import Any
 
 from aiohttp import web
 
-from processors.letters import Letter, letter_key, why_not_replayable
-from streams import tables
-from streams.agents.dead_letters import LONGEST_OFFSET, input_topics
-from streams.app import app, engine
-from streams.problems import Problem
-from streams.views.ask import ApiView, answered, decided, elsewhere_by_partition, respond, send
-from streams.views.listing import Listing
-from streams.views.numbers import whole_number
-from streams.workflow import REQUEST
+from processors.dead_letters import DeadLetter, dead_letter_key, replay_obstacle
+from streams.agents.dead_letters import MAX_OFFSET_DIGITS
+from streams.services import Services
+from streams.views.api_view import ApiView
+from streams.web.deciding import to_response
+from streams.web.listing import Listing
+from streams.web.numbers import whole_number
+from streams.web.problems import Problem
+from streams.web.requests import respond
 from topics.dead_letters import COMMAND, LETTER, Command
 from topics.families import DEAD_LETTERS
+from topics.headers import REQUEST_ID
 from topics.records import instant
 
 
-@app.page("/v1/dead-letters")
 class DeadLetters(ApiView):
-    """Those that nobody has seen to."""
+    """All dead letters."""
 
     async def get(self, request: web.Request) -> web.Response:
-        """Partition by partition, the oldest first."""
-        return await listing.answer(request)
+        """List the dead letters that are neither replayed, discarded nor expired, page by page.
+
+        They are sorted by partition, the oldest first.
+
+        - 200: `{"dead_letters": [...], "next"}`. Each has `letter` (`PARTITION/OFFSET`), `at`, `origin`, `reason`,
+          `not_replayable` (the obstacle and the remedy; null if it can be replayed) and `key`. A key or value is null,
+          `{"text": ...}` if it is UTF-8, and otherwise `{"base64": ...}`.
+        """
+        return await listing(self.services).answer(request)
 
 
-@app.page("/v1/dead-letters/{partition}/{offset}")
-class DeadLetter(ApiView):
-    """One of them."""
+class DeadLetterDetail(ApiView):
+    """One dead letter."""
 
     async def get(self, request: web.Request, partition: str, offset: str) -> web.Response:
-        """All of it. What is not UTF-8 is in base64."""
-        place = _place(partition, offset)
-        if (answer := await elsewhere_by_partition(request, place[0])) is not None:
+        """Return a dead letter with its value and headers.
+
+        - 200: the fields of the list, `value`, and `headers` as a list of `{"name", "value"}`.
+        - 404: this cannot be the id of a dead letter, or the letter does not exist or no longer does.
+        """
+        place = _place(self.services, partition, offset)
+        if (answer := await self.services.forwarding.forward_to_partition(request, place[0])) is not None:
             return answer
-        letter = tables.dead_letters.read_in(place[0], letter_key(*place))
+        letter = self.services.tables.dead_letters.read_in(place[0], dead_letter_key(*place))
         if letter is None:
             raise Problem(404, "unknown", f"the dead letter {place[0]}/{place[1]} is not here any more, or never was")
         headers = [{"name": name, "value": _content(value)} for name, value in letter.headers]
         return respond(
-            200, {**_summary(letter_key(*place), letter), "value": _content(letter.value), "headers": headers}
+            200,
+            {
+                **_summary(self.services, dead_letter_key(*place), letter),
+                "value": _content(letter.value),
+                "headers": headers,
+            },
         )
 
 
-@app.page("/v1/dead-letters/{partition}/{offset}/{command:replay|discard}")
 class LetterCommand(ApiView):
-    """What is to become of one."""
+    """An operator's command for a dead letter."""
 
     async def post(self, request: web.Request, partition: str, offset: str, command: str) -> web.Response:
-        """Done once: again, it is 200 and ABSORBED, and so is one that is not here any more, or never was."""
-        place = _place(partition, offset)
-        if (answer := await elsewhere_by_partition(request, place[0])) is not None:
+        """Replay a dead letter, or discard it; exactly once, however often it is requested.
+
+        A replayed record goes back to its topic. A timer or the answer to a call is applied at once.
+
+        - 200: the command is applied: `{"letter", "outcome"}`. `outcome` is `ABSORBED` if the letter no longer exists,
+          or never did.
+        - 404: this cannot be the id of a dead letter, or its offset lies behind the end of the topic.
+        - 409: the letter cannot be replayed; `detail` gives the obstacle and the remedy.
+        - 500: a timer or answer failed again; the letter stays.
+        """
+        place = _place(self.services, partition, offset)
+        if (answer := await self.services.forwarding.forward_to_partition(request, place[0])) is not None:
             return answer
-        letter, wish = f"{place[0]}/{place[1]}", Command(command)
+        letter, wanted = f"{place[0]}/{place[1]}", Command(command)
 
-        async def ask(waiting: str) -> None:
-            headers = {COMMAND: wish.value.encode(), LETTER: b"%d" % place[1], REQUEST: waiting.encode()}
-            await send(DEAD_LETTERS, letter.encode(), wish.value.encode(), headers, partition=place[0])
+        async def produce(request_id: str) -> None:
+            headers = {COMMAND: wanted.value.encode(), LETTER: b"%d" % place[1], REQUEST_ID: request_id.encode()}
+            await self.services.decisions.send(
+                DEAD_LETTERS, letter.encode(), wanted.value.encode(), headers, partition=place[0]
+            )
 
-        return answered(await decided(ask), f"dead letter {letter}", f"/v1/dead-letters/{letter}", {"letter": letter})
+        return to_response(
+            await self.services.decisions.submit_with(produce),
+            f"dead letter {letter}",
+            f"/v1/dead-letters/{letter}",
+            {"letter": letter},
+        )
 
 
-def _place(partition: str, offset: str) -> tuple[int, int]:
+def _place(services: Services, partition: str, offset: str) -> tuple[int, int]:
+    """Return partition and offset of a letter as numbers. Raises a 404 problem if they cannot be those of one."""
     number, place = whole_number(partition), whole_number(offset)
-    if number is None or number >= engine.partitions or place is None or len(offset) > LONGEST_OFFSET:
-        raise Problem(404, "unknown", f"{partition}/{offset} cannot be a dead letter: that is partition/offset")
+    if number is None or number >= services.engine.partitions or place is None or len(offset) > MAX_OFFSET_DIGITS:
+        ids = f"an id is PARTITION/OFFSET, with a partition from 0 to {services.engine.partitions - 1}"
+        raise Problem(404, "unknown", f"there is no dead letter {partition}/{offset}: {ids}")
     return number, place
 
 
-def _summary(key: str, letter: Letter) -> dict[str, Any]:
+def _summary(services: Services, key: str, letter: DeadLetter) -> dict[str, Any]:
     partition, _, offset = key.partition("/")
     return {
         "letter": f"{partition}/{int(offset)}",
         "at": instant(letter.at_ms),
         "origin": letter.origin,
         "reason": letter.reason,
-        "not_replayable": why_not_replayable(letter, input_topics) or None,
+        "not_replayable": replay_obstacle(letter, services.input_topics) or None,
         "key": _content(letter.key),
     }
 
@@ -91,9 +123,13 @@ def _content(content: bytes | None) -> dict[str, Any] | None:
         return {"base64": content}
 
 
-listing: Listing[tuple[str, Letter]] = Listing(
-    tables.dead_letters.name,
-    "dead_letters",
-    lambda key, value: (key.decode(), tables.dead_letters.decode(key.decode(), value)),
-    lambda _, row: _summary(*row),
-)
+def listing(services: Services) -> Listing[tuple[str, DeadLetter]]:
+    """Return the list of all dead letters, with the table and the form of its rows."""
+    return Listing(
+        services.engine,
+        services.forwarding,
+        services.tables.dead_letters.name,
+        "dead_letters",
+        lambda key, value: (key.decode(), services.tables.dead_letters.decode(key.decode(), value)),
+        lambda _, row: _summary(services, *row),
+    )

@@ -1,20 +1,18 @@
-"""What a driver's app calls: work wanted and not wanted, the delivery assigned, picked up, delivered, where I am."""
+"""The driver's app: availability, the assigned delivery, pickup, delivery and location."""
 
 import asyncio
-import time
-from hashlib import sha256
-from uuid import uuid4
 
 import msgspec
 from aiohttp import web
 
 from processors.decision import Outcome
 from processors.driver import Driver, Stage
-from streams import tables
-from streams.app import app, engine
-from streams.problems import Problem
-from streams.views.ask import ApiView, answered, decide, elsewhere, idempotency_key, named, produce, read_body, respond
-from streams.views.listing import Listing
+from streams.services import Services
+from streams.views.api_view import ApiView
+from streams.web.deciding import to_response
+from streams.web.listing import Listing
+from streams.web.problems import Problem
+from streams.web.requests import key_part, parse_id, read_body, respond
 from topics.drivers import Delivered, DriverRecord, PickedUp, SetAvailable, SetUnavailable
 from topics.families import DRIVERS, LOCATIONS
 from topics.identity import OrderId, PartyId
@@ -22,150 +20,201 @@ from topics.locations import Location
 from topics.places import Position
 from topics.records import Instant, Reader, instant
 
-LONGEST_KEY = 64
-"""Of an `Idempotency-Key` that becomes part of an event's id as it is; a longer one is hashed."""
-LONGEST_WAIT_S = 30.0
-"""Of a long poll; an app polls again."""
+MAX_WAIT_S = 30.0
+"""Longest wait of a long poll; then the app polls again."""
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class Availability(msgspec.Struct, frozen=True, kw_only=True):
     """Body of `available`."""
 
     region: PartyId
     position: Position
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True):
+class DeliveryRef(msgspec.Struct, frozen=True, kw_only=True):
     """Body of `pickup` and `delivered`."""
 
     delivery: OrderId
 
 
-class Where(msgspec.Struct, frozen=True, kw_only=True):
+class LocationReport(msgspec.Struct, frozen=True, kw_only=True):
     """Body of `location`."""
 
     position: Position
     at: Instant | None = None
 
 
-_wanted: Reader[Wanted] = Reader(Wanted)
-_done: Reader[Done] = Reader(Done)
-_where: Reader[Where] = Reader(Where)
+_availability: Reader[Availability] = Reader(Availability)
+_delivery_ref: Reader[DeliveryRef] = Reader(DeliveryRef)
+_location_report: Reader[LocationReport] = Reader(LocationReport)
 
 
-@app.page("/v1/drivers")
 class Drivers(ApiView):
-    """All of them."""
+    """All drivers."""
 
     async def get(self, request: web.Request) -> web.Response:
-        """In the order of their ids; `?status=` and `?region=` narrow it down."""
+        """List the drivers by id, page by page.
+
+        `?status=` selects `IDLE`, `WAITING_FOR_WORK` or `DELIVERING`; `?region=` selects one region.
+
+        - 200: `{"drivers": [...], "next"}`, each driver as below.
+        """
         status, region = _status(request), request.query.get("region")
-        return await listing.answer(request, lambda row: status in (None, row.status) and region in (None, row.region))
+        return await listing(self.services).answer(
+            request, lambda row: status in (None, row.status) and region in (None, row.region)
+        )
 
 
-@app.page("/v1/drivers/{driver}")
 class DriverState(ApiView):
-    """How a driver stands."""
+    """One driver."""
 
     async def get(self, request: web.Request, driver: str) -> web.Response:
-        """Status, shift, place, delivery."""
-        named(driver, PartyId, "a driver")
-        return await elsewhere(request, driver) or respond(200, _shown(_known(driver)))
+        """Return the state of a driver.
+
+        - 200: `driver`, `status`, `shift` (number of the present shift), `region`, `position` (`lat` and `lon`
+          in degrees), `delivery` (its id, or null) and `picked_up`.
+        - 404: the driver has never been available.
+        """
+        parse_id(driver, PartyId, "a driver")
+        return await self.services.forwarding.forward_to_owner(request, driver) or respond(
+            200, _shown(_known(self.services, driver))
+        )
 
 
-@app.page("/v1/drivers/{driver}/available")
 class Available(ApiView):
-    """The driver wants work."""
+    """A driver becomes available."""
 
     async def post(self, request: web.Request, driver: str) -> web.Response:
-        """In a region, from a position on."""
-        named(driver, PartyId, "a driver")
-        wanted = await read_body(request, _wanted)
+        """Make a driver available in a region; this begins a shift. The first call creates the driver.
+
+        The body has `region` and `position` (`lat` and `lon` in degrees). A repeated `Idempotency-Key` has no effect.
+        Without the header each request is a new one.
+
+        - 200: the driver's state and `outcome` (`APPLIED`, or `ABSORBED` for a repeat).
+        - 409: the driver has a delivery, or the key was used for another request.
+        """
+        parse_id(driver, PartyId, "a driver")
+        body = await read_body(request, _availability)
         event = SetAvailable(
-            id=_request_id(request, driver, "available"), driver=driver, region=wanted.region, position=wanted.position
+            id=_request_id(self.services, request, driver, "available"),
+            driver=driver,
+            region=body.region,
+            position=body.position,
         )
-        return await _tell(request, driver, event)
+        return await _submit(self.services, request, driver, event)
 
 
-@app.page("/v1/drivers/{driver}/unavailable")
 class Unavailable(ApiView):
-    """The driver wants no more work."""
+    """A driver becomes unavailable."""
 
     async def post(self, request: web.Request, driver: str) -> web.Response:
-        """Refused while a delivery is under way."""
-        named(driver, PartyId, "a driver")
-        return await _tell(
-            request, driver, SetUnavailable(id=_request_id(request, driver, "unavailable"), driver=driver)
+        """Make a driver unavailable; this ends the shift. The body may be empty.
+
+        - 200: the driver's state and `outcome` (`APPLIED`, or `ABSORBED` for a repeat).
+        - 404: the driver has never been available.
+        - 409: the driver has a delivery, or the `Idempotency-Key` was used for another request.
+        """
+        parse_id(driver, PartyId, "a driver")
+        return await _submit(
+            self.services,
+            request,
+            driver,
+            SetUnavailable(id=_request_id(self.services, request, driver, "unavailable"), driver=driver),
         )
 
 
-@app.page("/v1/drivers/{driver}/pickup")
 class Pickup(ApiView):
-    """The driver has the food."""
+    """A driver picks up the food."""
 
     async def post(self, request: web.Request, driver: str) -> web.Response:
-        """Of this delivery."""
-        named(driver, PartyId, "a driver")
-        done = await read_body(request, _done)
-        return await _tell(request, driver, PickedUp(driver=driver, delivery=done.delivery))
+        """Report that the driver has picked up the food of a delivery. The body has `delivery`, the order's id.
+
+        - 200: the driver's state and `outcome` (`APPLIED`, or `ABSORBED` for a repeat).
+        - 404: the driver has never been available.
+        - 409: the driver does not have this delivery.
+        """
+        parse_id(driver, PartyId, "a driver")
+        body = await read_body(request, _delivery_ref)
+        return await _submit(self.services, request, driver, PickedUp(driver=driver, delivery=body.delivery))
 
 
-@app.page("/v1/drivers/{driver}/delivered")
-class HandedOver(ApiView):
-    """The customer has the food."""
+class Dropoff(ApiView):
+    """A driver hands over the food."""
 
     async def post(self, request: web.Request, driver: str) -> web.Response:
-        """Of this delivery."""
-        named(driver, PartyId, "a driver")
-        done = await read_body(request, _done)
-        return await _tell(request, driver, Delivered(driver=driver, delivery=done.delivery))
+        """Report that the customer has the food of a delivery. The body has `delivery`, the order's id.
+
+        - 200: the driver's state and `outcome` (`APPLIED`, or `ABSORBED` for a repeat).
+        - 404: the driver has never been available.
+        - 409: the driver does not have this delivery, or has not picked it up.
+        """
+        parse_id(driver, PartyId, "a driver")
+        body = await read_body(request, _delivery_ref)
+        return await _submit(self.services, request, driver, Delivered(driver=driver, delivery=body.delivery))
 
 
-@app.page("/v1/drivers/{driver}/location")
 class DriverLocation(ApiView):
-    """Where the driver is."""
+    """Location of a driver."""
 
     async def post(self, request: web.Request, driver: str) -> web.Response:
-        """Taken when Kafka has it; nobody waits for what follows from it."""
-        named(driver, PartyId, "a driver")
-        where = await read_body(request, _where)
-        if (answer := await elsewhere(request, driver)) is not None:
+        """Record the location of a driver. The answer does not wait for a decision.
+
+        The body has `position` (`lat` and `lon` in degrees) and may have `at`, the time of the position; the default is
+        now. A location that is older than the last one has no effect.
+
+        - 202: Kafka has the location: `{"driver"}`.
+        - 404: the driver has never been available.
+        """
+        parse_id(driver, PartyId, "a driver")
+        report = await read_body(request, _location_report)
+        if (answer := await self.services.forwarding.forward_to_owner(request, driver)) is not None:
             return answer
-        _known(driver)
-        at = where.at or instant(time.time_ns() // 1_000_000)
+        _known(self.services, driver)
+        at = report.at or instant(self.services.now_ms())
         event_id = f"{driver}/at/{at.isoformat()}"
-        await produce(LOCATIONS, Location(id=event_id, driver=driver, position=where.position, at=at))
+        await self.services.decisions.produce(
+            LOCATIONS, Location(id=event_id, driver=driver, position=report.position, at=at)
+        )
         return respond(202, {"driver": driver})
 
 
-@app.page("/v1/drivers/{driver}/delivery")
 class AssignedDelivery(ApiView):
-    """The delivery the driver has, as a long poll."""
+    """The assigned delivery."""
 
     async def get(self, request: web.Request, driver: str) -> web.Response:
-        """With `?wait=SECONDS`, wait so long for one; 204 if there is none by then."""
-        named(driver, PartyId, "a driver")
+        """Return the delivery of a driver, as a long poll.
+
+        `?wait=` is the time to wait for an assignment, from 0 (the default) to 30 seconds.
+
+        - 200: `delivery`, `attempt`, `restaurant`, `pickup` and `dropoff` (positions), and `picked_up`.
+        - 204: the driver has no delivery by then.
+        - 404: the driver has never been available.
+        """
+        parse_id(driver, PartyId, "a driver")
         deadline = asyncio.get_running_loop().time() + _wait(request)
-        if (answer := await elsewhere(request, driver)) is not None:
+        if (answer := await self.services.forwarding.forward_to_owner(request, driver)) is not None:
             return answer
-        while (row := _known(driver)).assignment is None:
+        while (row := _known(self.services, driver)).assignment is None:
             left = deadline - asyncio.get_running_loop().time()
-            if left <= 0 or not await engine.watch.changed(tables.drivers.name, driver.encode(), left):
+            if left <= 0 or not await self.services.engine.watch.changed(
+                self.services.tables.drivers.name, driver.encode(), left
+            ):
                 return web.Response(status=204)
-            await engine.prove(engine.partition_of(driver.encode()))
+            await self.services.engine.verify_ownership(self.services.engine.partition_of(driver.encode()))
         return respond(200, {**msgspec.to_builtins(row.assignment), "picked_up": row.picked_up})
 
 
-async def _tell(request: web.Request, driver: str, event: DriverRecord) -> web.Response:
-    if (answer := await elsewhere(request, driver)) is not None:
+async def _submit(services: Services, request: web.Request, driver: str, event: DriverRecord) -> web.Response:
+    if (answer := await services.forwarding.forward_to_owner(request, driver)) is not None:
         return answer
-    told = await decide(DRIVERS, event)
-    known = {} if told is None or told.outcome is Outcome.UNKNOWN or told.failed else _shown(_known(driver))
-    return answered(told, f"driver {driver}", f"/v1/drivers/{driver}", {"driver": driver, **known})
+    decision = await services.decisions.submit(DRIVERS, event)
+    is_decided = decision is not None and decision.outcome is not Outcome.NOT_FOUND and not decision.failed
+    state = _shown(_known(services, driver)) if is_decided else {}
+    return to_response(decision, f"driver {driver}", f"/v1/drivers/{driver}", {"driver": driver, **state})
 
 
-def _known(driver: str) -> Driver:
-    row = tables.drivers.read(driver, driver)
+def _known(services: Services, driver: str) -> Driver:
+    row = services.tables.drivers.read(driver, driver)
     if row is None:
         raise Problem(404, "unknown", f"driver {driver} has never been available")
     return row
@@ -183,12 +232,16 @@ def _shown(row: Driver) -> dict[str, object]:
     }
 
 
-listing = Listing(
-    tables.drivers.name,
-    "drivers",
-    lambda key, value: tables.drivers.decode(key.decode(), value),
-    lambda _, row: _shown(row),
-)
+def listing(services: Services) -> Listing[Driver]:
+    """Return the list of all drivers, with the table and the form of its rows."""
+    return Listing(
+        services.engine,
+        services.forwarding,
+        services.tables.drivers.name,
+        "drivers",
+        lambda key, value: services.tables.drivers.decode(key.decode(), value),
+        lambda _, row: _shown(row),
+    )
 
 
 def _status(request: web.Request) -> str | None:
@@ -198,10 +251,9 @@ def _status(request: web.Request) -> str | None:
     return status
 
 
-def _request_id(request: web.Request, driver: str, what: str) -> str:
-    """A request that is sent again with its `Idempotency-Key` is the same event; without one each is its own."""
-    key = idempotency_key(request) or uuid4().hex
-    return f"{driver}/{what}/{key if len(key) <= LONGEST_KEY else sha256(key.encode()).hexdigest()}"
+def _request_id(services: Services, request: web.Request, driver: str, action: str) -> str:
+    """Return the event's id: the same for requests with the same `Idempotency-Key`, unique without one."""
+    return f"{driver}/{action}/{key_part(request, services.new_id)}"
 
 
 def _wait(request: web.Request) -> float:
@@ -210,6 +262,6 @@ def _wait(request: web.Request) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds <= LONGEST_WAIT_S:
-        raise Problem(422, "invalid", f"wait={text}: it must be a number of seconds from 0 to {LONGEST_WAIT_S:g}")
+    if not 0 <= seconds <= MAX_WAIT_S:
+        raise Problem(422, "invalid", f"wait={text}: it must be a number of seconds from 0 to {MAX_WAIT_S:g}")
     return seconds

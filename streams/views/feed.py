@@ -1,18 +1,19 @@
-"""The public feed over HTTP, as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+"""The public feed as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
-Any worker answers: it reads `order-updates`, wherever the orders' tasks are.
+Any worker serves any feed, because it reads the topic `order-updates` itself.
 
 | event | data | id |
 |---|---|---|
-| `order-updated` | the record, as on the topic | where it is, see below |
-| `gap` | what comes next is no longer kept: of each such partition the offset wanted, and the oldest there is | none |
-| `end` | order and status: the order has ended, and so does its feed; do not come back | none |
+| `order-updated` | the record, as on the topic | its position, see below |
+| `gap` | `lost`: for each `partition` that lacks the next records, the `wanted` offset and the `oldest` one | none |
+| `end` | `order` and `status`: the order has ended, and so does its feed; do not reconnect | none |
 
-The id in the feed of one order is `<partition>-<offset>`, the record's own. In the feed of all orders it is the
-position in every partition, `0-12.1-7.2-0.3-44`: the offsets of the records that come next. It also comes by itself,
-with a keep-alive and no event, so that a client knows its place although nothing that it wants was said.
+In the feed of one order, the id is `<partition>-<offset>` of the record. In the feed of all orders it is the offset of
+the next record in every partition, such as `0-12.1-7.2-0.3-44`. A keep-alive, sent after 15 s of silence, carries this
+id too, so that a client without matching updates knows its position. To resume, send the last id as `Last-Event-ID` or
+as `?last_event_id=`. Without a `gap`, no event is missed or repeated.
 
-After a `gap` the feed of all orders goes on from the oldest record there is, and that of an order with how it stands.
+After a `gap` the feed of all orders continues from the oldest record, and that of one order with its newest update.
 """
 
 import asyncio
@@ -25,14 +26,16 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
+from exactly_once import PartitionNotOwned
 from processors.order import Order, last_update
-from streams import tables
-from streams.app import app, engine, feed, settings
-from streams.engine import NotHere
-from streams.feed import Gap, Listener, Positions
-from streams.problems import SOON, Problem
-from streams.update_log import Update
-from streams.views.ask import ApiView, elsewhere, named
+from streams.feed.feed import Gap, Listener, Positions
+from streams.feed.update_log import Update
+from streams.services import Services
+from streams.views.api_view import ApiView
+from streams.views.orders import attention_filter
+from streams.web.problems import SOON, Problem
+from streams.web.requests import parse_id
+from streams.worker.tables import Rows
 from topics.identity import OrderId, PartyId, ProviderId
 from topics.order_updates import OrderStatus, OrderUpdated
 
@@ -41,74 +44,95 @@ EVENT_STREAM = "text/event-stream"
 HEADERS = {
     "Content-Type": EVENT_STREAM,
     "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",  # nginx and others would keep events back
+    "X-Accel-Buffering": "no",  # nginx and others would buffer events
 }
 KEEP_ALIVE_S = 15.0
-"""The longest silence: proxies cut silent connections off, and that a client has gone is noticed when writing to it."""
+"""Longest silence. Proxies close silent connections, and only a write shows that a client has gone."""
 RETRY_MS = 1000
-"""A client that has lost its connection comes back after so long."""
-ROW_S = 2.0
-"""So long is asked after the order of a client that comes back; it can be told what it missed without."""
+"""Pause of a client before it reconnects, in milliseconds."""
+ROW_TIMEOUT_S = 2.0
+"""Time limit for the order's row when a client resumes, which is possible without the row."""
 FILTERS: dict[str, Any] = {"status": OrderStatus, "restaurant": PartyId, "provider": ProviderId}
 
 
-@app.page("/v1/orders/{order}/events")
 class OrderEvents(ApiView):
-    """One order, live."""
+    """The feed of one order."""
 
     async def get(self, request: web.Request, order: str) -> web.StreamResponse:
-        """How it stands, or what came after `Last-Event-ID`, and everything until it has ended; 204 if it has, and the
-        client knows or it was so long ago that it has left the tables."""
-        named(order, OrderId, "an order")
-        _check(request)
-        partition = engine.partition_of(order.encode())
+        """Stream the updates of one order until it ends: first its newest update, or those after `Last-Event-ID`.
+
+        - 200: the stream.
+        - 204: the order has ended and the client has its last update, or the order has left the tables.
+        - 404: there is no such order.
+        - 406: `Accept` excludes `text/event-stream`.
+        - 422: `Last-Event-ID` is not the id of an event of this order.
+        - 503: also if this worker stops.
+        """
+        parse_id(order, OrderId, "an order")
+        _check(self.services, request)
+        partition = self.services.engine.partition_of(order.encode())
         after = _last_offset(request, partition)
         try:
-            row = await _row(request, order) if after is None else await _row_if_its_owner_answers(request, order)
+            row = (
+                await _row(self.services, request, order)
+                if after is None
+                else await _row_if_its_owner_answers(self.services, request, order)
+            )
         except _LeftTheTables:
             return web.Response(status=HTTPStatus.NO_CONTENT)
         if request.method == "HEAD":
             return web.Response(headers=HEADERS)
-        stands = None if row is None else last_update(row)
-        if after is not None and stands is not None and await _knows_the_end(stands, partition, after):
+        snapshot = None if row is None else last_update(row)
+        if (
+            after is not None
+            and snapshot is not None
+            and await _has_last_update(self.services, snapshot, partition, after)
+        ):
             return web.Response(status=HTTPStatus.NO_CONTENT)
-        listener = feed.of_order(order, partition, after=after, stands=stands)
-        return await _stream(request, listener, _record_id, lambda said: said.status.ended)
+        listener = self.services.feed.of_order(order, partition, after=after, snapshot=snapshot)
+        return await _stream(request, listener, _record_id, lambda record: record.status.ended)
 
 
-@app.page("/v1/events")
 class Events(ApiView):
-    """All orders, live."""
+    """The feed of all orders."""
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """From now on, or what came after `Last-Event-ID`. `?status=`, `?restaurant=`, `?provider=` (several by comma)
-        and `?attention=true` narrow it down, together."""
-        _check(request)
-        wanted, positions = _wanted(request), _last_positions(request)
+        """Stream the updates of all orders, from now on or after `Last-Event-ID`.
+
+        `?status=`, `?restaurant=` and `?provider=` (several values, separated by commas) and `?attention=` (`true` or
+        `false`) select updates that match all of them.
+
+        - 200: the stream.
+        - 406: `Accept` excludes `text/event-stream`.
+        - 422: there is no such filter or value, or `Last-Event-ID` is not an id of this feed.
+        - 503: this worker stops.
+        """
+        _check(self.services, request)
+        matches, positions = _filter(request), _last_positions(self.services, request)
         if request.method == "HEAD":
             return web.Response(headers=HEADERS)
-        return await _stream(request, feed.of_all(wanted, positions), _positions_id, lambda _: False)
+        return await _stream(request, self.services.feed.of_all(matches, positions), _positions_id, lambda _: False)
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which updates an operator wants; where nothing is named, any."""
+class UpdateFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Filter of updates. An empty set or None matches every value."""
 
     status: frozenset[OrderStatus]
     restaurant: frozenset[str]
     provider: frozenset[str]
     attention: bool | None
 
-    def __call__(self, said: OrderUpdated) -> bool:
-        """Whether this is one."""
+    def __call__(self, update: OrderUpdated) -> bool:
+        """Return whether an update matches."""
         return (
-            (not self.status or said.status in self.status)
-            and (not self.restaurant or said.restaurant in self.restaurant)
-            and (not self.provider or said.order.partition(":")[0] in self.provider)
-            and (self.attention is None or (said.attention is not None) is self.attention)
+            (not self.status or update.status in self.status)
+            and (not self.restaurant or update.restaurant in self.restaurant)
+            and (not self.provider or update.order.partition(":")[0] in self.provider)
+            and (self.attention is None or (update.attention is not None) is self.attention)
         )
 
 
-# -- telling ---------------------------------------------------------------------------------------------------------
+# -- the stream ------------------------------------------------------------------------------------------------------
 
 
 async def _stream(
@@ -117,26 +141,26 @@ async def _stream(
     id_of: Callable[[Update, Positions], str],
     is_last: Callable[[OrderUpdated], bool],
 ) -> web.StreamResponse:
-    """Tell the listener's updates until the last one, until the client goes, or until this worker can tell no more."""
+    """Write the listener's updates until the last one, until the client leaves, or until this feed ends."""
     response = web.StreamResponse(headers=HEADERS)
     await response.prepare(request)
     try:
         with listener:
             await response.write(f"retry: {RETRY_MS}\n\n".encode())
-            await _tell(response, listener, id_of, is_last)
+            await _write_events(response, listener, id_of, is_last)
     except ConnectionResetError:
-        pass  # it has gone
+        pass  # the client has gone
     return response
 
 
-async def _tell(
+async def _write_events(
     response: web.StreamResponse,
     listener: Listener,
     id_of: Callable[[Update, Positions], str],
     is_last: Callable[[OrderUpdated], bool],
 ) -> None:
     while True:
-        told = dict(listener.positions)
+        positions = dict(listener.positions)
         try:
             batch = await listener.next(KEEP_ALIVE_S)
         except Gap as gap:
@@ -145,11 +169,11 @@ async def _tell(
             continue
         if batch is None:
             return
-        last = next((number for number, update in enumerate(batch, 1) if is_last(update.said)), None)
-        events = [_event("order-updated", update.value, id_of(update, told)) for update in batch[:last]]
+        last = next((number for number, update in enumerate(batch, 1) if is_last(update.record)), None)
+        events = [_event("order-updated", update.value, id_of(update, positions)) for update in batch[:last]]
         if last is not None:
-            said = batch[last - 1].said
-            events.append(_event("end", msgspec.json.encode({"order": said.order, "status": said.status})))
+            record = batch[last - 1].record
+            events.append(_event("end", msgspec.json.encode({"order": record.order, "status": record.status})))
         await response.write(b"".join(events) or _keep_alive(listener))
         if last is not None:
             return
@@ -161,41 +185,40 @@ def _event(name: str, data: bytes, event_id: str = "") -> bytes:
 
 
 def _keep_alive(listener: Listener) -> bytes:
-    place = f"id: {_written(listener.positions)}\n" if listener.order is None and listener.positions else ""
-    return f": keep-alive\n{place}\n".encode()
+    event_id = f"id: {_joined(listener.positions)}\n" if listener.order is None and listener.positions else ""
+    return f": keep-alive\n{event_id}\n".encode()
 
 
 def _record_id(update: Update, _: Positions) -> str:
     return f"{update.partition}-{update.offset}"
 
 
-def _positions_id(update: Update, told: Positions) -> str:
-    told[update.partition] = update.offset + 1
-    return _written(told)
+def _positions_id(update: Update, positions: Positions) -> str:
+    """Move the positions behind the update, and return them as an id."""
+    positions[update.partition] = update.offset + 1
+    return _joined(positions)
 
 
-def _written(positions: Positions) -> str:
+def _joined(positions: Positions) -> str:
     return ".".join(f"{partition}-{position}" for partition, position in sorted(positions.items()))
 
 
-# -- asking ----------------------------------------------------------------------------------------------------------
+# -- the request -----------------------------------------------------------------------------------------------------
 
 
-def _check(request: web.Request) -> None:
+def _check(services: Services, request: web.Request) -> None:
     ranges = {part.partition(";")[0].strip().lower() for part in request.headers.get("Accept", "*/*").split(",")}
     if ranges.isdisjoint({EVENT_STREAM, "text/*", "*/*", ""}):
-        raise Problem(
-            406, "not-acceptable", f"this is {EVENT_STREAM} and nothing else; ask with Accept: {EVENT_STREAM}"
-        )
-    if feed.stopped:
-        raise Problem(503, "not-ready", "this worker ends; try again", headers=SOON)
+        raise Problem(406, "not-acceptable", f"the answer is {EVENT_STREAM}; send Accept: {EVENT_STREAM}")
+    if services.feed.stopped:
+        raise Problem(503, "not-ready", "this worker stops; try again", headers=SOON)
 
 
-def _wanted(request: web.Request) -> Wanted:
+def _filter(request: web.Request) -> UpdateFilter:
     known = (*FILTERS, "attention", "last_event_id")
     if unknown := sorted(request.query.keys() - set(known)):
         raise Problem(422, "invalid", f"there is no filter {unknown[0]!r}; there are: {', '.join(known)}")
-    return Wanted(**{name: _values(request, name) for name in FILTERS}, attention=_attention(request))
+    return UpdateFilter(**{name: _values(request, name) for name in FILTERS}, attention=attention_filter(request))
 
 
 def _values(request: web.Request, name: str) -> frozenset[Any]:
@@ -210,15 +233,8 @@ def _values(request: web.Request, name: str) -> frozenset[Any]:
         ) from None
 
 
-def _attention(request: web.Request) -> bool | None:
-    text = request.query.get("attention")
-    if text not in (None, "true", "false"):
-        raise Problem(422, "invalid", f"attention={text}: it must be true or false")
-    return None if text is None else text == "true"
-
-
 def _last_event_id(request: web.Request) -> str:
-    """By the header, which a browser sends when it comes back, or else by the query."""
+    """Return the id in the header, which a browser sends when it reconnects, or else the one in the query."""
     return request.headers.get("Last-Event-ID") or request.query.get("last_event_id", "")
 
 
@@ -226,20 +242,22 @@ def _last_offset(request: web.Request, partition: int) -> int | None:
     text = _last_event_id(request)
     if not text:
         return None
-    positions = _read(text)
+    positions = _parse_id(text)
     if positions is None or positions.keys() != {partition}:
-        raise _wrong_id(text, f"{partition}-<offset>, the id of an event of this order", "to hear how the order stands")
+        raise _wrong_id(
+            text, f"{partition}-<offset>, the id of an event of this order", "to start with the newest update"
+        )
     return positions[partition]
 
 
-def _last_positions(request: web.Request) -> Positions | None:
+def _last_positions(services: Services, request: web.Request) -> Positions | None:
     text = _last_event_id(request)
     if not text:
         return None
-    positions = _read(text)
-    if positions is None or positions.keys() != set(range(settings.partitions)):
-        form = f"<partition>-<offset> for each of the {settings.partitions} partitions, joined by dots"
-        raise _wrong_id(text, form, "to listen from now on")
+    positions = _parse_id(text)
+    if positions is None or positions.keys() != set(range(services.settings.partitions)):
+        form = f"<partition>-<offset> for each of the {services.settings.partitions} partitions, joined by dots"
+        raise _wrong_id(text, form, "to start now")
     return positions
 
 
@@ -250,8 +268,8 @@ def _wrong_id(text: str, form: str, otherwise: str) -> Problem:
 _PLACES = re.compile(r"\d{1,9}-\d{1,18}(\.\d{1,9}-\d{1,18})*", re.ASCII)
 
 
-def _read(event_id: str) -> Positions | None:
-    """Partition -> offset; None if it cannot be read so."""
+def _parse_id(event_id: str) -> Positions | None:
+    """Return the positions in an id, by partition; None if the text is no id."""
     if not _PLACES.fullmatch(event_id):
         return None
     places = [place.split("-") for place in event_id.split(".")]
@@ -260,22 +278,23 @@ def _read(event_id: str) -> Positions | None:
 
 
 class _LeftTheTables(Exception):
-    """The order has ended, so long ago that its row is gone."""
+    """The order has ended and is retired, so it has no row."""
 
 
-async def _row(request: web.Request, order: str) -> Order:
-    """The order's row, from the worker that has it."""
-    if row := await _found(request, tables.orders, order):
+async def _row(services: Services, request: web.Request, order: str) -> Order:
+    """Return the order's row, from the worker that owns it. Raises `_LeftTheTables`, or a 404 or 503 problem."""
+    if row := await _read_row(services, request, services.tables.orders, order):
         return row
-    if await _found(request, tables.history, order):
+    if await _read_row(services, request, services.tables.history, order):
         raise _LeftTheTables
     raise Problem(404, "unknown", f"there is no order {order} here")
 
 
-async def _found(request: web.Request, table: tables.Rows[T], order: str) -> T | None:
+async def _read_row(services: Services, request: web.Request, table: Rows[T], order: str) -> T | None:
+    """Return the order's row in a table, from the worker that owns it; None if there is none."""
     path = f"/table/{table.name}/{order}"
     there = request.clone(method="GET", rel_url=URL(path), headers={"Accept": "application/json"})
-    answer = await elsewhere(there, order)
+    answer = await services.forwarding.forward_to_owner(there, order)
     if answer is None:
         return table.read(order, order)
     if answer.status != HTTPStatus.OK:
@@ -284,11 +303,12 @@ async def _found(request: web.Request, table: tables.Rows[T], order: str) -> T |
     return table.decode(order, rows[0].row) if rows else None
 
 
-async def _row_if_its_owner_answers(request: web.Request, order: str) -> Order | None:
+async def _row_if_its_owner_answers(services: Services, request: web.Request, order: str) -> Order | None:
+    """Return the order's row; None if its owner does not answer within `ROW_TIMEOUT_S`."""
     try:
-        async with asyncio.timeout(ROW_S):
-            return await _row(request, order)
-    except (NotHere, TimeoutError):
+        async with asyncio.timeout(ROW_TIMEOUT_S):
+            return await _row(services, request, order)
+    except (PartitionNotOwned, TimeoutError):
         return None
     except Problem as problem:
         if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -296,12 +316,12 @@ async def _row_if_its_owner_answers(request: web.Request, order: str) -> Order |
         raise
 
 
-async def _knows_the_end(stands: OrderUpdated, partition: int, after: int) -> bool:
-    """Whether the order has ended, and nothing was said of it after that offset."""
-    if not stands.status.ended:
+async def _has_last_update(services: Services, snapshot: OrderUpdated, partition: int, after: int) -> bool:
+    """Return whether the order has ended, and has no update after this offset."""
+    if not snapshot.status.ended:
         return False
-    with feed.of_order(stands.order, partition, stands=stands) as listener:
-        newest = await listener.next(ROW_S)
+    with services.feed.of_order(snapshot.order, partition, snapshot=snapshot) as listener:
+        newest = await listener.next(ROW_TIMEOUT_S)
     return newest is not None and any(update.offset <= after for update in newest)
 
 

@@ -1,47 +1,33 @@
-"""Whether the worker lives and whether it is ready."""
+"""Probes of one worker, for an orchestrator or a load balancer. They are not forwarded."""
 
 from aiohttp import web
 
-from streams.app import app, engine
-from streams.problems import SOON, Problem
-from streams.views.ask import ApiView, respond
+from streams.views.api_view import ApiView
+from streams.web.problems import SOON, Problem
+from streams.web.requests import respond
 
 
-@app.page("/livez")
 class Live(ApiView):
-    """200 as long as the worker's event loop turns."""
+    """Liveness."""
 
     async def get(self, request: web.Request) -> web.Response:
-        """Alive."""
+        """Report that the event loop of this worker runs.
+
+        - 200: `{"status": "alive"}`. If there is no answer, restart the worker.
+        """
         return respond(200, {"status": "alive"})
 
 
-@app.page("/readyz")
 class Ready(ApiView):
-    """200 once every task that is this worker's is restored and open; 503 says why not."""
+    """Readiness."""
 
     async def get(self, request: web.Request) -> web.Response:
-        """Ready, or 503."""
-        if not engine.ready():
-            why = next(iter(engine.held.values()), "not every task of this worker is restored")
+        """Report whether this worker has restored and opened every task that is assigned to it.
+
+        - 200: `{"status": "ready", "partitions": [...]}` with the open partitions.
+        - 503: a task is being restored, or the clocks of worker and brokers differ too much; `detail` gives the reason.
+        """
+        if not self.services.engine.ready():
+            why = next(iter(self.services.engine.clock_skewed.values()), "not every task of this worker is restored")
             raise Problem(503, "not-ready", why, headers=SOON)
-        return respond(200, {"status": "ready", "partitions": engine.open_partitions()})
-
-
-@app.page("/tasks")
-class Tasks(ApiView):
-    """What the tasks of this worker are at."""
-
-    async def get(self, request: web.Request) -> web.Response:
-        """One entry a task: commits since it opened, records read up to, timers and calls waiting; and the counters."""
-        tasks = [
-            {
-                "partition": task.partition,
-                "commits": task.commits,
-                "next_offsets": task.next_offsets,
-                "calls": len(task.calls),
-                "backlog": sum(task.backlog.values()),
-            }
-            for task in engine.tasks.values()
-        ]
-        return respond(200, {"counters": dict(engine.counters), "tasks": tasks})
+        return respond(200, {"status": "ready", "partitions": self.services.engine.open_partitions()})

@@ -1,4 +1,4 @@
-"""What operators look at: regions, timers, and the tasks of all workers."""
+"""Dispatch queues of the regions, pending timers, and the tasks of all workers."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,37 +9,43 @@ import msgspec
 from aiohttp import web
 from aiokafka.errors import KafkaError
 
+from exactly_once import PartitionNotOwned, SourceProgress, Task
 from processors.dispatch import PendingDelivery, WaitingDriver
-from streams import tables
-from streams.app import app, catalogue, engine
-from streams.engine import NotHere, Reached, Task
-from streams.problems import Problem
-from streams.views.ask import PROXY_S, SENT_ON, ApiView, elsewhere, named, other_workers, respond, send_on, this_worker
-from streams.views.listing import Listing, limit_of
+from streams.services import Services
+from streams.views.api_view import ApiView
+from streams.web.forwarding import FORWARD_TIMEOUT_S, FORWARDED
+from streams.web.listing import Listing, limit_of
+from streams.web.problems import Problem
+from streams.web.requests import parse_id, respond
+from streams.worker.tables import shown
 from topics.identity import PartyId
 from topics.records import instant
 
 TIMERS = "timers"
-HASHED_S = 590.0
-"""How long another worker may take to read all that it has: somewhat less than `dabbawala tasks --hash` waits."""
+HASH_TIMEOUT_S = 590.0
+"""Time that another worker may take to read all its rows: a little less than `dabbawala tasks --hash` waits."""
 
 
-@app.page("/v1/regions/{region}")
 class Region(ApiView):
-    """Who waits for whom."""
+    """The dispatch queues of a region."""
 
     async def get(self, request: web.Request, region: str) -> web.Response:
-        """How many drivers and deliveries wait, and the first `?limit=` of each; deliveries the oldest first.
+        """Count the waiting drivers and deliveries of a region, and list the first ones.
 
-        404 where nobody waits and the catalogue has no restaurant: no such region is known.
+        `?limit=` is the number of drivers and of deliveries to list, from 1 to 1000, by default 100.
+
+        - 200: `region`, `drivers_waiting` and `deliveries_pending` (counts), `drivers` (by id) and `deliveries` (the
+          oldest first). A driver has `driver`, `shift` and `position`; a delivery has `delivery`, `restaurant`,
+          `attempt` and `since`.
+        - 404: the region is unknown: the catalogue has no restaurant in it, and no one waits.
         """
-        named(region, PartyId, "a region")
+        parse_id(region, PartyId, "a region")
         limit = limit_of(request)
-        if (answer := await elsewhere(request, region)) is not None:
+        if (answer := await self.services.forwarding.forward_to_owner(request, region)) is not None:
             return answer
-        drivers_waiting, drivers = await _counted(region, "driver", _waiting, limit)
-        deliveries_pending, deliveries = await _counted(region, "pending", _pending, limit)
-        if not (drivers_waiting or deliveries_pending or _in_catalogue(region)):
+        drivers_waiting, drivers = await _counted(self.services, region, "driver", _waiting, limit)
+        deliveries_pending, deliveries = await _counted(self.services, region, "pending", _pending, limit)
+        if not (drivers_waiting or deliveries_pending or _in_catalogue(self.services, region)):
             raise Problem(404, "unknown", f"the catalogue has no restaurant in {region}, and nobody waits there")
         found = {
             "region": region,
@@ -51,34 +57,47 @@ class Region(ApiView):
         return respond(200, found)
 
 
-@app.page("/v1/timers")
 class Timers(ApiView):
-    """What is to come."""
+    """All timers."""
 
     async def get(self, request: web.Request) -> web.Response:
-        """In the order in which they are due."""
-        return await timers.answer(request)
+        """List the pending timers in the order in which they are due, page by page.
+
+        - 200: `{"timers": [...], "next"}`. Each has `timer` (its id), `due` (time), `payload` and `partition`.
+        """
+        return await timers(self.services).answer(request)
 
 
-@app.page("/v1/tasks")
 class AllTasks(ApiView):
     """The tasks of all workers."""
 
     async def get(self, request: web.Request) -> web.Response:
-        """One entry a partition, also for one that no worker has open; and the workers, with their counters.
+        """List the partitions with their tasks, and the workers with their counters.
 
-        With `?hash=true` the hash of each one's tables, for which every row is read.
+        With `?hash=true` each open task has the hash of its tables, for which it reads every row.
+
+        - 200: `{"workers": [...], "tasks": [...]}`. A worker has `worker` (its URL), `ready` and `counters`. A task has
+          `partition`, `worker` and `state`: `open`, `restoring`, `held` (`why` gives the reason), `unknown` (its worker
+          does not answer) or `nobody's` (no worker is assigned). An open task also has `lag` and `topics` (records to
+          read; `lag` is null if Kafka does not answer), `commits`, `resets`, `calls`, `backlog`, and `hash`. `hash` is
+          null if the task was closed meanwhile.
         """
         hashed = request.query.get("hash") == "true"
-        if SENT_ON in request.headers:
-            return respond(200, await _own(hashed))
-        within_s = HASHED_S if hashed else PROXY_S
-        asked = asyncio.gather(*(_ask(request, worker, within_s) for worker in other_workers()))
-        own, told = await asyncio.gather(_own(hashed), asked)
-        found = [own, *(each for each in told if each is not None)]
+        if FORWARDED in request.headers:
+            return respond(200, await _own(self.services, hashed))
+        within_s = HASH_TIMEOUT_S if hashed else FORWARD_TIMEOUT_S
+        others = asyncio.gather(
+            *(_ask(self.services, request, worker, within_s) for worker in self.services.forwarding.other_workers())
+        )
+        own, answers = await asyncio.gather(_own(self.services, hashed), others)
+        found = [own, *(answer for answer in answers if answer is not None)]
         tasks = {task["partition"]: task for each in found for task in each["tasks"]}
-        owners = engine.owners()
-        missing = {partition: owners.get(partition) for partition in range(engine.partitions) if partition not in tasks}
+        owners = self.services.engine.owners()
+        missing = {
+            partition: owners.get(partition)
+            for partition in range(self.services.engine.partitions)
+            if partition not in tasks
+        }
         for partition, owner in missing.items():
             tasks[partition] = {
                 "partition": partition,
@@ -89,77 +108,86 @@ class AllTasks(ApiView):
         return respond(200, {"workers": workers, "tasks": [tasks[partition] for partition in sorted(tasks)]})
 
 
-async def _own(hashed: bool) -> dict[str, list[dict[str, Any]]]:
+async def _own(services: Services, hashed: bool) -> dict[str, list[dict[str, Any]]]:
+    """Return this worker and its tasks."""
     try:
-        reached = await engine.reached()
-    except (TimeoutError, KafkaError):  # the rest is known all the same
+        reached = await services.engine.source_progress()
+    except (TimeoutError, KafkaError):  # everything else is known without Kafka
         reached = {}
-    here = this_worker()
-    tasks = [_open(here, task, reached.get(task.partition)) for task in _open_tasks()]
+    here = services.forwarding.this_worker()
+    tasks = [_open(services, here, task, reached.get(task.partition)) for task in _open_tasks(services)]
     if hashed:
         for shown in tasks:
-            shown["hash"] = await _digest(shown["partition"])
+            shown["hash"] = await _digest(services, shown["partition"])
     opened = {task["partition"] for task in tasks}
-    opening = [_opening(here, partition) for partition in engine.owned_partitions() if partition not in opened]
-    worker = {"worker": here, "ready": engine.ready(), "counters": dict(engine.counters)}
+    opening = [
+        _opening(services, here, partition)
+        for partition in services.engine.owned_partitions()
+        if partition not in opened
+    ]
+    worker = {"worker": here, "ready": services.engine.ready(), "counters": dict(services.engine.counters)}
     return {"workers": [worker], "tasks": tasks + opening}
 
 
-def _open_tasks() -> list[Task]:
-    return [engine.tasks[partition] for partition in engine.open_partitions()]
+def _open_tasks(services: Services) -> list[Task]:
+    return [services.engine.tasks[partition] for partition in services.engine.open_partitions()]
 
 
-def _open(here: str, task: Task, reached: dict[str, Reached] | None) -> dict[str, Any]:
+def _open(services: Services, here: str, task: Task, reached: dict[str, SourceProgress] | None) -> dict[str, Any]:
     return {
         "partition": task.partition,
         "state": "open",
         "worker": here,
         "lag": None if reached is None else sum(topic.lag for topic in reached.values()),
         "commits": task.commits,
-        "resets": engine.resets[task.partition],
+        "resets": services.engine.resets[task.partition],
         "calls": len(task.calls),
         "backlog": sum(task.backlog.values()),
         "topics": {topic: at._asdict() for topic, at in sorted((reached or {}).items())},
     }
 
 
-def _opening(here: str, partition: int) -> dict[str, Any]:
+def _opening(services: Services, here: str, partition: int) -> dict[str, Any]:
     shown = {"partition": partition, "state": "restoring", "worker": here}
-    return shown | ({"state": "held", "why": engine.held[partition]} if partition in engine.held else {})
+    if partition in services.engine.clock_skewed:
+        return {**shown, "state": "held", "why": services.engine.clock_skewed[partition]}
+    return shown
 
 
-async def _digest(partition: int) -> str | None:
-    """None if it was closed meanwhile."""
+async def _digest(services: Services, partition: int) -> str | None:
+    """Return the hash of a task's tables; None if the task was closed meanwhile."""
     try:
-        return await engine.digest(partition)
-    except NotHere:
+        return await services.engine.digest(partition)
+    except PartitionNotOwned:
         return None
 
 
-async def _ask(request: web.Request, worker: str, within_s: float) -> dict[str, list[dict[str, Any]]] | None:
-    """What another worker says of its tasks; None if it says nothing."""
+async def _ask(
+    services: Services, request: web.Request, worker: str, within_s: float
+) -> dict[str, list[dict[str, Any]]] | None:
+    """Return another worker and its tasks; None if it does not answer."""
     try:
-        answer = await send_on(request, worker, within_s=within_s)
+        answer = await services.forwarding.forward(request, worker, within_s=within_s)
     except Problem:
         return None
     return msgspec.json.decode(answer.text or "") if answer.status == HTTPStatus.OK else None
 
 
 async def _counted(
-    region: str, what: str, show: Callable[[object], dict[str, object]], limit: int
+    services: Services, region: str, kind: str, show: Callable[[object], dict[str, object]], limit: int
 ) -> tuple[int, list[dict[str, object]]]:
-    """How many rows of that sort there are in a region, and the first ones, shown: there may be very many."""
+    """Count the rows of a kind in a region, and return the first ones as shown. There may be very many rows."""
     count = 0
     first: list[dict[str, object]] = []
-    async for _, row in tables.dispatch.pages(region, f"{region}/{what}/"):
+    async for _, row in services.tables.dispatch.pages(region, f"{region}/{kind}/"):
         count += 1
         if count <= limit:
             first.append(show(row))
     return count, first
 
 
-def _in_catalogue(region: str) -> bool:
-    return any(restaurant.region == region for restaurant in catalogue.all())
+def _in_catalogue(services: Services, region: str) -> bool:
+    return any(restaurant.region == region for restaurant in services.catalogue.all())
 
 
 def _waiting(row: object) -> dict[str, object]:
@@ -178,10 +206,19 @@ def _pending(row: object) -> dict[str, object]:
 
 
 def _timer(partition: int, row: tuple[bytes, bytes]) -> dict[str, object]:
-    timer, shown = tables.shown(TIMERS, *row)
-    return {"timer": timer, "due": shown["due"], "payload": shown["payload"], "partition": partition}
+    timer, content = shown(TIMERS, *row)
+    return {"timer": timer, "due": content["due"], "payload": content["payload"], "partition": partition}
 
 
-timers: Listing[tuple[bytes, bytes]] = Listing(
-    TIMERS, "timers", lambda key, value: (key, value), _timer, cursor_of=bytes.hex, key_of=bytes.fromhex
-)
+def timers(services: Services) -> Listing[tuple[bytes, bytes]]:
+    """Return the list of all timers, with the table and the form of its rows."""
+    return Listing(
+        services.engine,
+        services.forwarding,
+        TIMERS,
+        "timers",
+        lambda key, value: (key, value),
+        _timer,
+        cursor_of=bytes.hex,
+        key_of=bytes.fromhex,
+    )

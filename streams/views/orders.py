@@ -1,10 +1,8 @@
-"""Placing an order, and looking at one."""
+"""Placing and reading orders, their journal, and settlement of an attention by an operator."""
 
-import time
 from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPStatus
-from uuid import uuid4
 
 import msgspec
 from aiohttp import web
@@ -13,121 +11,158 @@ from processors.decision import Outcome
 from processors.history import Retired
 from processors.order import Order
 from processors.workflow import JournalLine, Workflow
-from streams import history, tables
-from streams.app import app
-from streams.problems import SOON, FieldError, Problem
-from streams.views.ask import (
-    ApiView,
-    answered,
-    decide,
-    elsewhere,
-    idempotency_key,
-    named,
-    read_body,
-    refusal,
-    respond,
-)
-from streams.views.calls import ASKED
-from streams.views.listing import Listing
+from streams.feed.order_history import HistoryUnavailable, RetiredOrder
+from streams.services import Services
+from streams.views.api_view import ApiView
+from streams.views.calls import OPERATOR_NOTE, open_call_of
+from streams.web.deciding import to_problem, to_response
+from streams.web.listing import Listing
+from streams.web.problems import SOON, FieldError, Problem
+from streams.web.requests import idempotency_key, key_part, parse_id, read_body, respond
 from topics.families import ORDERS
 from topics.identity import OrderId, external_id_of
 from topics.order_updates import OrderStatus
 from topics.orders import PLACED, AttentionSettled, Placed
 from topics.records import instant
 
-LONGEST_KEY = 255
+MAX_KEY_LENGTH = 255
+"""Characters of an `Idempotency-Key`."""
 
 
-@app.page("/v1/orders")
 class Orders(ApiView):
-    """Place one, list them."""
+    """All orders."""
 
     async def post(self, request: web.Request) -> web.Response:
-        """201 for a new order, 200 with the same body for the same one again."""
+        """Place an order. The body has the fields of the record `Placed` on the topic `orders`; `type` may be omitted.
+
+        An order without an `external_id` gets one from the `Idempotency-Key`, of at most 255 characters. The worker's
+        clock gives the time of the order.
+
+        - 201: the order is new: `{"id", "provider", "external_id", "placed_at"}`, and its address in `Location`.
+        - 200: the same order was placed before; the body is that of the first answer.
+        - 422: a field is wrong, the order differs from the menu, the restaurant is closed, or an order with another
+          body has this id. `errors` has a JSON pointer and a reason for each wrong field.
+        """
         placed = _identified(await read_body(request, PLACED), idempotency_key(request))
-        placed = msgspec.structs.replace(placed, at=instant(_now_ms()))
-        if (answer := await elsewhere(request, placed.key)) is not None:
+        placed = msgspec.structs.replace(placed, at=instant(self.services.now_ms()))
+        if (answer := await self.services.forwarding.forward_to_owner(request, placed.key)) is not None:
             return answer
-        told = await decide(ORDERS, placed)
+        decision = await self.services.decisions.submit(ORDERS, placed)
         location = f"/v1/orders/{placed.key}"
-        if told is None:
+        if decision is None:
             return respond(202, {"id": placed.key}, Location=location)
-        if told.outcome is Outcome.REFUSED or told.failed:
-            raise refusal(told, f"order {placed.key}", HTTPStatus.UNPROCESSABLE_ENTITY)
+        if decision.outcome is Outcome.REFUSED or decision.failed:
+            raise to_problem(decision, f"order {placed.key}", HTTPStatus.UNPROCESSABLE_ENTITY)
         body = {
             "id": placed.key,
             "provider": placed.provider,
             "external_id": placed.external_id,
-            "placed_at": _placed_at(placed.key),
+            "placed_at": _placed_at(self.services, placed.key),
         }
-        return respond(201 if told.outcome is Outcome.APPLIED else 200, body, Location=location)
+        return respond(201 if decision.outcome is Outcome.APPLIED else 200, body, Location=location)
 
     async def get(self, request: web.Request) -> web.Response:
-        """In the order of their ids; `?status=`, `?restaurant=` and `?attention=true` narrow it down."""
-        status, restaurant, attention = _status(request), request.query.get("restaurant"), _attention(request)
+        """List the orders in the tables, page by page: by id, or with `?sort=newest` from the newest to the oldest.
+
+        `?status=`, `?provider=`, `?restaurant=` and `?attention=` (`true` or `false`) select orders. A page of the
+        newest orders reads every row.
+
+        - 200: `{"orders": [...], "next"}`, each order as below.
+        """
+        provider, restaurant = request.query.get("provider"), request.query.get("restaurant")
+        sort, status, attention = _sort(request), _status(request), attention_filter(request)
 
         def fits(row: Order) -> bool:
             return (
                 (status is None or row.status is status)
+                and (provider is None or row.id.startswith(f"{provider}:"))
                 and (restaurant is None or row.restaurant == restaurant)
-                and (attention is None or bool(row.concerns) is attention)
+                and (attention is None or bool(row.attention) is attention)
             )
 
-        return await listing.answer(request, fits)
+        return await listing(self.services).answer(
+            request, fits, (lambda row: row.placed_ms) if sort == "newest" else None
+        )
 
 
-@app.page("/v1/orders/{order}")
-class OneOrder(ApiView):
-    """How an order stands."""
+class OrderDetail(ApiView):
+    """One order."""
 
     async def get(self, request: web.Request, order: str) -> web.Response:
-        """Status, ETA, and where its payment, ticket and delivery are."""
-        named(order, OrderId, "an order")
-        if (answer := await elsewhere(request, order)) is not None:
+        """Return the state of an order, also of one that was moved to the history topic.
+
+        - 200: `id`, `display_number`, `status`, `version` (number of its updates), `restaurant`, `reason`, `refunded`,
+          `driver`, `eta`, `eta_s` (seconds until then), `late`, `attention`, `placed_at`, `updated_at`, `total` and
+          `currency`; `payment`, `ticket` and `delivery`, each with its `status`. `attention` has `waits_for`, `since`
+          and the open `call`. A value is null if there is none. A retired order also has `retired_at`.
+        - 404: there is no such order, or the history topic no longer has it.
+        - 503: the history topic cannot be read.
+        """
+        parse_id(order, OrderId, "an order")
+        if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
             return answer
-        flow = _known(order)
+        flow = _known(self.services, order)
         if flow.history is None:
-            return respond(200, _shown(flow))
-        kept = await _kept(order, flow.history)
-        return respond(200, {**_shown(kept.workflow), "retired_at": instant(flow.history.retired_ms)})
+            return respond(200, _shown(self.services, flow))
+        stored = await _retired(self.services, order, flow.history)
+        return respond(200, {**_shown(self.services, stored.workflow), "retired_at": instant(flow.history.retired_ms)})
 
 
-@app.page("/v1/orders/{order}/journal")
 class OrderJournal(ApiView):
-    """Everything that happened to an order."""
+    """The journal of an order."""
 
     async def get(self, request: web.Request, order: str) -> web.Response:
-        """One entry an event: when, which, what it led to."""
-        named(order, OrderId, "an order")
-        if (answer := await elsewhere(request, order)) is not None:
+        """List the events that the order's machines applied or rejected, the oldest first, without pages.
+
+        - 200: `{"order", "entries": [...]}`. An entry has `seq`, `at`, `machine`, `event` and `event_id`, and if they
+          apply `before` and `after` (stages), `outcome`, `reason` and `emitted` (ids of records and keys of calls). A
+          retired order also has `retired_at`.
+        - 404: there is no such order, or the history topic no longer has it.
+        - 503: the history topic cannot be read.
+        """
+        parse_id(order, OrderId, "an order")
+        if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
             return answer
-        flow = _known(order)
+        flow = _known(self.services, order)
         if flow.history is None:
-            return respond(200, _journal(order, [line async for _, line in tables.journal.pages(order, f"{order}/")]))
-        kept = await _kept(order, flow.history)
-        return respond(200, {**_journal(order, kept.journal), "retired_at": instant(flow.history.retired_ms)})
+            return respond(
+                200, _journal(order, [line async for _, line in self.services.tables.journal.pages(order, f"{order}/")])
+            )
+        stored = await _retired(self.services, order, flow.history)
+        return respond(200, {**_journal(order, stored.journal), "retired_at": instant(flow.history.retired_ms)})
 
 
-@app.page("/v1/orders/{order}/settled")
 class OrderSettled(ApiView):
-    """What an operator has seen to, where nothing that comes later settles it."""
+    """Settlement by an operator."""
 
     async def post(self, request: web.Request, order: str) -> web.Response:
-        """200 when it is decided; 409 where the order's attention is over by itself."""
-        named(order, OrderId, "an order")
-        asked = await read_body(request, ASKED)
-        key = idempotency_key(request)[:LONGEST_KEY] or uuid4().hex
-        if (answer := await elsewhere(request, order)) is not None:
+        """Clear an attention that no later event clears, such as a provider that contradicts itself.
+
+        The body may hold `by` and `reason` for the journal, each of at most 200 characters.
+
+        - 200: the attention is cleared; `outcome` is `ABSORBED` if there was none: `{"order", "outcome"}`.
+        - 404: there is no such order.
+        - 409: the attention will be cleared by an event; `detail` names it.
+        """
+        parse_id(order, OrderId, "an order")
+        note = await read_body(request, OPERATOR_NOTE)
+        key = key_part(request, self.services.new_id)
+        if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
             return answer
-        event = AttentionSettled(id=f"{order}/settled/{key}", order=order, by=asked.by, reason=asked.reason)
-        return answered(await decide(ORDERS, event), f"order {order}", f"/v1/orders/{order}", {"order": order})
+        event = AttentionSettled(id=f"{order}/settled/{key}", order=order, by=note.by, reason=note.reason)
+        return to_response(
+            await self.services.decisions.submit(ORDERS, event),
+            f"order {order}",
+            f"/v1/orders/{order}",
+            {"order": order},
+        )
 
 
 def _identified(placed: Placed, key: str) -> Placed:
-    """An order without an external id is called after its `Idempotency-Key`."""
+    """Return the order with an external id, by default one that is derived from the `Idempotency-Key`."""
     if placed.external_id is not None:
         return placed
-    if not key or len(key) > LONGEST_KEY:
+    if not key or len(key) > MAX_KEY_LENGTH:
         advice = "give the order an external_id, or the request an Idempotency-Key of up to 255 characters"
         raise Problem(422, "invalid", advice, [FieldError("/external_id", advice)])
     return msgspec.structs.replace(placed, external_id=external_id_of(key))
@@ -143,35 +178,33 @@ def _line(line: JournalLine) -> dict[str, object]:
     return {"seq": shown.pop("seq"), "at": instant(line.at_ms), **shown}
 
 
-def _known(order: str) -> Workflow:
-    """The order in the tables, or that it has left them."""
-    flow = tables.committed_workflow_of(order)
+def _known(services: Services, order: str) -> Workflow:
+    """Return the rows of an order, or its row in `history`. Raises a 404 problem if it has neither."""
+    flow = services.tables.committed_workflow_of(order)
     if flow.order is None and flow.history is None:
         raise Problem(404, "unknown", f"there is no order {order} here")
     return flow
 
 
-def _placed_at(order: str) -> datetime | None:
-    """When it was placed; None if there is no such order."""
-    row = tables.orders.read(order, order) or tables.history.read(order, order)
+def _placed_at(services: Services, order: str) -> datetime | None:
+    """Return the time at which an order was placed; None if there is no such order."""
+    row = services.tables.orders.read(order, order) or services.tables.history.read(order, order)
     return None if row is None else instant(row.placed_ms)
 
 
-async def _kept(order: str, retired: Retired) -> history.Kept:
-    """An order that has left the tables, as it was then."""
+async def _retired(services: Services, order: str, retired: Retired) -> RetiredOrder:
+    """Return an order that has left the tables, from the history topic. Raises a 404 or 503 problem."""
     try:
-        return await history.read(order, retired)
-    except history.Unread as unread:
-        if unread.gone:
-            raise Problem(404, "unknown", str(unread)) from None
-        raise Problem(503, "history-unread", f"{unread}; try again", headers=SOON) from None
+        return await services.history.read(order, retired)
+    except HistoryUnavailable as error:
+        if error.gone:
+            raise Problem(404, "unknown", str(error)) from None
+        raise Problem(503, "history-unread", f"{error}; try again", headers=SOON) from None
 
 
-def _shown(flow: Workflow) -> dict[str, object]:
+def _shown(services: Services, flow: Workflow) -> dict[str, object]:
     row, body, payment, ticket, delivery = flow.order, flow.placed, flow.payment, flow.ticket, flow.delivery
     assert row is not None
-    concern = row.concerns[0] if row.concerns else None
-    eta_ms = None if row.status.ended else row.eta_ms
     return {
         "id": row.id,
         "display_number": body.display_number if body else "",
@@ -181,9 +214,8 @@ def _shown(flow: Workflow) -> dict[str, object]:
         "reason": row.reason,
         "refunded": row.refunded,
         "driver": row.driver,
-        "eta": instant(eta_ms) if eta_ms is not None else None,
-        "eta_s": max(0, round((eta_ms - _now_ms()) / 1000)) if eta_ms is not None else None,
-        "attention": {"waits_for": concern.waits_for, "since": instant(concern.since_ms)} if concern else None,
+        **_eta(row, services.now_ms()),
+        "attention": _attention(services, flow, row),
         "placed_at": instant(row.placed_ms),
         "updated_at": instant(row.updated_ms),
         "total": body.total if body else None,
@@ -194,12 +226,34 @@ def _shown(flow: Workflow) -> dict[str, object]:
     }
 
 
-listing = Listing(
-    tables.orders.name,
-    "orders",
-    lambda key, value: tables.orders.decode(key.decode(), value),
-    lambda _, row: _shown(msgspec.structs.replace(tables.committed_workflow_of(row.id), order=row)),
-)
+def _eta(row: Order, now_ms: int) -> dict[str, object]:
+    """Return the estimated time of arrival, in seconds from now too; neither for an order that has ended."""
+    if row.status.ended or row.eta_ms is None:
+        return {"eta": None, "eta_s": None, "late": False}
+    left_ms = row.eta_ms - now_ms
+    return {"eta": instant(row.eta_ms), "eta_s": round(left_ms / 1000) if left_ms >= 0 else None, "late": left_ms < 0}
+
+
+def _attention(services: Services, flow: Workflow, row: Order) -> dict[str, object] | None:
+    """Return the oldest attention of an order, with the call that is open; None if the order needs no attention."""
+    if not row.attention:
+        return None
+    first = row.attention[0]
+    return {"waits_for": first.waits_for, "since": instant(first.since_ms), "call": open_call_of(services, flow)}
+
+
+def listing(services: Services) -> Listing[Order]:
+    """Return the list of all orders, with the table and the form of its rows."""
+    return Listing(
+        services.engine,
+        services.forwarding,
+        services.tables.orders.name,
+        "orders",
+        lambda key, value: services.tables.orders.decode(key.decode(), value),
+        lambda _, row: _shown(
+            services, msgspec.structs.replace(services.tables.committed_workflow_of(row.id), order=row)
+        ),
+    )
 
 
 def _status(request: web.Request) -> OrderStatus | None:
@@ -213,12 +267,16 @@ def _status(request: web.Request) -> OrderStatus | None:
         raise Problem(422, "invalid", f"status={text}: it must be one of {names}") from None
 
 
-def _attention(request: web.Request) -> bool | None:
+def _sort(request: web.Request) -> str:
+    text = request.query.get("sort", "id")
+    if text not in ("id", "newest"):
+        raise Problem(422, "invalid", f"sort={text}: it must be id or newest")
+    return text
+
+
+def attention_filter(request: web.Request) -> bool | None:
+    """Return the value of `?attention=`; None without it. Raises a 422 problem for another value."""
     text = request.query.get("attention")
     if text not in (None, "true", "false"):
         raise Problem(422, "invalid", f"attention={text}: it must be true or false")
     return None if text is None else text == "true"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

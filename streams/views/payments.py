@@ -1,24 +1,32 @@
-"""Where a payment provider calls back."""
+"""Callbacks of the payment provider."""
 
 from aiohttp import web
 
-from streams.app import app, settings
-from streams.problems import Problem
-from streams.views.ask import ApiView, answered, decide, elsewhere, read_body
+from streams.views.api_view import ApiView
+from streams.web.deciding import to_response
+from streams.web.problems import Problem
+from streams.web.requests import read_body
 from topics.families import PAYMENTS
 from topics.payments import READER
 
 
-@app.page("/v1/payments/{provider}/events")
 class PaymentEvents(ApiView):
-    """Charged, Declined, Refunded."""
+    """Events of charges and refunds."""
 
     async def post(self, request: web.Request, provider: str) -> web.Response:
-        """What happened to the money of an order."""
-        if provider != settings.payment_provider:
+        """Apply a payment event to an order: `Charged`, `Declined` or `Refunded`.
+
+        The body has the fields of the record on the topic `payments`, with its `type`. `provider` is
+        `DABBAWALA_PAYMENT_PROVIDER`.
+
+        - 200: the event is applied, or a repeat (`outcome` is `ABSORBED`): `{"order", "outcome"}`.
+        - 404: there is no such provider or order.
+        - 409: the payment's state does not allow the event.
+        """
+        if provider != self.services.settings.payment_provider:
             raise Problem(404, "unknown", f"there is no payment provider {provider!r} here")
         record = await read_body(request, READER)
-        if (answer := await elsewhere(request, record.order)) is not None:
+        if (answer := await self.services.forwarding.forward_to_owner(request, record.order)) is not None:
             return answer
-        told = await decide(PAYMENTS, record)
-        return answered(told, f"order {record.order}", f"/v1/orders/{record.order}", {"order": record.order})
+        decision = await self.services.decisions.submit(PAYMENTS, record)
+        return to_response(decision, f"order {record.order}", f"/v1/orders/{record.order}", {"order": record.order})

@@ -1,10 +1,11 @@
-"""Where a restaurant's point of sale calls back about its tickets."""
+"""Callbacks of a restaurant's point of sale about its tickets."""
 
 import msgspec
 from aiohttp import web
 
-from streams.app import app
-from streams.views.ask import ApiView, answered, decide, elsewhere, named, read_body
+from streams.views.api_view import ApiView
+from streams.web.deciding import to_response
+from streams.web.requests import parse_id, read_body
 from topics.families import POS
 from topics.identity import OrderId, PartyId
 from topics.orders import Text
@@ -13,32 +14,40 @@ from topics.records import Instant, Reader
 
 
 class TicketEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """What the body may say besides what the address says."""
+    """Body of a callback. The path has the rest of the event."""
 
     reason: Text = ""
+    """Reason of a rejection."""
     at: Instant | None = None
 
 
 _reader: Reader[TicketEvent] = Reader(TicketEvent)
 
 
-@app.page("/v1/pos/{restaurant}/tickets/{order}/{event:accepted|rejected|finished}")
 class TicketEvents(ApiView):
-    """Accepted, rejected, finished."""
+    """Events of a ticket."""
 
     async def post(self, request: web.Request, restaurant: str, order: str, event: str) -> web.Response:
-        """What happened to a ticket."""
-        named(restaurant, PartyId, "a restaurant")
-        named(order, OrderId, "an order")
-        said = await read_body(request, _reader)
-        if (answer := await elsewhere(request, order)) is not None:
+        """Apply an event of the point of sale to the ticket of an order.
+
+        The last part of the path is the event: `accepted`, `rejected` or `finished` (the food is ready). The body may
+        be empty. It may hold `reason` (at most 200 characters; used for `rejected`) and `at`, the time of the event.
+
+        - 200: the event is applied, or a repeat (`outcome` is `ABSORBED`): `{"order", "outcome"}`.
+        - 404: an id cannot be one, or there is no such order.
+        - 409: the ticket belongs to another restaurant, or its state does not allow the event.
+        """
+        parse_id(restaurant, PartyId, "a restaurant")
+        parse_id(order, OrderId, "an order")
+        body = await read_body(request, _reader)
+        if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
             return answer
-        told = await decide(POS, _record(restaurant, order, event, said))
-        return answered(told, f"ticket of order {order}", f"/v1/orders/{order}", {"order": order})
+        decision = await self.services.decisions.submit(POS, _record(restaurant, order, event, body))
+        return to_response(decision, f"ticket of order {order}", f"/v1/orders/{order}", {"order": order})
 
 
-def _record(restaurant: str, order: str, event: str, said: TicketEvent) -> PosRecord:
+def _record(restaurant: str, order: str, event: str, body: TicketEvent) -> PosRecord:
     if event == "rejected":
-        return TicketRejected(order=order, restaurant=restaurant, reason=said.reason, at=said.at)
+        return TicketRejected(order=order, restaurant=restaurant, reason=body.reason, at=body.at)
     kind = TicketAccepted if event == "accepted" else PreparationFinished
-    return kind(order=order, restaurant=restaurant, at=said.at)
+    return kind(order=order, restaurant=restaurant, at=body.at)

@@ -1,54 +1,60 @@
-"""Which restaurants there are, and what they cook. Every worker has all of them."""
+"""The catalogue of restaurants. Every worker holds all of it."""
 
-import time
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from processors.hours import is_open
-from streams.app import app, catalogue
-from streams.problems import Problem
-from streams.views.ask import ApiView, named, respond
+from streams.services import Services
+from streams.views.api_view import ApiView
+from streams.web.problems import Problem
+from streams.web.requests import parse_id, respond
 from topics.identity import PartyId
 from topics.restaurants import MenuItem, Restaurant
 
 
-@app.page("/v1/restaurants")
 class Restaurants(ApiView):
-    """Which there are."""
+    """All restaurants."""
 
     async def get(self, request: web.Request) -> web.Response:
-        """By id; `?region=` narrows it down. `open` is as of now."""
+        """List the restaurants by id, without pages; `?region=` selects one region.
+
+        - 200: `{"restaurants": [...]}`, each with `id`, `name`, `region` and `open` (now).
+        """
         region = request.query.get("region")
-        found = (restaurant for restaurant in catalogue.all() if region in (None, restaurant.region))
-        return respond(200, {"restaurants": [_summary(restaurant) for restaurant in found]})
+        found = (restaurant for restaurant in self.services.catalogue.all() if region in (None, restaurant.region))
+        return respond(200, {"restaurants": [_summary(self.services, restaurant) for restaurant in found]})
 
 
-@app.page("/v1/restaurants/{restaurant}")
-class OneRestaurant(ApiView):
-    """All there is to know of one."""
+class RestaurantDetail(ApiView):
+    """One restaurant."""
 
     async def get(self, request: web.Request, restaurant: str) -> web.Response:
-        """With its hours and its menu."""
-        found = catalogue.get(named(restaurant, PartyId, "a restaurant"))
+        """Return a restaurant with its position, point of sale, preparation time, hours, currency and menu.
+
+        - 200: the fields of the list, and those of the record on the topic `restaurants`. Prices are in minor units of
+          `currency`; `preparation_s` is in seconds. A menu item or modifier shows its default values too.
+        - 404: there is no such restaurant.
+        """
+        found = self.services.catalogue.get(parse_id(restaurant, PartyId, "a restaurant"))
         if found is None:
             raise Problem(404, "unknown", f"there is no restaurant {restaurant} here")
-        return respond(200, _whole(found))
+        return respond(200, _detail(self.services, found))
 
 
-def _summary(restaurant: Restaurant) -> dict[str, Any]:
+def _summary(services: Services, restaurant: Restaurant) -> dict[str, Any]:
     return {
         "id": restaurant.restaurant,
         "name": restaurant.name,
         "region": restaurant.region,
-        "open": is_open(restaurant, time.time_ns() // 1_000_000),
+        "open": is_open(restaurant, services.now_ms()),
     }
 
 
-def _whole(restaurant: Restaurant) -> dict[str, Any]:
+def _detail(services: Services, restaurant: Restaurant) -> dict[str, Any]:
     return {
-        **_summary(restaurant),
+        **_summary(services, restaurant),
         "position": restaurant.position,
         "pos_url": restaurant.pos_url,
         "preparation_s": restaurant.preparation_s,
@@ -60,6 +66,6 @@ def _whole(restaurant: Restaurant) -> dict[str, Any]:
 
 
 def _item(item: MenuItem) -> dict[str, Any]:
-    """With what is left out in the record where it is as usual."""
+    """Return an item with the fields that the record omits because they have their default values."""
     modifiers = [msgspec.structs.asdict(modifier) for modifier in item.modifiers]
     return {**msgspec.structs.asdict(item), "modifiers": modifiers}

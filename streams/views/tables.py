@@ -1,4 +1,4 @@
-"""The tables, decoded, as the workers have them committed: JSON, or a page for a browser."""
+"""Committed rows of all tables, decoded: as JSON, or as a page if `Accept` contains `text/html`."""
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
@@ -8,125 +8,159 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from streams import tables
-from streams.app import app, catalogue, engine
-from streams.problems import Problem
-from streams.views.ask import SENT_ON, ApiView, elsewhere_by_partition, respond
-from streams.views.listing import Share, all_shares, limit_of
-from streams.views.numbers import whole_number
+from streams.services import Services
+from streams.views.api_view import ApiView
+from streams.web.forwarding import FORWARDED
+from streams.web.listing import PartialPage, collect_pages, limit_of
+from streams.web.numbers import whole_number
+from streams.web.problems import Problem
+from streams.web.requests import respond
+from streams.worker.tables import paged, shown
 from topics.identity import owner_of
 from topics.restaurants import Restaurant
 
 TIMERS = "timers"
 POSITIONS = "positions"
-LONGEST = 10_000
-LARGEST = 32 << 20
-"""Bytes of rows in one answer of one worker."""
+MAX_ROWS = 10_000
+"""Largest `?limit=`."""
+MAX_BYTES = 32 << 20
+"""Bytes of rows in the answer of one worker."""
 
 Found = tuple[int, bytes, bytes]
 """Partition, key and value of a row."""
 
 
-@app.page("/table/")
 class Tables(ApiView):
-    """Which tables there are."""
+    """All tables."""
 
     async def get(self, request: web.Request) -> web.Response:
-        """Name and help of each."""
-        found = [{"name": table.name, "help": table.help} for table in app.tables.values()]
+        """List the tables.
+
+        - 200: `{"tables": [...]}`, each with `name` and `help`.
+        """
+        found = [{"name": table.name, "help": table.help} for table in self.services.app.tables.values()]
         if _wants_page(request):
             rows = (
                 [f'<a href="/table/{escape(t["name"])}/">{escape(t["name"])}</a>', escape(t["help"])] for t in found
             )
-            return _page("tables", ["name", "what is in it"], rows)
+            return _page("tables", ["name", "content"], rows)
         return respond(200, {"tables": found})
 
 
-@app.page("/table/{name}/")
 class TableRows(ApiView):
-    """The rows of a table, of every worker."""
+    """Rows of a table."""
 
     async def get(self, request: web.Request, name: str) -> web.Response:
-        """At most `?limit=` of each worker, and about 32 MB. Of all partitions: 503 while one is open nowhere."""
-        limit = _checked(request, name)
-        if name == catalogue.name:
-            return _answer(request, name, _restaurants(catalogue.all()[:limit]))
-        here = engine.open_partitions()
-        return await _of_all(request, name, here, await _first(name, _all_in(here, name), limit))
+        """List rows of a table from all workers.
+
+        `?limit=` is the number of rows per worker, from 1 to 10000, by default 100. A worker also stops after 32 MiB.
+
+        - 200: `{"table", "rows": [...]}`, each row with `partition`, `key` and `row`.
+        - 404: there is no such table.
+        - 503: also while no worker has one of the partitions open.
+        """
+        limit = _checked(self.services, request, name)
+        if name == self.services.catalogue.name:
+            return _answer(request, name, _restaurants(self.services, self.services.catalogue.all()[:limit]))
+        here = self.services.engine.open_partitions()
+        return await _of_all(
+            self.services,
+            request,
+            name,
+            here,
+            await _first(self.services, name, _all_rows(self.services, here, name), limit),
+        )
 
 
-@app.page("/table/{name}/{key}")
-class OwnersRows(ApiView):
-    """The rows of one order, driver or region; of positions, those of one topic."""
+class RowsOfOwner(ApiView):
+    """Rows of an owner in a table."""
 
     async def get(self, request: web.Request, name: str, key: str) -> web.Response:
-        """Every row whose key is it or begins with it and a slash."""
-        limit = _checked(request, name)
-        if name == catalogue.name:
-            return _answer(request, name, _restaurants([catalogue.get(key)]))
-        if name == POSITIONS:  # in each partition there is one of every topic
-            here = engine.open_partitions()
-            return await _of_all(request, name, here, await _first(name, _of_topic(here, key), limit))
-        if (answer := await elsewhere_by_partition(request, _partition_of(name, key))) is not None:
+        """List the rows of one order, driver, region or restaurant; of `positions`, those of one topic.
+
+        Their key is `{key}`, or begins with `{key}` and a slash. `?limit=` is as above.
+
+        - 200: `{"table", "rows": [...]}`, as above.
+        - 404: there is no such table.
+        """
+        limit = _checked(self.services, request, name)
+        if name == self.services.catalogue.name:
+            return _answer(request, name, _restaurants(self.services, [self.services.catalogue.get(key)]))
+        if name == POSITIONS:  # each partition has a row of every topic
+            here = self.services.engine.open_partitions()
+            return await _of_all(
+                self.services,
+                request,
+                name,
+                here,
+                await _first(self.services, name, _of_topic(self.services, here, key), limit),
+            )
+        if (
+            answer := await self.services.forwarding.forward_to_partition(
+                request, _partition_of(self.services, name, key)
+            )
+        ) is not None:
             return answer
-        found = _timers(key) if name == TIMERS else _of_owner(name, key)
-        return _answer(request, name, await _first(name, found, limit))
+        found = _timers(self.services, key) if name == TIMERS else _of_owner(self.services, name, key)
+        return _answer(request, name, await _first(self.services, name, found, limit))
 
 
-async def _timers(key: str) -> AsyncGenerator[Found, None]:
-    """They are kept in the order they are due, so all are gone through."""
-    partition = engine.partition_of(owner_of(key).encode())
-    async with aclosing(tables.paged(TIMERS, partition)) as rows:
+async def _timers(services: Services, key: str) -> AsyncGenerator[Found, None]:
+    """Yield the timers of an owner. They are sorted by due time, so all timers of the partition are read."""
+    partition = services.engine.partition_of(owner_of(key).encode())
+    async with aclosing(paged(services.engine, TIMERS, partition)) as rows:
         async for row in rows:
-            timer, _ = tables.shown(TIMERS, *row)
+            timer, _ = shown(TIMERS, *row)
             if timer == key or timer.startswith(f"{key}/"):
                 yield partition, *row
 
 
-async def _of_owner(name: str, key: str) -> AsyncGenerator[Found, None]:
-    partition = _partition_of(name, key)
-    own = engine.read(name, partition, key.encode())
+async def _of_owner(services: Services, name: str, key: str) -> AsyncGenerator[Found, None]:
+    partition = _partition_of(services, name, key)
+    own = services.engine.read(name, partition, key.encode())
     if own is not None:
         yield partition, key.encode(), own
-    async with aclosing(tables.paged(name, partition, prefix=f"{key}/".encode())) as rows:
+    async with aclosing(paged(services.engine, name, partition, prefix=f"{key}/".encode())) as rows:
         async for row in rows:
             yield partition, *row
 
 
-async def _of_topic(partitions: Iterable[int], topic: str) -> AsyncGenerator[Found, None]:
+async def _of_topic(services: Services, partitions: Iterable[int], topic: str) -> AsyncGenerator[Found, None]:
     for partition in partitions:
-        position = engine.read(POSITIONS, partition, topic.encode())
+        position = services.engine.read(POSITIONS, partition, topic.encode())
         if position is not None:
             yield partition, topic.encode(), position
 
 
-async def _all_in(partitions: Iterable[int], name: str) -> AsyncGenerator[Found, None]:
+async def _all_rows(services: Services, partitions: Iterable[int], name: str) -> AsyncGenerator[Found, None]:
     for partition in partitions:
-        async with aclosing(tables.paged(name, partition)) as rows:
+        async with aclosing(paged(services.engine, name, partition)) as rows:
             async for row in rows:
                 yield partition, *row
 
 
-async def _of_all(request: web.Request, name: str, here: list[int], rows: list[dict[str, Any]]) -> web.Response:
-    """The rows of these partitions, which are open here, and those of the others."""
-    own = Share(here, [(row["key"], row) for row in rows])
-    if SENT_ON in request.headers:
+async def _of_all(
+    services: Services, request: web.Request, name: str, here: list[int], rows: list[dict[str, Any]]
+) -> web.Response:
+    """Answer with the rows of the partitions that are open here, and of the others from their workers."""
+    own = PartialPage(here, [(row["key"], row) for row in rows])
+    if FORWARDED in request.headers:
         return respond(200, own)
     found: list[dict[str, Any]] = []
-    told: set[int] = set()
-    for share in await all_shares(request, own):
-        found += [row for _, row in share.rows if row["partition"] not in told]
-        told.update(share.partitions)  # one that moves may be in two shares
+    seen: set[int] = set()
+    for share in await collect_pages(services.engine, services.forwarding, request, own):
+        found += [row for _, row in share.rows if row["partition"] not in seen]
+        seen.update(share.partitions)  # a partition that moves may be in two shares
     return _answer(request, name, found)
 
 
-async def _first(name: str, rows: AsyncGenerator[Found, None], limit: int) -> list[dict[str, Any]]:
-    """The first rows, shown: at most so many, and not much more than `LARGEST` bytes."""
+async def _first(services: Services, name: str, rows: AsyncGenerator[Found, None], limit: int) -> list[dict[str, Any]]:
+    """Return the first rows as shown: at most ``limit``, and not many more bytes than `MAX_BYTES`."""
     found: list[dict[str, Any]] = []
-    left = LARGEST
+    left = MAX_BYTES
     async with aclosing(rows):
         async for partition, key, value in rows:
-            shown_key, row = tables.shown(name, key, value)
+            shown_key, row = shown(name, key, value)
             found.append({"partition": partition, "key": shown_key, "row": row})
             left -= len(key) + len(value)
             if len(found) == limit or left <= 0:
@@ -134,27 +168,33 @@ async def _first(name: str, rows: AsyncGenerator[Found, None], limit: int) -> li
     return found
 
 
-def _restaurants(rows: Iterable[Restaurant | None]) -> list[dict[str, Any]]:
-    """Every worker has all of them."""
+def _restaurants(services: Services, rows: Iterable[Restaurant | None]) -> list[dict[str, Any]]:
+    """Return restaurants as rows. Every worker holds all of them, so no other is asked."""
     return [
-        {"partition": engine.partition_of(row.key.encode()), "key": row.key, "row": msgspec.to_builtins(row)}
+        {
+            "partition": services.engine.partition_of(row.key.encode()),
+            "key": row.key,
+            "row": msgspec.to_builtins(row),
+        }
         for row in rows
         if row is not None
     ]
 
 
-def _partition_of(name: str, key: str) -> int:
+def _partition_of(services: Services, name: str, key: str) -> int:
+    """Return the partition of an owner; of a dead letter it is the first part of the key."""
     owner = owner_of(key)
-    partition = whole_number(owner) if name == tables.dead_letters.name else None
-    if partition is not None and partition < engine.partitions:
+    partition = whole_number(owner) if name == services.tables.dead_letters.name else None
+    if partition is not None and partition < services.engine.partitions:
         return partition
-    return engine.partition_of(owner.encode())
+    return services.engine.partition_of(owner.encode())
 
 
-def _checked(request: web.Request, name: str) -> int:
-    if name not in app.tables:
-        raise Problem(404, "unknown", f"there is no table {name}; there are: {', '.join(sorted(app.tables))}")
-    return limit_of(request, longest=LONGEST)
+def _checked(services: Services, request: web.Request, name: str) -> int:
+    """Return `?limit=`. Raises a 404 problem if there is no such table."""
+    if name not in services.app.tables:
+        raise Problem(404, "unknown", f"there is no table {name}; there are: {', '.join(sorted(services.app.tables))}")
+    return limit_of(request, most=MAX_ROWS)
 
 
 def _answer(request: web.Request, name: str, rows: list[dict[str, Any]]) -> web.Response:
@@ -172,7 +212,7 @@ def _wants_page(request: web.Request) -> bool:
 
 
 def _page(title: str, heads: list[str], rows: Iterable[list[str]]) -> web.Response:
-    """A page with one table. The cells are HTML, escaped by whoever made them."""
+    """Return a page with one table. The cells are HTML; the caller has escaped their text."""
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     text = (

@@ -1,0 +1,188 @@
+"""`build` makes one worker from its settings. It opens no connection.
+
+Two workers can be built in one process; they share nothing.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from uuid import uuid4
+
+import faust
+import httpx
+import msgspec
+
+from exactly_once import Engine, EngineSettings, exactly_once
+from processors.parameters import Parameters
+from processors.spatial_index import DispatchIndex
+from streams import agents, views
+from streams.agents import timers
+from streams.calls.http_performer import HttpPerformer
+from streams.catalogue.topic import HELP, Catalogue, RestaurantTopic
+from streams.feed.feed import Feed
+from streams.feed.order_history import OrderHistory
+from streams.feed.update_log import UpdateLog
+from streams.services import Services
+from streams.settings import Settings
+from streams.web.deciding import Decisions
+from streams.web.forwarding import Forwarding, http_client
+from streams.web.problems import problem_middleware
+from streams.worker.order_workflow import OrderWorkflow
+from streams.worker.tables import Tables
+from topics import families
+from topics.families import topic_name
+
+DEFAULT_BROKER = "127.0.0.1:9092"
+"""Broker address of an app that is only inspected. The worker command finds Kafka before it builds the worker."""
+MAX_BODY_BYTES = 1 << 20
+INSPECTOR = "inspector"
+"""Group instance id of an app that is only inspected. It never joins the consumer group."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Place of a worker on its machine: data directory, HTTP port, URL, and group instance id (static membership)."""
+
+    datadir: Path
+    port: int
+    url: str
+    instance_id: str
+
+
+class WorkerApp(faust.App):
+    """A Faust app that can be rebuilt for another Kafka and place."""
+
+    rebuild: "Callable[[str, Place], Services]"
+    """Function that builds the same worker for a Kafka (bootstrap servers) and a place."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Factories of the parts of a worker that touch the outside world. A simulation replaces them."""
+
+    make_app: Callable[..., WorkerApp] = WorkerApp
+    make_engine: Callable[..., Engine] = Engine
+    make_performer: Callable[..., HttpPerformer] = HttpPerformer
+    make_workflow: Callable[..., OrderWorkflow] = OrderWorkflow
+    make_http_client: Callable[[], httpx.AsyncClient] = http_client
+    now_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000)
+    new_id: Callable[[], str] = field(default=lambda: uuid4().hex)
+
+
+def build(settings: Settings, place: Place | None = None, surroundings: Surroundings | None = None) -> Services:
+    """Make a worker: app, engine, tables, agents, views, calls, catalogue and feed, in this order.
+
+    Without a ``place`` the app can be inspected but not run as a worker. The app's `rebuild` makes the same worker for
+    another Kafka and a place.
+    """
+    outside = surroundings or Surroundings()
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs a line for each request
+    parameters = Parameters(speed_up=settings.speed_up, retention_s=settings.retention_s, history_s=settings.history_s)
+    app = outside.make_app(settings.application, **_app_settings(settings, place))
+    engine = _make_engine(app, settings, outside)
+    tables = Tables(engine)
+    engine.index(tables.dispatch.name, DispatchIndex)
+    updates = _sink(engine, settings, families.ORDER_UPDATES)
+    history = _sink(engine, settings, families.ORDER_HISTORY, {"retention.ms": str(round(settings.history_s * 1000))})
+    restaurants = RestaurantTopic(
+        _sink(engine, settings, families.RESTAURANTS), settings.partitions, engine.partition_of
+    )
+
+    def this_worker() -> str:
+        return str(app.conf.canonical_url).rstrip("/")
+
+    engine.performer = performer = outside.make_performer(
+        settings.payment_url, settings.payment_provider, lambda: settings.public_url or this_worker()
+    )
+    services = Services(
+        settings=settings,
+        parameters=parameters,
+        app=app,
+        engine=engine,
+        tables=tables,
+        order_workflow=outside.make_workflow(tables, parameters, settings.topic_prefix),
+        performer=performer,
+        restaurants=restaurants,
+        catalogue=_make_catalogue(app, settings, restaurants),
+        feed=Feed(UpdateLog(updates, lambda: engine.client_settings), settings.partitions),
+        history=OrderHistory(engine, history, outside.now_ms),
+        forwarding=Forwarding(engine, this_worker, outside.make_http_client),
+        decisions=Decisions(app, engine, settings.topic_prefix, outside.new_id, settings.decision_s),
+        now_ms=outside.now_ms,
+        new_id=outside.new_id,
+    )
+    agents.register(services)
+    timers.register(services)
+    views.register(services)
+    engine.before_consuming(lambda: services.catalogue.start(engine.client_settings))
+    app.on_before_shutdown.connect(_closing(services), weak=False)
+    app.rebuild = partial(_rebuild, settings, surroundings)
+    return services
+
+
+def _make_engine(app: WorkerApp, settings: Settings, outside: Surroundings) -> Engine:
+    return outside.make_engine(
+        app,
+        partitions=settings.partitions,
+        anchor=topic_name(families.ORDERS.name, settings.topic_prefix),
+        dead_letters=topic_name(families.DEAD_LETTERS.name, settings.topic_prefix),
+        settings=EngineSettings(
+            commit_gap_ms=settings.commit_gap_ms,
+            create_topics=True,
+            replication_factor=settings.replication_factor,
+            leave_on_stop=settings.leave_on_stop,
+            clock_apart_s=settings.clock_apart_s,
+            failpoints=settings.failpoints,
+        ),
+    )
+
+
+def _sink(
+    engine: Engine, settings: Settings, family: families.Family, config: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Declare the topic of a family that handlers or views write to; return its name."""
+    return engine.sink(topic_name(family.name, settings.topic_prefix), config={**family.config, **config})
+
+
+def _make_catalogue(app: WorkerApp, settings: Settings, restaurants: RestaurantTopic) -> Catalogue:
+    # the host has no meaning, but Faust does not recognise a URL without one
+    table = app.Table("restaurants", store="memory://here", changelog_topic=app.topic(restaurants.name), help=HELP)
+    return Catalogue(table, restaurants, settings.catalogue)
+
+
+def _rebuild(settings: Settings, surroundings: Surroundings | None, servers: str, place: Place) -> Services:
+    return build(msgspec.structs.replace(settings, bootstrap_servers=servers), place, surroundings)
+
+
+def _app_settings(settings: Settings, place: Place | None) -> dict[str, Any]:
+    """Return the settings of the Faust app."""
+    servers = settings.bootstrap_servers or settings.embedded_address() or DEFAULT_BROKER
+    placed: dict[str, Any] = (
+        {} if place is None else {"datadir": place.datadir, "web_port": place.port, "canonical_url": place.url}
+    )
+    return exactly_once(
+        partitions=settings.partitions,
+        instance_id=INSPECTOR if place is None else place.instance_id,
+        broker=[f"kafka://{server}" for server in servers.split(",")],
+        origin="streams",
+        web_tables_enabled=False,  # Faust's view hashes a row's whole key, and cannot list rows
+        web_router_enabled=False,
+        web_application_options={"middlewares": [problem_middleware], "client_max_size": MAX_BODY_BYTES},
+        **placed,
+    )
+
+
+def _closing(services: Services) -> Callable[..., Awaitable[None]]:
+    async def close(*_: Any, **__: Any) -> None:
+        """Close the parts that hold connections."""
+        await services.feed.stop()
+        await services.catalogue.stop()
+        await services.performer.close()
+        await services.forwarding.close()
+
+    return close

@@ -1,1 +1,0 @@
-"""What makes a bare machine enough: a real Kafka fetched and started here, worker directories, child processes."""

@@ -1,0 +1,22 @@
+"""Base class of all views."""
+
+from typing import Any, ClassVar
+
+from aiohttp import web
+from faust.web import View
+
+from streams.services import Services
+
+
+class ApiView(View):
+    """A route of one worker. Handlers take the variables of the path by name."""
+
+    services: ClassVar[Services]
+    """The parts of the worker, set by `streams.views.register`."""
+
+    async def dispatch(self, request: Any) -> Any:
+        """Call the handler of the request's method. The middleware turns errors into problems."""
+        method = self.methods[request.method.lower()]
+        if request.method not in self.get_methods():
+            raise web.HTTPMethodNotAllowed(request.method, sorted(self.get_methods()))
+        return await method(request, **request.match_info)

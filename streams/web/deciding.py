@@ -1,0 +1,114 @@
+"""Decisions: a view produces a record and waits until the task that owns its key has committed what it decided.
+
+produce  the record is on its topic, acknowledged by the broker; from here it is not lost
+wait     the task applies it; after its commit the reply arrives
+answer   the decision becomes an HTTP answer; if it takes too long, 202 and where to look
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+
+import faust
+from aiohttp import web
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from exactly_once import Engine
+from processors.decision import Outcome
+from streams.tracing import traceparent
+from streams.web.problems import SOON, FieldError, Problem
+from streams.web.requests import respond
+from streams.worker.order_workflow import DecisionReply
+from topics.families import Family, topic_name
+from topics.headers import REQUEST_ID
+from topics.identity import owner_of
+from topics.records import Record, write
+
+MAX_ACKNOWLEDGE_S = 10.0
+"""Time that Kafka may take to acknowledge a record; then 503, and the sender sends again under the same key."""
+
+
+class Decisions:
+    """Decisions of tasks on the records that views produce."""
+
+    def __init__(
+        self, app: faust.App, engine: Engine, topic_prefix: str, new_id: Callable[[], str], within_s: float
+    ) -> None:
+        """``within_s`` limits the time that a sender waits for the decision."""
+        self._app = app
+        self._engine = engine
+        self._topic_prefix = topic_prefix
+        self._new_id = new_id
+        self._within_s = within_s
+
+    async def submit(self, family: Family, record: Record) -> DecisionReply | None:
+        """Produce a record and return the committed decision on it; None if that takes longer than `within_s`."""
+        return await self.submit_with(lambda request: self.produce(family, record, request))
+
+    async def submit_with(self, produce: Callable[[str], Awaitable[None]]) -> DecisionReply | None:
+        """Return the committed decision on the record that ``produce`` sends, with the request id in its headers."""
+        request = self._new_id()
+        with self._engine.watch.answer(request) as decision:
+            await produce(request)
+            try:
+                reply = await decision.get(self._within_s)
+            except TimeoutError:
+                return None
+        assert isinstance(reply, DecisionReply)
+        return reply
+
+    async def produce(self, family: Family, record: Record, request: str | None = None) -> None:
+        """Produce a record; returns when the broker has it. ``request`` names the view's request that waits for it."""
+        headers = {"traceparent": traceparent(owner_of(record.event_id) or record.key, record.event_id).encode()}
+        if request is not None:
+            headers[REQUEST_ID] = request.encode()
+        await self.send(family, record.key.encode(), write(record), headers)
+
+    async def send(
+        self,
+        family: Family,
+        key: bytes | None,
+        value: bytes | None,
+        headers: dict[str, bytes],
+        partition: int | None = None,
+    ) -> None:
+        """Send bytes to a topic, partitioned by their key unless ``partition`` is given; returns once acknowledged.
+
+        Raises a problem: 413 if the record is too large for Kafka, 503 if Kafka does not acknowledge it in time.
+        """
+        topic = topic_name(family.name, self._topic_prefix)
+        try:
+            async with asyncio.timeout(MAX_ACKNOWLEDGE_S):
+                producer = await self._app.maybe_start_producer()  # a topic's own `send` takes three times as long
+                await (await producer.send(topic, key, value, partition, None, headers))
+        except MessageSizeTooLargeError:
+            raise Problem(413, "too-large", "the request is too large for a record in Kafka") from None
+        except (TimeoutError, KafkaError):
+            raise Problem(
+                503,
+                "broker-silent",
+                "Kafka has not acknowledged this; send it again with the same key",
+                headers=SOON,
+            ) from None
+
+
+def to_response(reply: DecisionReply | None, subject: str, location: str, body: Mapping[str, object]) -> web.Response:
+    """Return the answer for a decision; 202 with the ``location`` to look at if there is none yet.
+
+    Raises a problem if the task refused.
+    """
+    if reply is None:
+        return respond(202, body, Location=location)
+    if reply.outcome in (Outcome.REFUSED, Outcome.NOT_FOUND) or reply.failed:
+        raise to_problem(reply, subject)
+    return respond(200, {**body, "outcome": reply.outcome.value})
+
+
+def to_problem(reply: DecisionReply, subject: str, status: int = HTTPStatus.CONFLICT) -> Problem:
+    """Return the problem that gives the reason of a refusal."""
+    if reply.failed:
+        return Problem(500, "internal", f"this could not be applied; it is a dead letter now: {reply.reason}")
+    if reply.outcome is Outcome.NOT_FOUND:
+        return Problem(404, "unknown", f"there is no {subject} here")
+    errors = [FieldError(pointer, detail) for pointer, detail in reply.problems]
+    return Problem(status, "invalid" if errors else "refused", reply.reason, errors)

@@ -1,0 +1,192 @@
+"""Lists over all workers, a page at a time, in the order of the rows' keys.
+
+A page starts after a key, the cursor, and not after a number of rows, so rows that are added or deleted meanwhile shift
+nothing. Each worker returns the rows of its open partitions and the list of these partitions. The asked worker answers
+only if together they cover all partitions. Otherwise the rows of a partition that moves just then would be missing for
+good, because the next page starts after them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from heapq import nsmallest
+from http import HTTPStatus
+from itertools import islice
+from operator import itemgetter
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from exactly_once import Engine, PartitionNotOwned
+from streams.web.forwarding import FORWARDED, Forwarding
+from streams.web.numbers import whole_number
+from streams.web.problems import SOON, Problem
+from streams.web.requests import respond
+from streams.worker.tables import paged
+
+DEFAULT_LIMIT = 100
+"""Rows on a page, unless the request has a `limit`."""
+MAX_LIMIT = 1000
+MAX_CURSOR_LENGTH = 1000
+WRONG_CURSOR = "cursor: it must be `next` of the previous page"
+LATEST_MS = 10**14 - 1
+"""Larger than every time in a row, so that a time subtracted from it sorts the newest row first."""
+
+Row = tuple[str, dict[str, Any]]
+"""(cursor, row as shown)."""
+
+T = TypeVar("T")
+
+
+class PartialPage(msgspec.Struct):
+    """Part of a page that one worker returns: the partitions it read, and its first rows as (cursor, row)."""
+
+    partitions: list[int]
+    rows: list[tuple[str, Any]]
+
+
+class Listing(Generic[T]):
+    """Pages of one table."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        forwarding: Forwarding,
+        table: str,
+        member: str,
+        read: Callable[[bytes, bytes], T],
+        show: Callable[[int, T], dict[str, Any]],
+        *,
+        cursor_of: Callable[[bytes], str] = bytes.decode,
+        key_of: Callable[[str], bytes] = str.encode,
+    ) -> None:
+        """``member`` is the name of the list in the answer. ``read`` decodes a row from its key and value.
+
+        ``show`` returns the JSON of (partition, row). ``cursor_of`` and ``key_of`` convert keys to cursors and back;
+        cursors sort like their keys.
+        """
+        self._engine = engine
+        self._forwarding = forwarding
+        self._table = table
+        self._member = member
+        self._read = read
+        self._show = show
+        self._cursor_of = cursor_of
+        self._key_of = key_of
+
+    async def answer(
+        self,
+        request: web.Request,
+        fits: Callable[[T], bool] = lambda _: True,
+        newest_by: Callable[[T], int] | None = None,
+    ) -> web.Response:
+        """Return the page of `?limit=` and `?cursor=` of the rows that fit, in the order of their keys.
+
+        ``newest_by`` returns the time of a row, in milliseconds since the epoch. With it, the newest row comes first,
+        and each page reads every row.
+        """
+        limit = limit_of(request)
+        count = limit + 1
+        if newest_by is None:
+            after = self._after(request)
+            own = await self._own_part(
+                count, lambda partition, last: self._scan_partition(partition, after, last, count, fits)
+            )
+        else:
+            cursor = self._checked_cursor(request)
+            own = await self._own_part(
+                count, lambda partition, _: self._newest(partition, cursor, count, fits, newest_by)
+            )
+        if FORWARDED in request.headers:
+            return respond(HTTPStatus.OK, own)
+        found = (row for part in await collect_pages(self._engine, self._forwarding, request, own) for row in part.rows)
+        rows = dict(sorted(found, key=lambda row: row[0]))  # a partition that moves may be in two parts
+        page = list(islice(rows.items(), limit))
+        more = page[-1][0] if len(rows) > limit else None
+        return respond(HTTPStatus.OK, {self._member: [row for _, row in page], "next": more})
+
+    def _after(self, request: web.Request) -> bytes:
+        try:
+            return self._key_of(self._checked_cursor(request))
+        except ValueError:
+            raise Problem(422, "invalid", WRONG_CURSOR) from None
+
+    def _checked_cursor(self, request: web.Request) -> str:
+        cursor = request.query.get("cursor", "")
+        if len(cursor) > MAX_CURSOR_LENGTH:
+            raise Problem(422, "invalid", WRONG_CURSOR)
+        return cursor
+
+    async def _own_part(self, count: int, rows_of: Callable[[int, str | None], Awaitable[list[Row]]]) -> PartialPage:
+        """Return this worker's first rows. ``rows_of`` takes a partition and the cursor after which no row fits."""
+        found: list[Row] = []
+        scanned: list[int] = []
+        for partition in self._engine.open_partitions():
+            last = found[-1][0] if len(found) == count else None
+            try:
+                more = await rows_of(partition, last)
+            except PartitionNotOwned:  # it has moved: its new owner answers for it, once it is open
+                continue
+            scanned.append(partition)
+            found = sorted(found + more, key=itemgetter(0))[:count]
+        return PartialPage(scanned, found)
+
+    async def _scan_partition(
+        self, partition: int, after: bytes, last: str | None, count: int, fits: Callable[[T], bool]
+    ) -> list[Row]:
+        """Return the first rows that fit, up to the cursor ``last``. Each is converted at once: a row may have 1 MB."""
+        found: list[Row] = []
+        async with aclosing(paged(self._engine, self._table, partition, after=after)) as rows:
+            async for key, value in rows:
+                cursor = self._cursor_of(key)
+                if len(found) == count or (last is not None and cursor > last):
+                    break
+                if fits(row := self._read(key, value)):
+                    found.append((cursor, self._show(partition, row)))
+        return found
+
+    async def _newest(
+        self, partition: int, after: str, count: int, fits: Callable[[T], bool], time_ms: Callable[[T], int]
+    ) -> list[Row]:
+        """Return the newest rows that fit, after a cursor. Holds at most twice as many rows as it returns."""
+        best: list[tuple[str, T]] = []
+        async with aclosing(paged(self._engine, self._table, partition)) as rows:
+            async for key, value in rows:
+                row = self._read(key, value)
+                cursor = f"{LATEST_MS - time_ms(row):014d}/{self._cursor_of(key)}"
+                if cursor > after and fits(row):
+                    best.append((cursor, row))
+                if len(best) >= 2 * count:
+                    best = nsmallest(count, best, key=itemgetter(0))
+        return [(cursor, self._show(partition, row)) for cursor, row in nsmallest(count, best, key=itemgetter(0))]
+
+
+def limit_of(request: web.Request, default: int = DEFAULT_LIMIT, most: int = MAX_LIMIT) -> int:
+    """Return `?limit=`. Raises a problem that names its range."""
+    text = request.query.get("limit", str(default))
+    limit = whole_number(text)
+    if limit is None or not 1 <= limit <= most:
+        raise Problem(422, "invalid", f"limit={text}: it must be a whole number from 1 to {most}")
+    return limit
+
+
+async def collect_pages(
+    engine: Engine, forwarding: Forwarding, request: web.Request, own: PartialPage
+) -> list[PartialPage]:
+    """Return the parts of this worker and of the others. Raises a 503 problem if a partition is in none of them."""
+    parts = [own, *await _ask_others(forwarding, request)]
+    if {partition for part in parts for partition in part.partitions} != set(range(engine.partitions)):
+        raise Problem(503, "not-ready", "a partition is being opened; try again", headers=SOON)
+    return parts
+
+
+async def _ask_others(forwarding: Forwarding, request: web.Request) -> Sequence[PartialPage]:
+    answers = await asyncio.gather(*(forwarding.forward(request, worker) for worker in forwarding.other_workers()))
+    for answer in answers:
+        if answer.status != HTTPStatus.OK:
+            raise Problem(503, "owner-unreachable", "another worker cannot answer now; try again", headers=SOON)
+    return [_parts.decode(answer.text or "") for answer in answers]
+
+
+_parts = msgspec.json.Decoder(PartialPage)

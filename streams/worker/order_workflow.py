@@ -1,0 +1,138 @@
+"""The state machines of one order inside a task: read the rows, decide, write the consequences.
+
+`processors.workflow` decides, without I/O. This module gives it the order's rows. It writes the decision to the task's
+transaction as rows, records, timers and calls.
+"""
+
+from typing import Any
+
+import msgspec
+
+from exactly_once import Record, RejectRecord, Task
+from processors import history, payment, workflow
+from processors.decision import Outcome
+from processors.events import CallAnswered, TimerDue
+from processors.parameters import Parameters
+from processors.timers import TimerKind
+from processors.workflow import Step, Workflow, journal_key
+from streams.calls.http_performer import ANSWERS, ROWS, row_of
+from streams.worker.outbox import emit, set_timers
+from streams.worker.tables import Tables
+from topics.headers import REQUEST_ID
+from topics.identity import owner_of
+from topics.order_history import RowKind
+from topics.restaurants import Restaurant
+
+TIMER = TimerKind.ORDER.value
+"""Payload of the timers of orders, by which a due timer finds its handler."""
+
+
+class DecisionReply(msgspec.Struct, frozen=True):
+    """The decision on an event, for its sender. ``problems`` are pairs of a JSON pointer and a description.
+
+    A view waits for it in memory; it is never stored.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    problems: tuple[tuple[str, str], ...] = ()
+    failed: bool = False
+    """True if there is no decision: applying the record failed, and the record is a dead letter."""
+
+
+def reply(task: Task, record: Record, decision: DecisionReply, subject: str) -> None:
+    """Answer the view that waits for the decision on this record.
+
+    A refusal that no view waits for becomes a dead letter.
+    """
+    request = request_id_of(record)
+    if decision.outcome in (Outcome.REFUSED, Outcome.NOT_FOUND) and not task.is_awaited(request):
+        task.dead_letter(record, decision.reason or f"there is no {subject}")
+    if request:
+        task.answer(request, decision)
+
+
+def request_id_of(record: Record) -> str:
+    """Return the id of the view's request that produced this record; empty if no view produced it."""
+    for name, value in record.headers:
+        if name == REQUEST_ID:
+            return (value or b"").decode(errors="replace")
+    return ""
+
+
+class OrderWorkflow:
+    """Moves the machines of one order inside a task's transaction."""
+
+    def __init__(self, tables: Tables, parameters: Parameters, topic_prefix: str) -> None:
+        self._tables = tables
+        self._parameters = parameters
+        self._topic_prefix = topic_prefix
+
+    def apply_record(
+        self, task: Task, order: str, event: Any, record: Record, restaurant: Restaurant | None = None
+    ) -> None:
+        """Apply the event of a record, and answer the view that waits for the decision."""
+        step = self.move(task, order, event, restaurant)
+        reply(task, record, DecisionReply(step.outcome, step.reason, _pairs(step)), f"order {order}")
+
+    def timer_due(self, task: Task, name: str) -> None:
+        """Apply a due timer of an order: a wait that timed out, or a planned step."""
+        order = owner_of(name)
+        row = self._tables.payments.get(task, order)
+        keys = () if row is None else payment.call_keys(row)
+        self.move(task, order, TimerDue(name, has_open_call=any(task.has_call(key.encode()) for key in keys)))
+
+    def call_answered(self, task: Task, key: str, request: bytes, result: bytes) -> None:
+        """Apply the answer to a call, in the transaction that deletes the call.
+
+        Raises `RejectRecord` if the order has left the tables. Its journal is gone too, so the answer becomes a dead
+        letter.
+        """
+        answer = ANSWERS.decode(result)
+        event = CallAnswered(key, ROWS.decode(request).kind, answer.status, answer.body)
+        step = self.move(task, owner_of(key), event)
+        if step.workflow.order is None:
+            raise RejectRecord(step.reason)
+
+    def move(self, task: Task, order: str, event: Any, restaurant: Restaurant | None = None) -> Step:
+        """Decide on an event, and write the decision to the task's transaction."""
+        before = self._tables.workflow_of(task, order)
+        step = workflow.decide_step(before, event, task.now_ms, self._parameters, restaurant)
+        if step.retire:
+            self._retire(task, before, step.workflow)
+        for name, row in step.changed.items():
+            self._tables.of_an_order[name].put(task, order, row)
+        for line in step.journal:
+            self._tables.journal.put(task, journal_key(order, line.seq), line)
+        for record in step.emit:
+            emit(task, record, self._topic_prefix)
+        set_timers(task, step.timers, TIMER)
+        for call in step.calls:
+            task.call(call.key.encode(), row_of(call))
+        for key in step.cancel_calls:
+            task.cancel_call(key.encode())
+        return step
+
+    def _retire(self, task: Task, flow: Workflow, after: Workflow) -> None:
+        """Emit an order's rows and journal to the history topic, and delete the journal's rows.
+
+        The order's other rows are deleted by the step's changes.
+        """
+        assert flow.order is not None
+        assert after.history is not None
+        order, status = flow.order.id, flow.order.status
+        rows: list[tuple[RowKind, msgspec.Struct]] = [
+            (name, row) for name in workflow.RETIRED_WITH_ORDER if (row := getattr(flow, name)) is not None
+        ]
+        for number in range(1, flow.order.journal + 1):
+            key = journal_key(order, number)
+            line = self._tables.journal.get(task, key)
+            assert line is not None, f"the journal of {order} has no line {number}"
+            rows.append((RowKind.JOURNAL, line))
+            self._tables.journal.put(task, key, None)
+        for record in history.records_of(order, status, rows, after.history.retired_ms):
+            emit(task, record, self._topic_prefix)
+
+
+def _pairs(step: Step) -> tuple[tuple[str, str], ...]:
+    return tuple((problem.pointer, problem.detail) for problem in step.problems)
