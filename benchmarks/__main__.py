@@ -1,8 +1,10 @@
-"""`make bench`: everything that is measured, in one run on one broker, written as a table and a plot.
+"""`make bench`: run all benchmarks on one broker, and write the results as tables and a plot.
 
     python -m benchmarks [--rounds 5] [--only NAME ...] [--into benchmarks/RESULTS.md]
+    python -m benchmarks --against DIR [--rounds 5] [--only NAME ...]
 
-Nothing else should run meanwhile. Takes about half an hour; what was measured is written also when it is cut short.
+Run it alone on the machine; it takes about half an hour. An interrupted run writes the results so far. `--against`
+measures this checkout and another in turns and prints the ratios (`benchmarks.compare`).
 """
 
 import argparse
@@ -15,11 +17,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import contest, hop, hung, matching, one_order, orders_http, orders_topics, rebalance, restart, where
+from benchmarks.compare import COMPARED, compare
 from benchmarks.lab import Lab, lab, machine, shown
 from benchmarks.plot import draw
 
 BENCHES: dict[str, Callable[[Lab], None]] = {
-    # what waits for the disk comes before what writes hundreds of megabytes
+    # benchmarks that wait for the disk come before those that write hundreds of megabytes
     "hop": hop.run,
     "one-order": one_order.run,
     "contest": contest.run,
@@ -34,15 +37,27 @@ BENCHES: dict[str, Callable[[Lab], None]] = {
 
 
 def main() -> None:
-    """Measure, and write down."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure everything.")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=BENCHES, help="only these")
-    parser.add_argument("--into", type=Path, default=Path("benchmarks/RESULTS.md"), metavar="FILE")
+    """Run the benchmarks and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run benchmarks.")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each benchmark (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=BENCHES, help="run only these benchmarks")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        default=Path("benchmarks/RESULTS.md"),
+        metavar="FILE",
+        help="the results (default: %(default)s)",
+    )
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout to compare with")
     arguments = parser.parse_args()
+    if arguments.against:
+        compare(arguments.against, arguments.rounds, arguments.only or COMPARED)
+        return
     with tempfile.TemporaryDirectory(prefix="bench-") as directory, lab(Path(directory), arguments.rounds) as here:
         load = os.getloadavg()[0]
         try:
+            if arguments.only != ["contest"]:
+                contest.calibrate(here)
             for name in arguments.only or BENCHES:
                 BENCHES[name](here)
         finally:
@@ -54,18 +69,23 @@ def main() -> None:
 
 
 def report(lab: Lab, load: float, picture: str) -> str:
-    """The results in Markdown."""
+    """Return the results in Markdown."""
     lines = [
-        "# What it does, measured",
+        "# Measurements",
         "",
         f"Written by `make bench` on {time.strftime('%Y-%m-%d', time.gmtime())} at {_commit()}: {machine()}. Broker, "
-        f"workers, simulators and whoever measures share these; {lab.rounds} rounds in turns, the load average was "
-        f"{load:.1f} before. Medians; in brackets the lowest and the highest round.",
+        f"workers, simulators and the benchmark share them. {lab.rounds} rounds in turns; the load average before was "
+        f"{load:.1f}. The figures are medians, with the lowest and the highest round in brackets.",
         "",
         f"![]({picture})",
     ]
     for bench in dict.fromkeys(sample.bench for sample in lab.samples):
         lines += ["", f"## {bench[0].upper()}{bench[1:]}", "", *_table(lab, bench)]
+        if bench != contest.BENCH and (rates := lab.values(contest.BENCH, contest.OURS.name, contest.RATE)):
+            lines += [
+                "",
+                f"In this run the engine counted and forwarded {shown(statistics.median(rates))} records/s.",
+            ]
         for ratio in (ratio for ratio in lab.ratios if ratio.bench == bench):
             value = lab.median(bench, ratio.one, ratio.of) / lab.median(bench, ratio.other, ratio.of)
             lines += ["", f"{ratio.one} / {ratio.other}, {ratio.of}: **{shown(value)}** (wanted {ratio.wanted})"]
@@ -77,7 +97,7 @@ def report(lab: Lab, load: float, picture: str) -> str:
 
 
 def _table(lab: Lab, bench: str) -> list[str]:
-    """A row a subject, a column a figure."""
+    """Return a table with a row for each subject and a column for each figure."""
     samples = [sample for sample in lab.samples if sample.bench == bench]
     subjects, figures = (dict.fromkeys(names) for names in zip(*((s.subject, s.of) for s in samples), strict=True))
     rows = [["", *figures], ["---", *("---:" for _ in figures)]]

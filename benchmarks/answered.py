@@ -1,29 +1,35 @@
-"""The app with nobody to call: every call is answered at once with "a callback follows", as a party may.
+"""The app without destinations: each call gets the answer "a callback follows" at once, as parties may answer.
 
-What follows is said on the topics by `benchmarks.topics_only`. `faust -A benchmarks.answered worker`
+`benchmarks.topics_only` produces the callbacks as records. `faust -A benchmarks.answered worker`
 """
+
+from collections.abc import Callable
 
 import msgspec
 
-from streams.app import app, engine
-from streams.calls.performer import Answer
-from streams.engine import Again, Answered, Whom
+from exactly_once import Completed, DestinationKey, Retry
+from streams.build import Surroundings, build
+from streams.calls.http_performer import Answer, HttpPerformer
+from streams.cli import faust_commands
+from streams.settings import Settings
 
-__all__ = ["app"]
-
-FOLLOWS = Answered(msgspec.json.encode(Answer(202, "")))
+FOLLOWS = Completed(msgspec.json.encode(Answer(202, "")))
 
 
-class Nobody:
-    """Stands where the HTTP client is."""
+class InstantPerformer(HttpPerformer):
+    """Answers without a connection."""
 
-    def whom(self, request: bytes) -> Whom:
-        """One for all."""
-        return Whom("nobody", "nobody")
+    def __init__(self, payment_url: str, payment_provider: str, public_url: Callable[[], str]) -> None:
+        super().__init__(payment_url, payment_provider, public_url)
 
-    async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Answered | Again:
-        """An answer without a wire."""
+    def destination_of(self, request: bytes) -> DestinationKey:
+        """Return one destination for all calls."""
+        return DestinationKey("nobody", "nobody")
+
+    async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Completed | Retry:
+        """Answer at once."""
         return FOLLOWS
 
 
-engine.performer = Nobody()
+app = build(Settings.from_environment(), surroundings=Surroundings(make_performer=InstantPerformer)).app
+faust_commands.register()

@@ -1,8 +1,8 @@
-"""The contest: count-and-forward by the engine, by stock Faust and by a bare loop, in turns on the same broker.
+"""Contest in counting and forwarding: the engine, stock Faust and a bare loop, in turns on the same broker.
 
     python -m benchmarks.contest [ROUNDS]
 
-Each reads as many records as it does in some seconds. What each has committed is read back and compared.
+Each contestant gets as many records as it can process in some seconds. Its committed results are read back and checked.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from aiokafka.client import AIOKafkaClient
 
 from benchmarks.contestants.work import PARTITIONS, Took
 from benchmarks.lab import Lab, Sample
-from streams.engine.engine import java_partition
-from streams.engine.provision import TopicSpec, create_topics
-from streams.engine.transactions import TransactionalClient
+from exactly_once.kafka.partitioning import java_partition
+from exactly_once.kafka.producer import TransactionalClient
+from exactly_once.kafka.topic_admin import TopicSpec, create_topics
 
 ROOT = Path(__file__).parent.parent
 KEYS = 20_000
@@ -34,13 +34,13 @@ WITHIN_S = 120.0
 
 
 class Contestant(NamedTuple):
-    """A program, and how many records it gets."""
+    """A program and its number of records."""
 
     name: str
     command: tuple[str, ...]
     records: int
     table: str
-    """The changelog of its counts, after the run's name."""
+    """Suffix of the changelog of its counts, after the name of the run."""
 
 
 WORKER = ("worker", "-l", "warn", "--without-web")
@@ -57,20 +57,33 @@ BARE = Contestant(
 )
 
 
+BENCH, RATE = "count and forward", "records/s"
+
+
+def calibrate(lab: Lab) -> None:
+    """Measure the rate of the engine once, for comparison with the other rates of the run."""
+    lab.say(f"{BENCH}: {OURS.name}")
+    took = compete(lab.kafka, OURS)
+    lab.add(Sample(BENCH, OURS.name, RATE, took.records / took.wall_s))
+
+
 def run(lab: Lab) -> None:
-    """So many rounds of each in turns."""
+    """Measure each contestant once a round, in turns."""
     for turn in range(lab.rounds):
         for contestant in (OURS, STOCK, BARE)[turn % 3 :] + (OURS, STOCK, BARE)[: turn % 3]:
-            lab.say(f"count and forward, round {turn + 1} of {lab.rounds}: {contestant.name}")
+            lab.say(f"{BENCH}, round {turn + 1} of {lab.rounds}: {contestant.name}")
             took = compete(lab.kafka, contestant)
-            lab.add(Sample("count and forward", contestant.name, "records/s", took.records / took.wall_s))
-            lab.add(Sample("count and forward", contestant.name, "CPU us a record", 1e6 * took.cpu_s / took.records))
-    lab.ratio("count and forward", "records/s", "engine", "stock Faust", ">= 25")
-    lab.ratio("count and forward", "records/s", "engine", "bare loop", ">= 0.7")
+            lab.add(Sample(BENCH, contestant.name, RATE, took.records / took.wall_s))
+            lab.add(Sample(BENCH, contestant.name, "CPU us a record", 1e6 * took.cpu_s / took.records))
+    lab.ratio(BENCH, RATE, "engine", "stock Faust", ">= 25")
+    lab.ratio(BENCH, RATE, "engine", "bare loop", ">= 0.7")
 
 
 def compete(kafka: str, contestant: Contestant) -> Took:
-    """One run of one of them; raises where it has not counted and sent on every record exactly once."""
+    """Run a contestant once. ``SystemExit`` if it did not count and forward every record exactly once.
+
+    Stock Faust is exempt.
+    """
     name = f"contest-{uuid.uuid4().hex[:8]}"
     asyncio.run(_load(kafka, name, contestant.records))
     with tempfile.TemporaryDirectory() as directory:
@@ -85,9 +98,9 @@ def compete(kafka: str, contestant: Contestant) -> Took:
         }
         _run(contestant, directory, environment)
         took = msgspec.json.decode(result.read_bytes(), type=Took)
-    counted, sent = asyncio.run(_judged(kafka, f"{name}{contestant.table}", f"{name}-out"))
-    if contestant is not STOCK and (counted, sent) != (contestant.records, contestant.records):
-        raise SystemExit(f"{contestant.name}: {counted} counted and {sent} sent on of {contestant.records}")
+    counted, forwarded = asyncio.run(_count_committed(kafka, f"{name}{contestant.table}", f"{name}-out"))
+    if contestant is not STOCK and (counted, forwarded) != (contestant.records, contestant.records):
+        raise SystemExit(f"{contestant.name}: {counted} counted and {forwarded} forwarded of {contestant.records}")
     return took
 
 
@@ -109,7 +122,7 @@ def _run(contestant: Contestant, directory: str, environment: Mapping[str, str])
             process.wait()
         if status != 0:
             log.seek(0)
-            raise SystemExit(f"{contestant.name} ended with {status}:\n{log.read().decode(errors='replace')[-2000:]}")
+            raise SystemExit(f"{contestant.name} exited with {status}:\n{log.read().decode(errors='replace')[-2000:]}")
 
 
 async def _load(kafka: str, name: str, records: int) -> None:
@@ -119,18 +132,18 @@ async def _load(kafka: str, name: str, records: int) -> None:
     client = TransactionalClient(AIOKafkaClient(bootstrap_servers=kafka), f"{name}-load")
     await client.start([f"{name}-in"])
     for start in range(0, records, AT_ONCE):
-        said: dict[tuple[str, int], list[tuple[bytes, bytes, tuple[()]]]] = {}
+        batches: dict[tuple[str, int], list[tuple[bytes, bytes, tuple[()]]]] = {}
         for n in range(start, min(start + AT_ONCE, records)):
             key = b"key-%d" % (n % KEYS)
             value = b'{"n":%d,"pad":"%s"}' % (n, PAD.encode())
-            said.setdefault((f"{name}-in", java_partition(key, PARTITIONS)), []).append((key, value, ()))
-        await client.produce(said)
+            batches.setdefault((f"{name}-in", java_partition(key, PARTITIONS)), []).append((key, value, ()))
+        await client.produce(batches)
         await client.end()
     await client.close()
 
 
-async def _judged(kafka: str, table: str, out: str) -> tuple[int, int]:
-    """How many were counted, and how many sent on, as committed."""
+async def _count_committed(kafka: str, table: str, out: str) -> tuple[int, int]:
+    """Return the sum of the committed counts and the number of committed outputs."""
     counts: dict[tuple[int, bytes], int] = {}
     found: Counter[str] = Counter()
     consumer = AIOKafkaConsumer(

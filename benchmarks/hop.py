@@ -1,4 +1,4 @@
-"""One hop at light load: from producing a record until what a task made of it is visible to a read_committed reader."""
+"""One hop at light load: from producing a record until a read_committed consumer sees the output of the task."""
 
 import asyncio
 import sys
@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from benchmarks.contest import ROOT, WORKER
 from benchmarks.contestants.work import PARTITIONS
 from benchmarks.lab import Lab, Sample, quantile
-from streams.embedded.processes import Supervisor
-from streams.engine.provision import TopicSpec, create_topics
+from exactly_once.kafka.topic_admin import TopicSpec, create_topics
+from streams.demo.processes import Supervisor
 
 BENCH = "one hop"
 HOPS, WARM_UP = 400, 100
@@ -19,7 +19,7 @@ WITHIN_S = 20.0
 
 
 def run(lab: Lab) -> None:
-    """So many hops a round, one after the other."""
+    """Measure `HOPS` hops a round, one after the other."""
     for turn in range(lab.rounds):
         lab.say(f"{BENCH}, round {turn + 1} of {lab.rounds}")
         took = asyncio.run(_measure(lab))
@@ -58,7 +58,7 @@ async def _measure(lab: Lab) -> list[float]:
 
 
 async def _hop(producer: AIOKafkaProducer, consumer: AIOKafkaConsumer, topic: str, number: int) -> float:
-    """Milliseconds."""
+    """Return the milliseconds of one hop."""
     await asyncio.sleep(GAP_S)
     value = b'{"n":%d,"pad":"hop"}' % number
     began = time.perf_counter()

@@ -1,9 +1,9 @@
-"""One restaurant hangs, answers 500 or cuts connections: how long do the orders of the others take?
+"""Latency of orders while another restaurant hangs, answers 500 or cuts connections.
 
-Orders come at a steady rate, far below what a worker can do, and each is followed from POST to the committed DELIVERED.
-In each round all answer first, then one restaurant does not, in each of these ways, and in the end it is back: when all
-that waited for it is delivered, all answer once more, so that what else the machine does weighs as much on both. Once
-with all points of sale at one host, once with a host each.
+Orders arrive at a steady rate, far below the capacity of a worker. Each is followed from POST to the committed
+DELIVERED. A round starts with all restaurants answering. Then one restaurant has each fault in turn. Then it recovers
+and the orders that waited for it are delivered. The round ends with all restaurants answering again, so that other load
+on the machine affects both states alike. All points of sale share one host, or each has its own.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from benchmarks.lab import Lab, Sample, quantile
 from benchmarks.orders_http import Following, all_wait
 from benchmarks.topics_only import made
 from simulators.city import KITCHENS
-from tests.stack import Stack, installed
+from tests.support.stack import Stack, installed
 from topics.orders import Placed
 from topics.restaurants import Restaurant
 
@@ -26,7 +26,7 @@ WELL = "all answer"
 FAULTS = {"silent": "one is silent", "500": "one answers 500", "cut": "one cuts connections"}
 HOSTS = ("one host", "a host each")
 RATE, ORDERS = 25.0, 500
-"""A second, and in each state."""
+"""Orders a second, and orders in each state."""
 DRIVERS = 100
 WARM_UP, WARM_UP_AT_ONCE = 200, 20
 WITHIN_S = 240.0
@@ -34,7 +34,7 @@ P50, P99 = "ms an order of another, p50", "ms an order of another, p99"
 
 
 def run(lab: Lab) -> None:
-    """Both arrangements of hosts, in turns."""
+    """Measure both arrangements of hosts, in turns."""
     for turn in range(max(1, (lab.rounds + 1) // 2)):
         for hosts in HOSTS:
             lab.say(f"{BENCH}, round {turn + 1}: {hosts}")
@@ -44,8 +44,8 @@ def run(lab: Lab) -> None:
             lab.ratio(BENCH, P99, f"{hosts}, {state}", f"{hosts}, {WELL}", "<= 1.2")
     lab.note(
         BENCH,
-        f"{RATE:g} orders a second for {len(KITCHENS)} restaurants, {ORDERS} in each state. Those of the one that does "
-        "not answer are not in the figures; they were all delivered when it was back.",
+        f"{RATE:g} orders a second for {len(KITCHENS)} restaurants, {ORDERS} in each state. The figures exclude the "
+        "orders of the faulty restaurant; all of them were delivered after it recovered.",
     )
 
 
@@ -71,7 +71,7 @@ async def _measure(lab: Lab, hosts: str) -> None:
 
 
 async def _state(lab: Lab, following: Following, subject: str) -> list["asyncio.Task[float]"]:
-    """Measure one state; the orders of the restaurant that hangs, which are to be delivered at last."""
+    """Measure one state, and return the orders of the faulty restaurant, which are delivered later."""
     others, hung = await _placed(following, made(f"run-{len(lab.samples)}", ORDERS))
     async with asyncio.timeout(WITHIN_S):
         took = await asyncio.gather(*others)
@@ -83,7 +83,7 @@ async def _state(lab: Lab, following: Following, subject: str) -> list["asyncio.
 async def _placed(
     following: Following, orders: list[Placed]
 ) -> tuple[list["asyncio.Task[float]"], list["asyncio.Task[float]"]]:
-    """Place them at the rate, however long each takes; those of the other restaurants, and of the one."""
+    """Place orders at the rate; return those of the other restaurants and those of the faulty one."""
     others: list[asyncio.Task[float]] = []
     hung: list[asyncio.Task[float]] = []
     began = asyncio.get_running_loop().time()
@@ -95,7 +95,7 @@ async def _placed(
 
 
 def _catalogue(stack: Stack, *, apart: bool) -> Path:
-    """The city's restaurants at the simulator's port, `apart` under an address of this machine each."""
+    """Write the catalogue of the city, all at the port of the simulator; `apart`: each at a different local address."""
     city = msgspec.json.decode((stack.directory / "catalogue.json").read_bytes(), type=list[Restaurant])
     moved = [
         msgspec.structs.replace(

@@ -1,24 +1,24 @@
-"""What a thread of a worker is at, by the innermost frame that tells."""
+"""Activity of a worker's thread, by the innermost frame that identifies it."""
 
 from types import FrameType
 
 KINDS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    # kind, the file ends so, the function is one of these (none: any)
+    # kind, parts of file names, names of functions (empty: any)
     ("wait", ("selectors.py",), ("select",)),
     ("wait", ("threading.py",), ("wait",)),
-    ("RocksDB write", ("engine/store.py",), ("write",)),
-    ("state get", ("engine/store.py",), ("get",)),
-    ("state get", ("streams/tables.py",), ("get", "read")),
+    ("RocksDB write", ("exactly_once/state/rocksdb.py",), ("write",)),
+    ("state get", ("exactly_once/state/rocksdb.py",), ("get",)),
+    ("state get", ("streams/worker/tables.py",), ("get", "read")),
     ("decode", ("topics/records.py",), ("read", "_place")),
-    ("decode", ("streams/tables.py",), ("<lambda>", "decode")),
-    ("encode", ("topics/records.py", "streams/tables.py", "streams/outbox.py", "streams/tracing.py"), ()),
+    ("decode", ("streams/worker/tables.py",), ("<lambda>", "decode")),
+    ("encode", ("topics/records.py", "streams/worker/tables.py", "streams/worker/outbox.py", "streams/tracing.py"), ()),
     ("decide", ("processors/",), ()),
-    ("batches", ("engine/transactions.py",), ("_batches",)),
-    ("produce", ("engine/transactions.py",), ()),
-    ("buffer", ("engine/changes.py", "engine/task.py", "engine/core.py", "engine/timers.py", "engine/calls.py"), ()),
-    ("agents", ("streams/agents/", "streams/workflow.py"), ()),
+    ("batches", ("exactly_once/kafka/producer.py",), ("_batches",)),
+    ("produce", ("exactly_once/kafka/producer.py",), ()),
+    ("buffer", ("exactly_once/task/", "exactly_once/calls/"), ()),
+    ("agents", ("streams/agents/", "streams/worker/order_workflow.py"), ()),
     ("HTTP", ("aiohttp/", "httpx/", "httpx_aiohttp/", "streams/views/", "streams/calls/", "yarl/", "multidict/"), ()),
-    ("consume", ("aiokafka/consumer/", "aiokafka/record/", "engine/fetch.py", "engine/runtime.py"), ()),
+    ("consume", ("aiokafka/consumer/", "aiokafka/record/", "exactly_once/kafka/fetch.py", "exactly_once/faust/"), ()),
     ("consume", ("faust/", "mode/"), ()),
     ("Kafka protocol", ("aiokafka/",), ()),
 )
@@ -27,7 +27,7 @@ DEEPEST = 30
 
 
 def kind_of(frame: FrameType) -> str | None:
-    """What a thread is at; None while it waits."""
+    """Return the activity of a thread, or None while it waits."""
     current: FrameType | None = frame
     for _ in range(DEEPEST):
         if current is None:

@@ -1,4 +1,4 @@
-"""Where measurements are taken and kept: one broker, rounds in turns, medians and their spread, a table and a plot."""
+"""One run of measurements: a broker, the samples of all rounds, their medians and targets."""
 
 import os
 import platform
@@ -13,13 +13,13 @@ from typing import NamedTuple
 import psutil
 from rich.console import Console
 
-from streams.embedded.kafka import EmbeddedKafka
+from streams.local.kafka.broker import EmbeddedKafka
 
 LIB = Path(".dabbawala/kafka/lib")
 
 
 class Sample(NamedTuple):
-    """One measurement of one subject in one round. ``of`` names the figure with its unit."""
+    """One measurement of one subject in one round. ``of`` is the figure with its unit."""
 
     bench: str
     subject: str
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """How one subject stands to another in the same run."""
+    """Wanted ratio of two subjects in the same run."""
 
     bench: str
     of: str
@@ -38,7 +38,7 @@ class Ratio(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What a figure is meant to be."""
+    """Wanted value of a figure."""
 
     bench: str
     subject: str
@@ -48,7 +48,7 @@ class Target(NamedTuple):
 
 @dataclass
 class Lab:
-    """One run of the benchmarks. ``rounds``: how often each subject is measured, in turns with the others."""
+    """One run of the benchmarks. Each subject is measured ``rounds`` times, in turns with the others."""
 
     kafka: str
     broker: psutil.Process
@@ -63,7 +63,7 @@ class Lab:
     _console: Console = field(default_factory=lambda: Console(stderr=True))
 
     def say(self, line: str) -> None:
-        """Progress."""
+        """Print a line of progress."""
         self._console.print(f"[dim]{time.monotonic() - self.began:6.0f} s[/] {line}", highlight=False)
 
     def add(self, sample: Sample) -> None:
@@ -72,31 +72,31 @@ class Lab:
         self.say(f"        {sample.subject}: {shown(sample.value)} {sample.of}")
 
     def ratio(self, bench: str, of: str, one: str, other: str, wanted: str) -> None:
-        """Have a ratio of medians in the results."""
+        """Add a ratio of medians to the results."""
         self.ratios.append(Ratio(bench, of, one, other, wanted))
 
     def target(self, bench: str, subject: str, of: str, wanted: str) -> None:
-        """Have it said what a figure is meant to be."""
+        """Add the wanted value of a figure to the results."""
         self.targets.append(Target(bench, subject, of, wanted))
 
     def note(self, bench: str, text: str) -> None:
-        """Have this said under a benchmark."""
+        """Add a paragraph under a benchmark."""
         self.notes.append((bench, text))
 
     def values(self, bench: str, subject: str, of: str) -> list[float]:
-        """All measurements of a figure."""
+        """Return all measurements of a figure."""
         return [s.value for s in self.samples if (s.bench, s.subject, s.of) == (bench, subject, of)]
 
     def median(self, bench: str, subject: str, of: str) -> float:
-        """The median of a figure."""
+        """Return the median of a figure."""
         return statistics.median(self.values(bench, subject, of))
 
     def overall(self, bench: str, of: str) -> float:
-        """The mean of a figure over all subjects and rounds."""
+        """Return the mean of a figure over all subjects and rounds."""
         return statistics.mean(s.value for s in self.samples if (s.bench, s.of) == (bench, of))
 
     def subdirectory(self, name: str) -> Path:
-        """A fresh one."""
+        """Make an empty directory."""
         made = self.directory / f"{name}-{len(list(self.directory.iterdir()))}"
         made.mkdir()
         return made
@@ -104,7 +104,7 @@ class Lab:
 
 @contextmanager
 def lab(directory: Path, rounds: int) -> Iterator[Lab]:
-    """A lab with a broker of its own, killed at the end."""
+    """Start a broker for one run, and kill it at the end."""
     broker = EmbeddedKafka(directory, lib=LIB)
     try:
         kafka = broker.start()
@@ -118,14 +118,14 @@ def lab(directory: Path, rounds: int) -> Iterator[Lab]:
 
 
 class Cpu:
-    """CPU time of some processes since this was made."""
+    """CPU time of some processes since the construction of this object."""
 
     def __init__(self, processes: dict[str, list[psutil.Process]]) -> None:
         self._processes = processes
         self._before = self._now()
 
     def used_s(self) -> dict[str, float]:
-        """Seconds by name."""
+        """Return the CPU seconds used since then, by name."""
         return {name: used - self._before[name] for name, used in self._now().items()}
 
     def _now(self) -> dict[str, float]:
@@ -136,7 +136,7 @@ class Cpu:
 
 
 def machine() -> str:
-    """What this is measured on, in a line."""
+    """Return a line that describes this machine."""
     with open("/proc/cpuinfo") as lines:
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     memory = psutil.virtual_memory().total / 2**30
@@ -145,13 +145,13 @@ def machine() -> str:
 
 
 def shown(value: float) -> str:
-    """A figure with three significant digits."""
+    """Format a figure with three significant digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
 def quantile(values: Iterable[float], share: float) -> float:
-    """The smallest value that so large a share does not exceed."""
+    """Return the value at this share of the ordered values: 0.5 for the median."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -1,7 +1,7 @@
-"""How long one order takes, alone: from POST to DELIVERED, hop by hop, and how many transactions it took.
+"""Latency of a single order from POST to DELIVERED, hop by hop, and its number of transactions.
 
-A worker, a payment provider, restaurants and drivers as processes of their own, without any simulated delay. A reader
-of the committed topics notes when each record of an order becomes visible; the hops are the times from one to the next.
+Worker, payment provider, restaurants and drivers are separate processes without simulated delays. A consumer of the
+committed topics notes when each record of an order becomes visible. A hop is the time from one record to the next.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.lab import Lab, Sample, quantile
 from simulators.city import order
-from tests.stack import Stack, running
+from tests.support.stack import Stack, running
 from topics.families import DELIVERIES, DISPATCH, DRIVERS, ORDER_UPDATES, ORDERS, Family, topic_name
 from topics.orders import Placed
 from topics.records import Record, instant, write
@@ -22,19 +22,19 @@ from topics.records import Record, instant, write
 BENCH = "one order alone"
 ORDERS_MEASURED = 200
 WARM_UP = 100
-"""Orders before the first that counts: the broker's code is compiled as it is used."""
+"""Orders before the first measured one, because the JVM of the broker compiles code while it runs."""
 PARTITIONS = 4
 FOLLOWED = (ORDERS, DISPATCH, DRIVERS, DELIVERIES, ORDER_UPDATES)
-LONGEST_S = 20.0
-DRIVERS_OWN = 2
-"""SetAvailable in the driver's task, DriverAvailable in its region's."""
+MAX_WAIT_S = 20.0
+DRIVER_COMMITS = 2
+"""Transactions for the driver: SetAvailable in the driver's task, DriverAvailable in the region's."""
 FLEET = 12
 """Drivers: enough for one in each region."""
 
 
 def run(lab: Lab) -> None:
-    """One round."""
-    lab.say(f"{BENCH}: {ORDERS_MEASURED} of them, one after the other")
+    """Measure one round."""
+    lab.say(f"{BENCH}: {ORDERS_MEASURED} orders, one after the other")
     directory = lab.subdirectory("alone")
     with running(lab.kafka, directory.name, directory, speed=0, drivers=FLEET) as stack:
         took, commits, hops = asyncio.run(_measure(stack, ORDERS_MEASURED))
@@ -45,16 +45,16 @@ def run(lab: Lab) -> None:
         lab.add(Sample(BENCH, hop, "ms, p90", quantile(times, 0.9)))
     lab.note(
         BENCH,
-        f"{statistics.median(commits):.0f} transactions an order (from {min(commits)} to {max(commits)}), "
-        f"{DRIVERS_OWN} of them its driver's, who becomes available again. Below the whole: when each record became "
-        "visible after the one before.",
+        f"An order takes {statistics.median(commits):.0f} transactions (from {min(commits)} to {max(commits)}). "
+        f"{DRIVER_COMMITS} of them make its driver available again. The rows below the first are the times from one "
+        "visible record to the next.",
     )
     lab.target(BENCH, "POST to DELIVERED", "ms, p50", "<= 60")
     lab.target(BENCH, "POST to DELIVERED", "ms, p99", "<= 100")
 
 
 async def _measure(stack: Stack, count: int) -> tuple[list[float], list[int], dict[str, list[float]]]:
-    """Of each order how many milliseconds and commits it took; of each hop its milliseconds."""
+    """Return the milliseconds and the commits of each order, and the milliseconds of each hop."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=stack.kafka,
         isolation_level="read_committed",
@@ -91,12 +91,12 @@ async def _measure(stack: Stack, count: int) -> tuple[list[float], list[int], di
 
 
 async def _follow(consumer: AIOKafkaConsumer, prefix: str, placed: Placed, began: float) -> list[tuple[str, float]]:
-    """(what became visible, milliseconds after the start), in order, until the order is delivered."""
+    """Return (record, milliseconds until it was visible) in order, until the order is delivered."""
     families = {topic_name(family.name, prefix): family for family in FOLLOWED}
     seen: list[tuple[str, float]] = []
     while all(name != "order-updates DELIVERED" for name, _ in seen):
-        if time.perf_counter() - began > LONGEST_S:
-            raise SystemExit(f"{placed.key} was not delivered within {LONGEST_S:.0f} s; the last seen: {seen[-1:]}")
+        if time.perf_counter() - began > MAX_WAIT_S:
+            raise SystemExit(f"{placed.key} was not delivered within {MAX_WAIT_S:.0f} s; the last record: {seen[-1:]}")
         for tp, records in (await consumer.getmany(timeout_ms=200)).items():
             at_ms = 1000 * (time.perf_counter() - began)
             for record in records:
@@ -117,14 +117,15 @@ def _named(family: Family, record: Record) -> str:
 
 
 async def _commits(client: httpx.AsyncClient) -> int:
-    return int((await client.get("/tasks")).json()["counters"].get("commits", 0))
+    (worker,) = (await client.get("/v1/tasks")).json()["workers"]
+    return int(worker["counters"].get("commits", 0))
 
 
 async def _until_all_drivers_wait(client: httpx.AsyncClient) -> None:
-    deadline = time.perf_counter() + LONGEST_S
+    deadline = time.perf_counter() + MAX_WAIT_S
     while time.perf_counter() < deadline:
         rows = (await client.get("/table/dispatch/", params={"limit": "10000"})).json()["rows"]
         if sum("/driver/" in row["key"] for row in rows) == FLEET:
             return
         await asyncio.sleep(0.005)
-    raise SystemExit(f"not all {FLEET} drivers wait for work")
+    raise SystemExit(f"Not all {FLEET} drivers wait for work.")

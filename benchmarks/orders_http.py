@@ -1,7 +1,7 @@
-"""Whole orders over HTTP: how many a second, how long each takes, and whose CPU it costs; one worker and two.
+"""Orders over HTTP with one worker and two: rate, latency, and CPU time of each process.
 
-Everything is there as in the demo, without simulated delays: payment provider, restaurants, drivers, broker, workers.
-A set number of orders is under way at any time; each is followed from POST to the committed DELIVERED.
+The processes are those of the demo, without simulated delays: payment provider, restaurants, drivers, broker, workers.
+The number of orders in progress is constant. Each order is followed from POST to the committed DELIVERED.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from benchmarks.lab import Cpu, Lab, Sample, quantile
 from benchmarks.topics_only import UPDATES, made
-from tests.stack import Stack, installed
+from tests.support.stack import Stack, installed
 from topics.families import ORDER_UPDATES, topic_name
 from topics.orders import Placed
 from topics.records import write
@@ -25,13 +25,13 @@ PARTITIONS = 4
 DRIVERS = 500
 WARM_UP, ORDERS = 600, 2000
 UNDER_WAY = (150, 500)
-"""Orders at any time: the more, the more of them share a transaction, and the longer each takes."""
+"""Orders in progress. With more orders, more of them share a transaction, and each takes longer."""
 WITHIN_S = 240.0
 SIMULATORS = ("payment", "pos", "drivers")
 
 
 def run(lab: Lab) -> None:
-    """One worker and two, in turns."""
+    """Measure one worker and two, in turns."""
     for turn in range(max(1, lab.rounds // 2)):
         for workers in (1, 2):
             lab.say(f"{BENCH}, round {turn + 1}: {workers} worker{'s' if workers > 1 else ''}")
@@ -40,7 +40,7 @@ def run(lab: Lab) -> None:
 
 
 async def measure(lab: Lab, bench: str, workers: int, app: str = "streams.app", **environment: Any) -> None:
-    """One round, with this app as the workers."""
+    """Measure one round with this app as the workers."""
     directory = lab.subdirectory("http")
     with installed(lab.kafka, directory.name, directory, 0.0) as stack:
         stack.start_payment()
@@ -71,7 +71,7 @@ async def measure(lab: Lab, bench: str, workers: int, app: str = "streams.app", 
 
 
 async def all_wait(stack: Stack, drivers: int) -> None:
-    """Until so many drivers wait for work."""
+    """Wait until this number of drivers waits for work."""
     async with httpx.AsyncClient(base_url=stack.url, timeout=10) as client, asyncio.timeout(60):
         while True:
             answers = [
@@ -84,16 +84,16 @@ async def all_wait(stack: Stack, drivers: int) -> None:
 
 
 def _unlimited() -> AiohttpTransport:
-    return AiohttpTransport(limits=httpx.Limits(max_connections=0))  # aiohttp's word for any number
+    return AiohttpTransport(limits=httpx.Limits(max_connections=0))  # 0: unlimited, for aiohttp
 
 
 class Following:
-    """Places orders over HTTP and sees them delivered on `order-updates`."""
+    """Client that places orders over HTTP and follows them on `order-updates`."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._ended: dict[str, asyncio.Future[float]] = {}
-        """Order -> when it is seen delivered."""
+        """Order -> time at which its delivery was seen."""
         self.took: list[float] = []
 
     async def __aenter__(self) -> "Following":
@@ -121,7 +121,7 @@ class Following:
             await client.aclose()
 
     async def run(self, orders: list[Placed], under_way: int) -> float:
-        """Seconds until all are delivered, never more than so many under way."""
+        """Place orders, at most ``under_way`` at a time; return the seconds until all are delivered."""
         places, began = asyncio.Semaphore(under_way), time.perf_counter()
         async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
             for number, order in enumerate(orders):
@@ -134,7 +134,7 @@ class Following:
         places.release()
 
     async def delivered(self, order: Placed, client: httpx.AsyncClient | None = None) -> float:
-        """Place an order; the seconds until it is delivered."""
+        """Place an order; return the seconds until it is delivered."""
         began = time.perf_counter()
         ended = self._ended[order.key] = asyncio.get_running_loop().create_future()
         answer = await (client or self._clients[0]).post("/v1/orders", content=write(order))
@@ -148,6 +148,6 @@ class Following:
                 for record in records:
                     update = UPDATES.decode(record.value)
                     if update.status == "REJECTED":
-                        raise SystemExit(f"{update.order} was rejected")
+                        raise SystemExit(f"{update.order} was rejected.")
                     if update.status == "DELIVERED" and (ended := self._ended.pop(update.order, None)):
                         ended.set_result(time.perf_counter())

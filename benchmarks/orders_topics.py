@@ -1,4 +1,4 @@
-"""Whole orders without HTTP: payment, restaurants and drivers answer on the topics (`benchmarks.topics_only`)."""
+"""Orders without HTTP: payment, restaurants and drivers answer on the topics (`benchmarks.topics_only`)."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ import psutil
 
 from benchmarks.lab import Cpu, Lab, Sample, quantile
 from benchmarks.topics_only import Outside, made
-from tests.stack import Stack, installed
+from tests.support.stack import Stack, installed
 
 BENCH = "whole flow without HTTP"
 APP = "benchmarks.answered"
@@ -19,7 +19,7 @@ WITHIN_S = 180.0
 
 
 def run(lab: Lab) -> None:
-    """As often as there are rounds."""
+    """Measure one worker in each round."""
     for turn in range(lab.rounds):
         lab.say(f"{BENCH}, round {turn + 1} of {lab.rounds}")
         asyncio.run(measure(lab, BENCH, APP))
@@ -27,7 +27,7 @@ def run(lab: Lab) -> None:
 
 
 async def measure(lab: Lab, bench: str, app: str, **environment: Any) -> None:
-    """One round, with this app as the worker."""
+    """Measure one round with this app as the worker."""
     directory = lab.subdirectory("topics")
     with installed(lab.kafka, directory.name, directory, 0.0) as stack:
         worker = stack.start_worker(app=app, **environment)

@@ -1,4 +1,4 @@
-"""The results as a picture: bars of medians, with the lowest and the highest round."""
+"""Plot of the results: bars of medians, with the lowest and the highest round."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from matplotlib import pyplot  # noqa: E402
 
 SHOWN = (
     ("count and forward", "records/s", "Count and forward: records/s (log)", True),
-    ("match", "us a match", "A match among so many waiting: us", False),
+    ("match", "us a match", "A match, by number of waiting drivers: us", False),
     ("whole flow with HTTP", "orders/s", "Whole flow with HTTP: orders/s", False),
     ("whole flow without HTTP", "CPU ms an order: worker", "Whole flow without HTTP: CPU ms an order", False),
     (
         "one restaurant hangs",
         "ms an order of another, p99",
-        "The orders of others while one hangs: ms, p99",
+        "Orders of other restaurants while one hangs: ms, p99",
         False,
     ),
     ("where an order's time goes", "us an order without HTTP", "Where an order's time goes, without HTTP: us", False),
@@ -28,7 +28,7 @@ WIDTH, ROW = 9.0, 0.32
 
 
 def draw(lab: Lab, file: Path) -> None:
-    """One panel for each of `SHOWN` that was measured."""
+    """Draw a panel for each measured entry of `SHOWN`."""
     panels = [panel for panel in SHOWN if any((s.bench, s.of) == panel[:2] for s in lab.samples)]
     if not panels:
         return

@@ -1,9 +1,10 @@
-"""How long the tasks pause when a worker joins, leaves or crashes, under load.
+"""Pauses of the tasks under load while a worker joins, leaves or crashes.
 
-Two workers of the engine's toy (`tests/integration/engine_kit`), 4 partitions, a steady load. A round: the second
-worker joins, leaves, joins again and is killed. A partition's pause is the longest time between two commits of its task
-around that, by the time stamps of its rows of `positions`, which every commit writes: from the last commit of its old
-owner to the first of its new one. Those that stay pause too, while it is decided. Every record must be applied once.
+Two workers of the engine's toy (`tests/integration/engine_kit`) have 4 partitions and a steady load. In a round the
+second worker joins, leaves, joins again and is killed. The pause of a partition is the longest time between two commits
+of its task around such an event. Each commit writes a row of `positions`, with the time stamp of the commit. If a
+partition moves, the pause lasts from the last commit of the old owner to the first of the new one. The other partitions
+pause too, during the rebalance. Every record must be applied once.
 """
 
 import asyncio
@@ -17,23 +18,23 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.lab import Lab, Sample, quantile
-from streams.engine.runtime import LEAVE_SIGNAL
+from exactly_once.faust.worker import LEAVE_SIGNAL
 from tests.integration.engine_kit import names
 from tests.integration.engine_kit.harness import Run, Worker
 
 BENCH = "pause of a partition"
 SESSION_S = 6
 RATE = 200.0
-"""Records a second: a partition commits every 10 to 20 ms."""
+"""Records a second. A partition then commits every 10 to 20 ms."""
 AROUND_S = 0.5
-"""How long before and after an event commits are looked at."""
+"""Margin before and after an event in which commits count."""
 ALL = list(range(names.PARTITIONS))
 
 Pauses = dict[str, list[float]]
 
 
 def run(lab: Lab) -> None:
-    """All rounds on one pair of workers."""
+    """Measure all rounds with one pair of workers."""
     lab.say(f"{BENCH}, {lab.rounds} rounds")
     pauses = asyncio.run(_measure(lab.kafka, lab.subdirectory("rebalance"), lab.rounds))
     for event, found in sorted(pauses.items()):
@@ -41,7 +42,7 @@ def run(lab: Lab) -> None:
             lab.add(Sample(BENCH, event, f"ms, {of}", 1000 * figure))
     for event in ("join, moves", "leave, moves"):
         lab.target(BENCH, event, "ms, p50", "<= 1,000")
-    lab.target(BENCH, "crash, moves", "ms, p50", f"<= {1000 * (SESSION_S + 1):,}: the session, and a second")
+    lab.target(BENCH, "crash, moves", "ms, p50", f"<= {1000 * (SESSION_S + 1):,}: session time-out and one second")
 
 
 async def _measure(kafka: str, home: Path, rounds: int) -> Pauses:
@@ -90,7 +91,7 @@ async def _load(toy: Run, enough: asyncio.Event) -> None:
 
 
 class Commits:
-    """When the tasks have committed, in seconds since the epoch."""
+    """Times of the commits of each task, in seconds since the epoch."""
 
     def __init__(self, kafka: str, run: str) -> None:
         self._kafka, self._topic = kafka, names.changelog(run, "positions")
@@ -98,7 +99,7 @@ class Commits:
         self._at: dict[int, list[float]] = {partition: [] for partition in ALL}
 
     async def follow(self) -> None:
-        """Read on, for ever."""
+        """Consume the rows of `positions` until cancelled."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka, isolation_level="read_committed")
         await consumer.start()
         try:
@@ -116,6 +117,6 @@ class Commits:
             await self._more.wait()
 
     def longest_pause(self, partition: int, since: float) -> float:
-        """Between two commits of a partition, in seconds."""
+        """Return the longest time between two commits of a partition, in seconds."""
         times = [at for at in self._at[partition] if at > since]
         return max(later - earlier for earlier, later in pairwise(times))

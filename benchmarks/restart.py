@@ -1,6 +1,6 @@
-"""How soon a worker works again: after `kill -9` with warm tables, and with its disk lost.
+"""Time to the first commit of a worker after `kill -9`, with its tables on disk and without.
 
-Orders are placed all the time; the worker works again when the first update is committed after it was started.
+Orders are placed before each start. The time ends when the first order update is committed.
 """
 
 import asyncio
@@ -11,19 +11,19 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.lab import Lab, Sample
 from benchmarks.topics_only import Outside, made
-from tests.stack import Stack, installed
+from tests.support.stack import Stack, installed
 from topics.families import ORDER_UPDATES, topic_name
 
 BENCH = "restart"
 PARTITIONS = 4
 DRIVERS = 300
 ORDERS = 4000
-"""Whose rows are there to be restored: about fourteen an order."""
+"""Orders in the tables to be restored: about fourteen rows each."""
 WITHIN_S = 120.0
 
 
 def run(lab: Lab) -> None:
-    """Kill, start, and see; then the same with an empty disk."""
+    """Kill the worker and time its next start; repeat with an empty disk."""
     directory = lab.subdirectory("restart")
     with installed(lab.kafka, directory.name, directory, 0.0) as stack:
         asyncio.run(_fill(lab, stack))
@@ -33,10 +33,10 @@ def run(lab: Lab) -> None:
                 stack.workers[1].kill()
                 if wiped:
                     shutil.rmtree(next(stack.directory.glob("worker-1/**/tasks")))
-                seconds = asyncio.run(_until_it_works(lab, stack, f"{turn}{int(wiped)}"))
+                seconds = asyncio.run(_time_to_commit(lab, stack, f"{turn}{int(wiped)}"))
                 lab.add(Sample(BENCH, subject, "s from start to the first commit", seconds))
         rows = sum(1 for _ in stack.get("/table/journal/", limit="10000")["rows"])
-        lab.note(BENCH, f"{ORDERS:,} orders were in the tables ({rows:,} journal lines or more, and all their rows).")
+        lab.note(BENCH, f"The tables held {ORDERS:,} orders (at least {rows:,} journal lines, and all other rows).")
     lab.target(BENCH, "kill -9, tables warm", "s from start to the first commit", "<= 3")
 
 
@@ -47,7 +47,7 @@ async def _fill(lab: Lab, stack: Stack) -> None:
         await outside.run(made("fill", ORDERS), ORDERS, 1000, WITHIN_S)
 
 
-async def _until_it_works(lab: Lab, stack: Stack, run: str) -> float:
+async def _time_to_commit(lab: Lab, stack: Stack, run: str) -> float:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=lab.kafka, isolation_level="read_committed", enable_auto_commit=False, fetch_max_wait_ms=50
     )

@@ -1,7 +1,7 @@
-"""The app, sampled: where a worker's CPU goes. `faust -A benchmarks.sampled worker`
+"""The app with a sampling profiler. `faust -A benchmarks.sampled worker`
 
-Every few milliseconds of CPU time (`ITIMER_PROF`) it is noted what each thread is at, see `benchmarks.kinds`. What was
-counted so far is in the file `BENCH_SAMPLES`. With `BENCH_ANSWERED` it is the app of `benchmarks.answered`.
+Every few milliseconds of CPU time (`ITIMER_PROF`) a sample counts the activity of each thread, see `benchmarks.kinds`.
+The counts are written to the file `BENCH_SAMPLES`. `BENCH_ANSWERED` selects the app of `benchmarks.answered`.
 """
 
 import os
@@ -15,10 +15,11 @@ from types import FrameType
 import msgspec
 
 from benchmarks.kinds import kind_of
-from streams.app import app
 
 if os.environ.get("BENCH_ANSWERED"):
-    import benchmarks.answered  # noqa: F401
+    from benchmarks.answered import app
+else:
+    from streams.app import app
 
 __all__ = ["app"]
 
@@ -28,7 +29,7 @@ samples: Counter[str] = Counter()
 
 
 def note(_signal: int, interrupted: FrameType | None) -> None:
-    """One sample. Of a thread that waits for something nothing is noted."""
+    """Take one sample; waiting threads are not counted."""
     for frame in (interrupted, *_others()):
         if frame is not None and (kind := kind_of(frame)) is not None:
             samples[kind] += 1
@@ -37,7 +38,7 @@ def note(_signal: int, interrupted: FrameType | None) -> None:
 
 
 def _others() -> list[FrameType]:
-    """What the other threads are at."""
+    """Return the innermost frames of the other threads."""
     main = threading.main_thread().ident
     return [frame for thread, frame in sys._current_frames().items() if thread != main]
 

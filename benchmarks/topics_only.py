@@ -1,8 +1,8 @@
-"""Whole orders without HTTP: everybody outside speaks on the topics, in one cheap process.
+"""All outside parties in one cheap process, which uses the topics instead of HTTP.
 
-Places orders so that a set number of them is under way, and answers for the payment provider, the restaurants and the
-drivers as soon as the committed topics show that it is their turn. Batches are built by hand (the engine's own
-transaction client), for what is measured is the worker.
+It keeps a constant number of orders in progress. It answers for the payment provider, the restaurants and the drivers
+as soon as the committed topics ask for an answer. It builds batches with the transaction client of the engine, to leave
+the CPU to the worker, which is measured.
 """
 
 import time
@@ -14,9 +14,9 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 
+from exactly_once.kafka.partitioning import java_partition
+from exactly_once.kafka.producer import TransactionalClient
 from simulators.city import driver_home, order
-from streams.engine.engine import java_partition
-from streams.engine.transactions import TransactionalClient
 from topics.drivers import Delivered, PickedUp, SetAvailable
 from topics.families import DRIVERS, ORDER_UPDATES, ORDERS, PAYMENTS, POS, topic_name
 from topics.orders import Placed
@@ -26,14 +26,14 @@ from topics.records import Record, instant, write
 
 
 class Seen(msgspec.Struct, tag_field="type", tag="OrderUpdated"):
-    """What matters of an update."""
+    """Fields of an update that are used here."""
 
     order: str
     status: str
 
 
 class Assigned(msgspec.Struct, tag_field="type", tag="Assign"):
-    """What matters of an assignment."""
+    """Fields of an assignment that are used here."""
 
     driver: str
     delivery: str
@@ -44,10 +44,13 @@ ASSIGNMENTS = msgspec.json.Decoder(Assigned)
 
 
 class Outside:
-    """Everybody who is not the worker."""
+    """All parties outside the worker."""
 
     def __init__(self, kafka: str, prefix: str, partitions: int, drivers: int) -> None:
-        self._kafka, self._prefix, self._partitions, self._drivers = kafka, prefix, partitions, drivers
+        self._kafka = kafka
+        self._prefix = prefix
+        self._partitions = partitions
+        self._drivers = drivers
         self._out: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
         self._placed: dict[str, Placed] = {}
         self._began: dict[str, float] = {}
@@ -80,47 +83,48 @@ class Outside:
         await self._producer.close()
 
     async def bring_drivers(self) -> None:
-        """Have every driver wait for work."""
+        """Make every driver available."""
         for number in range(self._drivers):
-            self._say(self._available(f"driver-{number}"))
+            self._queue(self._available(f"driver-{number}"))
         await self._send()
 
     async def place(self, orders: Iterable[Placed]) -> None:
-        """Place these, and leave it at that."""
+        """Place orders without following them."""
         for each in orders:
-            self._say(each)
+            self._queue(each)
         await self._send()
 
     async def run(self, orders: Iterable[Placed], count: int, under_way: int, within_s: float) -> float:
-        """Place so many, never more than so many under way, until all are delivered; the seconds it took."""
+        """Place ``count`` orders, at most ``under_way`` at a time; return the seconds until all have ended."""
         coming, placed, before = iter(orders), 0, len(self.took) + self.rejected
         began = time.perf_counter()
         while (ended := len(self.took) + self.rejected - before) < count:
             if time.perf_counter() - began > within_s:
-                raise SystemExit(f"only {ended} of {count} orders ended within {within_s:.0f} s")
+                raise SystemExit(f"Only {ended} of {count} orders ended within {within_s:.0f} s.")
             while placed < count and placed - ended < under_way:
                 self._place(next(coming))
                 placed += 1
             await self._send()
             for tp, records in (await self._consumer.getmany(timeout_ms=100)).items():
-                hear = self._update if tp.topic == self._topic(ORDER_UPDATES.name) else self._assignment
+                is_update = tp.topic == self._topic(ORDER_UPDATES.name)
+                answer = self._answer_update if is_update else self._answer_assignment
                 for record in records:
-                    hear(record.value)
+                    answer(record.value)
         await self._send()
         return time.perf_counter() - began
 
     def _place(self, order: Placed) -> None:
         self._placed[order.key] = order
         self._began[order.key] = time.perf_counter()
-        self._say(order)
+        self._queue(order)
 
-    def _update(self, value: bytes) -> None:
+    def _answer_update(self, value: bytes) -> None:
         seen = UPDATES.decode(value)
         placed = self._placed.get(seen.order)
         if placed is None:
             return
         if seen.status == "CREATED":
-            self._say(
+            self._queue(
                 Charged(
                     order=seen.order,
                     charge_id=f"ch-{placed.external_id}",
@@ -129,8 +133,8 @@ class Outside:
                 )
             )
         elif seen.status == "SCHEDULED":
-            self._say(TicketAccepted(order=seen.order, restaurant=placed.restaurant))
-            self._say(PreparationFinished(order=seen.order, restaurant=placed.restaurant))
+            self._queue(TicketAccepted(order=seen.order, restaurant=placed.restaurant))
+            self._queue(PreparationFinished(order=seen.order, restaurant=placed.restaurant))
         elif seen.status in ("DELIVERED", "REJECTED"):
             del self._placed[seen.order]
             took = time.perf_counter() - self._began.pop(seen.order)
@@ -139,19 +143,19 @@ class Outside:
             else:
                 self.rejected += 1
 
-    def _assignment(self, value: bytes) -> None:
+    def _answer_assignment(self, value: bytes) -> None:
         if b'"type":"Assign"' not in value:
             return
         assigned = ASSIGNMENTS.decode(value)
-        self._say(PickedUp(driver=assigned.driver, delivery=assigned.delivery))
-        self._say(Delivered(driver=assigned.driver, delivery=assigned.delivery))
-        self._say(self._available(assigned.driver))
+        self._queue(PickedUp(driver=assigned.driver, delivery=assigned.delivery))
+        self._queue(Delivered(driver=assigned.driver, delivery=assigned.delivery))
+        self._queue(self._available(assigned.driver))
 
     def _available(self, driver: str) -> SetAvailable:
         region, position = driver_home("1", driver, int(driver.partition("-")[2]))
         return SetAvailable(driver=driver, region=region.id, position=position)
 
-    def _say(self, record: Record) -> None:
+    def _queue(self, record: Record) -> None:
         key = record.key.encode()
         partition = java_partition(key, self._partitions)
         self._out[self._topic(record.family), partition].append((key, write(record), ()))
@@ -167,6 +171,6 @@ class Outside:
 
 
 def made(run: str, count: int) -> list[Placed]:
-    """Orders of the simulated city."""
+    """Return orders of the simulated city."""
     at = instant(time.time_ns() // 1_000_000)
     return [order("1", run, number, at) for number in range(1, count + 1)]

@@ -1,4 +1,4 @@
-"""Where an order's microseconds go in the worker: its CPU time, sampled, by what it was spent on."""
+"""CPU time of an order in the worker, by activity, from a sampling profiler."""
 
 import asyncio
 from pathlib import Path
@@ -13,18 +13,18 @@ APP = "benchmarks.sampled"
 
 
 def run(lab: Lab) -> None:
-    """One round without HTTP and one with, a sampler in the worker."""
+    """Measure one round without HTTP and one with it, with a sampler in the worker."""
     for flow in ("without HTTP", "with HTTP"):
         lab.say(f"{BENCH}, {flow}")
         file = lab.directory / f"samples {flow}"
-        told = {"BENCH_SAMPLES": str(file.absolute())}
+        environment = {"BENCH_SAMPLES": str(file.absolute())}
         inner = f"{BENCH}, {flow}"
         if flow == "without HTTP":
-            asyncio.run(orders_topics.measure(lab, inner, APP, BENCH_ANSWERED="1", **told))
+            asyncio.run(orders_topics.measure(lab, inner, APP, BENCH_ANSWERED="1", **environment))
         else:
-            asyncio.run(orders_http.measure(lab, inner, 1, APP, **told))
+            asyncio.run(orders_http.measure(lab, inner, 1, APP, **environment))
         cpu_us = 1000 * lab.overall(inner, "CPU ms an order: worker")
-        lab.samples = [sample for sample in lab.samples if sample.bench != inner]  # a sampled worker is no measure
+        lab.samples = [sample for sample in lab.samples if sample.bench != inner]  # the sampler slows the worker
         for kind, us in _shares(file, cpu_us).items():
             lab.add(Sample(BENCH, kind, f"us an order {flow}", us))
 

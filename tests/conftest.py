@@ -1,8 +1,9 @@
-"""What every test may ask for: a real Kafka (`kafka`) and a name that nobody else has (`unique`)."""
+"""Fixtures for every test: a real Kafka (`kafka`) and a unique name (`unique`)."""
 
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +13,16 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from streams.embedded.kafka import EmbeddedKafka
-from streams.embedded.lock import FileLock
+from streams.local.file_lock import FileLock
+from streams.local.kafka.broker import EmbeddedKafka
 
 HOME = Path(__file__).parent.parent / ".dabbawala"
 LIB = HOME / "kafka" / "lib"
-"""Kafka's jars are fetched once, for whatever starts a broker in this checkout."""
+"""Directory of Kafka's jars, shared by all brokers of this checkout."""
 
-# No deadline for one example, which a busy machine misses; and a failure prints what makes it fail again.
+# A busy machine would miss a deadline for an example. A failure prints the blob that reproduces it.
 settings.register_profile("dabbawala", deadline=None, print_blob=True)
 settings.load_profile("dabbawala")
-
 
 OWN_STACK = (
     "tests/flow/test_catalogue.py",
@@ -37,31 +37,85 @@ OWN_STACK = (
     "tests/flow/test_workers.py",
     "tests/integration/test_lost_markers.py",
 )
-"""The files whose tests share a stack or a broker among themselves; the others of `tests/flow` share one together."""
+"""Files with a stack or a broker for their own tests. All other files of `tests/flow` share one stack."""
+
+
+COMMON_STACK = "tests/flow"
+BROKER_TESTS = ("tests/flow/", "tests/integration/", "tests/verification/planted/")
+"""Folders of tests with a real Kafka and real processes, which take most of the time."""
+STARTED = pytest.StashKey[float]()
+
+
+def scope_of(nodeid: str) -> str:
+    """Return the name that a test shares with those which one process has to run."""
+    file = nodeid.partition("::")[0]
+    if file in OWN_STACK:
+        return file
+    return COMMON_STACK if file.startswith(f"{COMMON_STACK}/") else nodeid
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--budget`."""
+    text = "skip the tests with a real Kafka that have not started after so many seconds (default: no limit)"
+    parser.addoption("--budget", type=float, metavar="SECONDS", default=None, help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note when the run started."""
+    config.stash[STARTED] = time.monotonic()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the common stack first, which one process runs, then all tests without a broker.
+
+    The longest sequence starts at once, and a budget is used up by the tests that it may skip.
+    """
+
+    def rank(item: pytest.Item) -> int:
+        if scope_of(item.nodeid) == COMMON_STACK:
+            return 0
+        return 2 if item.nodeid.startswith(BROKER_TESTS) else 1
+
+    items.sort(key=rank)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test with a broker once the budget is used up."""
+    budget = item.config.getoption("--budget")
+    if budget is None or not item.nodeid.startswith(BROKER_TESTS):
+        return
+    if time.monotonic() - item.config.stash[STARTED] > budget:
+        pytest.skip(f"the budget of {budget:g} s was used up: this machine is too slow for all tests with a broker")
 
 
 class StacksTogether(LoadScopeScheduling):  # type: ignore[misc]
-    """Sends tests that share a stack to the same process, which starts it once, and every other one where there is
-    time. (xdist's own `--dist loadgroup` does nothing with pytest 9, which does not read the ids that it gives.)"""
+    """Scheduler that sends tests with a common stack to one process, which starts it once; others go to any process.
+
+    (xdist's `--dist loadgroup` has no effect with pytest 9, which ignores the ids that it assigns.)
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        if file in OWN_STACK:
-            return file
-        return "tests/flow" if file.startswith("tests/flow/") else nodeid
+        return scope_of(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StacksTogether:
-    """How tests are spread over processes (`-n`)."""
+    """Return the scheduler that spreads tests over processes (`-n`)."""
     return StacksTogether(config, log)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Print a failure at once, in the process that prints: a run that is stopped before its end shows it, too."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.when} of {report.nodeid} failed:\n{report.longreprtext}", flush=True)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests have to say of themselves (`record_property("summary", ...)`) is shown, also where they pass."""
+    """Print the summaries of tests (`record_property("summary", ...)`), also of those that pass."""
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
-    said = [value for report in reports for name, value in report.user_properties if name == "summary"]
-    for value in said:
+    summaries = [value for report in reports for name, value in report.user_properties if name == "summary"]
+    for value in summaries:
         terminalreporter.write_line(str(value))
 
 
@@ -69,8 +123,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def kafka() -> Iterator[str]:
     """Bootstrap servers (`host:port`) of a real Kafka: `KAFKA_BOOTSTRAP_SERVERS`, or an embedded one.
 
-    Every pytest process of this checkout uses the same broker and holds a shared lock while it does; the last one to
-    leave gets the lock for itself and ends the broker, with all that it held. A process that was killed holds nothing.
+    All pytest processes of this checkout use one broker, and each holds a shared lock meanwhile. The last process to
+    finish gets the exclusive lock; it ends the broker and deletes its data. The lock of a killed process is released.
     """
     if bootstrap := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield bootstrap
@@ -80,7 +134,7 @@ def kafka() -> Iterator[str]:
     broker = EmbeddedKafka(HOME / "tests", lib=LIB)
     yield broker.start()
     users.release()
-    last = FileLock.taken(HOME / "tests" / "users")
+    last = FileLock.try_acquire(HOME / "tests" / "users")
     if last:
         broker.kill()
         shutil.rmtree(broker.directory)
@@ -89,6 +143,6 @@ def kafka() -> Iterator[str]:
 
 @pytest.fixture
 def unique(request: pytest.FixtureRequest) -> str:
-    """A name for topics, groups and apps, that tells whose it is: `test-orders-are-kept-3f9a1c`."""
+    """Return a unique name for topics, groups and apps, made of the test's: `test-orders-are-kept-3f9a1c`."""
     test = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
     return f"{test[:40]}-{uuid.uuid4().hex[:6]}"

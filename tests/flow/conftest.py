@@ -1,4 +1,4 @@
-"""One stack for all of these tests that need nothing special: its simulators take no time, its waits are real ones."""
+"""The stack that the tests of this folder share by default. Its simulators take no time; its waits are real."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -8,14 +8,14 @@ import pytest
 
 from tests.flow.client import Client
 from tests.flow.hand_pos import HandPos, played_by_hand
-from tests.stack import ROOT, TAKES_ANYTHING, Stack, installed
+from tests.support.stack import ROOT, TAKES_ANYTHING, Stack, installed
 from topics.restaurants import Restaurant
 
 KITCHENS = 60
-"""Restaurants by hand: one a test that asks for one."""
+"""Number of restaurants by hand; each test that asks for one gets its own."""
 INSTANT = ("--speed", "0")
 RULES = {"payment": ("--decline", "ending:13"), "pos": ("--reject", "product:SOLD-OUT")}
-"""What the simulators say no to."""
+"""Options that make the simulators decline or reject certain orders."""
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +26,15 @@ def hand_pos() -> Iterator[HandPos]:
 
 
 @pytest.fixture(autouse=True)
-def _answers_of_its_own(hand_pos: HandPos) -> Iterator[None]:
-    """What a restaurant was to say in one test it does not say in the next: other stacks have some of its name."""
+def _default_answers(hand_pos: HandPos) -> Iterator[None]:
+    """Reset the restaurants' answers after each test: other stacks have restaurants of the same names."""
     yield
     hand_pos.answers.clear()
 
 
 @pytest.fixture(scope="session")
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A worker, a payment provider, restaurants and drivers."""
+    """Run a worker, a payment provider, restaurants and drivers."""
     directory, name = tmp_path_factory.mktemp("flow"), f"flow-{uuid.uuid4().hex[:8]}"
     with installed(kafka, name, directory, 1.0, hand_pos.kitchens(KITCHENS)) as stack:
         stack.start_payment(*INSTANT, *RULES["payment"])
@@ -51,19 +51,19 @@ def _kitchens(hand_pos: HandPos) -> Iterator[Restaurant]:
 
 @pytest.fixture
 def kitchen(_kitchens: Iterator[Restaurant]) -> Restaurant:
-    """A restaurant by hand that no other test uses, in a region of its own without any driver."""
+    """Return a restaurant by hand that no other test uses. Its region has no other restaurant and no driver."""
     return next(_kitchens)
 
 
 @pytest.fixture(scope="session")
 def tiffin() -> Restaurant:
-    """A restaurant of the simulated city, which cooks and has drivers."""
+    """Return a restaurant of the simulated city, with drivers around it."""
     city = msgspec.json.decode((ROOT / "catalogue.json").read_bytes(), type=list[Restaurant])
     return next(restaurant for restaurant in city if restaurant.restaurant == TAKES_ANYTHING)
 
 
 @pytest.fixture
 async def client(stack: Stack) -> AsyncIterator[Client]:
-    """A party outside."""
+    """Return a client of the shared stack."""
     async with Client(stack) as client:
         yield client

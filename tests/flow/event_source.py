@@ -1,6 +1,6 @@
-"""A client of server-sent events as browsers have it: it remembers the last id and comes back with it.
+"""A client of server-sent events that behaves as in browsers: it reconnects with the id of the last event.
 
-What it does with a stream is what https://html.spec.whatwg.org/multipage/server-sent-events.html says.
+It parses a stream as https://html.spec.whatwg.org/multipage/server-sent-events.html specifies.
 """
 
 import asyncio
@@ -12,14 +12,15 @@ from typing import Any, NamedTuple, Self
 import httpx
 import msgspec
 
+from tests.flow.reading import WITHIN_S
+from tests.support.plain_http import NO_CERTIFICATES
 from topics.order_updates import READER, OrderUpdated
 
-WITHIN_S = 40.0
 POLL_S = 0.02
 
 
 class Event(NamedTuple):
-    """One event that was dispatched, and the last id as of then."""
+    """A dispatched event, with the last event id at that moment."""
 
     id: str
     name: str
@@ -27,7 +28,7 @@ class Event(NamedTuple):
 
 
 class EventSource:
-    """Listens within an `async with` block, until the feed ends, it is told not to come back, or the block does."""
+    """Listens within an `async with` block until the feed ends or the server answers with an error."""
 
     def __init__(
         self,
@@ -37,18 +38,23 @@ class EventSource:
         read: bool = True,
         come_back: bool = False,
     ) -> None:
-        """``urls``: asked in turn, the next one at each return; a function gives one that changes.
-        ``read`` false: connects, and then reads nothing until `reading` is set. ``come_back``: also when it is answered
-        with an error, which browsers take for final."""
+        """Connect to ``urls`` in turn, the next one at each reconnection; a function returns a URL that may change.
+
+        With ``read`` false it connects, then reads nothing until `reading` is set. With ``come_back`` it reconnects
+        after an error response too, which browsers treat as final.
+        """
         self.events: list[Event] = []
         self.comments: list[str] = []
         self.answers: list[httpx.Response] = []
-        """Of each connection."""
-        self.last_event_id, self.retry_s = last_event_id, 0.2
+        """Response of each connection."""
+        self.last_event_id = last_event_id
+        self.retry_s = 0.2
         self.reading = asyncio.Event()
         if read:
             self.reading.set()
-        self._urls, self._headers, self._comes_back = urls, dict(headers or {}), come_back
+        self._urls = urls
+        self._headers = dict(headers or {})
+        self._comes_back = come_back
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,44 +68,44 @@ class EventSource:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    # -- what was heard ----------------------------------------------------------------------------------------------
+    # -- what was received ---------------------------------------------------------------------------------------------
 
     def updates(self, marked: str = "") -> list[OrderUpdated]:
-        """What was told of the orders with this in their id."""
-        told = [READER.read(event.data.encode()) for event in self.events if event.name == "order-updated"]
-        return [update for update in told if marked in update.order]
+        """Return the updates of the orders with this in their id."""
+        found = [READER.read(event.data.encode()) for event in self.events if event.name == "order-updated"]
+        return [update for update in found if marked in update.order]
 
     def statuses(self) -> list[str]:
-        """Of all updates, in order."""
+        """Return the status of each update, in order."""
         return [update.status.value for update in self.updates()]
 
     def named(self, name: str) -> list[Any]:
-        """The data of the events of this name."""
+        """Return the decoded data of the events of this name."""
         return [msgspec.json.decode(event.data) for event in self.events if event.name == name]
 
     async def placed(self) -> str:
-        """Wait until it knows its place; that."""
-        return str(await self.until(lambda: self.last_event_id, "its place"))
+        """Wait for the first event id, and return it."""
+        return str(await self.until(lambda: self.last_event_id, "an event id"))
 
     @property
     def done(self) -> bool:
-        """Whether it will not come back."""
+        """True once it has stopped listening for good."""
         assert self._task is not None
         return self._task.done()
 
     async def until(self, condition: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> Any:
-        """Listen until the condition holds; what it gave then."""
+        """Listen until the condition returns something true, and return it."""
         deadline = time.monotonic() + within_s
         while not (found := condition()):
-            assert time.monotonic() < deadline, f"after {within_s:g} s, still not so: {what}; heard {self.events[-3:]}"
+            assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}; last events: {self.events[-3:]}"
             await asyncio.sleep(POLL_S)
         return found
 
-    # -- listening ---------------------------------------------------------------------------------------------------
+    # -- listening -----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         turn = 0
-        async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=None)) as http:
+        async with httpx.AsyncClient(timeout=httpx.Timeout(60, read=None), verify=NO_CERTIFICATES) as http:
             while True:
                 url = self._urls[turn % len(self._urls)]
                 turn += 1
@@ -111,7 +117,7 @@ class EventSource:
                 await asyncio.sleep(self.retry_s)
 
     async def _listen(self, http: httpx.AsyncClient, url: str) -> bool:
-        """One connection; whether it was the last one."""
+        """Listen on one connection; return True if it was the last one."""
         headers = {"Accept": "text/event-stream", **self._headers}
         if self.last_event_id:
             headers["Last-Event-ID"] = self.last_event_id

@@ -1,4 +1,4 @@
-"""Restaurants whose point of sale is played by the test: it answers as told and says nothing by itself."""
+"""Restaurants whose point of sale the test plays: it answers as the test sets it, and sends no callbacks."""
 
 import threading
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from topics.restaurants import Restaurant
 ACCEPTED: tuple[int, dict[str, str]] = (200, {"status": "accepted"})
 RECEIVED: tuple[int, dict[str, str]] = (202, {"status": "received"})
 NORTHWARD = 0.05
-"""Degrees from one restaurant to the next: 5.5 km, so that no driver stands between two of them."""
+"""Degrees of latitude from one restaurant to the next: 5.5 km, so that no driver is between two of them."""
 
 
 class Asked(NamedTuple):
-    """A request to cook."""
+    """A request to prepare an order."""
 
     at: datetime
     key: str
@@ -27,7 +27,7 @@ class Asked(NamedTuple):
 
 
 class HandPos:
-    """Serves all of them: answers each restaurant's requests with what `answers` says, 200 accepted by default."""
+    """The server of all these restaurants. It answers with `answers[restaurant]`, by default 200 and accepted."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
@@ -35,7 +35,7 @@ class HandPos:
         self.asked: list[Asked] = []
 
     def kitchens(self, count: int) -> list[Restaurant]:
-        """Restaurants, each in a region of its own, that cook in no time."""
+        """Return restaurants that take no time to cook, each in a different region."""
         return [
             Restaurant(
                 restaurant=f"hand-{number}",
@@ -49,18 +49,18 @@ class HandPos:
         ]
 
     def asked_for(self, order: str) -> list[Asked]:
-        """The requests for one order."""
+        """Return the requests for one order."""
         return [asked for asked in self.asked if asked.body["order"] == order]
 
     def take(self, path: str, key: str, body: dict[str, Any]) -> tuple[int, dict[str, str]]:
-        """Note a request and answer it."""
+        """Record a request and return its answer."""
         self.asked.append(Asked(datetime.now(UTC), key, body))
         return self.answers.get(path.split("/")[2], ACCEPTED)
 
 
 @contextmanager
 def played_by_hand() -> Iterator[HandPos]:
-    """Serve within the block."""
+    """Serve all requests within the block."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -73,7 +73,7 @@ def played_by_hand() -> Iterator[HandPos]:
             self.wfile.write(content)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     pos = HandPos(server.server_port)

@@ -1,4 +1,4 @@
-"""Follows topics of a stack as any consumer would: what is committed, from the start or from now on."""
+"""A consumer of a stack's topics. It reads committed records, from the start or from now on."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -8,17 +8,18 @@ from typing import Any, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from oracle.checks.updates import illegal
-from oracle.facts import Order, Told, Where
+from oracle.facts import Location, Order, Update
 from topics.families import Family, topic_name
 from topics.order_updates import READER, OrderUpdated
 
 PARTITIONS = 4
 POLL_MS = 100
-WITHIN_S = 40.0
+WITHIN_S = 900.0
+"""Deadline of a condition in the tests of the flow; far above what a busy machine needs."""
 
 
 class Following:
-    """The committed records of some topics, as far as they have been read."""
+    """The committed records of some topics, as far as it has read them."""
 
     def __init__(self, kafka: str, prefix: str, families: Sequence[Family], *, from_now: bool = False) -> None:
         self.records: list[Any] = []
@@ -42,7 +43,7 @@ class Following:
         if self._from_now:
             await self._consumer.seek_to_end(*self._partitions)
             for partition in self._partitions:
-                await self._consumer.position(partition)  # `seek_to_end` itself is carried out later
+                await self._consumer.position(partition)  # `seek_to_end` takes effect only with this call
         return self
 
     async def __aexit__(
@@ -51,26 +52,26 @@ class Following:
         await self._consumer.stop()
 
     async def read(self) -> None:
-        """Read on, as far as there is something within a poll."""
+        """Read the records that arrive within one poll."""
         for records in (await self._consumer.getmany(timeout_ms=POLL_MS)).values():
             self.records += records
 
     async def catch_up(self) -> None:
-        """Read all that is committed by now."""
+        """Read everything that is committed by now."""
         ends = await self._consumer.end_offsets(self._partitions)
         while any([await self._consumer.position(partition) < end for partition, end in ends.items()]):
             await self.read()
 
     async def until(self, condition: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> Any:
-        """Read on until the condition holds; what it gave then."""
+        """Read on until the condition returns something true, and return it."""
         deadline = time.monotonic() + within_s
         while not (found := condition()):
-            assert time.monotonic() < deadline, f"after {within_s:g} s, still not so: {what}"
+            assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
             await self.read()
         return found
 
     def updates(self, marked: str = "") -> list[OrderUpdated]:
-        """What was said on `order-updates` of the orders with this in their id."""
+        """Return the records of `order-updates` for the orders with this in their id."""
         return [
             READER.read(r.value)
             for r in self.records
@@ -78,19 +79,19 @@ class Following:
         ]
 
     def statuses(self, marked: str = "") -> dict[str, str]:
-        """Order id -> the newest status."""
+        """Return order id -> newest status."""
         return {update.order: update.status.value for update in self.updates(marked)}
 
 
-def illegal_steps(told: Iterable[OrderUpdated]) -> list[str]:
-    """What is wrong with what somebody was told of orders, in the order in which it was told."""
+def illegal_steps(updates: Iterable[OrderUpdated]) -> list[str]:
+    """Return the oracle's sentence for each illegal step in a sequence of updates."""
     orders: dict[str, Order] = {}
-    for number, update in enumerate(told):
+    for number, update in enumerate(updates):
         order = orders.setdefault(update.order, Order(update.order))
-        order.add(Told.of(update, 0, Where("what was told", 0, number)))
+        order.add(Update.of(update, 0, Location("these updates", 0, number)))
     return [violation.sentence for order in orders.values() for violation in illegal(order)]
 
 
 def headers(record: Any) -> dict[str, str]:
-    """A record's headers, as text."""
+    """Return a record's headers as text."""
     return {name: value.decode() for name, value in record.headers}

@@ -1,4 +1,4 @@
-"""What payment providers and restaurants call back with: late, twice, in the wrong order, against what they said."""
+"""Callbacks of payment providers and restaurants: late, repeated, out of order, or in contradiction to earlier ones."""
 
 from collections.abc import Iterator
 
@@ -7,36 +7,36 @@ import pytest
 from tests.flow.client import Body, Client, an_order, order_id
 from tests.flow.conftest import INSTANT, RULES
 from tests.flow.hand_pos import RECEIVED, HandPos
-from tests.stack import Stack
+from tests.support.stack import Stack
 from topics.restaurants import Restaurant
 
 
 @pytest.fixture
 async def placed(client: Client, kitchen: Restaurant, unique: str) -> str:
-    """An order that a restaurant by hand has accepted and cooks."""
+    """Return an order that a restaurant by hand has accepted and cooks."""
     assert (await client.place(an_order(kitchen, unique))).status_code == 201
     await client.reaches(order_id(unique), "IN_PREPARATION")
     return order_id(unique)
 
 
 async def attention(client: Client, order: str) -> str:
-    """What a person should look at; empty if nothing."""
+    """Return the awaited event that needs a person's attention; empty if there is none."""
     shown = await client.order(order)
     assert shown is not None
     return str(shown["attention"]["waits_for"]) if shown["attention"] else ""
 
 
 def charge_of(client: Client, order: str) -> str:
-    """The id of the charge that the provider made."""
+    """Return the id of the charge that the provider made."""
     return next(entry.charge_id for entry in client.payments(order) if entry.kind == "charge")
 
 
-# -- a payment provider and restaurants that answer later ------------------------------------------------------------
+# -- a payment provider and restaurants that answer later --------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def call_back(stack: Stack) -> Iterator[None]:
-    """The simulators answer 202 and call back."""
+    """Let payment provider and restaurants answer 202 and call back later."""
     stack.start_payment(*INSTANT, *RULES["payment"], "--callback")
     stack.start_pos(*INSTANT, *RULES["pos"], "--receive")
     yield
@@ -45,9 +45,7 @@ def call_back(stack: Stack) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("call_back")
-async def test_an_order_is_delivered_when_its_parties_answer_by_callback(
-    client: Client, tiffin: Restaurant, unique: str
-) -> None:
+async def test_callbacks_alone_bring_an_order_to_delivered(client: Client, tiffin: Restaurant, unique: str) -> None:
     await client.place(an_order(tiffin, unique))
     await client.reaches(order_id(unique), "DELIVERED")
     await client.noted(order_id(unique), "finished")
@@ -55,7 +53,7 @@ async def test_an_order_is_delivered_when_its_parties_answer_by_callback(
     assert payments == [("charge", "charged", 0), ("callback", "answered", 200)]
     tickets = [(entry.event, entry.told, entry.status) for entry in client.tickets(order_id(unique))]
     assert tickets[0] == ("received", "", 0)
-    assert [told for told in tickets if told[0] == "told"] == [("told", "accepted", 200), ("told", "finished", 200)]
+    assert [entry for entry in tickets if entry[0] == "told"] == [("told", "accepted", 200), ("told", "finished", 200)]
     assert "TicketReceived" in [entry["event"] for entry in await client.journal(order_id(unique))]
 
 
@@ -70,9 +68,7 @@ async def test_a_payment_declined_by_callback_rejects_the_order(
 
 
 @pytest.mark.usefixtures("call_back")
-async def test_a_ticket_rejected_by_callback_gives_the_money_back_by_callback(
-    client: Client, tiffin: Restaurant, unique: str
-) -> None:
+async def test_a_ticket_rejected_by_callback_is_refunded(client: Client, tiffin: Restaurant, unique: str) -> None:
     body = an_order(tiffin, unique)
     body["items"][0]["pos_code"] = "SOLD-OUT"
     await client.place(body)
@@ -86,12 +82,10 @@ async def test_a_ticket_rejected_by_callback_gives_the_money_back_by_callback(
     assert made == ["charged", "refunded"]
 
 
-# -- what comes twice, early, or too late ----------------------------------------------------------------------------
+# -- repeated, early and late callbacks --------------------------------------------------------------------------------
 
 
-async def test_callbacks_that_come_again_are_answered_200_and_change_nothing(
-    client: Client, kitchen: Restaurant, placed: str
-) -> None:
+async def test_repeated_callbacks_are_idempotent(client: Client, kitchen: Restaurant, placed: str) -> None:
     charge = charge_of(client, placed)
     assert (await client.charged(placed, charge)).json() == {"order": placed, "outcome": "ABSORBED"}
     assert (await client.ticket(kitchen, placed, "accepted")).json() == {"order": placed, "outcome": "ABSORBED"}
@@ -103,21 +97,19 @@ async def test_callbacks_that_come_again_are_answered_200_and_change_nothing(
     late = await client.ticket(kitchen, placed, "accepted")
     assert (late.status_code, late.json()["outcome"]) == (200, "ABSORBED")
     order = await client.reaches(placed, "SCHEDULING_DELIVERY")
-    assert (order["version"], order["attention"]) == (4, None), "four changes, each told once"
+    assert (order["version"], order["attention"]) == (4, None), "four changes, each applied once"
 
 
-async def test_a_restaurant_that_has_finished_before_it_accepted_has_accepted(
-    client: Client, kitchen: Restaurant, hand_pos: HandPos, unique: str
-) -> None:
+async def test_finished_implies_accepted(client: Client, kitchen: Restaurant, hand_pos: HandPos, unique: str) -> None:
     hand_pos.answers[kitchen.restaurant] = RECEIVED
     order = order_id(unique)
     await client.place(an_order(kitchen, unique))
 
-    async def told() -> bool:
+    async def received() -> bool:
         shown = await client.order(order)
-        return shown is not None and shown["ticket"] == {"status": "TOLD"}
+        return shown is not None and shown["ticket"] == {"status": "RECEIVED"}
 
-    await client.until(told, "the restaurant has received the ticket")
+    await client.until(received, "the restaurant has received the ticket")
     assert (await client.ticket(kitchen, order, "finished")).status_code == 200
     await client.reaches(order, "SCHEDULING_DELIVERY")
     steps = [entry["after"] for entry in await client.journal(order) if entry["machine"] == "order"]
@@ -133,11 +125,11 @@ async def test_a_restaurant_cannot_take_back_what_it_accepted(client: Client, ki
     assert "ACCEPTED" in answer.json()["detail"]
     assert "make up its mind" in await attention(client, placed)
     assert (await client.ticket(kitchen, placed, "finished")).status_code == 200
-    assert not await attention(client, placed), "it has made up its mind"
+    assert not await attention(client, placed), "the restaurant has decided"
     await client.reaches(placed, "SCHEDULING_DELIVERY")
 
 
-async def test_another_restaurant_cannot_speak_for_a_ticket(client: Client, tiffin: Restaurant, placed: str) -> None:
+async def test_a_callback_from_another_restaurant_is_rejected(client: Client, tiffin: Restaurant, placed: str) -> None:
     for event in ("accepted", "rejected", "finished"):
         answer = await client.ticket(tiffin, placed, event)
         assert answer.status_code == 409
@@ -158,7 +150,7 @@ async def test_a_payment_provider_cannot_decline_what_it_charged(client: Client,
     assert (await client.order(placed) or {})["payment"] == {"status": "CHARGED"}
 
 
-async def test_a_refund_that_nobody_asked_for_is_refused_and_seen(client: Client, placed: str) -> None:
+async def test_an_unrequested_refund_is_rejected_and_needs_attention(client: Client, placed: str) -> None:
     charge = charge_of(client, placed)
     answer = await client.post(
         "/v1/payments/payments/events", {"type": "Refunded", "order": placed, "charge_id": charge}
@@ -167,16 +159,16 @@ async def test_a_refund_that_nobody_asked_for_is_refused_and_seen(client: Client
     assert charge in await attention(client, placed)
 
 
-async def test_a_second_charge_is_given_back_and_the_order_goes_on(
+async def test_a_second_charge_is_refunded_and_the_order_continues(
     client: Client, kitchen: Restaurant, placed: str
 ) -> None:
-    """The provider says that it charged once more. The simulator has no such charge, so its refund is seen to fail."""
+    """The provider reports another charge. The simulator has no such charge, so its refund fails visibly."""
     assert (await client.charged(placed, "ch-surplus")).status_code == 200
 
-    async def asked() -> list[str]:
+    async def refund_keys() -> list[str]:
         return [entry.key for entry in client.payments(placed) if entry.kind == "refund"]
 
-    assert await client.until(asked, "the refund was asked for") == [f"{placed}/refund/ch-surplus"]
+    assert await client.until(refund_keys, "the refund is requested") == [f"{placed}/refund/ch-surplus"]
     assert "ch-surplus" in await attention(client, placed)
     assert (await client.ticket(kitchen, placed, "finished")).status_code == 200
     await client.reaches(placed, "SCHEDULING_DELIVERY")
@@ -193,14 +185,12 @@ async def test_a_second_charge_is_given_back_and_the_order_goes_on(
         ("/v1/pos/lakshmi-tiffin/tickets/{order}/finished", {}),
     ],
 )
-async def test_a_callback_about_an_order_nobody_knows_is_answered_404(
-    client: Client, unique: str, path: str, body: Body
-) -> None:
+async def test_a_callback_for_an_unknown_order_is_404(client: Client, unique: str, path: str, body: Body) -> None:
     order = order_id(unique)
     answer = await client.post(path.format(order=order), {**body, "order": order} if "type" in body else body)
     assert answer.status_code == 404
     assert order in answer.json()["detail"]
-    assert await client.order(order) is None, "a callback makes no order"
+    assert await client.order(order) is None, "a callback creates no order"
 
 
 @pytest.mark.parametrize(
@@ -213,6 +203,6 @@ async def test_a_callback_about_an_order_nobody_knows_is_answered_404(
         ("/v1/pos/lakshmi-tiffin/tickets/nothing/accepted", {}, 404),
     ],
 )
-async def test_a_callback_that_says_nothing_is_a_problem(client: Client, path: str, body: Body, status: int) -> None:
+async def test_an_invalid_callback_is_a_problem(client: Client, path: str, body: Body, status: int) -> None:
     answer = await client.post(path, body)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")

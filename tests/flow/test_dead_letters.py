@@ -1,4 +1,4 @@
-"""Dead letters are kept until somebody has seen to them; what is put back is applied once."""
+"""Dead letters stay until an operator replays or discards them; a replayed one is applied once."""
 
 import base64
 import random
@@ -11,11 +11,11 @@ import httpx
 import msgspec
 import pytest
 
-from processors.letters import KEPT_MS
-from streams.embedded.processes import Child
-from tests.flow.client import Body, Client, an_order, order_id, partition_of
+from processors.dead_letters import RETENTION_MS
+from streams.demo.processes import Child
+from tests.flow.client import Body, Client, an_order, order_id, partition_of, room_for
 from tests.flow.reading import PARTITIONS, Following
-from tests.stack import Stack, installed
+from tests.support.stack import Stack, installed
 from topics.dead_letters import COMMAND, LETTER
 from topics.families import DEAD_LETTERS, ORDERS, PAYMENTS
 from topics.restaurants import Restaurant
@@ -25,25 +25,25 @@ HALF_AN_HOUR_MS = 30 * 60 * 1000
 
 
 async def letters(client: Client, mark: str) -> list[Body]:
-    """Those whose key has this in it."""
+    """Return the dead letters whose key has this in it."""
     found = (await client.get("/v1/dead-letters", limit=1000))["dead_letters"]
     return [letter for letter in found if letter["key"] and mark in letter["key"].get("text", "")]
 
 
 async def letter_of(client: Client, mark: str) -> Body:
-    """The one that comes."""
+    """Wait for a dead letter whose key has this in it, and return it."""
 
     async def there() -> Body | None:
         found = await letters(client, mark)
         return found[0] if found else None
 
-    found = await client.until(there, "it is set aside")
+    found = await client.until(there, "the dead letter")
     assert found is not None
     return found
 
 
 async def set_aside(client: Client, order: str) -> Body:
-    """A payment for an order that nobody knows."""
+    """Produce a payment for an order that does not exist, and return its dead letter."""
     charged = {"type": "Charged", "order": order, "charge_id": "ch-1", "amount": 200_00, "currency": "INR"}
     await client.produce(PAYMENTS, charged, key=order, headers={"note": "mine"})
     return await letter_of(client, order)
@@ -63,14 +63,14 @@ async def test_a_letter_is_listed_and_shown_whole(client: Client, unique: str) -
     assert f"{partition}/{offset:0>20}" in rows
 
 
-async def test_what_is_no_text_is_shown_in_base64(client: Client, unique: str) -> None:
+async def test_a_binary_value_is_shown_in_base64(client: Client, unique: str) -> None:
     await client.produce(ORDERS, b"\xff\xfe\x00", key=unique)
     letter = await letter_of(client, unique)
     whole = await client.get(f"/v1/dead-letters/{letter['letter']}")
     assert base64.b64decode(whole["value"]["base64"]) == b"\xff\xfe\x00"
 
 
-async def test_a_letter_that_was_put_back_is_as_it_came_and_is_gone(client: Client, unique: str) -> None:
+async def test_a_replayed_letter_is_unchanged_and_leaves_the_list(client: Client, unique: str) -> None:
     order = order_id(unique)
     letter = await set_aside(client, order)
     async with Following(client.stack.kafka, client.stack.name, [PAYMENTS], from_now=True) as payments:
@@ -78,8 +78,8 @@ async def test_a_letter_that_was_put_back_is_as_it_came_and_is_gone(client: Clie
         assert (answer.status_code, answer.json()["outcome"]) == (200, "APPLIED")
         again = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")
         assert (again.status_code, again.json()["outcome"]) == (200, "ABSORBED")
-        await payments.until(lambda: payments.records, "it is back")
-        second = await letter_of(client, order)  # the order is still unknown
+        await payments.until(lambda: payments.records, "the replayed record")
+        second = await letter_of(client, order)  # the order still does not exist
         await payments.catch_up()
         (record,) = payments.records
     assert (record.key.decode(), record.headers) == (order, (("note", b"mine"),))
@@ -87,7 +87,7 @@ async def test_a_letter_that_was_put_back_is_as_it_came_and_is_gone(client: Clie
     assert (await client.http.get(f"/v1/dead-letters/{letter['letter']}")).status_code == 404
 
 
-async def test_a_letter_that_is_discarded_goes_nowhere(client: Client, unique: str) -> None:
+async def test_a_discarded_letter_is_not_replayed(client: Client, unique: str) -> None:
     letter = await set_aside(client, order_id(unique))
     for outcome in ("APPLIED", "ABSORBED"):
         answer = await client.post(f"/v1/dead-letters/{letter['letter']}/discard")
@@ -97,7 +97,7 @@ async def test_a_letter_that_is_discarded_goes_nowhere(client: Client, unique: s
     assert await letters(client, order_id(unique)) == []
 
 
-async def test_a_sender_commands_nothing_by_the_headers_of_its_dead_letter(client: Client, unique: str) -> None:
+async def test_headers_of_a_dead_letter_give_no_commands(client: Client, unique: str) -> None:
     letter = await set_aside(client, order_id(unique))
     partition, _, offset = letter["letter"].partition("/")
     forged = {COMMAND: "discard", LETTER: offset, "origin.topic": f"{client.stack.name}.orders"}
@@ -107,22 +107,25 @@ async def test_a_sender_commands_nothing_by_the_headers_of_its_dead_letter(clien
     assert (await client.http.get(f"/v1/dead-letters/{letter['letter']}")).status_code == 200
 
 
-async def test_a_letter_is_forgotten_when_the_topic_keeps_it_no_longer(client: Client, unique: str) -> None:
-    now_ms, soon_ms = round(time.time() * 1000), 3000
-    await client.produce(DEAD_LETTERS, b"old", key=f"{unique}-old", timestamp_ms=now_ms - KEPT_MS + soon_ms)
+async def test_a_letter_leaves_the_list_when_the_topic_drops_it(client: Client, unique: str) -> None:
+    began, now_ms = datetime.now(UTC), round(time.time() * 1000)
     await client.produce(DEAD_LETTERS, b"new", key=f"{unique}-new", timestamp_ms=now_ms + HALF_AN_HOUR_MS)
-    old, new = await letter_of(client, f"{unique}-old"), await letter_of(client, f"{unique}-new")
+    new = await letter_of(client, f"{unique}-new")
+    lead = room_for(datetime.now(UTC) - began)
+    now_ms = round((time.time() + lead.total_seconds()) * 1000)
+    await client.produce(DEAD_LETTERS, b"old", key=f"{unique}-old", timestamp_ms=now_ms - RETENTION_MS)
+    old = await letter_of(client, f"{unique}-old")
 
     async def forgotten() -> bool:
         return not await letters(client, f"{unique}-old")
 
-    await client.until(forgotten, "its time is over")
+    await client.until(forgotten, "the letter expires")
     assert (await client.post(f"/v1/dead-letters/{old['letter']}/replay")).json()["outcome"] == "ABSORBED"
-    assert datetime.fromisoformat(new["at"]).timestamp() < time.time() + 1, "nobody's clock is ahead of ours"
+    assert datetime.fromisoformat(new["at"]).timestamp() < time.time() + 1, "a timestamp in the future is not believed"
     assert await letters(client, f"{unique}-new")
 
 
-async def test_letters_that_there_cannot_be_are_unknown(client: Client) -> None:
+async def test_an_impossible_letter_id_is_404(client: Client) -> None:
     for letter in ("0/999999", "4/0", "x/0", "0/x", "0/99999999999999999999"):
         assert (await client.post(f"/v1/dead-letters/{letter}/replay")).status_code == 404, letter
         assert (await client.http.get(f"/v1/dead-letters/{letter}")).status_code == 404, letter
@@ -134,13 +137,13 @@ async def test_letters_that_there_cannot_be_are_unknown(client: Client) -> None:
         ({"origin.call": "a:b/charge", "exception.class": "KeyError"}, "dabbawala calls retry a:b/charge"),
         ({"origin.call": "a:b/charge"}, "whose order had left"),
         ({"origin.timer": "a:b/charge-wait"}, "timer"),
-        ({"origin.topic": "elsewhere"}, "nobody here reads"),
-        ({"origin.topic": "{prefix}.dead-letters"}, "nobody here reads"),
+        ({"origin.topic": "elsewhere"}, "which no worker reads"),
+        ({"origin.topic": "{prefix}.dead-letters"}, "which no worker reads"),
         ({"origin.topic": "{prefix}.orders", "dead-letter.cut": "2000000"}, "too large"),
-        ({}, "which topic"),
+        ({}, "do not name the topic"),
     ],
 )
-async def test_a_letter_that_cannot_be_put_back_says_why(
+async def test_a_letter_that_cannot_be_replayed_says_why(
     client: Client, unique: str, headers: dict[str, str], why: str
 ) -> None:
     named = {name: value.format(prefix=client.stack.name) for name, value in headers.items()}
@@ -150,13 +153,11 @@ async def test_a_letter_that_cannot_be_put_back_says_why(
     answer = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")
     assert answer.status_code == 409
     assert why in answer.json()["detail"]
-    assert await letters(client, unique), "it is still there"
+    assert await letters(client, unique), "the letter stays"
 
 
-async def test_a_timer_that_somebody_else_has_set_aside_fires_nothing_early_and_nothing_elsewhere(
-    client: Client, kitchen: Restaurant, unique: str
-) -> None:
-    """Who may write to the topic may write such letters; an operator who puts them back does no harm."""
+async def test_a_forged_timer_dead_letter_fires_nothing(client: Client, kitchen: Restaurant, unique: str) -> None:
+    """Every producer of the topic can write such letters. An operator who replays them does no harm."""
     order = order_id(unique)
     wished = datetime.now(UTC) + timedelta(hours=5)
     assert (await client.place(an_order(kitchen, unique, deliver_at=wished.isoformat()))).status_code == 201
@@ -175,9 +176,7 @@ async def test_a_timer_that_somebody_else_has_set_aside_fires_nothing_early_and_
     assert await client.rows("timers", order) == timers
 
 
-async def test_whatever_anybody_writes_to_the_topic_stops_nothing_and_goes_round_in_no_circle(
-    client: Client, unique: str
-) -> None:
+async def test_foreign_dead_letters_cause_neither_stop_nor_loop(client: Client, unique: str) -> None:
     chance = random.Random(SEED)
     names = (COMMAND, LETTER, "origin.topic", "origin.call", "dead-letter.reason", "dabbawala-request", "x" * 300)
 
@@ -198,7 +197,7 @@ async def test_whatever_anybody_writes_to_the_topic_stops_nothing_and_goes_round
         same = (order for n in range(99) if partition_of(order := order_id(f"{unique}-{n}")) == partition_of(unique))
         letter = await set_aside(client, next(same))
         await topic.catch_up()
-        assert len(topic.records) == len(written) + 1, "nothing was set aside twice"
+        assert len(topic.records) == len(written) + 1, "no record became two dead letters"
     assert await client.counter("dead_letters_passed_over") == 0
     kept = await letters(client, unique)
     assert letter["letter"] in {each["letter"] for each in kept}
@@ -207,10 +206,10 @@ async def test_whatever_anybody_writes_to_the_topic_stops_nothing_and_goes_round
 
 
 @pytest.mark.parametrize("moment", ["produced", "committed"])
-async def test_a_poison_order_that_is_put_back_twice_over_a_kill_is_applied_once(
+async def test_a_poison_order_replayed_twice_is_applied_once(
     kafka: str, unique: str, tmp_path: Path, tiffin: Restaurant, moment: str
 ) -> None:
-    """Its restaurant is not known at first. The worker dies while it puts the order back."""
+    """The order's restaurant is not loaded at first. The worker dies while it replays the order."""
     order, place = order_id(unique), "new-place"
     with installed(kafka, unique, tmp_path, 1.0) as stack:
         worker = stack.start_worker()
@@ -219,27 +218,27 @@ async def test_a_poison_order_that_is_put_back_twice_over_a_kill_is_applied_once
             letter = (await letter_of(client, order))["letter"]
             assert await client.order(order) is None
         worker.kill()
-        make_known(stack, msgspec.structs.replace(tiffin, restaurant=place, menu=()))
+        add_to_catalogue(stack, msgspec.structs.replace(tiffin, restaurant=place, menu=()))
         dying = stack.start_worker(DABBAWALA_FAILPOINTS=f"{moment}:kill:1")
         async with Client(stack) as client:
             with pytest.raises(httpx.HTTPError):
                 await client.post(f"/v1/dead-letters/{letter}/replay")
-            await client.until(partial(_has_ended, dying), "it is dead")
+            await client.until(partial(_has_ended, dying), "the failpoint kills the worker")
         stack.start_worker()
         async with Client(stack) as client:
             again = await client.post(f"/v1/dead-letters/{letter}/replay")
             assert (again.status_code, again.json()["outcome"]) == (200, "ABSORBED")
-            await client.until(lambda: client.order(order), "it is an order")
+            await client.until(lambda: client.order(order), "the order exists")
             assert await letters(client, order) == []
             async with Following(stack.kafka, stack.name, [ORDERS]) as orders:
-                await orders.until(lambda: len(orders.records) == 2, "as it came, and as it was put back")
+                await orders.until(lambda: len(orders.records) == 2, "the original record and the replayed one")
                 await orders.catch_up()
             assert len(orders.records) == 2
             assert [entry["event"] for entry in await client.journal(order)].count("OrderPlaced") == 1
 
 
-def make_known(stack: Stack, restaurant: Restaurant) -> None:
-    """To the workers that are started from now on."""
+def add_to_catalogue(stack: Stack, restaurant: Restaurant) -> None:
+    """Add a restaurant to the catalogue file that later workers load."""
     file = Path(stack.environment["DABBAWALA_CATALOGUE"])
     file.write_bytes(msgspec.json.encode([*msgspec.json.decode(file.read_bytes()), restaurant]))
 

@@ -1,4 +1,4 @@
-"""The public feed over HTTP: one order's life as it goes on, all orders', from where a client left off."""
+"""The public feed over HTTP: of one order and of all orders, live and resumed after an event id."""
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -25,43 +25,41 @@ LIFE = [
 
 
 def order_feed(client: Client, name: str) -> str:
-    """Where the feed of an order is."""
+    """Return the URL of an order's feed."""
     return f"{client.stack.url}/v1/orders/{order_id(name)}/events"
 
 
 def all_feed(client: Client, query: str = "") -> str:
-    """Where that of all orders is."""
+    """Return the URL of the feed of all orders."""
     return f"{client.stack.url}/v1/events{query}"
 
 
 def has_updates(feed: EventSource, marked: str, count: int) -> bool:
-    """Whether so many were told."""
+    """Return whether the feed has so many updates of these orders."""
     return len(feed.updates(marked)) >= count
 
 
-def by_order(told: Sequence[OrderUpdated]) -> list[OrderUpdated]:
-    """In the order in which they were told of each: across partitions there is none."""
-    return sorted(told, key=lambda update: update.order)
+def by_order(updates: Sequence[OrderUpdated]) -> list[OrderUpdated]:
+    """Group updates by order, each order's in sequence. Across partitions there is no sequence."""
+    return sorted(updates, key=lambda update: update.order)
 
 
 def distinct(statuses: Sequence[str]) -> list[str]:
-    """One of each, in order: the ETA may change in between."""
+    """Return each status once, in order; an update that only changes the ETA repeats it."""
     return list(dict.fromkeys(statuses))
 
 
-async def test_an_orders_feed_tells_its_life_from_how_it_stands_to_its_end_as_the_topic_does(
-    client: Client, kitchen: Restaurant, unique: str
-) -> None:
+async def test_an_orders_feed_matches_the_topic(client: Client, kitchen: Restaurant, unique: str) -> None:
     async with Following(client.stack.kafka, client.stack.name, [ORDER_UPDATES], from_now=True) as topic:
         await client.place(an_order(kitchen, unique))
         await client.reaches(order_id(unique), "IN_PREPARATION")
         async with EventSource(order_feed(client, unique)) as feed:
-            await feed.until(feed.updates, "how it stands")
+            await feed.until(feed.updates, "the current update")
             assert feed.statuses() == ["IN_PREPARATION"]
             assert (await client.ticket(kitchen, order_id(unique), "finished")).status_code == 200
             await feed.until(lambda: len(feed.updates()) == 2, "the next step")
             assert feed.statuses() == ["IN_PREPARATION", "SCHEDULING_DELIVERY"]
-            await topic.until(lambda: len(topic.updates(unique)) == 4, "the topic has them too")
+            await topic.until(lambda: len(topic.updates(unique)) == 4, "the topic's records")
         (answer,) = feed.answers
         assert answer.headers["content-type"] == "text/event-stream"
         assert answer.headers["cache-control"] == "no-cache"
@@ -72,43 +70,39 @@ async def test_an_orders_feed_tells_its_life_from_how_it_stands_to_its_end_as_th
         ]
 
 
-async def test_an_orders_feed_ends_with_the_order_and_a_client_that_knows_is_told_not_to_come_back(
-    client: Client, tiffin: Restaurant, unique: str
-) -> None:
+async def test_an_orders_feed_ends_with_the_order(client: Client, tiffin: Restaurant, unique: str) -> None:
     await client.place(an_order(tiffin, unique))
     async with EventSource(order_feed(client, unique)) as feed:
         await feed.until(lambda: feed.done, "the feed ends")
-    told = feed.updates()
+    updates = feed.updates()
     assert feed.statuses()[-1] == "DELIVERED"
-    assert [update.version for update in told] == list(range(told[0].version, told[-1].version + 1))
+    assert [update.version for update in updates] == list(range(updates[0].version, updates[-1].version + 1))
     assert feed.named("end") == [{"order": order_id(unique), "status": "DELIVERED"}]
     assert len(feed.answers) == 1
     async with EventSource(order_feed(client, unique)) as late:
-        await late.until(lambda: late.done, "how it ended")
+        await late.until(lambda: late.done, "the last update and the end")
     assert late.events == feed.events[-2:]
     async with EventSource(order_feed(client, unique), last_event_id=feed.last_event_id) as again:
-        await again.until(lambda: again.done, "nothing is left to tell")
+        await again.until(lambda: again.done, "the feed ends at once")
     assert ([answer.status_code for answer in again.answers], again.events) == ([204], [])
 
 
-async def test_a_feed_goes_on_after_the_last_event_that_its_client_has(
-    client: Client, tiffin: Restaurant, unique: str
-) -> None:
+async def test_a_feed_resumes_after_the_clients_last_event(client: Client, tiffin: Restaurant, unique: str) -> None:
     place = f"?provider={PROVIDER}"
     async with EventSource(all_feed(client, place)) as live:
         begin = await live.placed()
         await client.place(an_order(tiffin, unique))
-        await live.until(lambda: "DELIVERED" in [u.status.value for u in live.updates(unique)], "the order's life")
+        await live.until(lambda: "DELIVERED" in [u.status.value for u in live.updates(unique)], "the end of the order")
     whole = live.updates(unique)
     assert not illegal_steps(whole)
     assert distinct([update.status.value for update in whole]) == LIFE
     cuts = [event for event in live.events if unique in event.data][:-1]
     for number, cut in enumerate(cuts, 1):
         async with EventSource(all_feed(client, place), last_event_id=cut.id) as resumed:
-            await resumed.until(partial(has_updates, resumed, unique, len(whole) - number), "the rest")
+            await resumed.until(partial(has_updates, resumed, unique, len(whole) - number), "the remaining updates")
             assert resumed.updates(unique) == whole[number:]
     async with EventSource(all_feed(client, f"{place}&last_event_id={begin}")) as by_query:
-        await by_query.until(lambda: len(by_query.updates(unique)) >= len(whole), "everything")
+        await by_query.until(lambda: len(by_query.updates(unique)) >= len(whole), "all updates")
         assert by_query.updates(unique) == whole
 
     async with Following(client.stack.kafka, client.stack.name, [ORDER_UPDATES]) as topic:
@@ -117,11 +111,11 @@ async def test_a_feed_goes_on_after_the_last_event_that_its_client_has(
     for number, record in enumerate(records[:-1], 1):
         place_in_topic = f"{record.partition}-{record.offset}"
         async with EventSource(order_feed(client, unique), last_event_id=place_in_topic) as feed:
-            await feed.until(lambda: feed.done, "the rest, and the end")
+            await feed.until(lambda: feed.done, "the remaining updates and the end")
             assert feed.updates() == whole[number:]
 
 
-async def test_the_feed_of_all_orders_is_narrowed_down(
+async def test_the_feed_of_all_orders_is_filtered(
     client: Client, kitchen: Restaurant, tiffin: Restaurant, unique: str
 ) -> None:
     filters = {
@@ -168,7 +162,7 @@ async def test_the_feed_of_all_orders_is_narrowed_down(
 
 
 @pytest.mark.parametrize(
-    ("path", "headers", "status", "said"),
+    ("path", "headers", "status", "detail"),
     [
         ("/v1/orders/my-shop:nobody/events", {}, 404, "there is no order my-shop:nobody here"),
         ("/v1/orders/my-shop:nobody/events", {"Last-Event-ID": "{partition}-0"}, 404, "there is no order"),
@@ -190,20 +184,18 @@ async def test_the_feed_of_all_orders_is_narrowed_down(
         ("/v1/events?state=CREATED", {}, 422, "there is no filter 'state'; there are: status, restaurant, provider"),
     ],
 )
-async def test_what_cannot_be_listened_to_is_a_problem_that_says_why(
-    client: Client, path: str, headers: dict[str, str], status: int, said: str
+async def test_a_wrong_request_for_a_feed_is_a_problem(
+    client: Client, path: str, headers: dict[str, str], status: int, detail: str
 ) -> None:
     partition = partition_of("my-shop:nobody")
     known = {"partition": partition, "other": (partition + 1) % PARTITIONS}
     sent = {name: value.format(**known) for name, value in headers.items()}
     answer = await client.http.get(path, headers=sent)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-    assert said.format(**known) in answer.json()["detail"]
+    assert detail.format(**known) in answer.json()["detail"]
 
 
-async def test_head_is_answered_without_listening_and_other_methods_are_not_taken(
-    client: Client, kitchen: Restaurant, unique: str
-) -> None:
+async def test_a_feed_answers_head_and_rejects_other_methods(client: Client, kitchen: Restaurant, unique: str) -> None:
     await client.place(an_order(kitchen, unique))
     for url in (order_feed(client, unique), all_feed(client)):
         head = await client.http.head(url)
@@ -214,14 +206,12 @@ async def test_head_is_answered_without_listening_and_other_methods_are_not_take
     assert (await client.http.head(f"{client.stack.url}/v1/orders/my-shop:nobody/events")).status_code == 404
 
 
-async def test_an_id_of_no_record_there_ever_was_is_told_as_a_gap_and_then_how_the_order_stands(
-    client: Client, kitchen: Restaurant, unique: str
-) -> None:
+async def test_an_unknown_event_id_gives_a_gap_and_a_snapshot(client: Client, kitchen: Restaurant, unique: str) -> None:
     await client.place(an_order(kitchen, unique))
     await client.reaches(order_id(unique), "IN_PREPARATION")
     partition = partition_of(order_id(unique))
     async with EventSource(order_feed(client, unique), last_event_id=f"{partition}-99999999") as feed:
-        await feed.until(feed.updates, "how it stands")
+        await feed.until(feed.updates, "the current update")
     (gap,) = feed.named("gap")
     assert gap == {"lost": [{"partition": partition, "wanted": 100000000, "oldest": 0}]}
     assert [event.name for event in feed.events] == ["gap", "order-updated"]

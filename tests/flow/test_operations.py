@@ -1,4 +1,4 @@
-"""What operators see of two workers: lists page by page, regions, timers, tasks; and the commands over them."""
+"""The operators' view of two workers: lists by page, regions, timers, tasks, and the commands that show them."""
 
 import asyncio
 import json
@@ -14,43 +14,44 @@ from tests.flow.client import Client, Driver, an_order, order_id
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS
 from tests.flow.two_workers import one_of_each
-from tests.stack import ROOT, Stack, installed, run_command
+from tests.support.stack import ROOT, Stack, installed, run_command
 from topics.restaurants import Restaurant
 
 ORDERS = 300
+APP = "tests.support.patient_app"
 
 
 @pytest.fixture(scope="module")
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Two workers, and nobody who charges: the orders stay CREATED, their calls unanswered."""
+    """Run two workers and no payment provider: the orders stay CREATED and their calls pending."""
     name, directory = f"operations-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("operations")
     with installed(kafka, name, directory, 1.0, hand_pos.kitchens(20)) as stack:
-        stack.start_worker()
-        stack.start_worker(2)
+        stack.start_worker(app=APP)
+        stack.start_worker(2, app=APP)
         yield stack
 
 
 @pytest.fixture
 async def clients(stack: Stack) -> AsyncIterator[tuple[Client, Client]]:
-    """One of each worker."""
+    """Return a client of each worker."""
     async with one_of_each(stack) as clients:
         yield clients
 
 
 @pytest.fixture
 def kitchens(hand_pos: HandPos) -> list[Restaurant]:
-    """Restaurants of which nobody is asked anything, as nobody pays."""
+    """Return restaurants that are never asked to cook, because no order is charged."""
     return hand_pos.kitchens(20)
 
 
 def dabbawala(stack: Stack, *arguments: str, **more: str) -> tuple[int, str, str]:
-    """A command of ours."""
+    """Run a `dabbawala` command; return exit status, stdout and stderr."""
     command = [sys.executable, "-m", "streams.cli", *arguments]
     return run_command(command, {**stack.environment, "PYTHONPATH": str(ROOT), **more})
 
 
 async def placed(client: Client, kitchen: Restaurant, unique: str, count: int) -> list[str]:
-    """So many orders; their ids, sorted."""
+    """Place so many orders, and return their ids, sorted."""
     names = [f"{unique}-{number}" for number in range(count)]
     for start in range(0, count, 20):
         some = names[start : start + 20]
@@ -60,7 +61,7 @@ async def placed(client: Client, kitchen: Restaurant, unique: str, count: int) -
 
 
 async def walked(client: Client, path: str, member: str, **query: Any) -> list[dict[str, Any]]:
-    """Every row of a list, page by page."""
+    """Return every row of a list, read page by page."""
     rows: list[dict[str, Any]] = []
     cursor: dict[str, str] = {}
     while True:
@@ -72,7 +73,7 @@ async def walked(client: Client, path: str, member: str, **query: Any) -> list[d
         cursor = {"cursor": page["next"]}
 
 
-async def test_paging_through_the_orders_of_two_workers_gives_each_once_in_order(
+async def test_pages_of_two_workers_list_each_order_once_in_order(
     clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
 ) -> None:
     orders = await placed(clients[0], kitchens[0], unique, ORDERS)
@@ -90,7 +91,7 @@ async def test_paging_through_the_orders_of_two_workers_gives_each_once_in_order
         assert {f"{order}/charge" for order in orders} <= {call["key"] for call in calls}
 
 
-async def test_what_is_added_while_somebody_pages_moves_nothing(
+async def test_orders_placed_between_two_pages_shift_no_row(
     clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
 ) -> None:
     here, kitchen = clients[0], kitchens[2].restaurant
@@ -102,7 +103,7 @@ async def test_what_is_added_while_somebody_pages_moves_nothing(
     assert rest["next"] is None
 
 
-async def test_what_no_list_can_do_is_told(clients: tuple[Client, Client]) -> None:
+async def test_a_wrong_query_of_a_list_names_the_remedy(clients: tuple[Client, Client]) -> None:
     for path, query in (
         ("/v1/orders", {"limit": "1001"}),
         ("/v1/orders", {"attention": "maybe"}),
@@ -115,7 +116,7 @@ async def test_what_no_list_can_do_is_told(clients: tuple[Client, Client]) -> No
         assert "must be" in answer.json()["detail"]
 
 
-async def test_a_request_is_sent_on_to_the_other_worker_whatever_its_headers_are(
+async def test_a_request_is_forwarded_with_any_headers(
     clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
 ) -> None:
     headers = {b"Idempotency-Key": f"schl\u00fcssel-{unique}".encode(), b"Accept": b"\xff"}
@@ -127,7 +128,7 @@ async def test_a_request_is_sent_on_to_the_other_worker_whatever_its_headers_are
         assert (await client.http.get("/v1/orders", headers=headers)).status_code == 200
 
 
-async def test_a_region_shows_who_waits(
+async def test_a_region_lists_its_waiting_drivers(
     clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
 ) -> None:
     kitchen = kitchens[3]
@@ -139,7 +140,7 @@ async def test_a_region_shows_who_waits(
         async def both(client: Client = client) -> bool:
             return bool((await client.get(f"/v1/regions/{kitchen.region}"))["drivers_waiting"] == 2)
 
-        await client.until(both, "dispatch has heard of both")
+        await client.until(both, "dispatch has both drivers")
         found = await client.get(f"/v1/regions/{kitchen.region}", limit=1)
         assert [driver["driver"] for driver in found["drivers"]] == names[:1]
         assert (found["deliveries_pending"], found["deliveries"]) == (0, [])
@@ -148,7 +149,7 @@ async def test_a_region_shows_who_waits(
         assert {driver["status"] for driver in listed} == {"WAITING_FOR_WORK"}
 
 
-async def test_timers_come_in_the_order_in_which_they_are_due(
+async def test_timers_are_listed_by_due_time(
     clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
 ) -> None:
     orders = await placed(clients[0], kitchens[4], unique, 10)
@@ -159,7 +160,7 @@ async def test_timers_come_in_the_order_in_which_they_are_due(
         assert {f"{order}/charge-wait" for order in orders} <= {timer["timer"] for timer in found}
 
 
-async def test_every_worker_tells_the_tasks_of_all_and_that_they_lag_by_nothing(
+async def test_every_worker_lists_all_tasks_without_lag(
     clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
 ) -> None:
     await placed(clients[0], kitchens[5], unique, 10)
@@ -169,7 +170,7 @@ async def test_every_worker_tells_the_tasks_of_all_and_that_they_lag_by_nothing(
             tasks: list[dict[str, Any]] = (await client.get("/v1/tasks"))["tasks"]
             return tasks if [task.get("lag") for task in tasks] == [0] * PARTITIONS else []
 
-        tasks = await client.until(even, "nothing is left to be read")
+        tasks = await client.until(even, "no task lags")
         assert [task["partition"] for task in tasks] == list(range(PARTITIONS))
         assert {task["state"] for task in tasks} == {"open"}
         assert {task["worker"] for task in tasks} == {client.stack.url_of(1), client.stack.url_of(2)}
@@ -180,13 +181,13 @@ async def test_every_worker_tells_the_tasks_of_all_and_that_they_lag_by_nothing(
         assert all(task["hash"] for task in (await client.get("/v1/tasks", hash="true"))["tasks"])
 
 
-async def test_the_commands_show_it_as_tables_and_as_json(
+async def test_commands_print_tables_and_json(
     clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
 ) -> None:
     stack, orders = clients[0].stack, await placed(clients[0], kitchens[6], unique, 3)
     status, printed, error = dabbawala(stack, "orders", "list", "--restaurant", kitchens[6].restaurant, "--json")
     assert status == 0, error
-    assert [row["id"] for row in json.loads(printed)["orders"]] == orders
+    assert [row["id"] for row in json.loads(printed)["orders"]] == orders[::-1], "the newest first"
     status, printed, error = dabbawala(stack, "orders", "get", orders[0])
     assert status == 0, error
     assert "CREATED" in printed
@@ -201,24 +202,26 @@ async def test_the_commands_show_it_as_tables_and_as_json(
     assert json.loads(printed)["entries"][0]["event"] == "OrderPlaced"
 
 
-async def test_what_a_killed_worker_had_is_missing_from_no_list(
+async def test_a_list_is_complete_or_503_after_a_kill(
     clients: tuple[Client, Client], kitchens: list[Restaurant], unique: str
 ) -> None:
-    """The last one: from here on there is one worker. A list is whole, or it is not given."""
+    """Runs last in this file: it leaves one worker.
+
+    The dead worker keeps its partitions until an operator removes it from the group.
+    """
     survivor, killed = clients
     orders = await placed(survivor, kitchens[7], unique, 30)
     killed.stack.workers[2].kill()
-    seen: list[int] = []
 
-    async def whole_again() -> bool:
+    async def is_complete() -> bool:
         answer = await survivor.http.get("/v1/orders", params={"restaurant": kitchens[7].restaurant})
-        seen.append(answer.status_code)
         assert answer.status_code in (200, 503)
         if answer.status_code == 200:
             assert [row["id"] for row in answer.json()["orders"]] == orders
         return answer.status_code == 200
 
-    tasks = {task["state"] for task in (await survivor.get("/v1/tasks"))["tasks"]}
-    assert tasks != {"open"}
-    await survivor.until(whole_again, "the other has taken over", 60)
-    assert 503 in seen
+    assert {task["state"] for task in (await survivor.get("/v1/tasks"))["tasks"]} != {"open"}
+    assert not await is_complete()
+    status, _, error = killed.stack.faust("leave", "2")
+    assert status == 0, error
+    await survivor.until(is_complete, "the other worker has taken over")

@@ -1,11 +1,11 @@
-"""An order's whole life, however it comes in: placed, paid, cooked, brought; once."""
+"""An order from its placement to its end: over HTTP and Kafka, now and for later, accepted and rejected."""
 
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
-from tests.flow.client import Client, an_order, order_id, partition_of, place
+from tests.flow.client import Client, an_order, order_id, partition_of, place, room_for
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS, Following, headers, illegal_steps
 from topics.families import DEAD_LETTERS, ORDER_UPDATES, ORDERS
@@ -14,13 +14,13 @@ from topics.restaurants import Restaurant
 
 
 async def delivered_once(client: Client, order: str) -> None:
-    """Wait until it is, and look at what the parties outside wrote down."""
+    """Wait until an order is delivered, and check the ledgers of the outside parties."""
     await client.reaches(order, "DELIVERED")
     await client.noted(order, "finished")
     assert [entry.outcome for entry in client.payments(order)] == ["charged"]
     assert [entry.event for entry in client.tickets(order)] == ["accepted", "finished", "told"]
     trip = [entry.event for entry in client.stack.trips() if entry.delivery == order]
-    assert trip[:2] == ["assigned", "picked_up"], "`delivered` is noted a moment after the worker has heard it"
+    assert trip[:2] == ["assigned", "picked_up"], "the ledger has `delivered` only after the worker applied it"
 
 
 async def test_an_order_placed_over_http_is_delivered(client: Client, tiffin: Restaurant, unique: str) -> None:
@@ -44,7 +44,7 @@ async def test_an_order_placed_over_kafka_is_delivered(client: Client, tiffin: R
 
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["in another partition than its key's", "without a key"])
-async def test_an_order_that_lies_in_the_wrong_partition_is_delivered(
+async def test_an_order_in_the_wrong_partition_is_delivered(
     client: Client, tiffin: Restaurant, unique: str, keyed: bool
 ) -> None:
     wrong, forwarded = (partition_of(order_id(unique)) + 1) % PARTITIONS, await client.counter("forwarded")
@@ -61,7 +61,7 @@ async def test_an_order_sent_by_fausts_command_is_delivered(client: Client, tiff
     await delivered_once(client, order_id(unique))
 
 
-async def test_the_same_order_again_is_answered_the_same_and_made_once(
+async def test_a_repeated_order_gets_the_same_answer_and_is_one(
     client: Client, tiffin: Restaurant, unique: str
 ) -> None:
     first = await client.place(an_order(tiffin, unique))
@@ -80,7 +80,7 @@ async def test_an_order_by_http_and_the_same_by_kafka_are_one(client: Client, ti
         assert (await client.place(body)).status_code == 201
         await client.produce(ORDERS, {"type": "Placed", **body}, key=order)
         await client.produce(ORDERS, {"type": "Placed", **body, "tip": 5_00, "total": 205_00}, key=order)
-        await letters.until(lambda: letters.records, "the other body is set aside, after the same one was taken")
+        await letters.until(lambda: letters.records, "the other body becomes a dead letter, after the first is applied")
         assert [record.key.decode() for record in letters.records] == [order]
         assert "with another body" in headers(letters.records[0])["dead-letter.reason"]
     await delivered_once(client, order)
@@ -93,13 +93,13 @@ async def test_an_order_by_http_and_the_same_by_kafka_are_one(client: Client, ti
 async def test_an_order_by_kafka_and_the_same_by_http_are_one(client: Client, tiffin: Restaurant, unique: str) -> None:
     body = an_order(tiffin, unique)
     await client.produce(ORDERS, {"type": "Placed", "id": "given-by-the-sender", **body}, key=order_id(unique))
-    await client.until(lambda: client.order(order_id(unique)), "the order is known")
+    await client.until(lambda: client.order(order_id(unique)), "the order exists")
     answer = await client.place(body)
     assert (answer.status_code, answer.json()["id"]) == (200, order_id(unique))
     await delivered_once(client, order_id(unique))
 
 
-async def test_another_body_under_the_same_id_is_refused(client: Client, tiffin: Restaurant, unique: str) -> None:
+async def test_another_body_under_the_same_id_is_rejected(client: Client, tiffin: Restaurant, unique: str) -> None:
     assert (await client.place(an_order(tiffin, unique))).status_code == 201
     answer = await client.place(an_order(tiffin, unique, tip=5_00, total=205_00))
     assert answer.status_code == 422
@@ -122,24 +122,34 @@ async def test_an_idempotency_key_names_an_order_without_an_external_id(
     await delivered_once(client, order)
 
 
-async def test_an_order_wished_for_later_is_given_to_the_restaurant_in_time_and_not_before(
+async def test_an_order_for_later_reaches_the_restaurant_on_time(
     client: Client, kitchen: Restaurant, hand_pos: HandPos, unique: str
 ) -> None:
-    wished = datetime.now(UTC) + timedelta(seconds=3)
-    body = an_order(kitchen, unique, deliver_at=wished.isoformat())
-    body["customer"]["position"] = place(kitchen.position)
-    assert (await client.place(body)).status_code == 201
+    """The restaurant cooks the order before it is asked for another one that is due a little later."""
+
+    async def place_for(name: str, wished: datetime) -> None:
+        body = an_order(kitchen, name, deliver_at=wished.isoformat())
+        body["customer"]["position"] = place(kitchen.position)
+        assert (await client.place(body)).status_code == 201
+        await client.reaches(order_id(name), "SCHEDULED")
+
+    began = datetime.now(UTC)
+    await place_for(f"{unique}-much-later", began + timedelta(hours=1))
+    lead = room_for(datetime.now(UTC) - began)
+    wished = datetime.now(UTC) + lead
+    await place_for(unique, wished)
+    await place_for(f"{unique}-next", wished + 3 * lead)
     early = await client.ticket(kitchen, order_id(unique), "accepted")
-    assert early.status_code == 409, "nobody has asked the restaurant yet"
+    if datetime.now(UTC) < wished:
+        assert early.status_code == 409, "the restaurant has no ticket yet"
     await client.reaches(order_id(unique), "IN_PREPARATION")
+    assert not hand_pos.asked_for(order_id(f"{unique}-next"))
     (asked,) = hand_pos.asked_for(order_id(unique))
-    assert wished <= asked.at < wished + timedelta(seconds=20)
-    assert "StartDue" in [entry["event"] for entry in await client.journal(order_id(unique))]
+    assert wished <= asked.at
+    assert "PreparationDue" in [entry["event"] for entry in await client.journal(order_id(unique))]
 
 
-async def test_a_restaurant_that_rejects_gives_the_customer_the_money_back(
-    client: Client, tiffin: Restaurant, unique: str
-) -> None:
+async def test_an_order_the_restaurant_rejects_is_refunded(client: Client, tiffin: Restaurant, unique: str) -> None:
     body = an_order(tiffin, unique)
     body["items"][0]["pos_code"] = "SOLD-OUT"
     await client.place(body)
@@ -150,13 +160,11 @@ async def test_a_restaurant_that_rejects_gives_the_customer_the_money_back(
     await client.until(refunded, "the refund")
     order = await client.reaches(order_id(unique), "REJECTED")
     assert order["reason"] == "restaurant: SOLD-OUT is sold out"
-    assert (order["payment"]["status"], order["ticket"]["status"], order["eta"]) == ("REFUNDED", "REFUSED", None)
+    assert (order["payment"]["status"], order["ticket"]["status"], order["eta"]) == ("REFUNDED", "REJECTED", None)
     assert [entry.outcome for entry in client.payments(order_id(unique))] == ["charged", "refunded"]
 
 
-async def test_an_order_whose_payment_is_declined_is_rejected_and_never_cooked(
-    client: Client, tiffin: Restaurant, unique: str
-) -> None:
+async def test_a_declined_payment_rejects_the_order(client: Client, tiffin: Restaurant, unique: str) -> None:
     await client.place(an_order(tiffin, unique, tip=13, total=200_13))
     order = await client.reaches(order_id(unique), "REJECTED")
     assert order["reason"].startswith("payment: ")
@@ -165,17 +173,17 @@ async def test_an_order_whose_payment_is_declined_is_rejected_and_never_cooked(
     assert not client.tickets(order_id(unique))
 
 
-async def test_order_updates_tells_each_step_once_and_nothing_about_the_customer(
+async def test_order_updates_has_each_step_once_and_no_customer_data(
     client: Client, tiffin: Restaurant, unique: str
 ) -> None:
     order = order_id(unique)
     async with Following(client.stack.kafka, client.stack.name, [ORDER_UPDATES], from_now=True) as feed:
         await client.place(an_order(tiffin, unique))
         await feed.until(lambda: feed.statuses(order).get(order) == "DELIVERED", "the end of the order in the feed")
-        told = feed.updates(order)
+        updates = feed.updates(order)
         records = [record for record in feed.records if record.key.decode() == order]
-    assert not illegal_steps(told)
-    assert list(dict.fromkeys(update.status.value for update in told)) == [
+    assert not illegal_steps(updates)
+    assert list(dict.fromkeys(update.status.value for update in updates)) == [
         "CREATED",
         "SCHEDULED",
         "IN_PREPARATION",
@@ -184,7 +192,7 @@ async def test_order_updates_tells_each_step_once_and_nothing_about_the_customer
         "IN_DELIVERY",
         "DELIVERED",
     ]
-    for record, update in zip(records, told, strict=True):
+    for record, update in zip(records, updates, strict=True):
         event = headers(record)
         assert (event["ce_specversion"], event["ce_type"]) == ("1.0", "dabbawala.OrderUpdated")
         assert (event["ce_subject"], event["ce_sequence"]) == (order, str(update.version))

@@ -1,4 +1,4 @@
-"""State that is restored is the state that was, byte for byte: the hashes, the disk and the changelogs say the same."""
+"""Restored state equals the lost state byte for byte: hashes, disk and changelogs agree."""
 
 import asyncio
 import json
@@ -13,29 +13,26 @@ from pathlib import Path
 import pytest
 from rocksdict import Options, Rdict
 
-from streams.engine.runtime import LEAVE_SIGNAL
-from tests.changelogs import folded, hash_of, on_disk
+from exactly_once.faust.worker import LEAVE_SIGNAL
 from tests.flow.client import Body, Client, Driver, an_order, order_id
 from tests.flow.conftest import INSTANT, RULES
 from tests.flow.hand_pos import RECEIVED, HandPos
-from tests.flow.kills import at_work, ended
 from tests.flow.reading import PARTITIONS, Following
-from tests.stack import Stack, installed
+from tests.support.changelogs import folded, hash_of, on_disk
+from tests.support.stack import Stack, installed
 from topics.families import ORDER_UPDATES, PAYMENTS
 from topics.restaurants import Restaurant
-
-pytestmark = pytest.mark.timeout(400)
+from verification.kills.flow import at_work, ended
 
 EACH = 5
-"""Orders in each state."""
-WITHIN_S = 90.0
+"""Number of orders in each state."""
 SLOW = 0.01
-"""All waits take a hundred times as long: none is over while hashes are compared."""
+"""Speed-up: all waits take a hundred times as long, so that no timer fires while hashes are compared."""
 
 
 @pytest.fixture(scope="module")
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A worker, and nobody who does anything by himself once all orders are where they are to stay."""
+    """Run a worker and parties that send nothing by themselves once all orders have their final state."""
     name, directory = f"recovery-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("recovery")
     with installed(kafka, name, directory, SLOW, hand_pos.kitchens(4)) as stack:
         stack.start_payment(*INSTANT, *RULES["payment"])
@@ -46,7 +43,7 @@ def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def hashes(stack: Stack, hand_pos: HandPos, tiffin: Restaurant) -> list[str]:
-    """Of each partition, with orders in every state; the worker runs."""
+    """Fill the tables with orders in every state, and return the hash of each partition."""
 
     async def filled() -> list[str]:
         async with Client(stack) as client:
@@ -57,7 +54,7 @@ def hashes(stack: Stack, hand_pos: HandPos, tiffin: Restaurant) -> list[str]:
 
 
 async def fill(client: Client, hand_pos: HandPos, tiffin: Restaurant) -> None:
-    """Orders in every state, drivers, timers, dead letters."""
+    """Make orders in every state, drivers, timers and dead letters."""
     cooks, waits, picks, brings = hand_pos.kitchens(4)
     hand_pos.answers[cooks.restaurant] = RECEIVED
     later = (datetime.now(UTC) + timedelta(days=3)).isoformat()
@@ -73,7 +70,7 @@ async def fill(client: Client, hand_pos: HandPos, tiffin: Restaurant) -> None:
     await all_reach(client, "IN_PREPARATION", waits, "cooking")
     for kitchen, status in ((waits, "SCHEDULING_DELIVERY"), (picks, "WAITING_FOR_DRIVER"), (brings, "IN_DELIVERY")):
         for number in range(EACH):
-            await go_on(client, kitchen, f"{status.lower()}-{number}", status)
+            await advance(client, kitchen, f"{status.lower()}-{number}", status)
     for number in range(EACH):
         order = order_id(f"unknown-{number}")
         charged = {"type": "Charged", "order": order, "charge_id": "c", "amount": 1, "currency": "INR"}
@@ -82,7 +79,7 @@ async def fill(client: Client, hand_pos: HandPos, tiffin: Restaurant) -> None:
 
 
 async def all_reach(client: Client, status: str, kitchen: Restaurant, name: str, /, **changes: object) -> None:
-    """Some orders of a sort."""
+    """Place `EACH` orders, and wait until each has this status."""
     names = [f"{name}-{number}" for number in range(EACH)]
     answers = await asyncio.gather(*(client.place(an_order(kitchen, each, **changes)) for each in names))
     assert {answer.status_code for answer in answers} == {201}, answers[0].text
@@ -90,8 +87,8 @@ async def all_reach(client: Client, status: str, kitchen: Restaurant, name: str,
         await client.reaches(order_id(each), status)
 
 
-async def go_on(client: Client, kitchen: Restaurant, name: str, status: str) -> None:
-    """One that is ready; with a driver of its own, who has picked it up, as far as its status wants that."""
+async def advance(client: Client, kitchen: Restaurant, name: str, status: str) -> None:
+    """Place an order and advance it to this status, with a driver for it if the status needs one."""
     driver, order = Driver(client, name.replace("_", "-")), order_id(name)
     if status != "SCHEDULING_DELIVERY":
         await driver.available(kitchen.region, kitchen.position)
@@ -104,24 +101,24 @@ async def go_on(client: Client, kitchen: Restaurant, name: str, status: str) -> 
     await client.reaches(order, status)
 
 
-async def told(client: Client) -> list[str] | None:
-    """The hash of each partition, by the command; None where one is not open."""
-    status, said, _ = await asyncio.to_thread(
+async def printed_hashes(client: Client) -> list[str] | None:
+    """Return the hash of each partition as the command prints it; None unless all are open."""
+    status, printed, _ = await asyncio.to_thread(
         client.stack.faust, "tasks", "--hash", "--json", DABBAWALA_URL=client.stack.url_of(client.number)
     )
-    tasks: list[Body] = json.loads(said)["tasks"] if said else []
+    tasks: list[Body] = json.loads(printed)["tasks"] if printed else []
     return [task["hash"] for task in tasks] if status == 0 else None
 
 
 async def settled(client: Client) -> list[str]:
-    """The hashes when they stay as they are: nobody does anything any more."""
+    """Wait until two readings of the hashes are equal, and return them."""
     seen: list[list[str] | None] = [None]
 
     async def same() -> bool:
-        seen.append(await told(client))
+        seen.append(await printed_hashes(client))
         return seen[-1] is not None and seen[-1] == seen[-2]
 
-    await client.until(same, "nothing changes any more", WITHIN_S)
+    await client.until(same, "the hashes stay the same")
     found = seen[-1]
     assert found is not None
     assert len(found) == PARTITIONS
@@ -129,21 +126,23 @@ async def settled(client: Client) -> list[str]:
 
 
 def worker_directory(stack: Stack, number: int = 1) -> Path:
+    """Return the directory of a worker."""
     return stack.directory / f"worker-{number}"
 
 
 def wipe(stack: Stack, number: int = 1) -> None:
+    """Delete the stores of a worker."""
     (store,) = worker_directory(stack, number).glob("**/tasks")
     shutil.rmtree(store)
 
 
 def warnings(stack: Stack) -> list[str]:
-    """What the first worker's log says of local state that it did not believe."""
+    """Return the first worker's warnings about local state that it did not trust."""
     lines = stack.workers[1].log.read_text(errors="replace").splitlines()
-    return [line for line in lines if "its local state is not its changelogs'" in line]
+    return [line for line in lines if "its local state does not match its changelogs" in line]
 
 
-async def test_hash_disk_and_changelogs_say_the_same_of_every_partition(stack: Stack, hashes: list[str]) -> None:
+async def test_hashes_disk_and_changelogs_agree(stack: Stack, hashes: list[str]) -> None:
     stack.workers[1].stop()
     changelogs = await folded(stack.kafka, stack.name, PARTITIONS)
     disk, _ = on_disk(worker_directory(stack), PARTITIONS)
@@ -163,7 +162,7 @@ async def test_a_wiped_disk_is_restored_to_the_same_hashes(stack: Stack, hashes:
         assert await settled(client) == hashes
 
 
-async def test_partitions_that_move_have_the_same_hashes_at_their_new_owner(stack: Stack, hashes: list[str]) -> None:
+async def test_moved_partitions_keep_their_hashes(stack: Stack, hashes: list[str]) -> None:
     stack.start_worker(2)
     stack.workers[1].send(LEAVE_SIGNAL)
     async with Client(stack, 2) as client:
@@ -175,7 +174,7 @@ async def test_partitions_that_move_have_the_same_hashes_at_their_new_owner(stac
 
 
 def put_a_row(stores: Path) -> None:
-    """By hand, into one partition."""
+    """Write a row into the store of one partition, behind the worker's back."""
     options = Options(raw_mode=True)
     path = str(stores / "0")
     families = [family for family in Rdict.list_cf(path, options) if family != "default"]
@@ -185,7 +184,7 @@ def put_a_row(stores: Path) -> None:
 
 
 def damage(stores: Path) -> None:
-    """A byte in the middle of the largest file of rows of every partition."""
+    """Change a byte in the middle of each partition's largest file of rows."""
     for number in range(PARTITIONS):
         file = max((stores / str(number)).glob("*.sst"), key=lambda each: each.stat().st_size)
         content = bytearray(file.read_bytes())
@@ -194,34 +193,34 @@ def damage(stores: Path) -> None:
 
 
 def exchange(stores: Path) -> None:
-    """Two partitions take each other's place."""
+    """Exchange the stores of two partitions."""
     (stores / "0").rename(stores / "other")
     (stores / "1").rename(stores / "0")
     (stores / "other").rename(stores / "1")
 
 
 @pytest.mark.parametrize(
-    ("happens", "said"),
+    ("change", "warning"),
     [
-        (put_a_row, "somebody else has written to it"),
+        (put_a_row, "another process has written to it"),
         (damage, "damaged: Corruption"),
-        (exchange, "followed in partition"),
+        (exchange, "the store is of partition"),
     ],
 )
-async def test_a_disk_that_is_not_as_we_left_it_is_noticed_and_restored(
-    stack: Stack, hashes: list[str], happens: Callable[[Path], None], said: str
+async def test_a_changed_disk_is_detected_and_restored(
+    stack: Stack, hashes: list[str], change: Callable[[Path], None], warning: str
 ) -> None:
     stack.workers[1].stop()
     (stores,) = worker_directory(stack).glob("**/tasks")
-    happens(stores)
+    change(stores)
     before = len(warnings(stack))
     stack.start_worker()
     async with Client(stack) as client:
         assert await settled(client) == hashes
-    assert any(said in warning for warning in warnings(stack)[before:]), warnings(stack)
+    assert any(warning in line for line in warnings(stack)[before:]), warnings(stack)
 
 
-async def test_the_disk_of_another_installation_is_noticed_and_restored(
+async def test_a_disk_of_another_installation_is_restored(
     kafka: str, stack: Stack, hashes: list[str], unique: str, tmp_path: Path
 ) -> None:
     stack.workers[1].stop()
@@ -233,7 +232,7 @@ async def test_the_disk_of_another_installation_is_noticed_and_restored(
         shutil.rmtree(others)
         shutil.copytree(stores, others)
         other.start_worker()
-        assert "the topic has been created anew" in warnings(other)[0]
+        assert "the topic was recreated" in warnings(other)[0]
         other.workers[1].stop()
         disk, _ = on_disk(worker_directory(other), PARTITIONS)
         assert disk == await folded(kafka, unique, PARTITIONS)
@@ -262,20 +261,18 @@ async def test_an_earlier_copy_of_the_disk_is_brought_up_to_date(
     stack.start_worker()
     async with Client(stack) as client:
         assert await settled(client) == newer
-    assert len(warnings(stack)) == before, "it was read on, not made anew"
+    assert len(warnings(stack)) == before, "the store follows the changelogs from its checkpoint"
 
 
 @pytest.mark.parametrize("failpoint", ["committed", "stored"])
-async def test_what_a_kill_leaves_on_disk_is_what_the_changelogs_were_up_to_there(
-    kafka: str, tmp_path: Path, failpoint: str
-) -> None:
-    """Rows and progress of all tables are one write: each table is at an offset, and has what is before it."""
+async def test_after_a_kill_the_disk_matches_the_changelogs(kafka: str, tmp_path: Path, failpoint: str) -> None:
+    """One write has the rows and checkpoints of all tables: each table equals its changelog up to its checkpoint."""
     with at_work(kafka, tmp_path) as stack:
         stack.workers[1].stop()
         async with Following(stack.kafka, stack.name, [ORDER_UPDATES], from_now=True) as feed:
             doomed = stack.start_worker(DABBAWALA_FAILPOINTS=f"{failpoint}:kill:50", wait=False)
             stack.place("killed", 30, rate=20)
-            await feed.until(lambda: doomed.status is not None, "it is killed", WITHIN_S)
+            await feed.until(lambda: doomed.status is not None, "the failpoint kills the worker")
             assert doomed.status == -signal.SIGKILL
             disk, reached = on_disk(worker_directory(stack), PARTITIONS)
             assert sum(len(rows) for tables in disk for rows in tables.values()) > 20

@@ -1,4 +1,4 @@
-"""Looking in: the journal, lists, tables as JSON and as pages, the commands of `faust -A streams.app`."""
+"""The journal, lists, tables as JSON and as pages, and the commands of `faust -A streams.app`."""
 
 import json
 from datetime import datetime
@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 
 from tests.flow.client import Client, Driver, an_order, order_id
-from tests.stack import FAUST, Stack, run_command
+from tests.support.stack import FAUST, Stack, run_command
 from topics.families import ORDERS, topic_name
 from topics.restaurants import Restaurant
 
@@ -30,13 +30,13 @@ AGENTS = ("dead_letters", "deliveries", "dispatch", "drivers", "locations", "ord
 
 
 async def in_preparation(client: Client, kitchen: Restaurant, name: str) -> str:
-    """An order that a restaurant by hand cooks, until it is told otherwise; its id."""
+    """Place an order that a restaurant by hand cooks until the test finishes it; return its id."""
     await client.place(an_order(kitchen, name))
     await client.reaches(order_id(name), "IN_PREPARATION")
     return order_id(name)
 
 
-async def test_the_journal_tells_an_orders_life_in_order(client: Client, tiffin: Restaurant, unique: str) -> None:
+async def test_the_journal_has_an_orders_steps_in_order(client: Client, tiffin: Restaurant, unique: str) -> None:
     order = order_id(unique)
     await client.place(an_order(tiffin, unique))
     await client.reaches(order, "DELIVERED")
@@ -56,10 +56,10 @@ async def test_the_journal_tells_an_orders_life_in_order(client: Client, tiffin:
     assert {entry["machine"] for entry in entries} == {"order", "payment", "ticket", "delivery"}
     emitted = [name for entry in entries for name in entry.get("emitted", ())]
     assert {f"{order}/charge", f"{order}/prepare"} <= set(emitted)
-    assert len(emitted) == len(set(emitted)), "nothing was emitted twice"
+    assert len(emitted) == len(set(emitted)), "no id is emitted twice"
 
 
-async def test_an_order_shows_where_it_stands(client: Client, kitchen: Restaurant, unique: str) -> None:
+async def test_an_order_shows_its_current_state(client: Client, kitchen: Restaurant, unique: str) -> None:
     order = await in_preparation(client, kitchen, unique)
     shown = await client.order(order) or {}
     assert shown["version"] == 3
@@ -95,7 +95,7 @@ async def test_every_table_shows_its_rows_decoded(client: Client, kitchen: Resta
     order = await in_preparation(client, kitchen, unique)
     tables = {table["name"]: table["help"] for table in (await client.get("/table/"))["tables"]}
     assert tables.keys() == TABLES
-    assert all(tables.values()), "each says what is in it"
+    assert all(tables.values()), "each table has a description"
     assert (await client.rows("orders", order))[order]["stage"] == "IN_PREPARATION"
     assert (await client.rows("bodies", order))[order]["customer"]["name"] == "Asha Rao"
     assert (await client.rows("payments", order))[order]["stage"] == "CHARGED"
@@ -111,37 +111,36 @@ async def test_every_table_shows_its_rows_decoded(client: Client, kitchen: Resta
     assert await client.rows("orders", "nobody:nothing") == {}
 
 
-async def test_tables_are_pages_for_a_browser_and_what_they_hold_is_escaped(
-    client: Client, kitchen: Restaurant, unique: str
-) -> None:
+async def test_tables_are_escaped_html_pages(client: Client, kitchen: Restaurant, unique: str) -> None:
     body = an_order(kitchen, unique)
     body["customer"]["name"] = "<script>alert(1)</script>"
     await client.place(body)
     browser = {"Accept": "text/html,application/xhtml+xml"}
-    for path, said in (
+    for path, text in (
         ("/table/", 'href="/table/orders/"'),
         ("/table/orders/", "<table>"),
         (f"/table/bodies/{order_id(unique)}", "&lt;script&gt;"),
     ):
         page = await client.http.get(path, headers=browser)
         assert (page.status_code, page.headers["content-type"].split(";")[0]) == (200, "text/html"), path
-        assert said in page.text
+        assert text in page.text
         assert "<script>" not in page.text
 
 
-async def test_a_worker_tells_that_it_lives_is_ready_and_what_its_tasks_are_at(client: Client) -> None:
+async def test_a_worker_reports_health_readiness_and_tasks(client: Client) -> None:
     assert await client.get("/livez") == {"status": "alive"}
     assert await client.get("/readyz") == {"status": "ready", "partitions": [0, 1, 2, 3]}
-    told = await client.get("/tasks")
-    assert [task["partition"] for task in sorted(told["tasks"], key=lambda task: task["partition"])] == [0, 1, 2, 3]
-    assert told["counters"]["commits"] > 0
+    found = await client.get("/v1/tasks")
+    assert [(task["partition"], task["state"]) for task in found["tasks"]] == [(n, "open") for n in range(4)]
+    (worker,) = found["workers"]
+    assert worker["counters"]["commits"] > 0
 
 
 def test_faust_lists_the_tables_with_their_help_and_every_agent(stack: Stack) -> None:
     status, tables, error = stack.faust("tables")
     assert status == 0, error
     assert all(name in tables for name in TABLES)
-    assert "Order id -> where its money is." in tables
+    assert "Order id -> state of its payment and refunds." in tables
     status, agents, error = stack.faust("agents")
     assert status == 0, error
     assert [line.split("|")[1].strip() for line in agents.splitlines() if "@agents." in line] == [
@@ -149,7 +148,7 @@ def test_faust_lists_the_tables_with_their_help_and_every_agent(stack: Stack) ->
     ]
 
 
-async def test_our_command_prints_decoded_rows(client: Client, kitchen: Restaurant, unique: str) -> None:
+async def test_the_table_command_prints_decoded_rows(client: Client, kitchen: Restaurant, unique: str) -> None:
     order = await in_preparation(client, kitchen, unique)
     status, printed, error = client.stack.faust("--json", "table", "payments", order)
     assert status == 0, error
@@ -162,22 +161,22 @@ async def test_our_command_prints_decoded_rows(client: Client, kitchen: Restaura
 
 
 @pytest.mark.parametrize(
-    ("arguments", "ends_with", "said"),
+    ("arguments", "expected", "sentence"),
     [
-        (("table", "nothing"), 2, "There is no table 'nothing'; there are: bodies, calls,"),
+        (("table", "nothing"), 2, "There is no table 'nothing'. The tables are: bodies, calls,"),
         (("table", "orders", "nobody:nothing"), 1, "Table orders has no row of 'nobody:nothing'."),
     ],
 )
-def test_our_command_says_in_a_sentence_what_is_wrong(
-    stack: Stack, arguments: tuple[str, ...], ends_with: int, said: str
+def test_the_table_command_fails_with_one_sentence(
+    stack: Stack, arguments: tuple[str, ...], expected: int, sentence: str
 ) -> None:
     status, printed, error = stack.faust(*arguments)
-    assert (status, printed) == (ends_with, "")
-    assert said in error
+    assert (status, printed) == (expected, "")
+    assert sentence in error
     assert len(error.splitlines()) == 1
 
 
-def test_without_a_worker_our_command_says_how_to_start_one(
+def test_without_a_worker_the_table_command_gives_advice(
     stack: Stack, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     nowhere = tmp_path_factory.mktemp("nowhere")
@@ -189,7 +188,7 @@ def test_without_a_worker_our_command_says_how_to_start_one(
     assert "is the worker running?" in error
 
 
-def test_a_wrong_setting_stops_every_command_with_a_sentence_that_names_it(stack: Stack) -> None:
+def test_a_wrong_setting_stops_every_command_and_is_named(stack: Stack) -> None:
     command = [FAUST, "-A", "streams.app", "tables"]
     status, _, error = run_command(command, {**stack.environment, "DABBAWALA_PARTITIONS": "many"})
     assert status != 0

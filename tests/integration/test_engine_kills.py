@@ -1,4 +1,4 @@
-"""The worker is killed while it works, at moments that a seed decides, and at each place where a kill is worst."""
+"""Kills of a worker under load, at seeded moments and at each failpoint."""
 
 import asyncio
 import signal
@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.engine_kit.harness import Run
-from tests.integration.kills import kill_loop
-
-pytestmark = pytest.mark.timeout(150)
+from tests.integration.engine_kit.harness import PATIENT_S, Run
+from verification.kills.engine import kill_loop
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -17,7 +15,7 @@ async def test_ten_kills_at_seeded_moments_leave_everything_exact(
     kafka: str, unique: str, tmp_path: Path, seed: int
 ) -> None:
     found = await kill_loop(kafka, unique, tmp_path, kills=10, seed=seed)
-    assert found.at_work >= 5, "kills of workers that have not begun prove little"
+    assert found.at_work >= 5, "most kills strike a worker at work"
 
 
 @pytest.mark.parametrize(
@@ -36,11 +34,10 @@ async def test_a_kill_at_a_failpoint_leaves_everything_exact(
     kafka: str, unique: str, tmp_path: Path, failpoint: str
 ) -> None:
     async with Run(kafka, unique, tmp_path) as toy:
-        doomed = toy.start(DABBAWALA_FAILPOINTS=failpoint)
-        load = asyncio.create_task(toy.send(400, rate=400))
-        await toy.wait(lambda: doomed.dead, why=f"killed by {failpoint}")
+        doomed = toy.start(TOY_FAILPOINTS=failpoint)
+        await toy.send_until(lambda: doomed.dead, rate=400, why=f"killed by {failpoint}")
         toy.start()
-        await load
+        await toy.send(200, rate=400)
         await toy.done()
 
 
@@ -56,35 +53,31 @@ async def test_a_kill_at_a_failpoint_leaves_everything_exact(
         "committed:raise:20,opening:raise:5",
     ],
 )
-async def test_a_fault_at_a_failpoint_breaks_no_more_than_it_must_and_everything_is_exact(
+async def test_a_fault_at_a_failpoint_leaves_everything_exact(
     kafka: str, unique: str, tmp_path: Path, failpoints: str
 ) -> None:
-    async with Run(kafka, unique, tmp_path, DABBAWALA_FAILPOINTS=failpoints) as toy:
+    async with Run(kafka, unique, tmp_path, TOY_FAILPOINTS=failpoints) as toy:
         worker = await toy.at_work(toy.start())
-        await toy.send(600, rate=300)
+        await toy.send_until(lambda: worker.logged("failpoint ") >= 2, rate=300, at_least=600, why="two faults")
         await toy.done()
-        assert worker.logged("failpoint ") >= 2
-        assert worker.terminate()[0] == 0
+        assert worker.terminate() == 0
 
 
 async def test_a_full_backlog_survives_resets(kafka: str, unique: str, tmp_path: Path) -> None:
-    async with Run(kafka, unique, tmp_path, DABBAWALA_FAILPOINTS="committed:raise:30") as toy:
+    async with Run(kafka, unique, tmp_path, TOY_FAILPOINTS="committed:raise:15") as toy:
         await toy.send(6000)
         worker = toy.start()
-        await toy.done(within_s=60)
+        await toy.done()
         assert worker.logged("broken, opened again") >= 3
-        assert not worker.logged("LostRecords"), "a fetch under way at a reset is waited for"
+        assert not worker.logged("LostRecords"), "a reset waits for the fetch under way"
 
 
-async def test_sigterm_under_load_ends_with_status_0_within_5_s_and_repeats_no_call(
-    kafka: str, unique: str, tmp_path: Path
-) -> None:
-    async with Run(kafka, unique, tmp_path) as toy:
+async def test_sigterm_under_load_repeats_no_call(kafka: str, unique: str, tmp_path: Path) -> None:
+    async with Run(kafka, unique, tmp_path, TOY_STOP_S=PATIENT_S) as toy:
         load = asyncio.create_task(toy.send(2000, rate=300))
         for _ in range(3):
             worker = await toy.at_work(toy.start())
-            status, took_s = worker.terminate()
-            assert (status, took_s < 5) == (0, True), worker.tail()
+            assert worker.terminate() == 0, worker.tail()
             assert not worker.logged("Traceback")
         toy.start()
         await load
@@ -94,13 +87,12 @@ async def test_sigterm_under_load_ends_with_status_0_within_5_s_and_repeats_no_c
 
 async def test_sigterm_in_the_middle_of_a_commit_finishes_it(kafka: str, unique: str, tmp_path: Path) -> None:
     async with Run(kafka, unique, tmp_path) as toy:
-        worker = await toy.at_work(toy.start(DABBAWALA_FAILPOINTS="produced:exit:30"))
-        load = asyncio.create_task(toy.send(400, rate=400))
-        await toy.wait(lambda: worker.dead, why="ended by itself")
+        worker = await toy.at_work(toy.start(TOY_FAILPOINTS="produced:exit:30"))
+        await toy.send_until(lambda: worker.dead, rate=400, why="the failpoint stops the worker")
         assert worker.process.returncode == 0, worker.tail()
         assert not worker.logged("broken")
         toy.start()
-        await load
+        await toy.send(200, rate=400)
         await toy.done()
 
 
@@ -108,28 +100,25 @@ async def test_a_frozen_owner_that_resumes_in_its_commit_changes_nothing(
     kafka: str, unique: str, tmp_path: Path
 ) -> None:
     async with Run(kafka, unique, tmp_path, TOY_SESSION_S="6") as toy:
-        frozen = await toy.at_work(toy.start(1, DABBAWALA_FAILPOINTS="produced:stop:40"))
-        load = asyncio.create_task(toy.send(1000, rate=250))
-        await toy.wait(lambda: frozen.stopped, why="frozen before the end of a transaction")
+        frozen = await toy.at_work(toy.start(1, TOY_FAILPOINTS="produced:stop:40"))
+        await toy.send_until(lambda: frozen.stopped, rate=250, why="the worker freezes before it ends a transaction")
         successor = toy.start(2)
-        await load
-        await toy.wait(lambda: successor.logged("tasks [0, 1, 2, 3] open"), 40, why="taken over")
-        await toy.wait(lambda: toy.judge.sums()["counts"] == toy.sent, why="done without the frozen one")
+        await toy.send(500, rate=250)
+        await toy.wait(lambda: successor.logged("tasks [0, 1, 2, 3] open"), why="the other worker takes over")
+        await toy.wait(lambda: toy.judge.sums()["counts"] == toy.sent, why="the successor applies every record")
         frozen.process.send_signal(signal.SIGCONT)
         await toy.done()
 
 
-async def test_a_second_worker_takes_its_share_and_when_the_first_is_killed_the_rest(
-    kafka: str, unique: str, tmp_path: Path
-) -> None:
-    async with Run(kafka, unique, tmp_path, TOY_SESSION_S="6") as toy:
+async def test_a_second_worker_takes_a_share_then_all_after_a_kill(kafka: str, unique: str, tmp_path: Path) -> None:
+    async with Run(kafka, unique, tmp_path) as toy:
         first = await toy.at_work(toy.start(1))
         load = asyncio.create_task(toy.send(1500, rate=250))
         second = toy.start(2)
-        await toy.wait(lambda: second.logged("open, of them now"), why="a share of the tasks")
+        await toy.wait(lambda: second.logged("newly opened: ["), why="a share of the tasks")
         assert not second.logged("tasks [0, 1, 2, 3] open")
         first.kill()
-        await toy.wait(lambda: second.logged("tasks [0, 1, 2, 3] open"), why="taken over")
+        await toy.wait(lambda: second.logged("tasks [0, 1, 2, 3] open"), why="the other worker takes over")
         await load
         await toy.done()
         assert not second.logged("broken")

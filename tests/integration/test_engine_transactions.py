@@ -1,4 +1,4 @@
-"""The transaction client on a real Kafka: what it relies on is so."""
+"""The transaction client on a real Kafka, and the broker's behaviour that it relies on."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,12 +7,12 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 
-from streams.engine.protocol import EndTxn, Fenced, InitProducerId, TransactionError
-from streams.engine.provision import TopicsDiffer, TopicSpec, check_topics, create_topics
-from streams.engine.transactions import (
+from exactly_once.kafka.producer import (
     OutcomeUnknown,
     TransactionalClient,
 )
+from exactly_once.kafka.protocol import EndTxn, Fenced, InitProducerId, TransactionError
+from exactly_once.kafka.topic_admin import TopicMismatch, TopicSpec, check_topics, create_topics
 
 LAST_EPOCH = 32_767
 """The epoch is a signed 16-bit number."""
@@ -22,23 +22,25 @@ class Stage:
     """A topic, and clients of one transactional id."""
 
     def __init__(self, kafka: str, unique: str) -> None:
-        self.kafka, self.id, self.out = kafka, unique, f"{unique}-out"
+        self.kafka = kafka
+        self.id = unique
+        self.out = f"{unique}-out"
         self.clients: list[TransactionalClient] = []
 
     async def owner(self) -> TransactionalClient:
-        """Whoever had the transactional id before has it no more."""
+        """Start a client that takes over the transactional id and fences its last owner."""
         client = TransactionalClient(AIOKafkaClient(bootstrap_servers=self.kafka), self.id)
         self.clients.append(client)
         await client.start([self.out])
         return client
 
     async def produce(self, client: TransactionalClient, value: bytes, partition: int = 0) -> int:
-        """Returns the offset after it."""
+        """Append a record within the transaction, and return the next offset."""
         appended = await client.produce({(self.out, partition): [(b"k", value, ())]})
         return appended[self.out, partition].next_offset
 
     async def committed(self, partition: int = 0) -> list[ConsumerRecord]:
-        """What a read_committed consumer sees, to the last stable offset."""
+        """Return the records that a read_committed consumer sees, up to the last stable offset."""
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.kafka, isolation_level="read_committed", enable_auto_commit=False
         )
@@ -67,7 +69,7 @@ async def stage(kafka: str, unique: str) -> AsyncIterator[Stage]:
     stage = Stage(kafka, unique)
     specs = [TopicSpec(stage.out, 2)]
     await create_topics({"bootstrap_servers": kafka}, specs, 1)
-    await check_topics({"bootstrap_servers": kafka}, specs, wait_s=10)
+    await check_topics({"bootstrap_servers": kafka}, specs, wait_s=120)
     yield stage
     await stage.close()
 
@@ -88,7 +90,7 @@ async def test_an_aborted_transaction_leaves_nothing(stage: Stage) -> None:
     assert await stage.values() == []
 
 
-async def test_a_late_end_of_the_transaction_before_does_not_commit_half_of_this_one(stage: Stage) -> None:
+async def test_a_late_end_of_a_transaction_does_not_end_the_next(stage: Stage) -> None:
     owner = await stage.owner()
     await stage.produce(owner, b"one")
     late = EndTxn(owner.transactional_id, owner.producer_id, owner.epoch, True)
@@ -102,7 +104,7 @@ async def test_a_late_end_of_the_transaction_before_does_not_commit_half_of_this
     assert await stage.values() == [b"one", b"two"]
 
 
-async def test_a_zombie_is_refused_at_each_of_its_requests(stage: Stage) -> None:
+async def test_a_zombie_is_fenced_at_each_request(stage: Stage) -> None:
     zombie = await stage.owner()
     await stage.produce(zombie, b"before")
     await zombie.end()
@@ -114,7 +116,7 @@ async def test_a_zombie_is_refused_at_each_of_its_requests(stage: Stage) -> None
     assert await stage.values() == [b"before"]
 
 
-async def test_taking_over_undoes_what_the_owner_had_not_committed(stage: Stage) -> None:
+async def test_a_takeover_aborts_the_open_transaction(stage: Stage) -> None:
     owner = await stage.owner()
     await stage.produce(owner, b"open")
     successor = await stage.owner()
@@ -129,7 +131,7 @@ async def test_after_a_cut_at_the_end_the_successor_finds_all_or_nothing(stage: 
     expected = []
     for n in range(10):
         client = TransactionalClient(
-            AIOKafkaClient(bootstrap_servers=stage.kafka), stage.id, on_end_sent=TransactionalClient.cut
+            AIOKafkaClient(bootstrap_servers=stage.kafka), stage.id, on_end_sent=TransactionalClient.disconnect
         )
         stage.clients.append(client)
         await client.start([stage.out])
@@ -142,8 +144,8 @@ async def test_after_a_cut_at_the_end_the_successor_finds_all_or_nothing(stage: 
         assert await stage.values(0) == await stage.values(1) == expected
 
 
-async def test_what_was_committed_is_there_as_soon_as_the_successor_has_taken_over(stage: Stage) -> None:
-    """EndTxn is answered before the markers are written; a restore must not end before the last of them."""
+async def test_commits_are_visible_as_soon_as_a_successor_starts(stage: Stage) -> None:
+    """The broker answers EndTxn before it writes the markers. A restore must not end before the last marker."""
     for n in range(1, 31):
         owner = await stage.owner()
         await stage.produce(owner, b"%d" % n)
@@ -171,7 +173,7 @@ async def test_every_commit_raises_the_epoch(stage: Stage) -> None:
         assert owner.epoch == first + n
 
 
-async def test_when_the_epochs_are_used_up_the_transactions_go_on_under_a_new_producer_id(stage: Stage) -> None:
+async def test_transactions_continue_after_the_last_epoch(stage: Stage) -> None:
     owner = await stage.owner()
     first_id = owner.producer_id
     await use_up_epochs(owner, leave=20)
@@ -187,7 +189,7 @@ async def test_when_the_epochs_are_used_up_the_transactions_go_on_under_a_new_pr
 
 
 async def use_up_epochs(owner: TransactionalClient, *, leave: int) -> None:
-    """Each InitProducerId takes one, and many may be under way at once: 32,000 transactions would take minutes."""
+    """Raise the epoch by InitProducerId requests, many at once; 32,000 transactions would take minutes."""
     request = InitProducerId(owner.transactional_id, 10_000, -1, -1)
     coordinator, epoch = owner._coordinator, owner.epoch
     while (left := LAST_EPOCH - leave - epoch) > 0:
@@ -203,19 +205,19 @@ async def test_a_record_too_large_for_the_broker_ends_the_transaction(stage: Sta
         await stage.produce(owner, bytes(1_100_000))
 
 
-async def test_topics_that_are_missing_or_split_otherwise_are_named(stage: Stage, kafka: str, unique: str) -> None:
+async def test_missing_topics_and_wrong_partitions_are_named(stage: Stage, kafka: str, unique: str) -> None:
     settings = {"bootstrap_servers": kafka}
-    with pytest.raises(TopicsDiffer, match=f"These topics do not exist.*: {unique}-no, {unique}-none"):
+    with pytest.raises(TopicMismatch, match=f"These topics do not exist.*: {unique}-no, {unique}-none"):
         await check_topics(
             settings, [TopicSpec(f"{unique}-no", 2), TopicSpec(stage.out, 2), TopicSpec(f"{unique}-none", 2)]
         )
-    with pytest.raises(TopicsDiffer, match=f"The topic {stage.out} has 2 partitions where 3 are needed"):
+    with pytest.raises(TopicMismatch, match=f"The topic {stage.out} has 2 partitions where 3 are needed"):
         await check_topics(settings, [TopicSpec(stage.out, 3)])
 
 
-async def test_creating_topics_leaves_those_that_exist_as_they_are(stage: Stage, kafka: str, unique: str) -> None:
+async def test_creating_topics_leaves_existing_ones_unchanged(stage: Stage, kafka: str, unique: str) -> None:
     settings, new = {"bootstrap_servers": kafka}, f"{unique}-new"
     assert await create_topics(settings, [TopicSpec(stage.out, 5), TopicSpec(new, 1)], 1) == [new]
-    await check_topics(settings, [TopicSpec(stage.out, 2), TopicSpec(new, 1)], wait_s=10)
-    with pytest.raises(TopicsDiffer, match=f"The topic {unique}-many could not be created: .*replication"):
+    await check_topics(settings, [TopicSpec(stage.out, 2), TopicSpec(new, 1)], wait_s=120)
+    with pytest.raises(TopicMismatch, match=f"The topic {unique}-many could not be created: .*replication"):
         await create_topics(settings, [TopicSpec(f"{unique}-many", 1)], 30)

@@ -1,7 +1,8 @@
-"""A transaction that has ended and is open all the same in a partition, on a real Kafka: it is ended as it has ended.
+"""A hanging transaction on a real Kafka: it has ended, but a partition lacks its marker. It is completed as it ended.
 
-A broker that leaves a marker out cannot be had at will. What it leaves behind can: records that the coordinator has not
-been told of, which Kafka takes where it does not verify that (KIP-890), by a version of Produce that does not tell it.
+A broker cannot be made to omit a marker. The tests make the same state: records in a partition that the coordinator
+does not have in the transaction. Kafka accepts them by an old version of Produce if it does not verify partitions
+(KIP-890).
 """
 
 import asyncio
@@ -12,36 +13,38 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 
-from streams.engine.markers import MarkersLost
-from streams.engine.protocol import PRODUCED, PRODUCING, TransactionError, leader_of, versioned_request
-from streams.engine.provision import TopicSpec, check_topics, create_topics
-from streams.engine.transactions import TransactionalClient
+from exactly_once.kafka.hanging_transactions import HangingTransactionError
+from exactly_once.kafka.producer import TransactionalClient
+from exactly_once.kafka.protocol import PRODUCED, PRODUCING, TransactionError, leader_of, versioned_request
+from exactly_once.kafka.topic_admin import TopicSpec, check_topics, create_topics
 from tests.integration.engine_kit import names
 from tests.integration.engine_kit.harness import Run
-from tests.own_broker import own_broker
+from tests.support.own_broker import own_broker
 
 UNVERIFIED = "transaction.partition.verification.enable=false\n"
 OutsideTransactions = versioned_request(0, 11, PRODUCING, PRODUCED)
-pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
-def gullible(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of such a Kafka."""
+def unverifying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run a Kafka that does not verify partitions, and return its bootstrap servers."""
     with own_broker(tmp_path_factory.mktemp("kafka"), UNVERIFIED) as broker:
         yield broker.start()
 
 
 class Partitions:
-    """Those of one topic, written by one transactional id."""
+    """Two partitions of a topic, written by one transactional id; the second lacks markers."""
 
     def __init__(self, kafka: str, name: str) -> None:
-        self.kafka, self.topic, self.id = kafka, name, f"{name}-0"
-        self.marked, self.unmarked = (name, 0), (name, 1)
+        self.kafka = kafka
+        self.topic = name
+        self.id = f"{name}-0"
+        self.marked = (name, 0)
+        self.unmarked = (name, 1)
         self._clients: list[TransactionalClient] = []
 
     async def owner(self, before: TransactionalClient | None = None) -> TransactionalClient:
-        """Whoever has the id now; knows what the one before knew."""
+        """Start a client that takes over the id, with the outcomes that the client `before` knew."""
         outcomes = before._outcomes if before else None
         client = TransactionalClient(AIOKafkaClient(bootstrap_servers=self.kafka), self.id, outcomes=outcomes)
         self._clients.append(client)
@@ -49,12 +52,12 @@ class Partitions:
         return client
 
     async def write(self, client: TransactionalClient) -> None:
-        """A record to either partition; of one of them the coordinator knows nothing."""
+        """Append a record to each partition. The coordinator does not learn of the second."""
         await client.produce({self.marked: [(b"k", b"marked", ())]})
         await append_unnoticed(client, self.unmarked, b"k", b"unmarked")
 
     async def committed(self) -> list[bytes]:
-        """What a read_committed consumer sees of both, and that nothing is open behind it."""
+        """Return the values that a read_committed consumer sees; check that no transaction is open."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka, isolation_level="read_committed")
         anything = AIOKafkaConsumer(bootstrap_servers=self.kafka)
         await asyncio.gather(consumer.start(), anything.start())
@@ -77,71 +80,73 @@ class Partitions:
 
 
 async def append_unnoticed(client: TransactionalClient, tp: tuple[str, int], key: bytes, value: bytes) -> None:
-    """A record of the client's open transaction that the coordinator will write no marker for."""
+    """Append a record of the open transaction for which the coordinator will write no marker."""
     ((batch, _),) = client._batches(tp, [(key, value, ())])
     leader = leader_of(client._client, tp)
     request = OutsideTransactions(client.transactional_id, -1, 5000, [(tp[0], [(tp[1], batch, {})], {})])
     code = 6
-    while code == 6:  # it does not lead yet what was made just now
+    while code == 6:  # not the leader yet: the topic was created just now
         await asyncio.sleep(0.02)
         code = (await client._client.send(leader, request)).topics[0][1][0][1]
     assert code == 0
 
 
 @pytest.fixture
-async def partitions(gullible: str, unique: str) -> AsyncIterator[Partitions]:
-    made = Partitions(gullible, unique)
+async def partitions(unverifying: str, unique: str) -> AsyncIterator[Partitions]:
+    made = Partitions(unverifying, unique)
     specs = [TopicSpec(unique, 2)]
     await create_topics({"bootstrap_servers": made.kafka}, specs, 1)
-    await check_topics({"bootstrap_servers": made.kafka}, specs, wait_s=10)
+    await check_topics({"bootstrap_servers": made.kafka}, specs, wait_s=120)
     yield made
     await made.close()
 
 
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "aborted"])
-async def test_what_has_ended_is_ended_everywhere(partitions: Partitions, committed: bool) -> None:
+async def test_an_ended_transaction_is_completed_everywhere(partitions: Partitions, committed: bool) -> None:
     first = await partitions.owner()
     await partitions.write(first)
     await first.end(commit=committed)
     second = await partitions.owner()
     both = [partitions.marked, partitions.unmarked]
-    assert await second.write_lost_markers(both) == [partitions.unmarked]
+    assert await second.complete_hanging(both) == [partitions.unmarked]
     assert await partitions.committed() == ([b"marked", b"unmarked"] if committed else [])
-    assert await second.write_lost_markers(both) == []
+    assert await second.complete_hanging(both) == []
 
 
-async def test_what_was_not_ended_is_undone_everywhere(partitions: Partitions) -> None:
+async def test_an_open_transaction_is_aborted_everywhere(partitions: Partitions) -> None:
     await partitions.write(await partitions.owner())
     second = await partitions.owner()
-    assert await second.write_lost_markers([partitions.unmarked]) == [partitions.unmarked]
+    assert await second.complete_hanging([partitions.unmarked]) == [partitions.unmarked]
     assert await partitions.committed() == []
 
 
-async def test_who_failed_after_taking_over_passes_on_how_it_has_ended(partitions: Partitions) -> None:
-    """The coordinator tells it once."""
+async def test_a_failed_owner_passes_the_outcome_on(partitions: Partitions) -> None:
+    """The coordinator returns the outcome only to the first client that takes over."""
     first = await partitions.owner()
     await partitions.write(first)
     await first.end()
     failed = await partitions.owner()
     third = await partitions.owner(before=failed)
-    assert await third.write_lost_markers([partitions.unmarked]) == [partitions.unmarked]
+    assert await third.complete_hanging([partitions.unmarked]) == [partitions.unmarked]
     assert await partitions.committed() == [b"marked", b"unmarked"]
 
 
-async def test_where_nobody_knows_any_more_how_it_has_ended_nobody_guesses(partitions: Partitions) -> None:
+async def test_an_unknown_outcome_is_not_guessed(partitions: Partitions) -> None:
     first = await partitions.owner()
     await partitions.write(first)
     await first.end()
     await partitions.owner()
     third = await partitions.owner()
-    with pytest.raises(MarkersLost, match=rf"{partitions.topic}/1, and does not know .*`kafka-transactions.sh abort`"):
-        await third.write_lost_markers([partitions.marked, partitions.unmarked])
+    with pytest.raises(
+        HangingTransactionError, match=rf"{partitions.topic}/1, and no longer knows .*`kafka-transactions.sh abort`"
+    ):
+        await third.complete_hanging([partitions.marked, partitions.unmarked])
 
 
-async def test_an_owner_that_has_lost_a_connection_does_not_write_behind_what_is_not_marked(
+async def test_an_owner_in_doubt_does_not_write_after_open_records(
     partitions: Partitions,
 ) -> None:
-    """It would be one transaction with that, and be undone with it or committed with it."""
+    """The record would join the hanging transaction and share its outcome."""
     owner = await partitions.owner()
     await partitions.write(owner)
     await owner.end()
@@ -152,11 +157,11 @@ async def test_an_owner_that_has_lost_a_connection_does_not_write_behind_what_is
     with pytest.raises(TransactionError, match=f"is open in {partitions.topic}/1"):
         await owner.produce({partitions.unmarked: [(b"k", b"next", ())]})
     successor = await partitions.owner(before=owner)
-    assert await successor.write_lost_markers([partitions.unmarked]) == [partitions.unmarked]
+    assert await successor.complete_hanging([partitions.unmarked]) == [partitions.unmarked]
     assert await partitions.committed() == [b"marked", b"unmarked"]
 
 
-async def test_an_owner_that_has_lost_a_connection_goes_on_where_all_is_marked(partitions: Partitions) -> None:
+async def test_an_owner_in_doubt_continues_if_all_is_marked(partitions: Partitions) -> None:
     owner = await partitions.owner()
     await owner.produce({partitions.marked: [(b"k", b"first", ())]})
     await owner.end()
@@ -169,23 +174,23 @@ async def test_an_owner_that_has_lost_a_connection_goes_on_where_all_is_marked(p
     assert await partitions.committed() == [b"first", b"second"]
 
 
-async def test_what_others_have_open_is_left_alone(partitions: Partitions) -> None:
+async def test_open_transactions_of_others_are_left_alone(partitions: Partitions) -> None:
     other = TransactionalClient(AIOKafkaClient(bootstrap_servers=partitions.kafka), f"{partitions.id}-other")
     await other.start([partitions.topic])
     await other.produce({partitions.unmarked: [(b"k", b"open", ())]})
     owner = await partitions.owner()
-    assert await owner.write_lost_markers([partitions.marked, partitions.unmarked]) == []
+    assert await owner.complete_hanging([partitions.marked, partitions.unmarked]) == []
     await other.end()
     await other.close()
 
 
-async def test_a_task_sees_the_whole_of_its_last_transaction(gullible: str, unique: str, tmp_path: Path) -> None:
-    """Or it would take over positions without the rows that they led to."""
-    async with Run(gullible, unique, tmp_path) as toy:
+async def test_a_task_sees_the_whole_of_its_last_transaction(unverifying: str, unique: str, tmp_path: Path) -> None:
+    """Otherwise it would restore positions without their rows."""
+    async with Run(unverifying, unique, tmp_path) as toy:
         worker = await toy.at_work(toy.start())
         await toy.send(40)
         await toy.done()
-        assert worker.terminate()[0] == 0
+        assert worker.terminate() == 0
         last = TransactionalClient(AIOKafkaClient(bootstrap_servers=toy.kafka), f"{unique}-0")
         counts, journal = ((names.changelog(unique, table), 0) for table in ("counts", "journal"))
         await last.start([counts[0], journal[0]])
@@ -194,8 +199,8 @@ async def test_a_task_sees_the_whole_of_its_last_transaction(gullible: str, uniq
         await last.end()
         await last.close()
         again = toy.start()
-        await toy.wait(lambda: again.logged("it is marked now"), why="the marker is missed")
-        await toy.wait(lambda: toy.judge.rows["counts"].get((0, b"lost")) == b"5", why="what was hidden is seen")
-        await toy.wait(lambda: len(again.tasks) == names.PARTITIONS, why="open again")
-        assert again.terminate()[0] == 0
+        await toy.wait(lambda: again.logged("the worker has written the marker"), why="the worker writes the marker")
+        await toy.wait(lambda: toy.judge.rows["counts"].get((0, b"lost")) == b"5", why="the hidden row is visible")
+        await toy.wait(lambda: len(again.tasks) == names.PARTITIONS, why="all tasks are open again")
+        assert again.terminate() == 0
         assert toy.stored()["counts", 0, b"lost"] == b"5"

@@ -1,10 +1,17 @@
-"""Topics that are missing or otherwise than the tasks need them: found, and mended as far as that goes."""
+"""Topics that are missing or have other settings than the tasks need are found, and repaired where possible."""
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from streams.engine.engine import MAX_INT
-from streams.engine.provision import Difference, TopicsDiffer, TopicSpec, check_topics, compare_topics, mend_topics
+from exactly_once.engine import MAX_INT
+from exactly_once.kafka.topic_admin import (
+    ConfigMismatch,
+    TopicMismatch,
+    TopicSpec,
+    check_topics,
+    compare_topics,
+    repair_topics,
+)
 
 RIGHT = {"transaction.max.timeout.ms": (10_000, MAX_INT)}
 
@@ -17,24 +24,22 @@ def specs(unique: str) -> list[TopicSpec]:
     ]
 
 
-async def test_topics_as_they_are_created_are_as_they_have_to_be(kafka: str, specs: list[TopicSpec]) -> None:
+async def test_created_topics_have_the_needed_settings(kafka: str, specs: list[TopicSpec]) -> None:
     client = {"bootstrap_servers": kafka}
     found = await compare_topics(client, specs, RIGHT)
-    assert found == [Difference(spec.name, "topic", "none", "one") for spec in specs]
-    await mend_topics(client, specs, 1, found)
+    assert found == [ConfigMismatch(spec.name, "topic", "none", "one") for spec in specs]
+    await repair_topics(client, specs, 1, found)
     assert await compare_topics(client, specs, RIGHT) == []
 
 
-async def test_what_differs_is_mended_but_for_the_number_of_partitions_and_other_settings_stay(
-    kafka: str, specs: list[TopicSpec]
-) -> None:
+async def test_settings_are_repaired_but_not_the_partitions(kafka: str, specs: list[TopicSpec]) -> None:
     client = {"bootstrap_servers": kafka}
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     others = {"cleanup.policy": "compact", "retention.ms": "5", "max.message.bytes": "2000000"}
     await admin.create_topics([NewTopic(specs[0].name, 3, 1, topic_configs=others)])
     await admin.close()
-    await check_topics(client, [TopicSpec(specs[0].name, 3)], wait_s=10)
+    await check_topics(client, [TopicSpec(specs[0].name, 3)], wait_s=120)
     found = await compare_topics(client, specs, {})
     first, second = (spec.name for spec in specs)
     assert [(each.where, each.what, each.found, each.needed) for each in found] == [
@@ -43,29 +48,29 @@ async def test_what_differs_is_mended_but_for_the_number_of_partitions_and_other
         (first, "cleanup.policy", "compact", "delete"),
         (first, "retention.ms", "5", "1000000"),
     ]
-    await mend_topics(client, specs, 1, found)
+    await repair_topics(client, specs, 1, found)
     (left,) = await compare_topics(client, specs, {})
     assert (left.what, bool(left.advice)) == ("partitions", True)
     kept = TopicSpec(first, 3, {"max.message.bytes": "2000000", "retention.ms": "1000000"})
-    assert await compare_topics(client, [kept], {}) == [], "what nobody asked for is not touched"
+    assert await compare_topics(client, [kept], {}) == [], "other settings are unchanged"
 
 
-async def test_a_broker_setting_out_of_its_range_is_told_of_and_left_alone(kafka: str, specs: list[TopicSpec]) -> None:
+async def test_a_broker_setting_out_of_range_is_only_reported(kafka: str, specs: list[TopicSpec]) -> None:
     client = {"bootstrap_servers": kafka}
-    await mend_topics(client, specs, 1, await compare_topics(client, specs, {}))
+    await repair_topics(client, specs, 1, await compare_topics(client, specs, {}))
     (found,) = await compare_topics(client, specs, {"transaction.max.timeout.ms": (MAX_INT, MAX_INT), "none": (1, 1)})
     assert (found.where[:7], found.what, found.needed) == (
         "broker ",
         "transaction.max.timeout.ms",
         f"at least {MAX_INT}",
     )
-    await mend_topics(client, specs, 1, [found])
+    await repair_topics(client, specs, 1, [found])
     assert await compare_topics(client, specs, {"transaction.max.timeout.ms": (0, 1)}) != []
 
 
-async def test_a_setting_that_the_broker_refuses_is_one_sentence(kafka: str, specs: list[TopicSpec]) -> None:
+async def test_a_setting_that_the_broker_rejects_is_one_sentence(kafka: str, specs: list[TopicSpec]) -> None:
     client = {"bootstrap_servers": kafka}
-    await mend_topics(client, specs, 1, await compare_topics(client, specs, {}))
+    await repair_topics(client, specs, 1, await compare_topics(client, specs, {}))
     name = specs[0].name
-    with pytest.raises(TopicsDiffer, match=rf"The settings of the topic {name} cannot be changed: .*\."):
-        await mend_topics(client, specs, 1, [Difference(name, "cleanup.policy", "delete", "nonsense")])
+    with pytest.raises(TopicMismatch, match=rf"The settings of the topic {name} cannot be changed: .*\."):
+        await repair_topics(client, specs, 1, [ConfigMismatch(name, "cleanup.policy", "delete", "nonsense")])

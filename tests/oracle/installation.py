@@ -1,4 +1,4 @@
-"""The topics of an installation without any worker, written by hand."""
+"""An installation without workers: topics and ledgers that tests write."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -10,21 +10,24 @@ from typing import Any, Self
 import msgspec
 from aiokafka import AIOKafkaProducer
 
-from oracle import Report, judge
-from streams.engine.provision import TopicSpec, check_topics, create_topics
+import oracle
+from exactly_once.kafka.topic_admin import TopicSpec, check_topics, create_topics
+from oracle import Report
 from tests.oracle.planted import LIFE
 from topics.families import FAMILIES, ORDER_UPDATES, Family, topic_name
 from topics.order_updates import OrderStatus, OrderUpdated
-from topics.records import write
+from topics.records import write as encode
 
 TABLES = ("timers", "positions", "orders")
 
 
 class Installation:
-    """Every topic has one partition."""
+    """Topics with one partition each, and a directory of ledgers."""
 
     def __init__(self, kafka: str, prefix: str, ledgers: Path) -> None:
-        self.kafka, self.prefix, self.ledgers = kafka, prefix, ledgers
+        self.kafka = kafka
+        self.prefix = prefix
+        self.ledgers = ledgers
         self._producer = AIOKafkaProducer(bootstrap_servers=kafka)
 
     async def __aenter__(self) -> Self:
@@ -42,14 +45,14 @@ class Installation:
         await self._producer.stop()
 
     def topic(self, family: Family) -> str:
-        """The topic of a family."""
+        """Return the topic of a family."""
         return topic_name(family.name, self.prefix)
 
     def changelog(self, table: str) -> str:
-        """The changelog of a table."""
+        """Return the changelog of a table."""
         return f"{self.prefix}-{table}-changelog"
 
-    async def say(
+    async def write(
         self,
         topic: str,
         value: bytes | None,
@@ -57,13 +60,13 @@ class Installation:
         headers: Sequence[tuple[str, bytes]] = (),
         timestamp_ms: int | None = None,
     ) -> int:
-        """Write a record; its offset."""
+        """Write a record, and return its offset."""
         sent = await self._producer.send_and_wait(
             topic, value, key=key, partition=0, headers=list(headers), timestamp_ms=timestamp_ms
         )
         return int(sent.offset)
 
-    async def tell(
+    async def write_updates(
         self,
         order: str,
         statuses: Sequence[OrderStatus] = LIFE,
@@ -71,20 +74,22 @@ class Installation:
         at: datetime | None = None,
         **more: Any,
     ) -> None:
-        """Updates of an order, the first of them with this version."""
+        """Write an order's updates, the first of them with the version ``first``."""
         at = at or datetime.now(UTC)
         for number, status in enumerate(statuses, first):
             update = OrderUpdated(order=order, version=number, status=status, restaurant="r", at=at, **more)
             moment = int(at.timestamp() * 1000)
-            await self.say(self.topic(ORDER_UPDATES), write(update), order.encode(), timestamp_ms=moment)
+            await self.write(self.topic(ORDER_UPDATES), encode(update), order.encode(), timestamp_ms=moment)
 
-    def note(self, ledger: str, *lines: Mapping[str, Any]) -> None:
-        """Append to a ledger, at this moment unless the line says another."""
+    def add_lines(self, ledger: str, *lines: Mapping[str, Any]) -> None:
+        """Append lines to a ledger, with the current time unless a line has another."""
         with (self.ledgers / f"{ledger}.jsonl").open("ab") as file:
             for line in lines:
                 file.write(msgspec.json.encode({"at": datetime.now(UTC), **line}) + b"\n")
 
-    async def judged(self, **asked: Any) -> Report:
-        """What the oracle finds, after a short look."""
+    async def judge(self, **asked: Any) -> Report:
+        """Return the report of the oracle, after a short look."""
         async with asyncio.timeout(60):
-            return await judge(self.kafka, self.prefix, **{"ledgers": self.ledgers, "look_again_s": 1.0, **asked})
+            return await oracle.judge(
+                self.kafka, self.prefix, **{"ledgers": self.ledgers, "look_again_s": 1.0, **asked}
+            )

@@ -1,11 +1,13 @@
-"""The oracle's own word for what is documented is that of those whom it judges: it goes wrong with neither."""
+"""The oracle's copies of waits and legal steps agree with `processors`."""
 
 from enum import Enum
 
 from oracle.checks.acceptance import WAIT_S
-from oracle.checks.timers import COMPLAINTS
+from oracle.checks.tickets import NEXT_STATUS
+from oracle.checks.timers import ATTENTION_AFTER_S
 from oracle.checks.updates import LEGAL
-from processors.order import OTHERS_TURN, STATUS, TABLE, WAITS, Stage
+from processors.events import RestaurantAccepted, RestaurantFinished, RestaurantRejected
+from processors.order import STAGES_WITH_DEADLINE, STATUS, TABLE, WAITS, Stage
 from processors.parameters import Parameters
 from topics.order_updates import OrderStatus
 
@@ -20,18 +22,25 @@ SECONDS = {
 }
 
 
-def test_an_order_may_wait_as_long_as_it_is_let_wait() -> None:
-    assert SECONDS.keys() == set(OTHERS_TURN)
-    assert {WAITS[stage].waits_for: seconds for stage, seconds in SECONDS.items()} == COMPLAINTS
+def test_waits_agree_with_the_machine_of_the_order() -> None:
+    assert SECONDS.keys() == set(STAGES_WITH_DEADLINE)
+    assert {WAITS[stage].waits_for: seconds for stage, seconds in SECONDS.items()} == ATTENTION_AFTER_S
     assert {STATUS[stage]: seconds for stage, seconds in SECONDS.items() if not STATUS[stage].ended} == WAIT_S
 
 
-def test_every_step_that_there_is_and_no_other_is_legal() -> None:
+def test_legal_steps_agree_with_the_machine_of_the_order() -> None:
     moves = {(status_of(stage), status_of(row.to)) for row in TABLE.rows if row.to for stage in row.at}
     steps = {(before, after) for before, after in moves if before is not after}
     assert steps == {(before, after) for before, followers in LEGAL.items() for after in followers}
 
 
+def test_reports_of_the_restaurant_lead_where_the_machine_leads() -> None:
+    events = {"accepted": RestaurantAccepted, "rejected": RestaurantRejected, "finished": RestaurantFinished}
+    for name, event in events.items():
+        rows = [row for row in TABLE.rows if row.event is event and row.to and not row.reapply]
+        assert {NEXT_STATUS[name]} == {status_of(row.to) for row in rows}, name
+
+
 def status_of(stage: Enum | None) -> OrderStatus | None:
-    """What the world is told in a stage."""
+    """Return the public status in a stage."""
     return None if stage is None else STATUS[Stage(stage)]

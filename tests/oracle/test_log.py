@@ -1,4 +1,4 @@
-"""What the oracle reads of a real Kafka: all that is committed, nothing else, and who wrote it."""
+"""Reading a real Kafka: the oracle reads all committed records with their producers, and no others."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,20 +9,21 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
+from exactly_once.kafka.producer import TransactionalClient
+from exactly_once.kafka.topic_admin import TopicSpec, check_topics, create_topics
 from oracle.log import EARLIEST, LATEST, Batch, CannotRead, Log, NotDecodable
 from oracle.writers import Writers
-from streams.engine.provision import TopicSpec, check_topics, create_topics
-from streams.engine.transactions import TransactionalClient
-from tests.poison import poison
+from tests.support.poison import poison
 
 Record = tuple[bytes | None, bytes | None, tuple[Any, ...]]
 
 
 class Stage:
-    """A topic with two partitions, those who write to it, and who reads it."""
+    """A topic with two partitions, its writers, and its reader."""
 
     def __init__(self, kafka: str, topic: str) -> None:
-        self.kafka, self.topic = kafka, topic
+        self.kafka = kafka
+        self.topic = topic
         self.partitions = [TopicPartition(topic, number) for number in range(2)]
         self.positions: dict[TopicPartition, int] = {}
         self.batches: list[Batch] = []
@@ -31,21 +32,21 @@ class Stage:
         self._clients: list[TransactionalClient] = []
 
     async def owner(self, transactional_id: str = "") -> TransactionalClient:
-        """Whoever had the transactional id before has it no more."""
+        """Return a client that owns the transactional id, by default the topic's name. It fences the previous owner."""
         client = TransactionalClient(AIOKafkaClient(bootstrap_servers=self.kafka), transactional_id or self.topic)
         self._clients.append(client)
         await client.start([self.topic])
         return client
 
     async def write(self, client: TransactionalClient, *values: bytes, commit: bool | None = True) -> None:
-        """One transaction; None leaves it open."""
+        """Write one transaction. ``commit`` is False to abort it, and None to leave it open."""
         await client.produce({(self.topic, 0): [(b"k", value, ()) for value in values]})
         if commit is not None:
             await client.end(commit=commit)
 
     async def read(self, count: int) -> list[bytes | None]:
-        """All values, once there are so many: a commit is answered some milliseconds before it is seen."""
-        async with Log(self.kafka) as log, asyncio.timeout(30):
+        """Return all values once there are ``count`` of them: a commit becomes visible after its answer."""
+        async with Log(self.kafka) as log, asyncio.timeout(120):
             await log.follow([self.topic])
             self.positions = self.positions or await log.offsets(self.partitions, EARLIEST)
             while len(self.values) < count:
@@ -54,7 +55,7 @@ class Stage:
 
     def _take(self, batch: Batch, first: int) -> None:
         self.batches.append(batch)
-        if not batch.mark:
+        if not batch.is_marker:
             self.values += [record.value for record in batch.records(first)]
 
     def _undecoded(self, batch: Batch, _: NotDecodable) -> None:
@@ -75,7 +76,7 @@ async def stage(kafka: str, unique: str) -> AsyncIterator[Stage]:
     await stage.close()
 
 
-async def test_what_is_committed_is_read_and_nothing_else(stage: Stage) -> None:
+async def test_only_committed_records_are_read(stage: Stage) -> None:
     owner = await stage.owner()
     await stage.write(owner, b"1", b"2")
     await stage.write(owner, b"aborted", commit=False)
@@ -86,7 +87,7 @@ async def test_what_is_committed_is_read_and_nothing_else(stage: Stage) -> None:
     assert await stage.read(4) == [b"1", b"2", b"3", b"open"]
 
 
-async def test_a_read_goes_on_in_the_middle_of_a_batch_and_at_a_moment(stage: Stage, kafka: str) -> None:
+async def test_read_starts_inside_a_batch_or_at_a_time(stage: Stage, kafka: str) -> None:
     async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
         batch = producer.create_batch()
         for number in range(4):
@@ -101,7 +102,7 @@ async def test_a_read_goes_on_in_the_middle_of_a_batch_and_at_a_moment(stage: St
         assert await log.offsets(stage.partitions, LATEST) == dict(zip(stage.partitions, (4, 0), strict=True))
 
 
-async def test_what_cannot_be_decoded_is_told_of_and_passed_over(stage: Stage, kafka: str) -> None:
+async def test_undecodable_batch_is_reported_and_skipped(stage: Stage, kafka: str) -> None:
     async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
         await producer.send_and_wait(stage.topic, b"before", partition=0)
         await poison({"bootstrap_servers": kafka}, stage.topic, 0, b"k", b"bad")
@@ -118,58 +119,59 @@ async def test_compressed_records_are_read(stage: Stage, kafka: str, compression
     assert await stage.read(3) == [b"x" * 5_000] * 3
 
 
-async def test_the_mark_of_a_commit_has_the_epoch_of_what_comes_next(stage: Stage) -> None:
+async def test_marker_of_a_commit_has_the_next_epoch(stage: Stage) -> None:
     owner = await stage.owner()
     for number in range(3):
         await stage.write(owner, b"%d" % number)
     await stage.read(3)
-    assert [batch.mark for batch in stage.batches] == [False, True] * 3
+    assert [batch.is_marker for batch in stage.batches] == [False, True] * 3
     epochs = [batch.epoch for batch in stage.batches]
-    assert [mark - data for data, mark in zip(epochs[::2], epochs[1::2], strict=True)] == [1, 1, 1]
+    assert [marker - data for data, marker in zip(epochs[::2], epochs[1::2], strict=True)] == [1, 1, 1]
     assert epochs[1:-1:2] == epochs[2::2]
 
 
-async def test_a_producer_that_was_replaced_is_seen_to_write_no_more(stage: Stage) -> None:
+async def test_replaced_producer_writes_nothing(stage: Stage) -> None:
     first = await stage.owner()
     await stage.write(first, b"1")
     await stage.write(first, b"open", commit=None)
     await stage.write(await stage.owner(), b"2")
     await stage.read(2)
     writers = Writers()
-    assert not [wrong for batch in stage.batches if (wrong := writers.note(batch, alone=True))]
+    assert not [stale for batch in stage.batches if (stale := writers.note(batch, single_writer=True))]
     assert stage.values == [b"1", b"2"]
 
 
-async def test_two_who_write_in_turns_where_only_one_may_are_seen(stage: Stage) -> None:
+async def test_second_writer_of_a_partition_is_found(stage: Stage) -> None:
     one, other = await stage.owner(), await stage.owner(f"{stage.topic}-other")
-    await stage.write(one, b"1")
-    await stage.write(other, b"2")
-    await stage.write(one, b"3")
-    await stage.read(3)
+    for count, (owner, value) in enumerate(((one, b"1"), (other, b"2"), (one, b"3")), 1):
+        await stage.write(owner, value)
+        # The coordinator answers a commit before it writes the markers. Records of another transactional id do not wait
+        # for them, and a marker behind such records would be the first stale write.
+        await stage.read(count)
     writers = Writers()
-    wrong = [wrong for batch in stage.batches if (wrong := writers.note(batch, alone=True))]
-    assert wrong[0].producer == one.producer_id
-    assert wrong[0].by_producer == other.producer_id
-    assert wrong[0].where.offset == 4, "after two records and their marks"
+    found = [stale for batch in stage.batches if (stale := writers.note(batch, single_writer=True))]
+    assert found[0].producer == one.producer_id
+    assert found[0].by_producer == other.producer_id
+    assert found[0].where.offset == 4, "each transaction is one record and one marker"
 
 
-async def test_a_kafka_that_is_not_there_is_named() -> None:
+async def test_unreachable_kafka_is_named() -> None:
     with pytest.raises(CannotRead, match=r"No Kafka answers at 127.0.0.1:1:"):
         async with Log("127.0.0.1:1"):
             pass
 
 
 @pytest.mark.parametrize("address", ["localhost:abc", "127.0.0.1:99999", "[::1"])
-async def test_an_address_that_is_none_is_named(address: str) -> None:
-    with pytest.raises(CannotRead, match="is no address of Kafka: write host:port"):
+async def test_wrong_address_is_named(address: str) -> None:
+    with pytest.raises(CannotRead, match="is not an address of Kafka: write host:port"):
         async with Log(address):
             pass
 
 
-async def test_a_kafka_that_tells_of_no_topics_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kafka_that_lists_no_topics_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(_: AIOKafkaClient) -> None:
         raise KafkaError("Unable to get cluster metadata over all known brokers")
 
     monkeypatch.setattr(AIOKafkaClient, "fetch_all_metadata", fails)
-    with pytest.raises(CannotRead, match="does not say which topics it has"):
+    with pytest.raises(CannotRead, match="does not list its topics"):
         await Log("127.0.0.1:1").topics()

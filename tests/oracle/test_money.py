@@ -1,4 +1,4 @@
-"""Promises 2 and 3: a second charge, and money that does not match the end, are found."""
+"""Promises 2 and 3: second charges, and money that does not match the end, are found."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from oracle.checks.money import charged_at_most_once, money_matches_the_end
 from oracle.ledgers import PaymentLine
-from tests.oracle.planted import LIFE, REJECTED, a_payment, a_placing, an_order, attention, known, lines, sentences
+from tests.oracle.planted import LIFE, REJECTED, a_payment, a_placing, an_order, attention, facts_of, lines, sentences
 
 PAID, BACK, DECLINED = a_payment(), a_payment("refunded"), a_payment("declined")
 
@@ -15,20 +15,20 @@ TWICE = "p:o was charged 2 times, 2 net of refunds: ledger.jsonl line 1, ledger.
 
 
 def delivered(*payments: PaymentLine, **more: Any) -> list[str]:
-    """What is wrong with a delivered order and these lines."""
+    """Return the violations of a delivered order with these payments."""
     placed = {"p:o": [a_placing()]}
-    facts = known(an_order(), payments=lines(*payments), placings=placed, **more)
+    facts = facts_of(an_order(), payments=lines(*payments), placings=placed, **more)
     return [*sentences(charged_at_most_once(facts)), *sentences(money_matches_the_end(facts))]
 
 
 def rejected(*payments: PaymentLine, **more: Any) -> list[str]:
-    """The same with a rejected one."""
+    """Return the violations of a rejected order with these payments."""
     last = {name: more.pop(name) for name in ("refunded", "attention") if name in more}
-    facts = known(an_order(REJECTED, **last), payments=lines(*payments), **more)
+    facts = facts_of(an_order(REJECTED, **last), payments=lines(*payments), **more)
     return [*sentences(charged_at_most_once(facts)), *sentences(money_matches_the_end(facts))]
 
 
-def test_money_that_is_right_is_not_complained_about() -> None:
+def test_correct_money_is_accepted() -> None:
     assert not delivered(a_payment(), a_payment(replay=True))
     assert not delivered(a_payment(), a_payment("charged", "p:o/charge", charge_id="d"), a_payment("refunded"))
     assert not rejected(a_payment(), a_payment("refunded"), refunded=True)
@@ -46,17 +46,17 @@ def test_money_that_is_right_is_not_complained_about() -> None:
         ),
         (
             [a_payment(), a_payment(key="p:o/charge/2", replay=True)],
-            "the charge of p:o was asked for under 2 keys: p:o/charge in ledger.jsonl line 1, "
+            "the charge of p:o was requested under 2 keys: p:o/charge in ledger.jsonl line 1, "
             "p:o/charge/2 in ledger.jsonl line 2",
         ),
         (
             [a_payment(), a_payment(charge_id="d"), BACK, a_payment("refunded", "p:o/other", replay=True)],
-            "the refund of c of p:o was asked for under 2 keys: p:o/refund/c in ledger.jsonl line 3, "
+            "the refund of c of p:o was requested under 2 keys: p:o/refund/c in ledger.jsonl line 3, "
             "p:o/other in ledger.jsonl line 4",
         ),
         ([], "p:o is DELIVERED and was not charged: no line of payment.jsonl; d.order-updates/0 at 7"),
         ([DECLINED], "p:o is DELIVERED and was not charged: ledger.jsonl line 1; d.order-updates/0 at 7"),
-        ([BACK], "p:o was given back more than it was charged: ledger.jsonl line 1"),
+        ([BACK], "p:o was refunded more than it was charged: ledger.jsonl line 1"),
         (
             [a_payment(amount=199_00)],
             "p:o is DELIVERED and has paid 19900 INR (ledger.jsonl line 1), "
@@ -64,38 +64,38 @@ def test_money_that_is_right_is_not_complained_about() -> None:
         ),
     ],
 )
-def test_money_that_is_wrong_with_a_delivered_order_is_found(payments: list[PaymentLine], wrong: str) -> None:
+def test_wrong_money_of_a_delivered_order_is_found(payments: list[PaymentLine], wrong: str) -> None:
     assert delivered(*payments) == [wrong]
 
 
-def test_money_that_is_left_of_a_rejected_order_is_found() -> None:
+def test_money_kept_for_a_rejected_order_is_found() -> None:
     evidence = "ledger.jsonl line 1; d.order-updates/0 at 2"
     assert rejected(a_payment()) == [f"p:o is REJECTED with 1 net charge: {evidence}"]
     assert rejected(a_payment(), refunded=True, attention=attention()) == [
         f"p:o is REJECTED and refunded with 1 net charge: {evidence}"
     ]
     assert rejected(a_payment(), a_payment("refunded"), a_payment("refunded")) == [
-        "p:o was given back more than it was charged: ledger.jsonl line 1, ledger.jsonl line 2, ledger.jsonl line 3"
+        "p:o was refunded more than it was charged: ledger.jsonl line 1, ledger.jsonl line 2, ledger.jsonl line 3"
     ]
 
 
-def test_a_refund_has_its_wait_and_then_is_a_persons() -> None:
+def test_refund_has_its_wait_and_then_needs_a_person() -> None:
     assert not rejected(a_payment(), now=4)
     assert rejected(a_payment(), now=4, final=True)
     assert not rejected(a_payment(), attention=attention(), final=True)
-    twice = known(an_order(LIFE[:3], attention=attention()), payments=lines(a_payment(), a_payment()))
+    twice = facts_of(an_order(LIFE[:3], attention=attention()), payments=lines(a_payment(), a_payment()))
     assert not charged_at_most_once(twice).violations
 
 
-def test_a_charge_of_an_order_that_there_is_not_is_found() -> None:
-    charged = known(payments=lines(a_payment()))
+def test_charge_without_an_order_is_found() -> None:
+    charged = facts_of(payments=lines(a_payment()))
     assert sentences(money_matches_the_end(charged)) == [
-        "p:o was charged (ledger.jsonl line 1), and there is no such order"
+        "p:o was charged (ledger.jsonl line 1), but no such order exists"
     ]
-    assert not money_matches_the_end(known(payments=lines(a_payment()), older={"p:o"})).violations
-    assert not money_matches_the_end(known(payments=lines(a_payment("declined")))).violations
+    assert not money_matches_the_end(facts_of(payments=lines(a_payment()), older={"p:o"})).violations
+    assert not money_matches_the_end(facts_of(payments=lines(a_payment("declined")))).violations
 
 
-def test_without_the_ledger_nothing_is_judged() -> None:
+def test_without_ledger_nothing_is_judged() -> None:
     for check in (charged_at_most_once, money_matches_the_end):
-        assert check(known(an_order())) == (0, [], "there is no payment.jsonl")
+        assert check(facts_of(an_order())) == (0, [], "there is no payment.jsonl")

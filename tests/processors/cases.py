@@ -1,4 +1,4 @@
-"""What the tests of the machines start from: one restaurant, one order, one driver, all in a small city."""
+"""Common cases of the tests: one restaurant, one order and one driver in a small city."""
 
 from datetime import timedelta
 from typing import Any
@@ -26,7 +26,7 @@ RESTAURANT = Restaurant(
 
 
 def placed(external_id: str | None = "1001", **changes: Any) -> Placed:
-    """An order of 2 x (250 + 30) + 40 + 20 + 10 = 630, its time given."""
+    """Return an order of 2 x (250 + 30) + 40 + 20 + 10 = 630, placed at NOW."""
     order = Placed(
         at=instant(NOW),
         provider="bites",
@@ -55,5 +55,5 @@ def placed(external_id: str | None = "1001", **changes: Any) -> Placed:
 
 
 def later(seconds: float) -> Any:
-    """A moment after NOW."""
+    """Return a time after NOW."""
     return instant(NOW) + timedelta(seconds=seconds)

@@ -1,8 +1,7 @@
-"""A machine's behaviour as a grid: one line an event, one column a stage, every pair of them decided.
+"""Behaviour of a machine as a grid: one line for each event, one column for each stage.
 
-A column stands for a state in some stage. A cell says what becomes of the event there: the stage it leads to, `!`
-(applied, the stage stays), `=` (absorbed), `x` (refused) or `?` (no such driver). The column `-` is before there is
-a state.
+A column stands for a state in that stage; the column `-` stands for no state. A cell has the outcome of the event: the
+next stage, `!` (applied, the stage stays), `=` (absorbed), `x` (refused) or `?` (no such driver).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,14 +10,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from processors.decision import Moment, Outcome, Table, Transition
+from processors.decision import DecisionContext, Outcome, Table, Transition
 from tests.processors.cases import NOW, P
 
-OUTCOMES = {"!": Outcome.APPLIED, "=": Outcome.ABSORBED, "x": Outcome.REFUSED, "?": Outcome.UNKNOWN}
+OUTCOMES = {"!": Outcome.APPLIED, "=": Outcome.ABSORBED, "x": Outcome.REFUSED, "?": Outcome.NOT_FOUND}
 
 
 class Cell(NamedTuple):
-    """One pair of the grid."""
+    """One cell of the grid."""
 
     event: str
     stage: str
@@ -26,7 +25,7 @@ class Cell(NamedTuple):
 
 
 def cells(grid: str) -> Iterator[Cell]:
-    """The cells of a grid."""
+    """List the cells of a grid."""
     head, *lines = (line.split() for line in grid.strip().splitlines())
     for name, *row in lines:
         assert len(row) == len(head), f"{name}: {len(row)} cells, {len(head)} stages"
@@ -34,7 +33,7 @@ def cells(grid: str) -> Iterator[Cell]:
 
 
 def parameters(grid: str) -> pytest.MarkDecorator:
-    """For a test of one cell."""
+    """Return the parameters of a test of one cell."""
     return pytest.mark.parametrize(
         "cell", [pytest.param(cell, id=f"{cell.event}-{cell.stage}") for cell in cells(grid)]
     )
@@ -43,7 +42,7 @@ def parameters(grid: str) -> pytest.MarkDecorator:
 def check(
     cell: Cell, decide: Callable[..., Any], states: Mapping[str, Any], events: Mapping[str, Any], stages: type[Enum]
 ) -> None:
-    """Decide the pair and compare."""
+    """Decide the event in the state and compare the outcome with the cell."""
     state = states[cell.stage]
     decision = decide(state, events[cell.event], NOW, P)
     before = "-" if state is None else state.stage.name
@@ -52,13 +51,15 @@ def check(
         assert (decision.outcome, stage) == (OUTCOMES[cell.leads_to], before)
     else:
         assert (decision.outcome, stage) == (Outcome.APPLIED, stages[cell.leads_to].name)
-    if decision.outcome in (Outcome.REFUSED, Outcome.UNKNOWN):
+    if decision.outcome in (Outcome.REFUSED, Outcome.NOT_FOUND):
         assert decision.reason
         assert decision.state is None
 
 
-def rows_missed(grid: str, table: Table[Any], states: Mapping[str, Any], events: Mapping[str, Any]) -> set[Transition]:
-    """The rows of a table that no cell of the grid takes."""
-    moment = Moment(NOW, P)
-    taken = {table.find(states[cell.stage], events[cell.event], moment) for cell in cells(grid)}
+def rows_missed(
+    grid: str, table: Table[Any, Any, Any], states: Mapping[str, Any], events: Mapping[str, Any]
+) -> set[Transition[Any, Any, Any]]:
+    """Return the rows of a table that no cell of the grid takes."""
+    context = DecisionContext(NOW, P)
+    taken = {table.find(states[cell.stage], events[cell.event], context) for cell in cells(grid)}
     return set(table) - taken

@@ -1,11 +1,11 @@
-"""The delivery's machine, alone."""
+"""The machine of the delivery."""
 
 from typing import Any
 
 from processors.delivery import TABLE, Delivery, Stage, decide
 from processors.events import (
     DeliveryAssigned,
-    DeliveryDone,
+    DeliveryCompleted,
     DeliveryEtaChanged,
     DeliveryPickedUp,
     DeliveryStarted,
@@ -19,7 +19,7 @@ from topics.records import instant
 
 
 def at(stage: Stage) -> Delivery:
-    """In its second attempt."""
+    """Return a delivery in this stage, in its second attempt."""
     return Delivery(
         order=ORDER,
         stage=stage,
@@ -29,7 +29,7 @@ def at(stage: Stage) -> Delivery:
         pickup=KITCHEN,
         dropoff=HOME,
         driver=None if stage is Stage.REQUESTED else "asha",
-        heard_ms=0 if stage is Stage.REQUESTED else NOW,
+        last_eta_ms=0 if stage is Stage.REQUESTED else NOW,
     )
 
 
@@ -105,26 +105,26 @@ def test_a_driver_who_refuses_is_replaced() -> None:
     assert (request.attempt, request.id) == (3, f"{ORDER}/driver/3")
 
 
-def test_the_order_hears_of_every_step() -> None:
+def test_order_is_notified_of_every_step() -> None:
     assigned = decide(STATES["REQUESTED"], EVENTS["assigned-2"], NOW, P)
-    assert assigned.tell == (DeliveryAssigned("asha", NOW + 60_000),)
+    assert assigned.internal_events == (DeliveryAssigned("asha", NOW + 60_000),)
     picked_up = decide(assigned.state, EVENTS["picked-up-2"], NOW, P)
-    assert picked_up.tell == (DeliveryPickedUp(NOW + 40_000),)
+    assert picked_up.internal_events == (DeliveryPickedUp(NOW + 40_000),)
     closer = decide(picked_up.state, EVENTS["eta"], NOW, P)
-    assert closer.tell == (DeliveryEtaChanged(NOW + 1_000 + 30_000),)
-    assert decide(closer.state, EVENTS["delivered-2"], NOW, P).tell == (DeliveryDone(),)
+    assert closer.internal_events == (DeliveryEtaChanged(NOW + 1_000 + 30_000),)
+    assert decide(closer.state, EVENTS["delivered-2"], NOW, P).internal_events == (DeliveryCompleted(),)
 
 
-def test_a_pickup_before_the_assignment_is_both() -> None:
+def test_pickup_before_assignment_counts_as_both() -> None:
     first = decide(STATES["REQUESTED"], EVENTS["picked-up-2"], NOW, P)
-    assert first.again
-    assert first.tell == (DeliveryAssigned("asha", NOW + 40_000),)
+    assert first.reapply
+    assert first.internal_events == (DeliveryAssigned("asha", NOW + 40_000),)
     second = decide(first.state, EVENTS["picked-up-2"], NOW, P)
     assert second.state is not None
-    assert (second.state.stage, second.again) == (Stage.PICKED_UP, False)
+    assert (second.state.stage, second.reapply) == (Stage.PICKED_UP, False)
 
 
-def test_a_driver_who_is_not_wanted_is_let_go() -> None:
+def test_late_driver_is_unassigned() -> None:
     for state, event in (("ASSIGNED", "assigned-2-ravi"), ("DELIVERED", "assigned-1"), ("REQUESTED", "assigned-1")):
         [unassign] = decide(STATES[state], EVENTS[event], NOW, P).emit
         assert isinstance(unassign, Unassign)

@@ -1,28 +1,29 @@
-"""The matcher, alone."""
+"""Matching of drivers and deliveries."""
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from msgspec.json import encode
 
-from processors.decision import CancelTimer, Moment, Outcome, SetTimer, Transition
+from processors.decision import CancelTimer, DecisionContext, Outcome, SetTimer
 from processors.dispatch import (
-    TABLE,
-    Asked,
+    HANDLERS,
     DispatchDecision,
+    DriverRequestSeen,
+    Event,
     PendingDelivery,
     Row,
     WaitingDriver,
-    asked_key,
     decide,
     decode_row,
     driver_key,
     pending_key,
-    situation,
+    request_key,
 )
 from processors.events import TimerDue
-from processors.waiting import DispatchIndex, Overlay
+from processors.spatial_index import DispatchIndex, Overlay
 from tests.processors.cases import HOME, KITCHEN, NOW, ORDER, REGION, STREET, P
+from tools.state_machines import dispatch_cases
 from topics.dispatch import DriverAvailable, DriverGone, DriverMoved, DriverRequested
 from topics.drivers import Assign
 from topics.places import Position
@@ -31,16 +32,14 @@ DAY_MS = 24 * 3600 * 1000
 
 
 class Rows:
-    """The rows of dispatch, none of them committed."""
+    """Rows of dispatch, none of them committed."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
         self.index = DispatchIndex()
         self.view = Overlay(self.index, lambda key: encode(row) if (row := self.rows.get(key.decode())) else None)
-        self.taken: set[Transition | None] = set()
 
     def decide(self, event: Any, now_ms: int = NOW) -> DispatchDecision:
-        self.taken.add(TABLE.find(situation(self.view, event), event, Moment(now_ms, P)))
         decision = decide(self.view, event, now_ms, P)
         self.rows |= {key: row for key, row in decision.rows.items() if row is not None}
         for key in [key for key, row in decision.rows.items() if row is None]:
@@ -81,7 +80,7 @@ def assigned(decision: DispatchDecision) -> Assign:
     return record
 
 
-def test_the_first_to_come_waits_whoever_it_is(rows: Rows) -> None:
+def test_delivery_or_driver_without_a_match_waits(rows: Rows) -> None:
     rows.decide(requested())
     assert rows.kinds() == ["asked", "pending"]
     other = Rows()
@@ -107,7 +106,7 @@ def test_a_driver_gets_the_delivery_that_has_waited_longest(rows: Rows) -> None:
     assert rows.kinds() == ["asked", "asked", "pending"]
 
 
-def test_two_deliveries_before_a_commit_do_not_get_the_same_driver(rows: Rows) -> None:
+def test_two_deliveries_before_a_commit_get_two_drivers(rows: Rows) -> None:
     rows.decide(available("asha"))
     rows.decide(available("ravi"))
     records = [assigned(rows.decide(requested(delivery=f"bites:{number}"))) for number in (1, 2)]
@@ -116,7 +115,7 @@ def test_two_deliveries_before_a_commit_do_not_get_the_same_driver(rows: Rows) -
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
-def test_an_attempt_asked_for_again_is_absorbed_while_it_waits_and_after(rows: Rows, attempt: int) -> None:
+def test_repeated_attempt_is_absorbed(rows: Rows, attempt: int) -> None:
     rows.decide(requested(2))
     before = dict(rows.rows)
     assert rows.decide(requested(attempt)).outcome is Outcome.ABSORBED
@@ -126,20 +125,20 @@ def test_an_attempt_asked_for_again_is_absorbed_while_it_waits_and_after(rows: R
     assert rows.kinds() == ["asked"]
 
 
-def test_a_further_attempt_replaces_the_one_that_waits_and_keeps_its_place(rows: Rows) -> None:
+def test_later_attempt_keeps_the_place_in_the_queue(rows: Rows) -> None:
     rows.decide(requested(1), NOW)
     rows.decide(requested(1, "bites:2"), NOW + 1)
     decision = rows.decide(requested(2), NOW + 60_000)
     assert rows.kinds() == ["asked", "asked", "pending", "pending"]
     assert decision.timers == (
-        CancelTimer(asked_key(REGION, ORDER), NOW + DAY_MS),
-        SetTimer(asked_key(REGION, ORDER), NOW + 60_000 + DAY_MS),
+        CancelTimer(request_key(REGION, ORDER), NOW + DAY_MS),
+        SetTimer(request_key(REGION, ORDER), NOW + 60_000 + DAY_MS),
     )
     record = assigned(rows.decide(available()))
     assert (record.delivery, record.attempt) == (ORDER, 2)
 
 
-def test_a_further_attempt_that_finds_a_driver_waits_no_more(rows: Rows) -> None:
+def test_later_attempt_with_a_driver_leaves_the_queue(rows: Rows) -> None:
     rows.decide(requested(1))
     rows.rows |= {driver_key(REGION, "asha"): WaitingDriver(region=REGION, driver="asha", shift=1, position=STREET)}
     rows.index.write({driver_key(REGION, "asha"): rows.rows[driver_key(REGION, "asha")]})
@@ -147,7 +146,7 @@ def test_a_further_attempt_that_finds_a_driver_waits_no_more(rows: Rows) -> None
     assert rows.kinds() == ["asked"]
 
 
-def test_a_driver_who_waits_already_is_absorbed_and_a_later_shift_replaces_the_row(rows: Rows) -> None:
+def test_later_shift_replaces_the_row_of_a_waiting_driver(rows: Rows) -> None:
     rows.decide(available(shift=2))
     for shift in (1, 2):
         assert rows.decide(available(shift=shift, position=HOME)).outcome is Outcome.ABSORBED
@@ -155,7 +154,7 @@ def test_a_driver_who_waits_already_is_absorbed_and_a_later_shift_replaces_the_r
     assert rows.rows[driver_key(REGION, "asha")] == WaitingDriver(region=REGION, driver="asha", shift=3, position=HOME)
 
 
-def test_a_driver_of_a_later_shift_who_is_matched_leaves_no_older_row(rows: Rows) -> None:
+def test_matched_driver_of_a_later_shift_leaves_no_row(rows: Rows) -> None:
     rows.decide(available(shift=1))
     waits = PendingDelivery(
         region=REGION, delivery=ORDER, attempt=1, since_ms=NOW, restaurant="lakshmi", pickup=KITCHEN, dropoff=HOME
@@ -167,7 +166,7 @@ def test_a_driver_of_a_later_shift_who_is_matched_leaves_no_older_row(rows: Rows
     assert rows.kinds() == []
 
 
-def test_moving_and_going_count_in_their_own_shift_only(rows: Rows) -> None:
+def test_moves_and_departures_count_only_in_their_shift(rows: Rows) -> None:
     rows.decide(available(shift=2))
     for event in (moved(shift=1), gone(shift=1), moved(shift=3), gone(shift=3), moved("ravi"), gone("ravi")):
         assert rows.decide(event).outcome is Outcome.ABSORBED
@@ -177,46 +176,63 @@ def test_moving_and_going_count_in_their_own_shift_only(rows: Rows) -> None:
     assert rows.kinds() == []
 
 
-def test_what_was_asked_is_forgotten_after_a_day(rows: Rows) -> None:
+def test_request_is_deleted_after_a_day(rows: Rows) -> None:
     rows.decide(available())
-    assert rows.decide(requested()).timers == (SetTimer(asked_key(REGION, ORDER), NOW + DAY_MS),)
-    due = TimerDue(asked_key(REGION, ORDER))
+    assert rows.decide(requested()).timers == (SetTimer(request_key(REGION, ORDER), NOW + DAY_MS),)
+    due = TimerDue(request_key(REGION, ORDER))
     assert rows.decide(due, NOW + DAY_MS - 1).outcome is Outcome.ABSORBED
     rows.decide(due, NOW + DAY_MS)
     assert rows.kinds() == []
     assert rows.decide(due, NOW + DAY_MS).outcome is Outcome.ABSORBED
 
 
-def test_what_still_waits_after_a_day_is_not_forgotten(rows: Rows) -> None:
+def test_request_of_a_waiting_delivery_is_kept(rows: Rows) -> None:
     rows.decide(requested())
-    decision = rows.decide(TimerDue(asked_key(REGION, ORDER)), NOW + DAY_MS)
-    assert decision.timers == (SetTimer(asked_key(REGION, ORDER), NOW + 2 * DAY_MS),)
+    decision = rows.decide(TimerDue(request_key(REGION, ORDER)), NOW + DAY_MS)
+    assert decision.timers == (SetTimer(request_key(REGION, ORDER), NOW + 2 * DAY_MS),)
     assert rows.kinds() == ["asked", "pending"]
 
 
-def test_every_row_of_the_table_is_taken(rows: Rows) -> None:
-    timer = TimerDue(asked_key(REGION, ORDER))
-    for event, now_ms in (
-        (requested(), NOW),
-        (requested(), NOW),
-        (timer, NOW + DAY_MS),
-        (available(), NOW),
-        (available(), NOW),
-        (available(), NOW),
-        (moved(), NOW),
-        (moved(shift=9), NOW),
-        (requested(2), NOW),
-        (gone(), NOW),
-        (timer, NOW),
-        (timer, NOW + 3 * DAY_MS),
-        (available(), NOW),
-        (gone(), NOW),
-    ):
-        rows.decide(event, now_ms)
-    assert rows.taken == set(TABLE)
+TIMER = TimerDue(request_key(REGION, ORDER))
+STEPS: tuple[tuple[Any, str, int, list[str]], ...] = (
+    (TIMER, "the request has no row", NOW, []),
+    (requested(), "no driver waits", NOW, ["asked", "pending"]),
+    (requested(), "an attempt seen before", NOW, ["asked", "pending"]),
+    (TIMER, "the delivery still waits", NOW + DAY_MS, ["asked", "pending"]),
+    (available(), "a delivery waits", NOW, ["asked"]),
+    (available(), "no delivery waits", NOW, ["asked", "driver"]),
+    (available(), "the driver waits already, in this shift or a later one", NOW, ["asked", "driver"]),
+    (moved(), "the driver waits in this shift", NOW, ["asked", "driver"]),
+    (moved(shift=9), "the driver does not wait in this shift", NOW, ["asked", "driver"]),
+    (requested(2), "a driver waits", NOW, ["asked"]),
+    (gone(), "the driver does not wait in this shift", NOW, ["asked"]),
+    (TIMER, "the row has not expired yet", NOW, ["asked"]),
+    (TIMER, "the row has expired", NOW + 3 * DAY_MS, []),
+    (available(), "no delivery waits", NOW, ["driver"]),
+    (gone(), "the driver waits in this shift", NOW, []),
+)
+"""Events one after the other: event, case in docs/state-machines.md, time, kinds of rows afterwards."""
 
 
-def test_rows_come_back_from_json_as_they_were(rows: Rows) -> None:
+def test_every_event_of_dispatch_has_a_handler_with_cases() -> None:
+    assert [get_type_hints(handler)["event"] for handler in HANDLERS] == list(get_args(Event))
+    assert {case.event for case in dispatch_cases()} == set(get_args(Event))
+
+
+def test_every_documented_case_does_what_it_says(rows: Rows) -> None:
+    effects = {(case.event, case.condition): case.effect for case in dispatch_cases()}
+    for event, condition, now_ms, kinds in STEPS:
+        ignored = effects[type(event), condition] == "ignore"
+        outcome = Outcome.ABSORBED if ignored else Outcome.APPLIED
+        assert (rows.decide(event, now_ms).outcome, rows.kinds()) == (outcome, kinds), (event, condition)
+
+
+def test_every_documented_case_is_tested() -> None:
+    tested = {(type(event), condition) for event, condition, _, _ in STEPS}
+    assert tested == {(case.event, case.condition) for case in dispatch_cases()}
+
+
+def test_rows_survive_json(rows: Rows) -> None:
     rows.decide(requested())
     rows.decide(requested(delivery="bites:2"))
     rows.decide(available())
@@ -227,9 +243,9 @@ def test_rows_come_back_from_json_as_they_were(rows: Rows) -> None:
     rows.decide(requested(delivery="bites:4"))
     for key, row in rows.rows.items():
         assert decode_row(key, encode(row)) == row
-    assert {type(row) for row in rows.rows.values()} == {Asked, PendingDelivery}
+    assert {type(row) for row in rows.rows.values()} == {DriverRequestSeen, PendingDelivery}
 
 
-def test_an_event_of_another_topic_is_a_mistake_of_ours(rows: Rows) -> None:
-    with pytest.raises(TypeError, match="dispatch has no use for Moment"):
-        rows.decide(Moment(NOW, P))
+def test_unknown_event_raises_type_error(rows: Rows) -> None:
+    with pytest.raises(TypeError, match="dispatch does not handle DecisionContext"):
+        rows.decide(DecisionContext(NOW, P))

@@ -1,4 +1,4 @@
-"""The driver's machine, alone."""
+"""The machine of the driver."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from processors.decision import Decision, Outcome
-from processors.driver import HEARD, TABLE, Assignment, Driver, Stage, decide
+from processors.driver import REQUESTS_REMEMBERED, TABLE, Assignment, Driver, Stage, decide
 from processors.geography import cell_name, travel_ms
 from processors.parameters import Parameters
 from tests.processors import grid
@@ -17,16 +17,16 @@ from topics.drivers import Assign, Delivered, PickedUp, SetAvailable, SetUnavail
 from topics.locations import Location
 from topics.places import Position
 
-HAS = Assignment(ORDER, 2, "lakshmi", KITCHEN, HOME)
+ASSIGNED = Assignment(ORDER, 2, "lakshmi", KITCHEN, HOME)
 LAST = Assignment("bites:1000", 1, "lakshmi", KITCHEN, HOME)
 TO_KITCHEN, ON = travel_ms(STREET, KITCHEN, P), travel_ms(KITCHEN, HOME, P)
 
 
 def at(stage: Stage) -> Driver:
-    """In the fourth shift, on the street; busy with HAS, or done with LAST."""
+    """Return a driver in this stage, in the fourth shift: busy with ASSIGNED, or idle after LAST."""
     busy = stage in (Stage.DELIVERING, Stage.PICKED_UP)
-    heard = decide(decide(None, available("asha/available/4"), NOW, P).state, unavailable("asha/off/3"), NOW, P).state
-    assert heard is not None
+    seen = decide(decide(None, available("asha/available/4"), NOW, P).state, unavailable("asha/off/3"), NOW, P).state
+    assert seen is not None
     return Driver(
         id=DRIVER,
         stage=stage,
@@ -35,8 +35,8 @@ def at(stage: Stage) -> Driver:
         position=STREET,
         located_ms=NOW - 10_000,
         cell=cell_name(STREET, P.dispatch_resolution),
-        heard=heard.heard,
-        assignment=HAS if busy else None,
+        seen_requests=seen.seen_requests,
+        assignment=ASSIGNED if busy else None,
         last=LAST,
         eta_ms=NOW - 10_000 + TO_KITCHEN + ON if busy else None,
     )
@@ -51,7 +51,7 @@ def unavailable(event_id: str) -> SetUnavailable:
 
 
 def run(*events: SetAvailable | SetUnavailable) -> Decision[Driver]:
-    """The last decision, and the state after it."""
+    """Return the last decision, with the state after it."""
     driver: Driver | None = None
     for event in events:
         decision = decide(driver, event, NOW, P)
@@ -59,16 +59,15 @@ def run(*events: SetAvailable | SetUnavailable) -> Decision[Driver]:
     return msgspec.structs.replace(decision, state=driver)
 
 
-def assign(shift: int, assignment: Assignment = HAS) -> Assign:
-    has = assignment
+def assign(shift: int, assignment: Assignment = ASSIGNED) -> Assign:
     return Assign(
         driver=DRIVER,
         shift=shift,
-        delivery=has.delivery,
-        attempt=has.attempt,
-        restaurant=has.restaurant,
-        pickup=has.pickup,
-        dropoff=has.dropoff,
+        delivery=assignment.delivery,
+        attempt=assignment.attempt,
+        restaurant=assignment.restaurant,
+        pickup=assignment.pickup,
+        dropoff=assignment.dropoff,
     )
 
 
@@ -141,7 +140,7 @@ def test_every_row_of_the_table_is_taken() -> None:
     assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == set()
 
 
-def test_every_shift_has_a_number_of_its_own() -> None:
+def test_every_shift_has_another_number() -> None:
     first = decide(None, EVENTS["available"], NOW, P)
     assert first.emit == (
         DriverAvailable(id="asha/available/1", at=later(0), region="fort", driver=DRIVER, shift=1, position=KITCHEN),
@@ -151,7 +150,7 @@ def test_every_shift_has_a_number_of_its_own() -> None:
     assert next_one.shift == 5
 
 
-def test_a_request_sent_again_after_the_shift_it_began_begins_no_other() -> None:
+def test_repeated_request_begins_no_new_shift() -> None:
     for stage in ("IDLE", "WAITING_FOR_WORK", "DELIVERING", "PICKED_UP"):
         assert decide(STATES[stage], EVENTS["available-again"], NOW, P).emit == ()
 
@@ -168,7 +167,7 @@ K1, K2, U1, U2 = available("k1"), available("k2"), unavailable("u1"), unavailabl
         pytest.param((K1, K2, U1), K2, Stage.IDLE, id="a sign-on that changed nothing"),
     ],
 )
-def test_a_late_copy_of_a_request_does_not_undo_what_came_after(
+def test_late_copy_of_a_request_does_not_undo_newer_ones(
     before: tuple[SetAvailable | SetUnavailable, ...], late: SetAvailable | SetUnavailable, stage: Stage
 ) -> None:
     decision = run(*before, late)
@@ -177,23 +176,23 @@ def test_a_late_copy_of_a_request_does_not_undo_what_came_after(
     assert decision.state.stage is stage
 
 
-def test_a_request_under_the_key_of_another_is_refused_and_told_why() -> None:
+def test_request_with_the_key_of_another_is_refused() -> None:
     for other in (available("k1", "bandra"), unavailable("k1")):
         decision = run(K1, other)
         assert decision.outcome is Outcome.REFUSED
-        assert decision.reason == "the key 'k1' was used for another request: a new request needs a key of its own"
+        assert decision.reason == "the key 'k1' was used for another request: use another key for a new request"
 
 
-def test_a_driver_s_row_does_not_grow_with_what_is_asked() -> None:
-    asked = [(available if number % 2 else unavailable)(f"{number}/" + "x" * 100_000) for number in range(1, 30)]
-    driver = run(*asked).state
+def test_driver_row_does_not_grow_with_requests() -> None:
+    requests = [(available if number % 2 else unavailable)(f"{number}/" + "x" * 100_000) for number in range(1, 30)]
+    driver = run(*requests).state
     assert driver is not None
-    assert len(driver.heard) == HEARD
+    assert len(driver.seen_requests) == REQUESTS_REMEMBERED
     assert len(msgspec.json.encode(driver)) < 1000
-    assert run(*asked, asked[-HEARD]).outcome is Outcome.ABSORBED
+    assert run(*requests, requests[-REQUESTS_REMEMBERED]).outcome is Outcome.ABSORBED
 
 
-def test_who_changes_the_region_leaves_the_old_one() -> None:
+def test_changing_region_leaves_the_old_one() -> None:
     decision = decide(STATES["WAITING_FOR_WORK"], EVENTS["available-elsewhere"], NOW, P)
     gone, there = decision.emit
     assert isinstance(gone, DriverGone)
@@ -203,22 +202,22 @@ def test_who_changes_the_region_leaves_the_old_one() -> None:
     assert decision.state.region == "bandra"
 
 
-def test_who_goes_offline_is_taken_off_the_list() -> None:
+def test_unavailable_driver_leaves_dispatch() -> None:
     [gone] = decide(STATES["WAITING_FOR_WORK"], EVENTS["unavailable"], NOW, P).emit
     assert isinstance(gone, DriverGone)
     assert gone.shift == 4
 
 
-def test_an_assignment_is_answered_with_the_time_of_arrival() -> None:
+def test_assignment_is_answered_with_the_eta() -> None:
     decision = decide(STATES["WAITING_FOR_WORK"], EVENTS["assign"], NOW, P)
     [assigned] = decision.emit
     assert isinstance(assigned, deliveries.DriverAssigned)
     assert assigned.eta_s == round((TO_KITCHEN + ON) / 1000)
     assert decision.state is not None
-    assert decision.state.assignment == HAS
+    assert decision.state.assignment == ASSIGNED
 
 
-def test_an_assignment_that_cannot_be_is_refused_so_that_another_driver_is_asked() -> None:
+def test_impossible_assignment_is_answered_with_a_refusal() -> None:
     for stage, event in (
         ("-", "assign"),
         ("IDLE", "assign"),
@@ -233,7 +232,7 @@ def test_an_assignment_that_cannot_be_is_refused_so_that_another_driver_is_asked
         assert decision.state is None
 
 
-def test_an_assignment_that_is_taken_back_begins_a_new_shift() -> None:
+def test_unassigned_driver_begins_a_new_shift() -> None:
     decision = decide(STATES["DELIVERING"], EVENTS["unassign"], NOW, P)
     [there] = decision.emit
     assert isinstance(there, DriverAvailable)
@@ -242,7 +241,7 @@ def test_an_assignment_that_is_taken_back_begins_a_new_shift() -> None:
     assert (decision.state.assignment, decision.state.eta_ms) == (None, None)
 
 
-def test_the_delivery_hears_of_pickup_and_handover() -> None:
+def test_delivery_gets_pickup_and_handover() -> None:
     picked_up = decide(STATES["DELIVERING"], EVENTS["pick-up"], NOW, P)
     [record] = picked_up.emit
     assert isinstance(record, deliveries.PickedUp)
@@ -251,10 +250,10 @@ def test_the_delivery_hears_of_pickup_and_handover() -> None:
     [done] = delivered.emit
     assert isinstance(done, deliveries.Delivered)
     assert delivered.state is not None
-    assert (delivered.state.assignment, delivered.state.last) == (None, HAS)
+    assert (delivered.state.assignment, delivered.state.last) == (None, ASSIGNED)
 
 
-def test_a_waiting_driver_is_known_to_dispatch_by_the_cell() -> None:
+def test_waiting_driver_moves_by_cell_for_dispatch() -> None:
     [moved] = decide(STATES["WAITING_FOR_WORK"], EVENTS["location"], NOW, P).emit
     assert isinstance(moved, DriverMoved)
     assert (moved.position, moved.shift) == (HOME, 4)
@@ -262,7 +261,7 @@ def test_a_waiting_driver_is_known_to_dispatch_by_the_cell() -> None:
     assert decide(STATES["IDLE"], EVENTS["location"], NOW, P).emit == ()
 
 
-def test_a_busy_driver_tells_when_the_arrival_moves_by_five_seconds() -> None:
+def test_eta_change_of_five_seconds_is_sent() -> None:
     for stage, left in (("DELIVERING", ON), ("PICKED_UP", travel_ms(KITCHEN, HOME, P))):
         [changed] = decide(STATES[stage], location(KITCHEN, -1), NOW, P).emit
         assert isinstance(changed, deliveries.EtaChanged)
@@ -270,17 +269,17 @@ def test_a_busy_driver_tells_when_the_arrival_moves_by_five_seconds() -> None:
         assert decide(STATES["DELIVERING"], EVENTS["location-near"], NOW, P).emit == ()
 
 
-def test_an_arrival_creeps_no_further_than_five_seconds_before_it_is_told() -> None:
+def test_slow_change_of_the_eta_is_sent_every_five_seconds() -> None:
     driver: Driver | None = STATES["DELIVERING"]
-    told = 0
+    sent = 0
     for second in range(12):
         decision = decide(driver, location(STREET, second - 9.5), NOW + 60_000, P)
         driver = decision.state
-        told += len(decision.emit)
-    assert told == 2
+        sent += len(decision.emit)
+    assert sent == 2
 
 
-def test_a_clock_that_is_ahead_does_not_silence_what_follows() -> None:
+def test_location_from_the_future_does_not_block_later_ones() -> None:
     ahead = decide(STATES["IDLE"], location(HOME, 3600), NOW, P).state
     assert ahead is not None
     moved = decide(ahead, location(KITCHEN, 3601), NOW + 1000, P).state
@@ -288,19 +287,19 @@ def test_a_clock_that_is_ahead_does_not_silence_what_follows() -> None:
     assert moved.position == KITCHEN
 
 
-def test_becoming_available_does_not_outdate_the_app_s_own_clock() -> None:
+def test_becoming_available_does_not_outdate_locations() -> None:
     driver = decide(None, EVENTS["available"], NOW, P).state
     behind = decide(driver, location(STREET, -60), NOW, P).state
     assert behind is not None
     assert behind.position == STREET
 
 
-def test_public_status_does_not_tell_delivering_from_carrying() -> None:
+def test_public_status_after_pickup_is_delivering() -> None:
     assert [at(stage).status for stage in Stage] == ["IDLE", "WAITING_FOR_WORK", "DELIVERING", "DELIVERING"]
     assert [at(stage).picked_up for stage in Stage] == [False, False, False, True]
 
 
-def test_in_a_world_without_delays_a_location_is_no_news_until_seconds_have_gone_by() -> None:
+def test_location_changes_no_eta_in_a_world_without_delays() -> None:
     instantly = Parameters(speed_up=0)
     driver = msgspec.structs.replace(at(Stage.PICKED_UP), eta_ms=NOW)
     assert decide(driver, location(HOME, 1), NOW + 60_000, instantly).emit == ()

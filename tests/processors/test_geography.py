@@ -1,4 +1,4 @@
-"""Distances and journeys."""
+"""Distances and travel times."""
 
 from math import sin
 
@@ -40,7 +40,7 @@ def test_chords_compare_as_distances_do(a: Position, b: Position) -> None:
     assert chord_squared(point(a), point(b)) == pytest.approx(chord**2, abs=1e-12)
 
 
-def test_journeys_take_the_road_s_length_at_the_courier_s_speed() -> None:
-    slow = Parameters(courier_speed_m_s=2, detour=1.5, handover_s=10)
+def test_travel_time_is_road_length_by_speed() -> None:
+    slow = Parameters(courier_speed_m_s=2, road_factor=1.5, handover_s=10)
     assert travel_ms(KITCHEN, HOME, slow) == round(distance_m(KITCHEN, HOME) * 1.5 / 2 * 1000) + 10_000
     assert travel_ms(KITCHEN, HOME, Parameters(speed_up=0)) == 0

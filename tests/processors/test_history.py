@@ -1,4 +1,4 @@
-"""What remains of an order that was retired, and what is kept of it."""
+"""Retirement of an order: the row that remains, and the records in the history topic."""
 
 from typing import Any
 
@@ -6,15 +6,17 @@ import msgspec
 import pytest
 
 from processors import history, workflow
-from processors.decision import Moment, Outcome, SetTimer
-from processors.events import CallAnswered, ForgetDue, OrderPlaced, Retire, TimerDue
-from processors.history import LARGEST_PART, TABLE, Retired, Stage, decide, records_of
+from processors.call_kinds import CallKind
+from processors.decision import DecisionContext, Outcome, SetTimer
+from processors.event_names import event_name
+from processors.events import CallAnswered, HistoryExpired, OrderPlaced, RetirementRequested, TimerDue
+from processors.history import MAX_PART_BYTES, TABLE, Retired, Stage, decide, records_of
 from processors.workflow import JournalLine, Workflow
 from tests.processors import grid
 from tests.processors.cases import NOW, ORDER, RESTAURANT, P, later, placed
 from topics.deliveries import Delivered, DriverAssigned
 from topics.drivers import Unassign
-from topics.order_history import OrderRetired
+from topics.order_history import OrderRetired, RowKind
 from topics.order_updates import OrderStatus
 from topics.payments import Charged, Declined
 from topics.pos import PreparationFinished
@@ -25,15 +27,15 @@ RETIRES = NOW + 1 + 30 * DAY_MS
 RETIRED = Retired(retired_ms=NOW, placed_ms=NOW - 5, body_hash=placed().body_hash())
 STATES = {"-": None, "RETIRED": RETIRED}
 EVENTS = {
-    "retire": Retire(ORDER, NOW - 5, placed().body_hash()),
+    "retire": RetirementRequested(ORDER, NOW - 5, placed().body_hash()),
     "placed": OrderPlaced(placed(), None),
     "placed-otherwise": OrderPlaced(placed(tip=21, total=631), RESTAURANT),
     "assigned": DriverAssigned(id="a", order=ORDER, driver="asha", attempt=2, eta_s=60),
     "delivered": Delivered(order=ORDER, driver="asha", attempt=1),
     "charged": Charged(order=ORDER, charge_id="c1", amount=630, currency="INR"),
     "finished": PreparationFinished(order=ORDER),
-    "answered": CallAnswered(f"{ORDER}/charge", "charge", 200, "{}"),
-    "forget": ForgetDue(),
+    "answered": CallAnswered(f"{ORDER}/charge", CallKind.CHARGE, 200, "{}"),
+    "forget": HistoryExpired(),
 }
 GRID = """
                  -       RETIRED
@@ -59,17 +61,17 @@ def test_every_row_of_the_table_is_taken() -> None:
 
 
 def rejected() -> Workflow:
-    flow = workflow.apply(Workflow(), placed(), NOW, P, RESTAURANT).workflow
-    return workflow.apply(flow, Declined(order=ORDER, reason="no funds"), NOW + 1, P).workflow
+    flow = workflow.decide_step(Workflow(), placed(), NOW, P, RESTAURANT).workflow
+    return workflow.decide_step(flow, Declined(order=ORDER, reason="no funds"), NOW + 1, P).workflow
 
 
 def retired() -> Workflow:
-    return workflow.apply(rejected(), TimerDue(f"{ORDER}/retirement"), RETIRES, P).workflow
+    return workflow.decide_step(rejected(), TimerDue(f"{ORDER}/retirement"), RETIRES, P).workflow
 
 
-def test_one_transaction_deletes_all_rows_of_an_order_and_writes_the_one_that_remains() -> None:
+def test_retirement_is_one_transaction() -> None:
     before = rejected()
-    step = workflow.apply(before, TimerDue(f"{ORDER}/retirement"), RETIRES, P)
+    step = workflow.decide_step(before, TimerDue(f"{ORDER}/retirement"), RETIRES, P)
     assert (step.outcome, step.retire, step.journal, step.emit) == (Outcome.APPLIED, True, (), ())
     assert before.order is not None
     remains = Retired(retired_ms=RETIRES, placed_ms=NOW, body_hash=before.order.body_hash)
@@ -79,41 +81,43 @@ def test_one_transaction_deletes_all_rows_of_an_order_and_writes_the_one_that_re
     assert len(msgspec.json.encode(remains)) < 100
 
 
-def test_an_order_placed_again_after_its_retirement_is_the_same_order() -> None:
-    again = workflow.apply(retired(), placed(at=later(99)), RETIRES + DAY_MS, P, None)
+def test_retired_order_absorbs_its_repeat() -> None:
+    again = workflow.decide_step(retired(), placed(at=later(99)), RETIRES + DAY_MS, P, None)
     assert (again.outcome, again.changed, again.workflow) == (Outcome.ABSORBED, {}, retired())
-    other = workflow.apply(retired(), placed(tip=21, total=631), RETIRES + DAY_MS, P, RESTAURANT)
+    other = workflow.decide_step(retired(), placed(tip=21, total=631), RETIRES + DAY_MS, P, RESTAURANT)
     assert (other.outcome, other.changed) == (Outcome.REFUSED, {})
     assert "exists with another body" in other.reason
 
 
 @pytest.mark.parametrize("event", ["charged", "finished", "delivered", "answered", "assigned"])
-def test_what_comes_after_the_retirement_is_refused_as_too_late_and_changes_nothing(event: str) -> None:
+def test_event_after_the_retirement_is_refused(event: str) -> None:
     late: Any = EVENTS[event]
-    step = workflow.apply(retired(), late, RETIRES + DAY_MS, P)
+    step = workflow.decide_step(retired(), late, RETIRES + DAY_MS, P)
     assert (step.outcome, step.changed, step.journal) == (Outcome.REFUSED, {}, ())
-    assert f"{type(late).__name__} comes too late: the order ended" in step.reason
+    assert step.reason.startswith(f"{event_name(late)} comes too late: the order has ended")
 
 
-def test_a_driver_that_comes_after_the_retirement_is_free_again() -> None:
-    [unassign] = workflow.apply(retired(), EVENTS["assigned"], RETIRES + DAY_MS, P).emit
+def test_driver_assigned_after_retirement_is_unassigned() -> None:
+    [unassign] = workflow.decide_step(retired(), EVENTS["assigned"], RETIRES + DAY_MS, P).emit
     assert isinstance(unassign, Unassign)
     assert (unassign.driver, unassign.delivery, unassign.attempt) == ("asha", ORDER, 2)
 
 
-def test_when_its_history_is_gone_the_id_is_free() -> None:
-    step = workflow.apply(retired(), TimerDue(f"{ORDER}/history"), RETIRES + 365 * DAY_MS, P)
+def test_id_is_free_after_the_history_has_expired() -> None:
+    step = workflow.decide_step(retired(), TimerDue(f"{ORDER}/history"), RETIRES + 365 * DAY_MS, P)
     assert (step.changed, step.workflow) == ({"history": None}, Workflow())
-    assert workflow.apply(step.workflow, placed(), RETIRES + 365 * DAY_MS, P, RESTAURANT).outcome is Outcome.APPLIED
+    assert (
+        workflow.decide_step(step.workflow, placed(), RETIRES + 365 * DAY_MS, P, RESTAURANT).outcome is Outcome.APPLIED
+    )
 
 
-def test_an_earlier_timer_of_it_that_an_operator_puts_back_does_not_end_its_history() -> None:
-    step = workflow.apply(retired(), TimerDue(f"{ORDER}/charge-wait"), RETIRES + DAY_MS, P)
+def test_replayed_timer_does_not_end_the_history() -> None:
+    step = workflow.decide_step(retired(), TimerDue(f"{ORDER}/charge-wait"), RETIRES + DAY_MS, P)
     assert (step.outcome, step.changed) == (Outcome.REFUSED, {})
 
 
 def kept(parts: tuple[OrderRetired, ...]) -> list[tuple[str, Any]]:
-    """The rows that the records hold, read from their bytes as a reader would."""
+    """Return the rows in the records, decoded from their bytes."""
     records = [msgspec.json.decode(write(part), type=OrderRetired) for part in parts]
     assert [(part.part, part.parts) for part in records] == [(n, len(parts)) for n in range(1, len(parts) + 1)]
     return [(kept.kind, msgspec.json.decode(kept.row)) for part in records for kept in part.rows]
@@ -131,7 +135,12 @@ def test_the_history_keeps_every_row_as_it_was() -> None:
     [record] = parts = records_of(
         ORDER,
         OrderStatus.REJECTED,
-        [("order", flow.order), ("placed", flow.placed), ("payment", flow.payment), ("journal", line(1))],
+        [
+            (RowKind.ORDER, flow.order),
+            (RowKind.PLACED, flow.placed),
+            (RowKind.PAYMENT, flow.payment),
+            (RowKind.JOURNAL, line(1)),
+        ],
         NOW,
     )
     assert (record.key, record.id, record.status) == (ORDER, f"{ORDER}/retired/1", OrderStatus.REJECTED)
@@ -144,16 +153,19 @@ def test_the_history_keeps_every_row_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(("lines", "reason"), [(20_000, ""), (3000, "x" * 1000), (10, "x" * 200_000)])
-def test_a_journal_too_long_for_one_record_is_kept_whole_in_several(lines: int, reason: str) -> None:
+def test_long_journal_is_split_into_several_records(lines: int, reason: str) -> None:
     journal = [line(seq, reason) for seq in range(1, lines + 1)]
-    parts = records_of(ORDER, OrderStatus.DELIVERED, [("journal", each) for each in journal], NOW)
+    parts = records_of(ORDER, OrderStatus.DELIVERED, [(RowKind.JOURNAL, each) for each in journal], NOW)
     assert len(parts) > 1
-    assert all(len(write(part)) < LARGEST_PART + 1000 for part in parts)
+    assert all(len(write(part)) < MAX_PART_BYTES + 1000 for part in parts)
     assert [row for _, row in kept(parts)] == [msgspec.to_builtins(each) for each in journal]
     assert len({part.id for part in parts}) == len(parts)
 
 
-def test_the_reason_given_for_a_late_event_says_when_it_left() -> None:
+def test_refusal_of_a_late_event_gives_the_retirement_time() -> None:
     decision = history.decide(RETIRED, EVENTS["finished"], NOW, P)
-    assert decision.reason.endswith("it left for the history at 2027-01-15T08:00:00+00:00")
-    assert TABLE.find(RETIRED, EVENTS["finished"], Moment(NOW, P)) is None
+    assert decision.reason == (
+        "the end of the preparation comes too late: "
+        "the order has ended and moved to the history at 2027-01-15T08:00:00+00:00"
+    )
+    assert TABLE.find(RETIRED, EVENTS["finished"], DecisionContext(NOW, P)) is None

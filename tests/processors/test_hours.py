@@ -1,4 +1,4 @@
-"""When a restaurant is open: its hours, on its own clock."""
+"""Opening hours of a restaurant, in its own time zone."""
 
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ def kitchen(time_zone: str = "UTC", **days: tuple[Interval, ...]) -> Restaurant:
 
 
 def at(text: str) -> int:
-    """A moment of UTC, in milliseconds since 1970."""
+    """Return a time of UTC, in milliseconds since 1970."""
     return epoch_ms(datetime.fromisoformat(text).replace(tzinfo=UTC))
 
 
@@ -46,11 +46,11 @@ def test_without_hours_it_is_always_open() -> None:
         (f"{MONDAY}T00:30", False),
     ],
 )
-def test_it_is_open_from_the_first_minute_until_before_the_last_past_midnight_too(moment: str, opened: bool) -> None:
+def test_restaurant_is_open_from_first_minute_to_before_last(moment: str, opened: bool) -> None:
     assert is_open(kitchen(monday=(LUNCH, DINNER)), at(moment)) is opened
 
 
-def test_sundays_night_ends_on_monday() -> None:
+def test_sunday_night_ends_on_monday() -> None:
     assert is_open(kitchen(sunday=(DINNER,)), at(f"{MONDAY}T00:30"))
     assert not is_open(kitchen(sunday=(DINNER,)), at(f"{TUESDAY}T00:30"))
 
@@ -61,7 +61,7 @@ def test_an_interval_that_ends_when_it_began_is_a_whole_day(minutes: int, opened
     assert is_open(day, at(f"{MONDAY}T06:00") + minutes * 60_000) is opened
 
 
-def test_hours_are_those_of_the_restaurants_clock() -> None:
+def test_hours_are_in_the_restaurant_s_time_zone() -> None:
     mumbai = kitchen("Asia/Kolkata", monday=(LUNCH,))
     assert is_open(mumbai, at(f"{MONDAY}T06:00"))
     assert not is_open(mumbai, at(f"{MONDAY}T12:00"))
@@ -69,14 +69,14 @@ def test_hours_are_those_of_the_restaurants_clock() -> None:
     assert is_open(late, at(f"{MONDAY}T03:00")), "it is still Sunday evening there"
 
 
-def test_summer_time_moves_the_hours_with_the_clock() -> None:
+def test_hours_follow_summer_time() -> None:
     berlin = kitchen("Europe/Berlin", **{day.lower(): (LUNCH,) for day in DAYS})
     assert is_open(berlin, at("2026-01-05T10:30"))
     assert not is_open(berlin, at("2026-07-06T13:30"))
     assert is_open(berlin, at("2026-07-06T09:30"))
 
 
-def test_a_refusal_can_say_when_it_is_and_when_it_opens() -> None:
-    told = describe(kitchen("Asia/Kolkata", monday=(LUNCH, DINNER)), at(f"{MONDAY}T03:00"))
-    assert told == "Monday 2026-01-05 08:30 in Asia/Kolkata; hours on Monday: 11:30-15:00, 18:00-01:00"
+def test_description_has_local_time_and_hours() -> None:
+    description = describe(kitchen("Asia/Kolkata", monday=(LUNCH, DINNER)), at(f"{MONDAY}T03:00"))
+    assert description == "Monday 2026-01-05 08:30 in Asia/Kolkata; hours on Monday: 11:30-15:00, 18:00-01:00"
     assert describe(kitchen(monday=(LUNCH,)), at(f"{TUESDAY}T03:00")).endswith("hours on Tuesday: none")

@@ -1,4 +1,4 @@
-"""Orders against the menu: what is on it passes, and whatever differs from it is refused, naming the line."""
+"""Validation of orders against the menu and the opening hours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.decision import Outcome
-from processors.intake import Problem, check
-from processors.workflow import Workflow, apply
+from processors.order_validation import Problem, validate
+from processors.workflow import Workflow, decide_step
 from tests.processors.cases import KITCHEN, NOW, RESTAURANT, P, later, placed
 from topics.orders import Item, Modifier, Placed
 from topics.records import epoch_ms
@@ -36,19 +36,19 @@ def kitchen(*menu: MenuItem, **changes: Any) -> Restaurant:
 
 
 def an_order(*items: Item, **changes: Any) -> Placed:
-    """Of these items, adding up."""
+    """Return an order of these items with the right total."""
     due = sum(item.quantity * (item.unit_price + sum(m.price for m in item.modifiers)) for item in items)
     return placed(items=items, fees=(), tip=0, tax=0, **{"total": due, **changes})
 
 
 def problems(order: Placed, restaurant: Restaurant) -> list[str]:
-    """Where something is wrong."""
-    return [problem.pointer for problem in check(order, restaurant, NOW, P)]
+    """Return the pointers of the order's problems."""
+    return [problem.pointer for problem in validate(order, restaurant, NOW, P)]
 
 
 @st.composite
 def lines(draw: st.DrawFn, menu: list[MenuItem]) -> list[Item]:
-    """Items of an order, each with some of the modifiers it may have."""
+    """Draw items of an order, each with some of its modifiers."""
     found = []
     for number, dish in enumerate(draw(st.lists(st.sampled_from(menu), min_size=1, max_size=4))):
         extras = draw(st.lists(st.sampled_from(dish.modifiers), unique=True)) if dish.modifiers else []
@@ -68,7 +68,7 @@ def lines(draw: st.DrawFn, menu: list[MenuItem]) -> list[Item]:
 @given(st.data())
 def test_any_order_made_from_the_menu_passes(data: st.DataObject) -> None:
     menu = data.draw(MENUS)
-    assert check(an_order(*data.draw(lines(menu))), kitchen(*menu), NOW, P) == []
+    assert validate(an_order(*data.draw(lines(menu))), kitchen(*menu), NOW, P) == []
 
 
 def _another_item(item: Item, _: st.DataObject) -> tuple[Item, str]:
@@ -113,9 +113,7 @@ Change = Callable[[Item, st.DataObject], tuple[Item, str]]
     "change", [_another_item, _no_code, _another_price, _a_modifier_more, _a_modifier_again, _a_modifiers_price]
 )
 @given(st.data())
-def test_any_single_change_of_a_line_is_refused_naming_it_though_the_order_adds_up(
-    change: Change, data: st.DataObject
-) -> None:
+def test_any_change_of_a_line_is_refused_with_its_pointer(change: Change, data: st.DataObject) -> None:
     menu = data.draw(MENUS)
     items = data.draw(lines(menu))
     index = data.draw(st.integers(0, len(items) - 1))
@@ -135,7 +133,7 @@ PIZZA = MenuItem(pos_code="P-1", name="Pizza", unit_price=320, modifiers=(CHEESE
 A_PIZZA = Item(id="1", pos_code="P-1", name="Pizza", quantity=2, unit_price=320)
 
 
-def test_what_is_wrong_is_said_with_what_would_be_right() -> None:
+def test_problems_give_the_expected_value() -> None:
     wrong = msgspec.structs.replace(
         A_PIZZA, unit_price=310, modifiers=(Modifier(name="Cheese", pos_code="X", price=30), Modifier(name="Gold"))
     )
@@ -143,8 +141,8 @@ def test_what_is_wrong_is_said_with_what_would_be_right() -> None:
     second = msgspec.structs.replace(A_PIZZA, pos_code="P-2")
     third = msgspec.structs.replace(A_PIZZA, pos_code="P-3")
     order = an_order(wrong, second, third, currency="EUR")
-    assert check(order, kitchen(PIZZA, sold_out), NOW, P) == [
-        Problem("/currency", "Lakshmi's takes INR, not EUR"),
+    assert validate(order, kitchen(PIZZA, sold_out), NOW, P) == [
+        Problem("/currency", "Lakshmi's accepts INR, not EUR"),
         Problem("/items/0/unit_price", "the price of 'P-1' is 320 on the menu, not 310"),
         Problem("/items/0/modifiers/0/price", "the price of 'X' is 40 on the menu, not 30"),
         Problem("/items/0/modifiers/1/pos_code", "'P-1' has no modifier '' on the menu"),
@@ -153,7 +151,7 @@ def test_what_is_wrong_is_said_with_what_would_be_right() -> None:
     ]
 
 
-def test_a_restaurant_without_a_menu_takes_any_items_in_any_currency() -> None:
+def test_restaurant_without_menu_accepts_any_items() -> None:
     assert problems(an_order(msgspec.structs.replace(A_PIZZA, pos_code=""), currency="EUR"), RESTAURANT) == []
 
 
@@ -162,8 +160,8 @@ def test_a_restaurant_without_a_menu_takes_any_items_in_any_currency() -> None:
 FROM_NINE = Hours(friday=(Interval(opens="09:00", closes="10:00"),))
 
 
-def test_an_order_for_now_is_refused_while_the_restaurant_is_closed() -> None:
-    [problem] = check(an_order(A_PIZZA), kitchen(PIZZA, hours=FROM_NINE), NOW, P)
+def test_order_for_now_is_refused_while_closed() -> None:
+    [problem] = validate(an_order(A_PIZZA), kitchen(PIZZA, hours=FROM_NINE), NOW, P)
     assert problem == Problem(
         "/restaurant", "Lakshmi's is closed on Friday 2027-01-15 08:00 in UTC; hours on Friday: 09:00-10:00"
     )
@@ -177,8 +175,8 @@ AT_THE_DOOR = msgspec.structs.replace(placed().customer, position=KITCHEN)
     ("wished_s", "refused"),
     [(3600, ["/deliver_at"]), (4199, ["/deliver_at"]), (4200, []), (7799, []), (7800, ["/deliver_at"])],
 )
-def test_an_order_for_later_is_judged_when_its_preparation_starts(wished_s: int, refused: list[str]) -> None:
-    """600 s before it is to be there, for a customer next door."""
+def test_order_for_later_is_validated_at_its_start(wished_s: int, refused: list[str]) -> None:
+    """The start is 600 s before the wished time, for a customer next door."""
     order = an_order(A_PIZZA, deliver_at=later(wished_s), customer=AT_THE_DOOR)
     assert problems(order, kitchen(PIZZA, hours=FROM_NINE)) == refused
 
@@ -189,26 +187,28 @@ def test_an_order_whose_start_has_passed_starts_at_once() -> None:
     assert problems(order, kitchen(PIZZA, hours=until_eight)) == ["/deliver_at"]
 
 
-# -- the same order again --------------------------------------------------------------------------------------------
+# -- repeated orders -------------------------------------------------------------------------------------------------
 
 
-def test_an_order_is_checked_once_the_same_again_is_the_same_whatever_the_menu_says_by_then() -> None:
+def test_repeated_order_is_not_validated_against_a_new_menu() -> None:
     order, dearer = an_order(A_PIZZA), kitchen(msgspec.structs.replace(PIZZA, unit_price=400))
-    taken = apply(Workflow(), order, NOW, P, kitchen(PIZZA))
-    assert taken.outcome is Outcome.APPLIED
+    applied = decide_step(Workflow(), order, NOW, P, kitchen(PIZZA))
+    assert applied.outcome is Outcome.APPLIED
     for restaurant in (dearer, None):
-        again = apply(taken.workflow, order, NOW, P, restaurant)
+        again = decide_step(applied.workflow, order, NOW, P, restaurant)
         assert (again.outcome, again.problems, again.emit) == (Outcome.ABSORBED, (), ())
-    other = apply(Workflow(), order, NOW, P, dearer)
+    other = decide_step(Workflow(), order, NOW, P, dearer)
     assert (other.outcome, other.changed) == (Outcome.REFUSED, {})
     assert other.reason == "/items/0/unit_price: the price of 'P-1' is 400 on the menu, not 320"
-    assert apply(other.workflow, order, NOW, P, kitchen(PIZZA)).outcome is Outcome.APPLIED, "it was never taken before"
+    assert decide_step(other.workflow, order, NOW, P, kitchen(PIZZA)).outcome is Outcome.APPLIED, (
+        "the order was refused before"
+    )
 
 
-def test_an_order_is_judged_by_the_time_at_which_it_was_placed_not_by_when_it_is_applied() -> None:
+def test_order_is_validated_at_the_time_it_was_placed() -> None:
     until_eight = kitchen(PIZZA, hours=Hours(friday=(Interval(opens="07:00", closes="08:00"),)))
     before = an_order(A_PIZZA, at=later(-60))
     assert before.at is not None
     assert epoch_ms(before.at) < NOW
-    assert apply(Workflow(), before, NOW + 3_600_000, P, until_eight).outcome is Outcome.APPLIED
-    assert apply(Workflow(), an_order(A_PIZZA), NOW + 3_600_000, P, until_eight).outcome is Outcome.REFUSED
+    assert decide_step(Workflow(), before, NOW + 3_600_000, P, until_eight).outcome is Outcome.APPLIED
+    assert decide_step(Workflow(), an_order(A_PIZZA), NOW + 3_600_000, P, until_eight).outcome is Outcome.REFUSED

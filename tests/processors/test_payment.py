@@ -1,23 +1,24 @@
-"""The payment's machine, alone."""
+"""The machine of the payment."""
 
 import msgspec
 import pytest
 
+from processors.call_kinds import CallKind
 from processors.decision import Call, Outcome
 from processors.events import (
-    AttentionNeeded,
-    AttentionOver,
+    AttentionCleared,
+    AttentionRaised,
     ChargeAbandoned,
     ChargeFailed,
     ChargeRetried,
     PaymentCharged,
     PaymentDeclined,
-    PaymentDue,
     PaymentMismatched,
     PaymentRefunded,
+    PaymentRequested,
     RefundAbandoned,
-    RefundDue,
     RefundFailed,
+    RefundRequested,
     RefundRetried,
 )
 from processors.payment import TABLE, Payment, Refund, Stage, decide
@@ -44,13 +45,13 @@ STATES: dict[str, Payment | None] = {
     ),
 }
 EVENTS = {
-    "due": PaymentDue(ORDER, 630, "INR"),
+    "due": PaymentRequested(ORDER, 630, "INR"),
     "charged-c1": Charged(order=ORDER, charge_id="c1", amount=630, currency="INR"),
     "charged-c2": Charged(order=ORDER, charge_id="c2", amount=630, currency="INR"),
     "charged-much": Charged(order=ORDER, charge_id="c3", amount=6300, currency="INR"),
     "charged-euros": Charged(order=ORDER, charge_id="c3", amount=630, currency="EUR"),
     "declined": Declined(order=ORDER, reason="no funds"),
-    "refund-due": RefundDue(),
+    "refund-due": RefundRequested(),
     "refunded-c1": Refunded(order=ORDER, charge_id="c1", refund_id="r1"),
     "refunded-c2": Refunded(order=ORDER, charge_id="c2", refund_id="r2"),
     "charge-failed": ChargeFailed("answered 400"),
@@ -93,44 +94,49 @@ def test_every_row_of_the_table_is_taken() -> None:
     assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == set()
 
 
-def test_the_charge_is_asked_for_under_the_order_s_own_key() -> None:
+def test_charge_uses_the_order_s_key() -> None:
     request = ChargeRequest(order=ORDER, amount=630, currency="INR")
-    assert decide(None, EVENTS["due"], NOW, P).calls == (Call(f"{ORDER}/charge", "charge", request),)
+    assert decide(None, EVENTS["due"], NOW, P).calls == (Call(f"{ORDER}/charge", CallKind.CHARGE, request),)
 
 
-def test_the_order_hears_that_it_is_paid_or_not() -> None:
-    assert decide(DUE, EVENTS["charged-c1"], NOW, P).tell == (PaymentCharged(),)
-    assert decide(DUE, EVENTS["declined"], NOW, P).tell == (PaymentDeclined("no funds"),)
+def test_order_is_notified_of_payment_or_decline() -> None:
+    assert decide(DUE, EVENTS["charged-c1"], NOW, P).internal_events == (PaymentCharged(),)
+    assert decide(DUE, EVENTS["declined"], NOW, P).internal_events == (PaymentDeclined("no funds"),)
 
 
-def test_a_wrong_charge_is_given_back_and_a_person_told() -> None:
+def test_wrong_charge_is_refunded_with_attention() -> None:
     decision = decide(DUE, EVENTS["charged-much"], NOW, P)
     wrong = "charged 6300 INR, the order's total is 630 INR"
-    assert decision.tell == (PaymentMismatched(wrong), AttentionNeeded(f"the refund of c3: {wrong}", "refund of c3"))
+    assert decision.internal_events == (
+        PaymentMismatched(wrong),
+        AttentionRaised(f"the refund of c3: {wrong}", "refund of c3"),
+    )
     request = RefundRequest(order=ORDER, charge_id="c3", amount=6300, currency="INR")
-    assert decision.calls == (Call(f"{ORDER}/refund/c3", "refund", request),)
+    assert decision.calls == (Call(f"{ORDER}/refund/c3", CallKind.REFUND, request),)
     refunded = decide(decision.state, Refunded(order=ORDER, charge_id="c3"), NOW, P)
-    assert refunded.tell == (PaymentRefunded("refund of c3"),)
+    assert refunded.internal_events == (PaymentRefunded("refund of c3"),)
 
 
-def test_a_charge_after_the_decline_is_given_back_and_a_person_told() -> None:
+def test_charge_after_decline_is_refunded_with_attention() -> None:
     decision = decide(STATES["DECLINED"], EVENTS["charged-c1"], NOW, P)
     assert [call.key for call in decision.calls] == [f"{ORDER}/refund/c1"]
-    assert decision.tell == (AttentionNeeded("the refund of c1: charged after it was declined", "refund of c1"),)
+    assert decision.internal_events == (
+        AttentionRaised("the refund of c1: charged after it was declined", "refund of c1"),
+    )
 
 
-def test_a_second_charge_is_given_back_and_the_first_one_kept() -> None:
+def test_second_charge_is_refunded() -> None:
     decision = decide(CHARGED, EVENTS["charged-c2"], NOW, P)
     assert [call.key for call in decision.calls] == [f"{ORDER}/refund/c2"]
-    assert decision.tell == (AttentionNeeded("the refund of c2: a second charge", "refund of c2"),)
+    assert decision.internal_events == (AttentionRaised("the refund of c2: a second charge", "refund of c2"),)
     back = decide(decision.state, EVENTS["refunded-c2"], NOW, P)
-    assert back.tell == (AttentionOver("refund of c2"),)
+    assert back.internal_events == (AttentionCleared("refund of c2"),)
     assert back.state is not None
     assert (back.state.stage, back.state.charge_id) == (Stage.CHARGED, "c1")
 
 
-def test_a_second_charge_that_is_out_does_not_keep_the_first_from_being_refunded() -> None:
-    both = decide(STATES["CHARGED+c2"], RefundDue(), NOW, P)
+def test_first_charge_is_refunded_while_the_second_is_due() -> None:
+    both = decide(STATES["CHARGED+c2"], RefundRequested(), NOW, P)
     assert [call.key for call in both.calls] == [f"{ORDER}/refund/c1"]
     first = decide(both.state, EVENTS["refunded-c1"], NOW, P).state
     second = decide(first, EVENTS["refunded-c2"], NOW, P).state
@@ -138,54 +144,57 @@ def test_a_second_charge_that_is_out_does_not_keep_the_first_from_being_refunded
     assert (second.stage, [refund.done for refund in second.refunds]) == (Stage.REFUNDED, [True, True])
 
 
-def test_contradictions_ask_for_an_operator() -> None:
+def test_contradictions_raise_attention_for_an_operator() -> None:
     for event in ("declined", "refunded-c1"):
-        [needed] = decide(CHARGED, EVENTS[event], NOW, P).tell
+        [needed] = decide(CHARGED, EVENTS[event], NOW, P).internal_events
+        assert isinstance(needed, AttentionRaised)
         assert needed.wait == "operator"
 
 
 @pytest.mark.parametrize("charged", ["charged-c1", "charged-much"])
 @pytest.mark.parametrize("stage", ["DUE", "DECLINED"])
-def test_a_charge_of_which_a_callback_tells_is_not_asked_for_any_more(stage: str, charged: str) -> None:
+def test_charge_callback_cancels_the_call(stage: str, charged: str) -> None:
     assert decide(STATES[stage], EVENTS[charged], NOW, P).cancel_calls == (f"{ORDER}/charge",)
 
 
-def test_a_charge_that_a_callback_declines_is_asked_for_until_it_is_answered() -> None:
+def test_declined_callback_does_not_cancel_the_charge_call() -> None:
     declined = decide(DUE, EVENTS["declined"], NOW, P)
     assert declined.cancel_calls == ()
     abandoned = decide(declined.state, EVENTS["abandon-charge"], NOW, P)
-    assert (abandoned.cancel_calls, abandoned.tell) == ((f"{ORDER}/charge",), ())
+    assert (abandoned.cancel_calls, abandoned.internal_events) == ((f"{ORDER}/charge",), ())
 
 
 @pytest.mark.parametrize(("stage", "refunded"), [("REFUND_DUE", "refunded-c1"), ("CHARGED+c2", "refunded-c2")])
-def test_a_refund_of_which_a_callback_tells_is_not_asked_for_any_more(stage: str, refunded: str) -> None:
+def test_refund_callback_cancels_the_call(stage: str, refunded: str) -> None:
     assert decide(STATES[stage], EVENTS[refunded], NOW, P).cancel_calls == (f"{ORDER}/refund/{refunded[-2:]}",)
 
 
-def test_a_call_that_is_not_there_any_more_cannot_be_given_up() -> None:
+def test_cancelled_call_cannot_be_given_up() -> None:
     charge = decide(CHARGED, EVENTS["abandon-charge"], NOW, P)
-    assert charge.reason == "the payment is CHARGED: ChargeAbandoned is not possible now"
+    assert charge.reason == "the payment is CHARGED: giving up the charge is not possible"
     refund = decide(STATES["REFUNDED"], EVENTS["abandon-refund-c1"], NOW, P)
     assert (refund.outcome, refund.cancel_calls) == (Outcome.REFUSED, ())
 
 
-def test_an_operator_has_the_same_call_made_again_under_the_same_key() -> None:
+def test_operator_retries_a_call_under_the_same_key() -> None:
     assert decide(DUE, EVENTS["retry-charge"], NOW, P).calls == decide(None, EVENTS["due"], NOW, P).calls
     refunding = decide(CHARGED, EVENTS["refund-due"], NOW, P)
     assert decide(REFUND_DUE, EVENTS["retry-refund-c1"], NOW, P).calls == refunding.calls
 
 
-def test_a_call_that_an_operator_gives_up_is_cancelled_and_a_person_decides() -> None:
+def test_given_up_call_is_cancelled_and_raises_attention() -> None:
     charge = decide(DUE, EVENTS["abandon-charge"], NOW, P)
     assert charge.cancel_calls == (f"{ORDER}/charge",)
-    assert charge.tell == (AttentionNeeded("the charge, given up by ana"),)
+    assert charge.internal_events == (AttentionRaised("the charge, given up by ana"),)
     refund = decide(REFUND_DUE, EVENTS["abandon-refund-c1"], NOW, P)
     assert refund.cancel_calls == (f"{ORDER}/refund/c1",)
-    assert refund.tell == (AttentionNeeded("the refund of c1, given up by ana", "refund of c1"),)
+    assert refund.internal_events == (AttentionRaised("the refund of c1, given up by ana", "refund of c1"),)
 
 
-def test_a_call_that_failed_for_good_is_told_as_what_is_waited_for() -> None:
-    assert decide(DUE, EVENTS["charge-failed"], NOW, P).tell == (AttentionNeeded("the charge: answered 400"),)
-    assert decide(REFUND_DUE, EVENTS["refund-failed-c1"], NOW, P).tell == (
-        AttentionNeeded("the refund of c1: answered 400", "refund of c1"),
+def test_failed_call_raises_attention() -> None:
+    assert decide(DUE, EVENTS["charge-failed"], NOW, P).internal_events == (
+        AttentionRaised("the charge: answered 400"),
+    )
+    assert decide(REFUND_DUE, EVENTS["refund-failed-c1"], NOW, P).internal_events == (
+        AttentionRaised("the refund of c1: answered 400", "refund of c1"),
     )

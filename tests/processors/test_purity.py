@@ -1,4 +1,4 @@
-"""What is decided depends on what is given, and on nothing else."""
+"""Purity of the processors: a decision depends only on its arguments."""
 
 import ast
 import sys
@@ -9,7 +9,6 @@ import pytest
 import processors
 
 FOLDER = Path(processors.__file__).parent
-COMMANDS = {"diagrams.py"}
 ALLOWED = {"msgspec", "h3", "topics", "processors"}
 IMPURE = {
     "asyncio",
@@ -26,11 +25,11 @@ IMPURE = {
     "uuid",
 }
 IMPURE_NAMES = {"open", "print", "input", "eval", "exec", "__import__"}
-MODULES = sorted(path for path in FOLDER.glob("*.py") if path.name not in COMMANDS)
+MODULES = sorted(FOLDER.glob("*.py"))
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """The top-level packages that are imported."""
+    """Return the top-level packages that a module imports."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -41,14 +40,14 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.name)
-def test_a_processor_imports_nothing_that_acts_waits_or_chooses(module: Path) -> None:
+def test_processors_import_no_impure_module(module: Path) -> None:
     packages = imports(ast.parse(module.read_text()))
     assert packages - ALLOWED <= sys.stdlib_module_names
     assert not packages & IMPURE
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.name)
-def test_a_processor_is_not_async_and_keeps_nothing_global(module: Path) -> None:
+def test_processors_are_not_async_and_have_no_globals(module: Path) -> None:
     for node in ast.walk(ast.parse(module.read_text())):
         assert not isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.Global | ast.Nonlocal)
         assert not (isinstance(node, ast.Name) and node.id in IMPURE_NAMES)

@@ -1,4 +1,4 @@
-"""What is said of bytes that are no record."""
+"""Decoding of bytes that are not a record."""
 
 import pytest
 

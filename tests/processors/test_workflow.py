@@ -10,21 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors import workflow
+from processors.call_kinds import CallKind
 from processors.decision import CancelTimer, Outcome, SetTimer
 from processors.events import CallAnswered, TimerDue
-from processors.intake import LARGEST_ORDER
 from processors.order import Order
+from processors.order_validation import MAX_ORDER_BYTES
 from processors.requests import PrepareRequest
-from processors.workflow import MOST_LINES, MOST_REFUSALS, JournalLine, Step, Workflow, journal_key
+from processors.workflow import MAX_JOURNAL_LINES, MAX_JOURNALLED_REFUSALS, JournalLine, Step, Workflow, journal_key
 from tests.processors.cases import NOW, ORDER, RESTAURANT, P, later, placed
 from topics.deliveries import DriverAssigned, EtaChanged, PickedUp
 from topics.order_updates import OrderStatus, OrderUpdated
-from topics.orders import AttentionSettled, CallAbandonAsked, CallRetryAsked
+from topics.orders import AttentionSettled, CallAbandonRequested, CallRetryRequested
 from topics.payments import Charged, Declined, Refunded
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
 
-CHARGED = CallAnswered(f"{ORDER}/charge", "charge", 200, '{"charge_id": "c1", "amount": 630, "currency": "INR"}')
-ACCEPTED = CallAnswered(f"{ORDER}/prepare", "prepare", 200, '{"status": "accepted"}')
+CHARGED = CallAnswered(f"{ORDER}/charge", CallKind.CHARGE, 200, '{"charge_id": "c1", "amount": 630, "currency": "INR"}')
+ACCEPTED = CallAnswered(f"{ORDER}/prepare", CallKind.PREPARE, 200, '{"status": "accepted"}')
 FINISHED = PreparationFinished(order=ORDER)
 ASSIGNED = DriverAssigned(id="a", order=ORDER, driver="asha", attempt=1, eta_s=60)
 
@@ -32,9 +33,9 @@ END_OF_TIME = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def apply(flow: Workflow, event: Any) -> Step:
-    """A timer is applied when it is due, everything else now."""
+    """Apply a timer when it is due, any other event now."""
     timer = flow.order.timer if flow.order is not None and isinstance(event, TimerDue) else None
-    return workflow.apply(flow, event, NOW if timer is None else timer.due_ms, P, RESTAURANT)
+    return workflow.decide_step(flow, event, NOW if timer is None else timer.due_ms, P, RESTAURANT)
 
 
 def after(*events: Any) -> Workflow:
@@ -55,19 +56,19 @@ def moves(step: Step) -> list[tuple[str, str, str, str]]:
     return [(line.machine, line.event, line.before, line.after) for line in step.journal]
 
 
-def test_one_transaction_places_an_order_and_asks_for_its_money() -> None:
+def test_placing_and_charging_are_one_transaction() -> None:
     step = apply(Workflow(), placed())
-    assert moves(step) == [("order", "OrderPlaced", "", "CREATED"), ("payment", "PaymentDue", "", "DUE")]
+    assert moves(step) == [("order", "OrderPlaced", "", "CREATED"), ("payment", "PaymentRequested", "", "DUE")]
     assert set(step.changed) == {"order", "placed", "payment"}
     assert [call.key for call in step.calls] == [f"{ORDER}/charge"]
 
 
-def test_one_transaction_takes_the_money_and_asks_the_restaurant_for_what_was_ordered() -> None:
+def test_charge_and_call_to_the_restaurant_are_one_transaction() -> None:
     step = apply(after(placed()), CHARGED)
     assert moves(step) == [
         ("payment", "Charged", "DUE", "CHARGED"),
         ("order", "PaymentCharged", "CREATED", "SCHEDULED, asked"),
-        ("ticket", "TicketAsked", "", "ASKED"),
+        ("ticket", "TicketRequested", "", "ASKED"),
     ]
     assert set(step.changed) == {"order", "payment", "ticket"}
     [call] = step.calls
@@ -75,7 +76,7 @@ def test_one_transaction_takes_the_money_and_asks_the_restaurant_for_what_was_or
     assert [item.name for item in call.request.items] == ["Thali"]
 
 
-def test_one_transaction_ends_the_cooking_and_asks_for_a_driver() -> None:
+def test_finish_and_driver_request_are_one_transaction() -> None:
     step = apply(after(placed(), CHARGED, ACCEPTED), FINISHED)
     assert moves(step) == [
         ("ticket", "PreparationFinished", "ACCEPTED", "FINISHED"),
@@ -86,7 +87,7 @@ def test_one_transaction_ends_the_cooking_and_asks_for_a_driver() -> None:
     assert step.journal[2].emitted == (f"{ORDER}/driver/1",)
 
 
-def test_food_that_is_ready_before_it_was_accepted_is_journalled_and_told_as_both() -> None:
+def test_finish_before_acceptance_is_journalled_as_both() -> None:
     step = apply(after(placed(), CHARGED), FINISHED)
     assert moves(step)[1:3] == [
         ("order", "RestaurantFinished", "SCHEDULED, asked", "IN_PREPARATION"),
@@ -101,7 +102,7 @@ def test_food_that_is_ready_before_it_was_accepted_is_journalled_and_told_as_bot
     assert late.outcome is Outcome.ABSORBED
 
 
-def test_a_pickup_before_the_assignment_is_journalled_and_told_as_both() -> None:
+def test_pickup_before_assignment_is_journalled_as_both() -> None:
     flow = after(placed(), CHARGED, ACCEPTED, FINISHED)
     step = apply(flow, PickedUp(id="p", order=ORDER, driver="asha", attempt=1, eta_s=60))
     assert moves(step) == [
@@ -112,19 +113,19 @@ def test_a_pickup_before_the_assignment_is_journalled_and_told_as_both() -> None
     ]
 
 
-def test_a_refusal_by_the_restaurant_gives_the_money_back_in_the_same_transaction() -> None:
+def test_rejection_and_refund_are_one_transaction() -> None:
     step = apply(after(placed(), CHARGED), TicketRejected(order=ORDER, reason="closed"))
     assert [call.key for call in step.calls] == [f"{ORDER}/refund/c1"]
     assert step.cancel_calls == (f"{ORDER}/prepare",)
     assert step.workflow.order is not None
     assert step.workflow.order.status is OrderStatus.REJECTED
-    refunded = apply(step.workflow, CallAnswered(f"{ORDER}/refund/c1", "refund", 200, "{}"))
+    refunded = apply(step.workflow, CallAnswered(f"{ORDER}/refund/c1", CallKind.REFUND, 200, "{}"))
     [update] = refunded.emit
     assert isinstance(update, OrderUpdated)
     assert (update.refunded, update.reason) == (True, "restaurant: closed")
 
 
-def test_a_wrong_charge_rejects_the_order_and_is_given_back_under_a_person_s_eye() -> None:
+def test_wrong_charge_rejects_the_order_and_raises_attention() -> None:
     step = apply(after(placed()), Charged(order=ORDER, charge_id="c1", amount=63, currency="INR"))
     assert step.workflow.order is not None
     assert step.workflow.order.status is OrderStatus.REJECTED
@@ -132,71 +133,71 @@ def test_a_wrong_charge_rejects_the_order_and_is_given_back_under_a_person_s_eye
     *_, update = step.emit
     assert isinstance(update, OrderUpdated)
     assert update.attention is not None
-    refunded = apply(step.workflow, CallAnswered(f"{ORDER}/refund/c1", "refund", 200, "{}"))
+    refunded = apply(step.workflow, CallAnswered(f"{ORDER}/refund/c1", CallKind.REFUND, 200, "{}"))
     [update] = refunded.emit
     assert isinstance(update, OrderUpdated)
     assert (update.attention, update.refunded) == (None, True)
 
 
-def test_an_order_whose_charge_may_still_be_answered_stays_and_the_late_charge_is_given_back() -> None:
+def test_late_charge_is_refunded_because_the_order_stays() -> None:
     declined = apply(after(placed()), Declined(order=ORDER, reason="no funds")).workflow
-    stays = apply(declined, TimerDue(f"{ORDER}/retirement", asking=True))
+    stays = apply(declined, TimerDue(f"{ORDER}/retirement", has_open_call=True))
     assert (stays.outcome, stays.retire) == (Outcome.APPLIED, False)
     assert [timer.name for timer in stays.timers] == [f"{ORDER}/retirement"]
     assert [call.key for call in apply(stays.workflow, CHARGED).calls] == [f"{ORDER}/refund/c1"]
     assert apply(stays.workflow, TimerDue(f"{ORDER}/retirement")).retire
 
 
-def test_an_operator_s_wish_is_journalled_with_who_wanted_it_and_why() -> None:
+def test_operator_request_is_journalled_with_name_and_reason() -> None:
     call = f"{ORDER}/charge"
-    wish = CallAbandonAsked(id="w1", call=call, by="ana", reason="the bank is closed")
-    abandoned = apply(after(placed()), wish)
+    request = CallAbandonRequested(id="w1", call=call, by="ana", reason="the bank is closed")
+    abandoned = apply(after(placed()), request)
     [line, attention] = abandoned.journal
     assert (line.event, line.event_id, line.reason) == ("ChargeAbandoned", "w1", "by ana: the bank is closed")
-    assert attention.event == "AttentionNeeded"
+    assert attention.event == "AttentionRaised"
     assert abandoned.cancel_calls == (call,)
-    retried = apply(abandoned.workflow, CallRetryAsked(id="w2", call=call))
+    retried = apply(abandoned.workflow, CallRetryRequested(id="w2", call=call))
     assert [line.reason for line in retried.journal] == ["by an operator"]
     assert [call.key for call in retried.calls] == [call]
 
 
-def test_what_an_operator_settled_is_journalled_with_who_and_why_and_is_over() -> None:
+def test_settlement_is_journalled_with_name_and_reason() -> None:
     flow = apply(after(placed(), CHARGED), Declined(order=ORDER, reason="no")).workflow
-    assert [concern.wait for concern in order_of(flow).concerns] == ["operator"]
+    assert [item.wait for item in order_of(flow).attention] == ["operator"]
     settled = apply(flow, AttentionSettled(id="s1", order=ORDER, by="ana", reason="the bank was wrong"))
     [line] = settled.journal
     assert (line.event, line.event_id, line.reason) == ("OperatorSettled", "s1", "by ana: the bank was wrong")
-    assert order_of(settled.workflow).concerns == ()
+    assert order_of(settled.workflow).attention == ()
     again = apply(settled.workflow, AttentionSettled(id="s1", order=ORDER, by="ana"))
     assert again.outcome is Outcome.ABSORBED
 
 
-def test_the_restaurant_is_asked_again_for_what_was_ordered() -> None:
+def test_retry_sends_the_same_ticket() -> None:
     [first] = apply(after(placed()), CHARGED).calls
-    [again] = apply(after(placed(), CHARGED), CallRetryAsked(id="w1", call=f"{ORDER}/prepare")).calls
+    [again] = apply(after(placed(), CHARGED), CallRetryRequested(id="w1", call=f"{ORDER}/prepare")).calls
     assert again == first
 
 
 @pytest.mark.parametrize("event", [FINISHED, Declined(order=ORDER), ASSIGNED, CHARGED, TimerDue(f"{ORDER}/start")])
-def test_an_order_nobody_knows_leaves_no_trace(event: Any) -> None:
+def test_event_of_an_unknown_order_changes_nothing(event: Any) -> None:
     assert apply(Workflow(), event) == Step(
-        outcome=Outcome.UNKNOWN, reason="there is no such order", workflow=Workflow()
+        outcome=Outcome.NOT_FOUND, reason="there is no such order", workflow=Workflow()
     )
 
 
-def test_an_order_that_cannot_be_leaves_no_trace_and_says_what_is_wrong() -> None:
+def test_invalid_order_changes_nothing_and_names_its_problems() -> None:
     step = apply(Workflow(), placed(total=1))
     assert (step.outcome, step.changed, step.journal) == (Outcome.REFUSED, {}, ())
     assert [problem.pointer for problem in step.problems] == ["/total"]
     assert step.reason.startswith("/total: the total is 1")
 
 
-def test_an_order_placed_again_is_absorbed_even_if_its_restaurant_has_gone() -> None:
-    step = workflow.apply(after(placed()), placed(at=later(60)), NOW, P, None)
+def test_repeated_order_is_absorbed_without_its_restaurant() -> None:
+    step = workflow.decide_step(after(placed()), placed(at=later(60)), NOW, P, None)
     assert (step.outcome, step.changed, step.journal) == (Outcome.ABSORBED, {}, ())
 
 
-def test_an_order_placed_again_with_another_body_is_refused_and_journalled() -> None:
+def test_repeated_order_with_another_body_is_refused() -> None:
     step = apply(after(placed()), placed(tip=21, total=631))
     assert step.outcome is Outcome.REFUSED
     assert [(line.outcome, line.reason) for line in step.journal] == [(Outcome.REFUSED, step.reason)]
@@ -204,7 +205,7 @@ def test_an_order_placed_again_with_another_body_is_refused_and_journalled() -> 
 
 
 @pytest.mark.parametrize("event", [TicketAccepted(order=ORDER), FINISHED, ASSIGNED])
-def test_what_was_never_asked_for_is_refused_and_journalled(event: Any) -> None:
+def test_unrequested_event_is_refused_and_journalled(event: Any) -> None:
     step = apply(after(placed()), event)
     assert step.outcome is Outcome.REFUSED
     [line] = step.journal
@@ -212,8 +213,8 @@ def test_what_was_never_asked_for_is_refused_and_journalled(event: Any) -> None:
     assert set(step.changed) == {"order"}
 
 
-def say(flow: Workflow, events: Iterable[Any]) -> tuple[Workflow, list[JournalLine]]:
-    """What an order has come to after all of them, and the lines they made."""
+def apply_all(flow: Workflow, events: Iterable[Any]) -> tuple[Workflow, list[JournalLine]]:
+    """Return the order after all these events, and the journal lines that they made."""
     lines: list[JournalLine] = []
     for event in events:
         step = apply(flow, event)
@@ -222,8 +223,8 @@ def say(flow: Workflow, events: Iterable[Any]) -> tuple[Workflow, list[JournalLi
     return flow, lines
 
 
-def test_the_same_refusal_again_makes_no_line_and_is_told_its_sender() -> None:
-    flow, lines = say(after(placed()), [placed(tip=21, total=631)] * 3)
+def test_identical_refusal_makes_no_line() -> None:
+    flow, lines = apply_all(after(placed()), [placed(tip=21, total=631)] * 3)
     assert [line.event for line in lines] == ["OrderPlaced"]
     again = apply(flow, placed(tip=21, total=631))
     assert (again.outcome, again.changed) == (Outcome.REFUSED, {})
@@ -235,57 +236,59 @@ def refund_of_none(number: int) -> Refunded:
 
 
 @given(numbers=st.lists(st.integers(0, 3), max_size=60))
-def test_a_journal_is_bounded_whatever_is_said_to_an_order(numbers: list[int]) -> None:
-    full = msgspec.structs.replace(order_of(after(placed(), CHARGED)), refusals=MOST_REFUSALS - 5)
+def test_journal_of_refusals_is_bounded(numbers: list[int]) -> None:
+    full = msgspec.structs.replace(order_of(after(placed(), CHARGED)), refusals=MAX_JOURNALLED_REFUSALS - 5)
     flow = msgspec.structs.replace(after(placed(), CHARGED), order=full)
-    flow, lines = say(flow, map(refund_of_none, numbers))
+    flow, lines = apply_all(flow, map(refund_of_none, numbers))
     assert sum(line.outcome is Outcome.REFUSED for line in lines) <= 5
     assert len(lines) <= 10 + 1
     assert order_of(flow).journal == full.journal + len(lines)
-    assert bool(order_of(flow).concerns) is bool(numbers)
+    assert bool(order_of(flow).attention) is bool(numbers)
 
 
-def test_one_refusal_too_many_still_worries_a_person_where_nobody_looks_yet() -> None:
-    full = msgspec.structs.replace(order_of(after(placed(), CHARGED)), refusals=MOST_REFUSALS)
-    flow, lines = say(msgspec.structs.replace(after(placed(), CHARGED), order=full), map(refund_of_none, range(2, 99)))
-    assert [line.event for line in lines] == ["AttentionNeeded"]
-    assert len(order_of(flow).concerns) == 1
+def test_refusal_above_the_limit_raises_the_first_attention() -> None:
+    full = msgspec.structs.replace(order_of(after(placed(), CHARGED)), refusals=MAX_JOURNALLED_REFUSALS)
+    flow, lines = apply_all(
+        msgspec.structs.replace(after(placed(), CHARGED), order=full), map(refund_of_none, range(2, 99))
+    )
+    assert [line.event for line in lines] == ["AttentionRaised"]
+    assert len(order_of(flow).attention) == 1
 
 
-def test_a_journal_that_is_long_enough_notes_changes_of_stage_alone() -> None:
+def test_long_journal_records_only_changes_of_stage() -> None:
     flow = after(placed(), CHARGED, ACCEPTED, FINISHED, ASSIGNED)
-    flow = msgspec.structs.replace(flow, order=msgspec.structs.replace(order_of(flow), journal=MOST_LINES))
+    flow = msgspec.structs.replace(flow, order=msgspec.structs.replace(order_of(flow), journal=MAX_JOURNAL_LINES))
     etas = (
         EtaChanged(id=f"e{n}", order=ORDER, driver="asha", attempt=1, eta_s=30 + n, at=later(n)) for n in range(1, 9)
     )
-    flow, lines = say(flow, etas)
+    flow, lines = apply_all(flow, etas)
     assert (lines, order_of(flow).version > 5) == ([], True)
     picked_up = apply(flow, PickedUp(id="p", order=ORDER, driver="asha", attempt=1, eta_s=60))
     assert [(line.seq, line.machine) for line in picked_up.journal] == [
-        (MOST_LINES + 1, "delivery"),
-        (MOST_LINES + 2, "order"),
+        (MAX_JOURNAL_LINES + 1, "delivery"),
+        (MAX_JOURNAL_LINES + 2, "order"),
     ]
 
 
-def test_a_wait_that_takes_too_long_is_not_over() -> None:
+def test_overdue_wait_continues() -> None:
     [wait] = [timer for timer in apply(Workflow(), placed()).timers if isinstance(timer, SetTimer)]
     step = apply(after(placed()), TimerDue(wait.name))
-    assert moves(step) == [("order", "WaitedTooLong", "CREATED", "CREATED")]
+    assert moves(step) == [("order", "WaitTimedOut", "CREATED", "CREATED")]
     assert apply(step.workflow, CHARGED).outcome is Outcome.APPLIED
 
 
-def test_a_timer_that_does_not_run_is_refused() -> None:
+def test_timer_that_is_not_running_is_refused() -> None:
     flow = after(placed(), CHARGED)
     step = apply(flow, TimerDue(f"{ORDER}/charge-wait"))
     assert (step.outcome, step.workflow) == (Outcome.REFUSED, flow)
 
 
 def test_a_timer_that_is_not_due_yet_is_refused() -> None:
-    """An operator has put back an earlier one of that name."""
+    """An operator has replayed an earlier timer of that name."""
     flow = after(placed(deliver_at=later(7200)), CHARGED)
     start = order_of(flow).timer
     assert start is not None
-    early, due = (workflow.apply(flow, TimerDue(start.name), start.due_ms + ms, P) for ms in (-1, 0))
+    early, due = (workflow.decide_step(flow, TimerDue(start.name), start.due_ms + ms, P) for ms in (-1, 0))
     assert (early.outcome, early.workflow) == (Outcome.REFUSED, flow)
     assert due.outcome is Outcome.APPLIED
 
@@ -294,28 +297,28 @@ def test_an_order_for_later_waits_for_its_start() -> None:
     flow = after(placed(deliver_at=later(7200)), CHARGED)
     assert flow.ticket is None
     step = apply(flow, TimerDue(f"{ORDER}/start"))
-    assert moves(step)[0] == ("order", "StartDue", "SCHEDULED", "SCHEDULED, asked")
+    assert moves(step)[0] == ("order", "PreparationDue", "SCHEDULED", "SCHEDULED, asked")
     assert not [timer for timer in step.timers if isinstance(timer, CancelTimer)]
     assert [call.key for call in step.calls] == [f"{ORDER}/prepare"]
 
 
-def test_an_answer_that_is_still_to_come_changes_nothing() -> None:
+def test_answer_202_changes_nothing() -> None:
     flow = after(placed())
-    step = apply(flow, CallAnswered(f"{ORDER}/charge", "charge", 202, "{}"))
+    step = apply(flow, CallAnswered(f"{ORDER}/charge", CallKind.CHARGE, 202, "{}"))
     assert (step.outcome, step.changed, step.workflow) == (Outcome.APPLIED, {}, flow)
 
 
-def test_a_call_that_failed_for_good_worries_a_person_and_the_callback_still_counts() -> None:
-    step = apply(after(placed()), CallAnswered(f"{ORDER}/charge", "charge", 400, ""))
+def test_callback_counts_after_a_failed_call() -> None:
+    step = apply(after(placed()), CallAnswered(f"{ORDER}/charge", CallKind.CHARGE, 400, ""))
     assert step.workflow.order is not None
-    [concern] = step.workflow.order.concerns
-    assert (concern.wait, concern.waits_for) == ("charge", "the charge: answered 400")
+    [item] = step.workflow.order.attention
+    assert (item.wait, item.waits_for) == ("charge", "the charge: answered 400")
     paid = apply(step.workflow, Charged(order=ORDER, charge_id="c1", amount=630, currency="INR"))
     assert paid.workflow.order is not None
-    assert paid.workflow.order.concerns == ()
+    assert paid.workflow.order.attention == ()
 
 
-def test_every_journal_line_says_which_event_from_outside_led_to_it() -> None:
+def test_journal_lines_have_the_id_of_the_outside_event() -> None:
     flow = after(placed(), CHARGED, ACCEPTED, FINISHED, ASSIGNED)
     step = apply(flow, EtaChanged(id="e", order=ORDER, driver="asha", attempt=1, eta_s=30, at=later(1)))
     assert [(line.seq, line.event_id) for line in step.journal] == [(13, "e"), (14, "e")]
@@ -329,12 +332,12 @@ def test_journal_keys_sort_by_number() -> None:
     assert keys[0] == f"{ORDER}/000001"
 
 
-def test_the_same_events_lead_to_the_same_bytes() -> None:
+def test_same_events_make_the_same_bytes() -> None:
     events = (placed(), CHARGED, ACCEPTED, FINISHED, ASSIGNED)
     assert msgspec.json.encode(after(*events)) == msgspec.json.encode(after(*events))
 
 
-def test_rows_and_lines_come_back_from_json_as_they_were() -> None:
+def test_rows_and_lines_survive_json() -> None:
     flow = Workflow()
     for event in (placed(), CHARGED, FINISHED, ASSIGNED, TicketRejected(order=ORDER)):
         step = apply(flow, event)
@@ -346,25 +349,25 @@ def test_rows_and_lines_come_back_from_json_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("wished", [None, later(3600)])
-def test_an_order_from_a_clock_that_is_ahead_is_placed_now(wished: datetime | None) -> None:
+def test_order_time_in_the_future_counts_as_now(wished: datetime | None) -> None:
     step = apply(Workflow(), placed(at=END_OF_TIME, deliver_at=wished))
     assert step.workflow.order is not None
     assert step.workflow.order.placed_ms == NOW
 
 
-def test_a_clock_that_is_ahead_allows_no_wish_further_ahead() -> None:
+def test_order_time_in_the_future_does_not_extend_the_limit() -> None:
     step = apply(Workflow(), placed(at=END_OF_TIME, deliver_at=END_OF_TIME))
     assert (step.outcome, [problem.pointer for problem in step.problems]) == (Outcome.REFUSED, ["/deliver_at"])
 
 
-def test_an_order_from_a_clock_that_stands_at_the_beginning_of_time_is_placed_in_1970() -> None:
+def test_order_time_before_1970_counts_as_1970() -> None:
     step = apply(Workflow(), placed(at=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))))
     assert step.workflow.order is not None
     assert step.workflow.order.placed_ms == 0
-    assert moves(apply(step.workflow, CHARGED))[-1][:2] == ("ticket", "TicketAsked")
+    assert moves(apply(step.workflow, CHARGED))[-1][:2] == ("ticket", "TicketRequested")
 
 
-def test_a_problem_with_the_whole_order_is_said_without_a_field() -> None:
-    step = apply(Workflow(), placed(display_number="n" * LARGEST_ORDER))
+def test_problem_of_the_whole_order_has_no_pointer() -> None:
+    step = apply(Workflow(), placed(display_number="n" * MAX_ORDER_BYTES))
     assert step.outcome is Outcome.REFUSED
     assert step.reason.startswith("the order has ")

@@ -1,7 +1,7 @@
-"""A small world in memory: every machine, the topics between them, and parties outside who may say anything.
+"""A small world in memory: all machines, the topics between them, and outside parties that may send anything.
 
-Topics keep order within a key and none between keys, as Kafka does with one key a partition. Nothing here decides what
-happens next: the tests do, and the world watches that what must never happen does not.
+Topics keep the order within a key and no order between keys, like Kafka with one key a partition. The tests decide what
+happens next; the world checks the invariants.
 """
 
 from collections import Counter, defaultdict, deque
@@ -13,10 +13,11 @@ from processors import dispatch, driver, workflow
 from processors.decision import Call, CancelTimer, Outcome, SetTimer
 from processors.driver import Driver, Stage
 from processors.events import CallAnswered, TimerDue
-from processors.waiting import DispatchIndex, Overlay
+from processors.spatial_index import DispatchIndex, Overlay
 from processors.workflow import JournalLine, Step, Workflow
 from tests.processors.cases import NOW, RESTAURANT, P
 from topics.identity import owner_of
+from topics.order_history import RowKind
 from topics.order_updates import OrderStatus, OrderUpdated
 from topics.orders import Placed
 from topics.records import Record, write
@@ -33,20 +34,20 @@ LEGAL = {
     STATUS.DELIVERED: set(),
     STATUS.REJECTED: set(),
 }
-"""What an observer may see follow on what; the same again is always allowed."""
+"""Statuses that may follow a status. A repeated status is always allowed. The oracle has a separate copy on purpose."""
 
 
 LATE = {"asked", "retirement", "history"}
-"""The timers that are due when nothing has been under way for a day or more."""
+"""Parts of the names of timers that only fire when no record has been in flight for a day or more."""
 
 
 def _as_stored(flow: Workflow) -> Workflow:
-    """The rows as they come back from the disk."""
+    """Return the rows as they are read back from storage."""
     return msgspec.json.decode(msgspec.json.encode(flow), type=Workflow)
 
 
 class World:
-    """The committed state of everything, and what is under way."""
+    """Committed state of all machines, and the records in flight."""
 
     def __init__(self) -> None:
         self.now_ms = NOW
@@ -54,34 +55,34 @@ class World:
         self.drivers: dict[str, Driver] = {}
         self.rows: dict[bytes, bytes] = {}
         self.index = DispatchIndex()
-        self.under_way: defaultdict[tuple[str, str], deque[Record]] = defaultdict(deque)
-        self.said: list[tuple[int, Record]] = []
-        """Every record that was ever put on a topic that somebody reads, and when."""
+        self.in_flight: defaultdict[tuple[str, str], deque[Record]] = defaultdict(deque)
+        self.produced: list[tuple[int, Record]] = []
+        """Every record that was produced to a topic with a reader, and the time."""
         self.timers: dict[str, int] = {}
         self.calls: dict[str, Call] = {}
         self.charges: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        """The payment provider's ledger: order -> charge -> how much."""
-        self.returned: set[tuple[str, str]] = set()
-        """Of the charges, those that were given back: (order, charge)."""
+        """The payment provider's ledger: order -> charge -> amount."""
+        self.refunded: set[tuple[str, str]] = set()
+        """Refunded charges: (order, charge)."""
         self.updates: defaultdict[str, list[OrderUpdated]] = defaultdict(list)
         self.journal: defaultdict[str, list[JournalLine]] = defaultdict(list)
         self.outcomes: Counter[Outcome] = Counter()
 
-    # -- what happens ------------------------------------------------------------------------------------------------
+    # -- actions -----------------------------------------------------------------------------------------------------
 
-    def say(self, record: Record) -> None:
-        """Put a record on its topic."""
-        self.said.append((self.now_ms, record))
-        self.under_way[record.family, record.key].append(record)
+    def produce(self, record: Record) -> None:
+        """Produce a record to its topic."""
+        self.produced.append((self.now_ms, record))
+        self.in_flight[record.family, record.key].append(record)
 
-    def waiting(self) -> list[tuple[str, str]]:
-        """The topics and keys with records under way."""
-        return [place for place, records in self.under_way.items() if records]
+    def pending(self) -> list[tuple[str, str]]:
+        """List the topics and keys with records in flight."""
+        return [place for place, records in self.in_flight.items() if records]
 
     def deliver(self, place: tuple[str, str]) -> Outcome:
-        """The task reads the next record of a topic and key."""
+        """Apply the next record of a topic and key."""
         family, key = place
-        record = self.under_way[place].popleft()
+        record = self.in_flight[place].popleft()
         self.now_ms += 20
         match family:
             case "drivers" | "locations":
@@ -92,17 +93,18 @@ class World:
                 return self._move_order(key, record)
 
     def answer(self, key: str, status: int, body: object = None) -> Outcome:
-        """A call is answered."""
+        """Apply the answer to a call."""
         call = self.calls.pop(key)
         text = msgspec.json.encode(body).decode()
         return self._move_order(owner_of(key), CallAnswered(key, call.kind, status, text))
 
     def fire(self) -> bool:
-        """Time goes by until the next timer; whether there was one.
+        """Advance the time to the next timer and fire it; return False if there is none.
 
-        No record is under way for a day: dispatch forgets by then what it was asked, and a month later orders go.
+        While records are in flight, only timers of orders fire: no record takes as long as a day, after which dispatch
+        deletes requests, or a month, after which orders are retired.
         """
-        timers = self.order_timers() if self.waiting() else self.timers
+        timers = self.order_timers() if self.pending() else self.timers
         if not timers:
             return False
         name = min(timers, key=lambda timer: (timers[timer], timer))
@@ -110,29 +112,31 @@ class World:
         if "/asked/" in name:
             self._match(TimerDue(name))
         else:
-            asking = any(owner_of(call) == owner_of(name) for call in self.calls)
-            assert self._move_order(owner_of(name), TimerDue(name, asking=asking)) is Outcome.APPLIED
+            has_open_call = any(owner_of(call) == owner_of(name) for call in self.calls)
+            assert self._move_order(owner_of(name), TimerDue(name, has_open_call)) is Outcome.APPLIED
         return True
 
-    def said_today(self) -> list[Record]:
-        """What was said not so long ago that dispatch may have forgotten it."""
-        return [record for said_ms, record in self.said if self.now_ms - said_ms < P.asked_kept_s * 1000]
+    def recent_records(self) -> list[Record]:
+        """List the records that are recent enough for dispatch to remember them."""
+        return [
+            record for produced_ms, record in self.produced if self.now_ms - produced_ms < P.request_memory_s * 1000
+        ]
 
     def order_timers(self) -> dict[str, int]:
-        """The timers of orders that have not ended."""
+        """Return the timers of orders that have not ended."""
         return {name: due for name, due in self.timers.items() if not LATE & set(name.split("/"))}
 
     def timers_of(self, order: str) -> list[str]:
-        """The names of the timers that are running for an order."""
+        """List the names of the running timers of an order."""
         return [name for name in self.timers if owner_of(name) == order]
 
     def _move_order(self, order: str, event: Any) -> Outcome:
         before = self.orders.get(order, Workflow())
         restaurant = RESTAURANT if isinstance(event, Placed) else None
-        step = workflow.apply(before, event, self.now_ms, P, restaurant)
-        self._watch_step(order, before, step)
+        step = workflow.decide_step(before, event, self.now_ms, P, restaurant)
+        self._check_step(order, before, step)
         if step.retire:
-            self._watch_retirement(order, before)
+            self._check_retirement(order, before)
         if step.workflow != Workflow():
             self.orders[order] = _as_stored(step.workflow)
         elif order in self.orders:
@@ -146,16 +150,18 @@ class World:
         return step.outcome
 
     def _forget(self, order: str) -> None:
-        """A year later nobody remembers it, neither we, nor the payment provider, nor a driver who has brought others
-        since: the next of its id is a new one."""
+        """Forget an order whose history has expired; so do the payment provider and the drivers.
+
+        The next order with its id is a new one.
+        """
         del self.orders[order]
         for memory in (self.charges, self.updates, self.journal):
             memory.pop(order, None)
-        self.returned = {(other, charge) for other, charge in self.returned if other != order}
+        self.refunded = {(other, charge) for other, charge in self.refunded if other != order}
         self.calls = {key: call for key, call in self.calls.items() if owner_of(key) != order}
-        for name, twin in self.drivers.items():
-            if twin.last is not None and twin.last.delivery == order:
-                self.drivers[name] = msgspec.structs.replace(twin, last=None)
+        for name, one in self.drivers.items():
+            if one.last is not None and one.last.delivery == order:
+                self.drivers[name] = msgspec.structs.replace(one, last=None)
 
     def _move_driver(self, name: str, record: Record) -> Outcome:
         decision = driver.decide(self.drivers.get(name), record, self.now_ms, P)
@@ -190,46 +196,46 @@ class World:
             if isinstance(record, OrderUpdated):
                 self.updates[record.order].append(record)
             else:
-                self.say(record)
+                self.produce(record)
 
-    # -- what must never be ------------------------------------------------------------------------------------------
+    # -- invariants --------------------------------------------------------------------------------------------------
 
-    def _watch_step(self, order: str, before: Workflow, step: Step) -> None:
-        """What a step says it changed is what it changed, and the journal has a line for it."""
+    def _check_step(self, order: str, before: Workflow, step: Step) -> None:
+        """Check that a step lists exactly its changes, and that the journal has no gap."""
         for name in Workflow.__struct_fields__:
             was, now = getattr(before, name), getattr(step.workflow, name)
             assert (was != now) <= (name in step.changed), f"{name} changed silently"
             if name in step.changed:
-                assert step.changed[name] == now
+                assert step.changed[RowKind(name)] == now
         lines = self.journal[order]
         assert [line.seq for line in step.journal] == list(range(len(lines) + 1, len(lines) + 1 + len(step.journal)))
         lines.extend(step.journal)
         if step.outcome is Outcome.ABSORBED:
             assert (step.changed, step.journal, step.emit, step.timers, step.calls) == ({}, (), (), (), ())
-        if step.outcome is Outcome.UNKNOWN:
+        if step.outcome is Outcome.NOT_FOUND:
             assert before == Workflow()
             assert not step.changed
         if step.outcome is Outcome.REFUSED:
             assert step.reason
 
-    def watch(self) -> None:
-        """Whatever has happened until now, this holds."""
+    def check(self) -> None:
+        """Check the invariants that hold at any time."""
         for order, flow in self.orders.items():
             if flow.history is None:
-                self._watch_order(order, flow)
+                self._check_order(order, flow)
             else:
-                assert flow == Workflow(history=flow.history), f"{order} has not left whole"
+                assert flow == Workflow(history=flow.history), f"{order} has left rows behind"
                 assert self.timers_of(order) == [f"{order}/history"]
-        live = [one.assignment.delivery for one in self.drivers.values() if one.assignment is not None]
-        assert len(live) == len(set(live)), f"a delivery has two drivers: {live}"
+        assigned = [one.assignment.delivery for one in self.drivers.values() if one.assignment is not None]
+        assert len(assigned) == len(set(assigned)), f"a delivery has two drivers: {assigned}"
 
-    def _watch_order(self, order: str, flow: Workflow) -> None:
+    def _check_order(self, order: str, flow: Workflow) -> None:
         assert flow.order is not None
         row, updates = flow.order, self.updates[order]
         running = self.timers_of(order)
         assert running == ([] if row.timer is None else [row.timer.name])
         assert row.timer is None or row.timer.due_ms == self.timers[row.timer.name]
-        assert running or row.concerns, f"{order} is lost: {row.stage.value}, nobody waits and nobody looks"
+        assert running or row.attention, f"{order} is lost: {row.stage.value}, without a timer or attention"
         assert [update.version for update in updates] == list(range(1, row.version + 1))
         seen: OrderStatus | None = None
         for update in updates:
@@ -239,34 +245,34 @@ class World:
         assert (row.eta_ms is not None) == (not row.status.ended)
         assert row.journal == len(self.journal[order])
 
-    def watch_end(self) -> None:
-        """When nothing is left to happen, every order has ended or a person looks, and the money is right."""
-        self.watch()
-        for name, twin in self.drivers.items():
-            if twin.stage is Stage.WAITING_FOR_WORK:
-                row = self.rows.get(f"{twin.region}/driver/{name}".encode())
-                assert row is not None, f"{name} waits, and dispatch does not know"
-                assert msgspec.json.decode(row)["shift"] == twin.shift
+    def check_end(self) -> None:
+        """Check the end of a run: every order has ended or needs attention, and the money is right."""
+        self.check()
+        for name, one in self.drivers.items():
+            if one.stage is Stage.WAITING_FOR_WORK:
+                row = self.rows.get(f"{one.region}/driver/{name}".encode())
+                assert row is not None, f"{name} waits, but dispatch has no row"
+                assert msgspec.json.decode(row)["shift"] == one.shift
         for order, flow in self.orders.items():
             if flow.order is not None:
-                assert flow.order.status.ended or flow.order.concerns, f"{order} ends as {flow.order.stage.value}"
-                self._watch_money(order, flow)
+                assert flow.order.status.ended or flow.order.attention, f"{order} ends as {flow.order.stage.value}"
+                self._check_money(order, flow)
 
-    def _watch_retirement(self, order: str, flow: Workflow) -> None:
-        """An order leaves when nothing is left to happen to it."""
+    def _check_retirement(self, order: str, flow: Workflow) -> None:
+        """Check that an order is retired only when it is complete."""
         assert flow.order is not None
         assert flow.order.status.ended
-        assert not flow.order.concerns
+        assert not flow.order.attention
         assert flow.payment is not None
         assert all(refund.done for refund in flow.payment.refunds)
         assert not any(owner_of(call) == order for call in self.calls), f"{order} leaves before it was answered"
-        self._watch_money(order, flow)
+        self._check_money(order, flow)
 
-    def _watch_money(self, order: str, flow: Workflow) -> None:
-        """The customer has paid what was delivered, once, and nothing else."""
+    def _check_money(self, order: str, flow: Workflow) -> None:
+        """Check that the customer has paid for a delivered order once, and for a rejected order nothing."""
         assert flow.order is not None
         assert flow.placed is not None
         charges = self.charges[order].items()
-        kept = [amount for charge, amount in charges if (order, charge) not in self.returned]
+        kept = [amount for charge, amount in charges if (order, charge) not in self.refunded]
         owed = [] if flow.order.status is OrderStatus.REJECTED else [flow.placed.total]
         assert kept == owed, f"{order} ends as {flow.order.stage.value}, charged {kept}"

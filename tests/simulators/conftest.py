@@ -1,4 +1,4 @@
-"""A worker in memory, and simulators as processes that end with the test."""
+"""Fixtures: a fake worker, topics, and simulators as processes that end with the test."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.simulators.fake_worker import FakeWorker
 from tests.simulators.process import Simulator
 from topics.families import LOCATIONS, ORDERS, topic_name
 
-Starts = Callable[..., Simulator]
+MakeSimulator = Callable[..., Simulator]
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ async def worker() -> AsyncIterator[FakeWorker]:
 
 @pytest.fixture
 async def topics(kafka: str, unique: str) -> AsyncIterator[str]:
-    """The prefix of topics of the test's own, which are there while it runs."""
+    """Yield the prefix of topics that exist for this test alone."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     names = [topic_name(family.name, unique) for family in (ORDERS, LOCATIONS)]
@@ -34,8 +34,8 @@ async def topics(kafka: str, unique: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def simulator(tmp_path: Path) -> Iterator[Starts]:
-    """Makes a simulator: its name and its arguments."""
+def simulator(tmp_path: Path) -> Iterator[MakeSimulator]:
+    """Yield a function that makes a simulator from its name and arguments."""
     made: list[Simulator] = []
 
     def make(name: str, *arguments: str) -> Simulator:

@@ -1,4 +1,4 @@
-"""A worker in memory, which answers as told: what the simulators call, kept in a list."""
+"""A worker in memory: it answers as a test demands, and records the simulators' requests."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import msgspec
 from aiohttp import web
 
-LOST = 0
-"""Instead of a status: the request is heard and done, and the connection cut. With a server error it is not done."""
+CUT = 0
+"""A value in place of a status: the request takes effect and the connection is cut."""
 
 
-class Heard(NamedTuple):
-    """A request as it came in."""
+class Request(NamedTuple):
+    """A request, and the status of its answer."""
 
     path: str
     key: str
@@ -20,8 +20,8 @@ class Heard(NamedTuple):
     status: int
 
 
-class Twin(msgspec.Struct, kw_only=True):
-    """A driver as the worker sees them."""
+class DriverRow(msgspec.Struct, kw_only=True):
+    """The state of a driver at the worker."""
 
     driver: str
     status: str = "IDLE"
@@ -33,15 +33,15 @@ class Twin(msgspec.Struct, kw_only=True):
 
 
 class FakeWorker:
-    """Answers every callback with 200, places every order, and hands offered deliveries to whoever waits."""
+    """A worker that answers every callback with 200, places every order, and assigns offers to waiting drivers."""
 
     def __init__(self) -> None:
-        self.heard: list[Heard] = []
-        self.first: dict[str, deque[int]] = defaultdict(deque)
-        """Path -> the statuses with which its next requests are answered."""
+        self.requests: list[Request] = []
+        self.next_statuses: dict[str, deque[int]] = defaultdict(deque)
+        """Path -> statuses of the next answers there. A request answered with a server error has no effect."""
         self.orders: dict[str, Any] = {}
         self.statuses: dict[str, str] = {}
-        self.drivers: dict[str, Twin] = {}
+        self.drivers: dict[str, DriverRow] = {}
         self.offers: deque[dict[str, Any]] = deque()
         self.assignments: dict[str, dict[str, Any]] = {}
         self._done: set[str] = set()
@@ -54,7 +54,7 @@ class FakeWorker:
         return f"http://127.0.0.1:{self._port}"
 
     async def start(self) -> None:
-        """Listen, on the same port again if there was one."""
+        """Listen on a free port, or on the last one after `stop`."""
         application = web.Application()
         application.add_routes(
             [
@@ -74,17 +74,17 @@ class FakeWorker:
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Cut every connection and listen no more; what it knows stays."""
+        """Close every connection and the port. The state stays."""
         self._listens = False
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def calls(self, path: str) -> list[Heard]:
-        """The requests on a path, oldest first."""
-        return [heard for heard in self.heard if heard.path == path]
+    def calls(self, path: str) -> list[Request]:
+        """Return the requests for a path, oldest first."""
+        return [request for request in self.requests if request.path == path]
 
     async def _callback(self, request: web.Request) -> web.StreamResponse:
-        return await self._hear(request, 200, {})
+        return await self._record(request, 200, {})
 
     async def _place(self, request: web.Request) -> web.StreamResponse:
         body = msgspec.json.decode(await request.read())
@@ -94,71 +94,73 @@ class FakeWorker:
         same = {**known, "at": None} == {**body, "at": None}
         status = 422 if not same else 200 if order in self._done else 201
         self._done.add(order)
-        return await self._hear(request, status, {"id": order, "detail": "the same id with another body"})
+        return await self._record(request, status, {"id": order, "detail": "the same id with another body"})
 
     async def _order(self, request: web.Request) -> web.StreamResponse:
         order = request.match_info["order"]
         if order not in self.statuses:
-            return await self._hear(request, 404, {"detail": "no such order"})
-        return await self._hear(request, 200, {"id": order, "status": self.statuses[order], "version": 1, "reason": ""})
+            return await self._record(request, 404, {"detail": "no such order"})
+        return await self._record(
+            request, 200, {"id": order, "status": self.statuses[order], "version": 1, "reason": ""}
+        )
 
     async def _driver(self, request: web.Request) -> web.StreamResponse:
-        twin = self.drivers.get(request.match_info["driver"])
-        return await self._hear(request, 200 if twin else 404, twin)
+        row = self.drivers.get(request.match_info["driver"])
+        return await self._record(request, 200 if row else 404, row)
 
     async def _delivery(self, request: web.Request) -> web.StreamResponse:
-        twin = self.drivers.get(request.match_info["driver"])
-        if twin is None:
-            return await self._hear(request, 404, {})
+        row = self.drivers.get(request.match_info["driver"])
+        if row is None:
+            return await self._record(request, 404, {})
         deadline = asyncio.get_running_loop().time() + float(request.query["wait"])
-        while self._listens and twin.delivery is None and asyncio.get_running_loop().time() < deadline:
-            if self.offers and twin.status == "WAITING_FOR_WORK":
-                self._assign(twin, self.offers.popleft())
+        while self._listens and row.delivery is None and asyncio.get_running_loop().time() < deadline:
+            if self.offers and row.status == "WAITING_FOR_WORK":
+                self._assign(row, self.offers.popleft())
             else:
                 await asyncio.sleep(0.01)
-        if twin.delivery is None:
+        if row.delivery is None:
             return web.Response(status=204)
-        return await self._hear(request, 200, {**self.assignments[twin.driver], "picked_up": twin.picked_up})
+        return await self._record(request, 200, {**self.assignments[row.driver], "picked_up": row.picked_up})
 
-    def _assign(self, twin: Twin, offer: dict[str, Any]) -> None:
-        self.assignments[twin.driver] = offer
-        twin.status, twin.delivery, twin.picked_up = "DELIVERING", offer["delivery"], False
+    def _assign(self, row: DriverRow, offer: dict[str, Any]) -> None:
+        self.assignments[row.driver] = offer
+        row.status, row.delivery, row.picked_up = "DELIVERING", offer["delivery"], False
 
     async def _driver_event(self, request: web.Request) -> web.StreamResponse:
-        twin = self.drivers.setdefault(request.match_info["driver"], Twin(driver=request.match_info["driver"]))
+        row = self.drivers.setdefault(request.match_info["driver"], DriverRow(driver=request.match_info["driver"]))
         key, body = request.headers["Idempotency-Key"], msgspec.json.decode(await request.read())
-        if next(iter(self.first[request.path]), LOST) >= 500:
-            return await self._hear(request, 500, {})
-        status = 200 if key in self._done else self._apply(twin, request.match_info["event"], body)
+        if next(iter(self.next_statuses[request.path]), CUT) >= 500:
+            return await self._record(request, 500, {})
+        status = 200 if key in self._done else self._apply(row, request.match_info["event"], body)
         if status == 200:
             self._done.add(key)
-        return await self._hear(request, status, twin if status == 200 else {"detail": f"not when {twin.status}"})
+        return await self._record(request, status, row if status == 200 else {"detail": f"not when {row.status}"})
 
-    def _apply(self, twin: Twin, event: str, body: Any) -> int:
+    def _apply(self, row: DriverRow, event: str, body: Any) -> int:
         match event:
-            case "available" if twin.status != "DELIVERING":
-                twin.status, twin.shift, twin.region = "WAITING_FOR_WORK", twin.shift + 1, body["region"]
-                twin.position = body["position"]
-            case "unavailable" if twin.status != "DELIVERING":
-                twin.status = "IDLE"
-            case "pickup" if twin.delivery == body["delivery"]:
-                twin.picked_up = True
-            case "delivered" if twin.delivery == body["delivery"] and twin.picked_up:
-                twin.status, twin.delivery, twin.picked_up = "IDLE", None, False
+            case "available" if row.status != "DELIVERING":
+                row.status, row.shift, row.region = "WAITING_FOR_WORK", row.shift + 1, body["region"]
+                row.position = body["position"]
+            case "unavailable" if row.status != "DELIVERING":
+                row.status = "IDLE"
+            case "pickup" if row.delivery == body["delivery"]:
+                row.picked_up = True
+            case "delivered" if row.delivery == body["delivery"] and row.picked_up:
+                row.status, row.delivery, row.picked_up = "IDLE", None, False
             case _:
                 return 409
         return 200
 
-    async def _hear(self, request: web.Request, status: int, body: Any) -> web.StreamResponse:
-        told = self.first[request.path].popleft() if self.first[request.path] else status
+    async def _record(self, request: web.Request, status: int, body: Any) -> web.StreamResponse:
+        sent = self.next_statuses[request.path].popleft() if self.next_statuses[request.path] else status
         text = await request.read()
-        said = msgspec.json.decode(text) if text else None
-        self.heard.append(Heard(request.path, request.headers.get("Idempotency-Key", ""), said, told))
-        if told == LOST:
+        body_in = msgspec.json.decode(text) if text else None
+        self.requests.append(Request(request.path, request.headers.get("Idempotency-Key", ""), body_in, sent))
+        if sent == CUT:
             assert request.transport is not None
             request.transport.abort()
-        answer = body if told == status else {"detail": f"answered {told} as the test wants"}
-        return web.Response(status=told or 500, body=msgspec.json.encode(answer), content_type="application/json")
+        answer = body if sent == status else {"detail": f"answered {sent} as the test demands"}
+        return web.Response(status=sent or 500, body=msgspec.json.encode(answer), content_type="application/json")
 
 
 async def _ready(_: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""A simulator as a process of its own."""
+"""A simulator as a separate process."""
 
 import os
 import re
@@ -16,10 +16,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class Simulator:
-    """`python -m simulators.NAME ARGUMENTS`, in a directory of the test's; started again, it finds its ledger there."""
+    """`python -m simulators.NAME ARGUMENTS` in a directory of the test, where a second start finds the ledger."""
 
     def __init__(self, name: str, directory: Path, *arguments: str) -> None:
-        self.name, self._directory, self._arguments = name, directory, arguments
+        self.name = name
+        self._directory = directory
+        self._arguments = arguments
         self.ledger = directory / f"{name}.jsonl"
         self._output = directory / f"{name}.out"
         self._process: subprocess.Popen[bytes] | None = None
@@ -27,7 +29,7 @@ class Simulator:
         self._starts = 0
 
     def start(self, *more: str) -> None:
-        """Start it, without waiting for anything."""
+        """Start the process, without waiting until it is ready."""
         serves = self.name in ("payment", "pos")
         arguments = [*self._arguments, *more, "--ledger", str(self.ledger), *(["--port", self._port] if serves else [])]
         self._starts += 1
@@ -42,7 +44,7 @@ class Simulator:
             )
 
     async def serving(self, *more: str) -> str:
-        """Start it; its address, once it listens. Started again, it listens on the same one."""
+        """Start the process; return its address once it listens. A second start has the same address."""
         self.start(*more)
         await until(lambda: self.dead or "listening on" in self.output, f"{self.name} listens")
         found = re.search(r"listening on (http://\S+:(\d+))", self.output)
@@ -52,33 +54,33 @@ class Simulator:
 
     @property
     def output(self) -> str:
-        """What this start of it has said."""
+        """Output of the last start."""
         return self._output.read_text()
 
     @property
     def dead(self) -> bool:
-        """Whether the process has ended."""
+        """True if the process has ended."""
         return self._process is None or self._process.poll() is not None
 
     def entries(self) -> list[dict[str, Any]]:
-        """The lines of its ledger so far."""
+        """Return the lines of its ledger."""
         lines = self.ledger.read_bytes().split(b"\n")[:-1] if self.ledger.exists() else []
         return [msgspec.json.decode(line) for line in lines]
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """Kill the process with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
-    async def ended(self, within_s: float = 20.0) -> int:
-        """Its exit status, once it has ended."""
+    async def ended(self, within_s: float = 120.0) -> int:
+        """Wait for its end; return the exit status."""
         await until(lambda: self.dead, f"{self.name} ends", within_s)
         assert self._process is not None
         return self._process.returncode
 
     async def terminate(self) -> int:
-        """SIGTERM; the exit status."""
+        """Send SIGTERM; return the exit status."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        return await self.ended(within_s=10)
+        return await self.ended()

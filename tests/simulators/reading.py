@@ -1,4 +1,4 @@
-"""Reads what the simulators wrote to Kafka."""
+"""Readers of the records that the simulators wrote to Kafka."""
 
 from contextlib import AsyncExitStack
 from typing import Any
@@ -12,12 +12,12 @@ PARTITIONS = 4
 
 
 async def records(kafka: str, prefix: str, family: Family) -> list[Any]:
-    """Everything on a family's topic so far, as its records, in the order of each key."""
+    """Return all records of a family's topic, in order for each key."""
     return [record for _, record in await keyed_records(kafka, prefix, family)]
 
 
 async def keyed_records(kafka: str, prefix: str, family: Family) -> "list[tuple[ConsumerRecord, Any]]":
-    """The same, with how it lies on Kafka."""
+    """Return all records of a family's topic, each with its Kafka record."""
     assert family.reader is not None
     partitions = [TopicPartition(topic_name(family.name, prefix), number) for number in range(PARTITIONS)]
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False, auto_offset_reset="earliest")

@@ -1,4 +1,4 @@
-"""The city: the same orders for the same seed, which add up and can be cooked and delivered."""
+"""The city: a seed always gives the same orders, which are valid and can be cooked and delivered."""
 
 import subprocess
 import sys
@@ -25,14 +25,14 @@ LATITUDES, LONGITUDES = st.floats(18.9, 19.1), st.floats(72.8, 72.9)
 POSITIONS = st.builds(Position, LATITUDES, LONGITUDES)
 
 
-def test_the_catalogue_is_what_the_city_prints() -> None:
+def test_catalogue_json_is_the_output_of_the_city() -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "simulators.city"], cwd=ROOT, capture_output=True, check=True, text=True
     ).stdout
     assert (ROOT / "catalogue.json").read_text() == printed
 
 
-def test_a_seed_replays_the_same_orders_whatever_the_run() -> None:
+def test_seed_decides_the_orders_of_every_run() -> None:
     first = [order("7", "a", number, AT) for number in NUMBERS]
     assert [order("7", "a", number, AT) for number in NUMBERS] == first
     other_run = [order("7", "b", number, AT) for number in NUMBERS]
@@ -42,13 +42,13 @@ def test_a_seed_replays_the_same_orders_whatever_the_run() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 50])
-def test_an_order_is_a_record_of_its_topic(number: int) -> None:
+def test_order_is_a_record_of_its_topic(number: int) -> None:
     placed = order("1", "run", number, AT)
     assert ORDERS.reader is not None
     assert ORDERS.reader.read(write(placed)) == placed
 
 
-def test_every_order_adds_up_and_every_restaurant_gets_some() -> None:
+def test_totals_add_up_and_every_restaurant_has_orders() -> None:
     orders = [order("1", "run", number, AT) for number in NUMBERS]
     assert all(placed.total == _sum(placed) for placed in orders)
     assert {placed.restaurant for placed in orders} == set(KITCHENS)
@@ -63,7 +63,7 @@ def test_customers_live_in_the_region_of_their_restaurant() -> None:
     assert len({kitchen.region.id for kitchen in KITCHENS.values()}) == len(REGIONS)
 
 
-def test_regions_lie_apart_and_each_has_its_drivers_and_its_share_of_the_orders() -> None:
+def test_regions_are_disjoint_and_share_the_drivers() -> None:
     for region in REGIONS:
         assert not any(region.holds(kitchen.position) for kitchen in KITCHENS.values() if kitchen.region is not region)
     homes = [driver_home("1", f"driver-{number}", number) for number in range(12)]
@@ -71,14 +71,14 @@ def test_regions_lie_apart_and_each_has_its_drivers_and_its_share_of_the_orders(
     assert all(region.holds(home) for region, home in homes)
 
 
-def test_who_orders_where_is_drawn_by_weight() -> None:
+def test_restaurants_are_drawn_by_weight() -> None:
     placed = Counter(order("1", "run", number, AT).restaurant for number in range(1, 3001))
     weights = sum(kitchen.weight for kitchen in KITCHENS.values())
     for kitchen in KITCHENS.values():
         assert placed[kitchen.id] / 3000 == pytest.approx(kitchen.weight / weights, abs=0.03)
 
 
-def test_an_avenue_is_driven_faster_than_a_street() -> None:
+def test_avenues_are_faster_than_streets() -> None:
     region = REGIONS[0]
     avenue, street = region.crossing(0, 4), region.crossing(0, 5)
     by_avenue, by_street = region.way(avenue, region.crossing(8, 4)), region.way(street, region.crossing(8, 5))
@@ -87,10 +87,8 @@ def test_an_avenue_is_driven_faster_than_a_street() -> None:
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.sampled_from(REGIONS), st.randoms(use_true_random=False))
-def test_the_way_leads_there_by_the_streets_in_the_time_it_takes(
-    one: float, other: float, region: Region, chance: Random
-) -> None:
-    here, there = region.crossing(*region.somewhere(chance)), region.crossing(*region.somewhere(chance))
+def test_way_follows_the_streets_at_their_speed(one: float, other: float, region: Region, rng: Random) -> None:
+    here, there = region.crossing(*region.somewhere(rng)), region.crossing(*region.somewhere(rng))
     way = region.way(here, there)
     takes = sum(leg.seconds for leg in way)
     first, second = sorted((one * takes, other * takes))
@@ -101,17 +99,15 @@ def test_the_way_leads_there_by_the_streets_in_the_time_it_takes(
 
 
 @given(st.sampled_from(REGIONS), st.randoms(use_true_random=False))
-def test_who_drifts_stays_in_the_region(region: Region, chance: Random) -> None:
+def test_drifting_driver_stays_in_the_region(region: Region, rng: Random) -> None:
     place = region.crossing(0, 0)
     for _ in range(50):
-        place = chance.choice(region.a_block_from(place))
+        place = rng.choice(region.a_block_from(place))
         assert region.holds(place)
 
 
 @given(POSITIONS, POSITIONS, st.floats(0, 1), st.floats(1, 60))
-def test_a_driver_gets_nearer_by_what_is_driven_and_ends_there(
-    here: Position, there: Position, part: float, seconds: float
-) -> None:
+def test_position_advances_by_the_distance_driven(here: Position, there: Position, part: float, seconds: float) -> None:
     distance = metres(here, there)
     before, then = part * distance, min(distance, part * distance + seconds * AVENUE_MPS)
     driven = metres(along(here, there, before), along(here, there, then))

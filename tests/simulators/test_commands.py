@@ -1,4 +1,4 @@
-"""The commands: help, wrong values, taken ports, an end when told."""
+"""The commands: help, wrong values, taken ports, and SIGTERM."""
 
 import socket
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulators.conftest import Starts
+from tests.simulators.conftest import MakeSimulator
 from tests.simulators.process import ROOT
 from tests.simulators.waiting import until
 
@@ -22,7 +22,7 @@ def command(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=120,
     )
 
 
@@ -47,7 +47,7 @@ def test_every_command_has_help(name: str) -> None:
         ("city", "--pos-url", "nowhere", "a URL that starts with http"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_would_do(
+def test_wrong_value_is_named_with_the_valid_ones(
     name: str, option: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [name, option, value])
@@ -60,7 +60,7 @@ def test_a_wrong_value_is_named_with_what_would_do(
 
 
 @pytest.mark.parametrize("name", ["payment", "pos"])
-def test_a_taken_port_is_one_sentence(name: str, tmp_path: Path) -> None:
+def test_taken_port_is_explained_in_one_sentence(name: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         refused = command(name, "--port", port, "--ledger", str(tmp_path / "ledger.jsonl"))
@@ -68,7 +68,7 @@ def test_a_taken_port_is_one_sentence(name: str, tmp_path: Path) -> None:
     assert refused.stderr == f"port {port} is taken: end what listens there, or choose another with --port\n"
 
 
-async def test_a_ledger_in_use_is_one_sentence(simulator: Starts) -> None:
+async def test_ledger_in_use_is_explained_in_one_sentence(simulator: MakeSimulator) -> None:
     payment = simulator("payment")
     await payment.serving()
     refused = command("payment", "--port", "0", "--ledger", str(payment.ledger))
@@ -78,14 +78,14 @@ async def test_a_ledger_in_use_is_one_sentence(simulator: Starts) -> None:
 
 
 @pytest.mark.parametrize("name", ["payment", "pos"])
-async def test_a_server_told_to_stop_ends_with_0(simulator: Starts, name: str) -> None:
+async def test_server_ends_with_0_on_sigterm(simulator: MakeSimulator, name: str) -> None:
     serving = simulator(name)
     await serving.serving()
     assert await serving.terminate() == 0
     assert serving.output.count("\n") == 1
 
 
-async def test_one_who_waits_for_a_worker_and_is_told_to_stop_ends_with_0(simulator: Starts) -> None:
+async def test_waiting_simulator_ends_with_0_on_sigterm(simulator: MakeSimulator) -> None:
     waiting = simulator("provider", "--worker", "http://127.0.0.1:9")
     waiting.start()
     await until(lambda: "waiting for a worker" in waiting.output, "it waits")

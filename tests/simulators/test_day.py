@@ -1,4 +1,4 @@
-"""A day of orders: as many as the hour brings, the same for the same seed, and over when the day is."""
+"""A day of orders: a rate for each hour, the same moments for the same seed, and an end at midnight."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from simulators.day import DAY_H, HOUR_S, ORDERS_PER_HOUR, arrivals, clock, read_curve, read_time
-from tests.simulators.conftest import Starts
+from tests.simulators.conftest import MakeSimulator
 from tests.simulators.fake_worker import FakeWorker
 from tests.simulators.test_provider import PLACE, outcomes
 
@@ -18,13 +18,13 @@ DAYS = range(20)
 
 
 def by_hour(start: str = "00:00") -> Counter[int]:
-    """Orders of some days."""
+    """Count the orders of some days by hour."""
     return Counter(
         int(second // HOUR_S) for day in DAYS for second in arrivals(ORDERS_PER_HOUR, read_time(start), f"{day}")
     )
 
 
-def test_lunch_and_dinner_are_the_peaks_and_each_hour_gets_its_orders() -> None:
+def test_each_hour_has_its_rate_with_peaks_at_lunch_and_dinner() -> None:
     hours = by_hour()
     assert max(range(16), key=hours.__getitem__) == 13
     assert max(range(16, 24), key=hours.__getitem__) == 20
@@ -33,7 +33,7 @@ def test_lunch_and_dinner_are_the_peaks_and_each_hour_gets_its_orders() -> None:
         assert abs(hours[hour] / len(DAYS) - expected) < 4 * (expected / len(DAYS)) ** 0.5 + 0.5
 
 
-def test_arrivals_are_random_as_those_of_a_poisson_process_are() -> None:
+def test_arrivals_are_a_poisson_process() -> None:
     seconds = [second for day in DAYS for second in arrivals((60.0,) * DAY_H, 0, f"{day}")]
     minutes = Counter(int(second // 60) for second in seconds)
     counts = [minutes[minute] / len(DAYS) for minute in range(DAY_H * 60)]
@@ -43,7 +43,7 @@ def test_arrivals_are_random_as_those_of_a_poisson_process_are() -> None:
     assert variance * len(DAYS) == pytest.approx(1, abs=0.2)
 
 
-def test_the_seed_decides_when_orders_are_placed_and_a_day_ends_at_midnight() -> None:
+def test_seed_decides_the_moments_and_a_day_ends_at_midnight() -> None:
     first = list(arrivals(ORDERS_PER_HOUR, read_time("22:30"), "1"))
     assert first == list(arrivals(ORDERS_PER_HOUR, read_time("22:30"), "1"))
     assert first != list(arrivals(ORDERS_PER_HOUR, read_time("22:30"), "2"))
@@ -52,7 +52,7 @@ def test_the_seed_decides_when_orders_are_placed_and_a_day_ends_at_midnight() ->
     assert first[-1] < DAY_H * HOUR_S
 
 
-def test_an_hour_without_orders_is_passed_over() -> None:
+def test_hour_without_orders_is_skipped() -> None:
     curve = (0.0,) * 23 + (30.0,)
     assert {clock(second)[:2] for second in arrivals(curve, 0, "1")} == {"23"}
 
@@ -66,7 +66,7 @@ def test_an_hour_without_orders_is_passed_over() -> None:
         (None, "cannot be read"),
     ],
 )
-def test_a_curve_that_cannot_be_used_is_told_why(text: str | None, why: str, tmp_path: Path) -> None:
+def test_invalid_curve_is_explained(text: str | None, why: str, tmp_path: Path) -> None:
     file = tmp_path / "curve.json"
     if text is not None:
         file.write_text(text)
@@ -74,8 +74,8 @@ def test_a_curve_that_cannot_be_used_is_told_why(text: str | None, why: str, tmp
         read_curve(str(file))
 
 
-async def test_a_provider_follows_the_day_from_the_time_given_to_its_end(
-    simulator: Starts, worker: FakeWorker, tmp_path: Path
+async def test_provider_follows_the_day_from_a_given_time(
+    simulator: MakeSimulator, worker: FakeWorker, tmp_path: Path
 ) -> None:
     curve = tmp_path / "curve.json"
     curve.write_text(json.dumps([1] * 22 + [5, 20]))
@@ -89,7 +89,7 @@ async def test_a_provider_follows_the_day_from_the_time_given_to_its_end(
     assert len(outcomes(provider)) == len(worker.orders) == len(expected)
     assert re.search(rf"{len(expected)} orders: {len(expected)} accepted", provider.output)
     assert "run r from 22:00" in provider.output
-    assert "past 23:00: 20 orders an hour" in provider.output
+    assert "past 23:00; orders per hour: 20" in provider.output
     placed = sorted(datetime.fromisoformat(call.body["at"]) for call in worker.calls(PLACE))
     took_s = (placed[-1] - placed[0]).total_seconds()
     assert took_s >= (expected[-1] - expected[0]) / 7200
@@ -102,7 +102,7 @@ async def test_a_provider_follows_the_day_from_the_time_given_to_its_end(
     assert all(3600 - 8 <= wish.total_seconds() * 7200 <= 4 * 3600 + 8 for wish in ahead)
 
 
-async def test_a_day_may_end_after_so_many_orders(simulator: Starts, worker: FakeWorker) -> None:
+async def test_day_may_end_after_a_number_of_orders(simulator: MakeSimulator, worker: FakeWorker) -> None:
     provider = simulator(
         "provider", "--worker", worker.url, "--speed", "0", "--day", "--from", "12:00", "--orders", "7"
     )

@@ -1,4 +1,4 @@
-"""Drivers bring each delivery they are given, and report it once, whoever is killed on the way."""
+"""Drivers bring each delivery and report it once, even if the worker or the drivers are killed."""
 
 import time
 from itertools import pairwise
@@ -8,8 +8,8 @@ import pytest
 from simulators.city import AVENUE_MPS, BLOCK_M, driver_home
 from simulators.drivers import driver_name
 from simulators.streets import metres
-from tests.simulators.conftest import Starts
-from tests.simulators.fake_worker import LOST, FakeWorker
+from tests.simulators.conftest import MakeSimulator
+from tests.simulators.fake_worker import CUT, FakeWorker
 from tests.simulators.process import Simulator
 from tests.simulators.reading import records
 from tests.simulators.waiting import WITHIN_S, until
@@ -33,20 +33,20 @@ def offer(delivery: str = "shop:1", attempt: int = 1) -> dict[str, object]:
 
 
 def events(drivers: Simulator) -> list[str]:
-    """The log of the one driver, in order."""
+    """Return the ledger of the one driver, in order."""
     return [f"{entry['event']} {entry['delivery']}".strip() for entry in drivers.entries()]
 
 
 @pytest.fixture
-def drivers(simulator: Starts, worker: FakeWorker, kafka: str, topics: str) -> Simulator:
-    """One driver, in instant time unless started otherwise."""
+def drivers(simulator: MakeSimulator, worker: FakeWorker, kafka: str, topics: str) -> Simulator:
+    """Return one driver, without delays by default."""
     return simulator(
         "drivers", "--drivers", "1", "--worker", worker.url, "--bootstrap-servers", kafka, "--topic-prefix", topics,
         "--speed", "0",
     )  # fmt: skip
 
 
-async def test_a_driver_brings_one_delivery_after_the_other(drivers: Simulator, worker: FakeWorker) -> None:
+async def test_driver_brings_one_delivery_after_the_other(drivers: Simulator, worker: FakeWorker) -> None:
     worker.offers.extend([offer("shop:1"), offer("shop:2")])
     drivers.start()
     await until(lambda: len(events(drivers)) == 9, "two deliveries are brought")
@@ -55,7 +55,7 @@ async def test_a_driver_brings_one_delivery_after_the_other(drivers: Simulator, 
     assert worker.drivers[DRIVER].shift == 3
 
 
-async def test_positions_go_from_home_by_the_restaurant_to_the_customer_at_the_speed_given(
+async def test_positions_follow_the_trip_at_the_given_speed(
     drivers: Simulator, worker: FakeWorker, kafka: str, topics: str
 ) -> None:
     worker.offers.append(offer())
@@ -74,7 +74,7 @@ async def test_positions_go_from_home_by_the_restaurant_to_the_customer_at_the_s
     assert brought == sorted(brought)
 
 
-async def test_a_driver_killed_on_the_way_goes_on_from_where_they_were(drivers: Simulator, worker: FakeWorker) -> None:
+async def test_killed_driver_continues_from_the_last_position(drivers: Simulator, worker: FakeWorker) -> None:
     worker.offers.append(offer())
     drivers.start("--speed", "20")
     await until(lambda: "assigned shop:1" in events(drivers), "the driver is on the way")
@@ -89,66 +89,64 @@ async def test_a_driver_killed_on_the_way_goes_on_from_where_they_were(drivers: 
     assert events(drivers) == ["available", "assigned shop:1", "picked_up shop:1", "delivered shop:1", "available"]
 
 
-@pytest.mark.parametrize(("event", "noted"), [("pickup", "picked_up shop:1"), ("delivered", "delivered shop:1")])
-async def test_what_the_worker_heard_of_a_driver_who_was_killed_before_the_answer_is_noted_once(
-    drivers: Simulator, worker: FakeWorker, event: str, noted: str
+@pytest.mark.parametrize(("event", "entry"), [("pickup", "picked_up shop:1"), ("delivered", "delivered shop:1")])
+async def test_driver_killed_before_the_answer_records_it_once(
+    drivers: Simulator, worker: FakeWorker, event: str, entry: str
 ) -> None:
     worker.offers.append(offer())
-    worker.first[f"{PATH}/{event}"].extend([LOST] * 1000)
+    worker.next_statuses[f"{PATH}/{event}"].extend([CUT] * 1000)
     drivers.start()
-    await until(lambda: worker.calls(f"{PATH}/{event}"), f"the worker hears of the {event}")
+    await until(lambda: worker.calls(f"{PATH}/{event}"), f"the worker receives the {event}")
     drivers.kill()
-    assert noted not in events(drivers)
-    worker.first.clear()
+    assert entry not in events(drivers)
+    worker.next_statuses.clear()
     drivers.start()
     await until(lambda: events(drivers)[-1] == "available", "the delivery is brought")
     assert events(drivers) == ["available", "assigned shop:1", "picked_up shop:1", "delivered shop:1", "available"]
 
 
 @pytest.mark.parametrize("event", ["available", "pickup", "delivered"])
-async def test_what_a_driver_who_was_killed_tells_again_has_the_key_it_had(
+async def test_killed_driver_repeats_requests_under_their_keys(
     drivers: Simulator, worker: FakeWorker, event: str
 ) -> None:
     worker.offers.append(offer())
-    worker.first[f"{PATH}/{event}"].extend([503] * 1000)
+    worker.next_statuses[f"{PATH}/{event}"].extend([503] * 1000)
     drivers.start()
-    await until(lambda: worker.calls(f"{PATH}/{event}"), "the worker hears and cannot")
+    await until(lambda: worker.calls(f"{PATH}/{event}"), "the worker receives it and fails")
     drivers.kill()
-    worker.first.clear()
+    worker.next_statuses.clear()
     drivers.start()
     await until(lambda: "delivered shop:1" in events(drivers), "the delivery is brought")
     statuses = {call.key: call.status for call in worker.calls(f"{PATH}/{event}")}
     assert statuses[worker.calls(f"{PATH}/{event}")[0].key] == 200
 
 
-async def test_a_worker_that_dies_is_told_again_under_the_same_key(drivers: Simulator, worker: FakeWorker) -> None:
-    worker.first[f"{PATH}/available"].extend([LOST, 500, 202])
-    worker.first[f"{PATH}/pickup"].extend([LOST, 503])
+async def test_requests_to_a_dead_worker_are_repeated_under_their_keys(drivers: Simulator, worker: FakeWorker) -> None:
+    worker.next_statuses[f"{PATH}/available"].extend([CUT, 500, 202])
+    worker.next_statuses[f"{PATH}/pickup"].extend([CUT, 503])
     drivers.start()
     await until(lambda: "available" in events(drivers), "the driver is available")
     await worker.stop()
-    await until(lambda: "trying again" in drivers.output, "the worker is missed")
+    await until(lambda: "trying again" in drivers.output, "the driver has no answer")
     worker.offers.append(offer())
     await worker.start()
     await until(lambda: events(drivers)[-2:] == ["delivered shop:1", "available"], "the delivery is brought")
 
     for event in ("available", "pickup", "delivered"):
         calls = worker.calls(f"{PATH}/{event}")
-        taken = [call.key for call in calls if call.status == 200]
-        assert len(set(taken)) == len(taken)
-        assert {call.key for call in calls} == set(taken)
-    assert [call.status for call in worker.calls(f"{PATH}/available")] == [LOST, 500, 202, 200, 200]
+        accepted = [call.key for call in calls if call.status == 200]
+        assert len(set(accepted)) == len(accepted)
+        assert {call.key for call in calls} == set(accepted)
+    assert [call.status for call in worker.calls(f"{PATH}/available")] == [CUT, 500, 202, 200, 200]
     assert worker.drivers[DRIVER].shift == 2
 
 
-async def test_a_delivery_taken_away_is_dropped_and_the_next_one_brought(
-    drivers: Simulator, worker: FakeWorker
-) -> None:
+async def test_withdrawn_delivery_is_dropped(drivers: Simulator, worker: FakeWorker) -> None:
     worker.offers.append(offer("shop:1"))
     drivers.start("--speed", "100")
     await until(lambda: "assigned shop:1" in events(drivers), "the driver is on the way")
-    twin = worker.drivers[DRIVER]
-    twin.status, twin.delivery = "WAITING_FOR_WORK", None
+    row = worker.drivers[DRIVER]
+    row.status, row.delivery = "WAITING_FOR_WORK", None
     worker.offers.append(offer("shop:1", attempt=2))
     await until(lambda: "delivered shop:1" in events(drivers), "the delivery is brought")
     assert [(entry["event"], entry["attempt"]) for entry in drivers.entries()][1:5] == [
@@ -159,9 +157,7 @@ async def test_a_delivery_taken_away_is_dropped_and_the_next_one_brought(
     ]
 
 
-async def test_a_driver_whom_the_worker_has_forgotten_becomes_available_again(
-    drivers: Simulator, worker: FakeWorker
-) -> None:
+async def test_forgotten_driver_becomes_available_again(drivers: Simulator, worker: FakeWorker) -> None:
     drivers.start()
     await until(lambda: "available" in events(drivers), "the driver is available")
     await worker.stop()
@@ -170,7 +166,7 @@ async def test_a_driver_whom_the_worker_has_forgotten_becomes_available_again(
     await until(lambda: DRIVER in worker.drivers, "the driver is available again")
 
 
-async def test_waiting_drivers_say_goodbye_when_told_to_stop(drivers: Simulator, worker: FakeWorker) -> None:
+async def test_waiting_drivers_sign_off_on_sigterm(drivers: Simulator, worker: FakeWorker) -> None:
     drivers.start()
     await until(lambda: "available" in events(drivers), "the driver is available")
     assert await drivers.terminate() == 0
@@ -178,7 +174,7 @@ async def test_waiting_drivers_say_goodbye_when_told_to_stop(drivers: Simulator,
     assert events(drivers) == ["available", "unavailable"]
 
 
-async def test_a_waiting_driver_drifts(drivers: Simulator, worker: FakeWorker, kafka: str, topics: str) -> None:
+async def test_waiting_driver_drifts(drivers: Simulator, worker: FakeWorker, kafka: str, topics: str) -> None:
     drivers.start("--speed", "40")
     await until(lambda: "available" in events(drivers), "the driver is available")
     deadline, found = time.monotonic() + WITHIN_S, list[Location]()

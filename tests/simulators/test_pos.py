@@ -1,4 +1,4 @@
-"""Points of sale cook each ticket once and say so until somebody hears it, whenever they are killed."""
+"""Points of sale cook each ticket once and repeat callbacks until answered, also after a kill."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from simulators.pos import PrepareRequest, RejectRule
-from tests.simulators.conftest import Starts
+from tests.simulators.conftest import MakeSimulator
 from tests.simulators.fake_worker import FakeWorker
 from tests.simulators.process import Simulator
 from tests.simulators.waiting import until
+from tests.support.plain_http import NO_CERTIFICATES
 
 ORDER, RESTAURANT, KEY = "shop:1", "hindmata-chaat", "shop:1/prepare"
 TICKETS = f"/v1/pos/{RESTAURANT}/tickets/{ORDER}"
@@ -34,17 +35,15 @@ def ticket(worker: str, **fields: Any) -> dict[str, Any]:
 def prepare(url: str, worker: str, key: str = KEY, **fields: Any) -> httpx.Response:
     body = ticket(worker, **fields)
     address = f"{url}/restaurants/{body['restaurant']}/prepare"
-    return httpx.post(address, json=body, headers={"Idempotency-Key": key}, trust_env=False)
+    return httpx.post(address, json=body, headers={"Idempotency-Key": key}, verify=NO_CERTIFICATES, trust_env=False)
 
 
 def events(pos: Simulator) -> list[str]:
-    """What happened to the ticket, in order."""
+    """Return the events of the ticket, in order."""
     return [(entry["told"] and f"told {entry['told']}") or entry["event"] for entry in pos.entries()]
 
 
-async def test_a_preparation_goes_on_after_a_kill_and_ends_when_it_would_have(
-    simulator: Starts, worker: FakeWorker
-) -> None:
+async def test_killed_preparation_ends_at_its_moment(simulator: MakeSimulator, worker: FakeWorker) -> None:
     pos = simulator("pos", "--speed", "100")
     url = await pos.serving()
     asked = datetime.now(UTC)
@@ -62,14 +61,14 @@ async def test_a_preparation_goes_on_after_a_kill_and_ends_when_it_would_have(
     assert finished >= datetime.fromisoformat(pos.entries()[0]["ready_at"])
 
 
-async def test_finished_is_told_until_it_is_heard_and_again_after_a_kill(simulator: Starts, worker: FakeWorker) -> None:
+async def test_finished_callback_is_repeated_until_answered(simulator: MakeSimulator, worker: FakeWorker) -> None:
     pos = simulator("pos", "--speed", "0")
     url = await pos.serving()
-    worker.first[FINISHED].extend([500] * 1000)
+    worker.next_statuses[FINISHED].extend([500] * 1000)
     prepare(url, worker.url)
     await until(lambda: len(worker.calls(FINISHED)) >= 3, "the callback is tried again")
     pos.kill()
-    worker.first[FINISHED].clear()
+    worker.next_statuses[FINISHED].clear()
     await pos.serving()
     await until(lambda: "told finished" in events(pos), "the callback has its answer")
     pos.kill()
@@ -77,16 +76,14 @@ async def test_finished_is_told_until_it_is_heard_and_again_after_a_kill(simulat
     assert prepare(url, worker.url).json() == {"status": "accepted"}
     other = "/v1/pos/hindmata-chaat/tickets/shop:2"
     prepare(url, worker.url, key="shop:2/prepare", order="shop:2", callback_url=worker.url + other)
-    await until(lambda: worker.calls(f"{other}/finished"), "a later ticket is told of")
+    await until(lambda: worker.calls(f"{other}/finished"), "a later ticket is finished")
 
     assert events(pos)[:4] == ["accepted", "finished", "told finished", "replay"]
     assert [call.status for call in worker.calls(FINISHED)].count(200) == 1
     assert {call.key for call in worker.calls(FINISHED)} == {f"{ORDER}/finished"}
 
 
-async def test_a_ticket_sent_again_is_the_same_ticket_and_told_where_it_was_asked_last(
-    simulator: Starts, worker: FakeWorker
-) -> None:
+async def test_repeated_ticket_calls_back_to_the_newest_address(simulator: MakeSimulator, worker: FakeWorker) -> None:
     pos = simulator("pos", "--speed", "0")
     url = await pos.serving()
     prepare(url, "http://127.0.0.1:9")
@@ -96,7 +93,7 @@ async def test_a_ticket_sent_again_is_the_same_ticket_and_told_where_it_was_aske
     assert sorted(events(pos)) == ["accepted", "finished", "replay", "told finished"]
 
 
-async def test_a_key_used_for_another_ticket_is_refused(simulator: Starts, worker: FakeWorker) -> None:
+async def test_key_of_another_ticket_is_rejected(simulator: MakeSimulator, worker: FakeWorker) -> None:
     pos = simulator("pos")
     url = await pos.serving()
     prepare(url, worker.url)
@@ -123,7 +120,7 @@ def test_tickets_are_rejected_by_rule(rule: str, rejected: bool) -> None:
     assert bool(RejectRule.read(rule).reason(asked, "1")) == rejected
 
 
-async def test_a_rejected_ticket_is_told_why_and_stays_so(simulator: Starts, worker: FakeWorker) -> None:
+async def test_rejected_ticket_has_a_reason_and_stays_rejected(simulator: MakeSimulator, worker: FakeWorker) -> None:
     pos = simulator("pos", "--reject", "product:HC-02")
     url = await pos.serving()
     rejected = prepare(url, worker.url)
@@ -135,30 +132,30 @@ async def test_a_rejected_ticket_is_told_why_and_stays_so(simulator: Starts, wor
     assert events(pos) == ["rejected", "replay"]
 
 
-async def test_a_ticket_received_is_decided_and_told_later_in_order(simulator: Starts, worker: FakeWorker) -> None:
+async def test_received_ticket_is_decided_later_by_callbacks(simulator: MakeSimulator, worker: FakeWorker) -> None:
     pos = simulator("pos", "--speed", "0", "--receive")
     url = await pos.serving()
-    worker.first[f"{TICKETS}/accepted"].extend([500, 202])
+    worker.next_statuses[f"{TICKETS}/accepted"].extend([500, 202])
     received = prepare(url, worker.url)
     await until(lambda: "told finished" in events(pos), "the ticket is finished")
     assert (received.status_code, received.json()) == (202, {"status": "received"})
     assert events(pos) == ["received", "accepted", "told accepted", "finished", "told finished"]
-    assert [call.path.rpartition("/")[2] for call in worker.heard] == ["accepted", "accepted", "finished"]
+    assert [call.path.rpartition("/")[2] for call in worker.requests] == ["accepted", "accepted", "finished"]
 
 
-async def test_a_ticket_received_and_rejected_is_told_after_a_kill(simulator: Starts, worker: FakeWorker) -> None:
+async def test_rejection_of_a_received_ticket_survives_a_kill(simulator: MakeSimulator, worker: FakeWorker) -> None:
     pos = simulator("pos", "--speed", "10", "--receive", "--reject", "always")
     url = await pos.serving()
     prepare(url, worker.url)
     pos.kill()
     assert events(pos) == ["received"]
     await pos.serving("--speed", "0")
-    await until(lambda: "told rejected" in events(pos), "the rejection is told")
+    await until(lambda: "told rejected" in events(pos), "the rejection is reported")
     assert events(pos) == ["received", "rejected", "told rejected"]
     assert worker.calls(f"{TICKETS}/rejected")[0].body == {"reason": "the kitchen is too busy"}
 
 
-async def test_a_restaurant_that_is_not_here_is_not_found(simulator: Starts, worker: FakeWorker) -> None:
+async def test_unknown_restaurant_is_not_found(simulator: MakeSimulator, worker: FakeWorker) -> None:
     url = await simulator("pos").serving()
     answer = prepare(url, worker.url, restaurant="nowhere")
     assert answer.status_code == 404

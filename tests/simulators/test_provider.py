@@ -1,4 +1,4 @@
-"""An ordering provider places each order until it is answered, and always the same one."""
+"""An ordering provider repeats each order, unchanged, until it is answered."""
 
 import argparse
 import asyncio
@@ -10,10 +10,10 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.partitioner import DefaultPartitioner
 
-from simulators.command import Pace, Teller
+from simulators.cli import Reporter, TimeScale
 from simulators.provider import Provider
-from tests.simulators.conftest import Starts
-from tests.simulators.fake_worker import LOST, FakeWorker
+from tests.simulators.conftest import MakeSimulator
+from tests.simulators.fake_worker import CUT, FakeWorker
 from tests.simulators.process import Simulator
 from tests.simulators.reading import PARTITIONS, keyed_records
 from tests.simulators.waiting import until
@@ -23,51 +23,53 @@ PLACE = "/v1/orders"
 
 
 def outcomes(provider: Simulator, event: str = "answer") -> dict[str, str]:
-    """Order -> what came of it; fails if that is written down twice."""
+    """Return order -> outcome; fail if the ledger has two."""
     entries = [entry for entry in provider.entries() if entry["event"] == event]
     found = {entry["order"]: entry["outcome"] for entry in entries}
     assert len(found) == len(entries)
     return found
 
 
-async def test_orders_are_placed_again_the_same_until_each_is_answered(simulator: Starts, worker: FakeWorker) -> None:
-    worker.first[PLACE].extend([500, LOST, 503, 429, LOST])
+async def test_unanswered_orders_are_repeated_unchanged(simulator: MakeSimulator, worker: FakeWorker) -> None:
+    worker.next_statuses[PLACE].extend([500, CUT, 503, 429, CUT])
     provider = simulator("provider", "--worker", worker.url, "--orders", "5", "--speed", "0", "--run", "r")
     provider.start()
     assert await provider.ended() == 0, provider.output
 
     assert outcomes(provider) == {f"tiffin-express:r-{number:06d}": "accepted" for number in range(1, 6)}
     assert len(worker.calls(PLACE)) == 10
-    bodies = {call.key: [other.body for other in worker.calls(PLACE) if other.key == call.key] for call in worker.heard}
+    bodies = {
+        call.key: [other.body for other in worker.calls(PLACE) if other.key == call.key] for call in worker.requests
+    }
     assert len(bodies) == 5
-    assert all(same == [same[0]] * len(same) for same in bodies.values())
+    assert all(copies == [copies[0]] * len(copies) for copies in bodies.values())
     assert "5 orders: 5 accepted" in provider.output
 
 
-async def test_a_refused_order_is_the_end_of_that_order_and_status_1(simulator: Starts, worker: FakeWorker) -> None:
-    worker.first[PLACE].append(422)
+async def test_rejected_order_is_final_and_gives_status_1(simulator: MakeSimulator, worker: FakeWorker) -> None:
+    worker.next_statuses[PLACE].append(422)
     provider = simulator("provider", "--worker", worker.url, "--orders", "3", "--speed", "0")
     provider.start()
     assert await provider.ended() == 1
     assert sorted(outcomes(provider).values()) == ["accepted", "accepted", "refused"]
 
 
-async def test_a_run_that_was_killed_goes_on_with_the_same_orders(simulator: Starts, worker: FakeWorker) -> None:
-    worker.first[PLACE].extend([201, 201, 201] + [LOST] * 10_000)
+async def test_killed_run_continues_with_the_same_orders(simulator: MakeSimulator, worker: FakeWorker) -> None:
+    worker.next_statuses[PLACE].extend([201, 201, 201] + [CUT] * 10_000)
     provider = simulator(
         "provider", "--worker", worker.url, "--orders", "8", "--speed", "0", "--run", "r", "--later", "1"
     )
     provider.start()
     await until(lambda: len(worker.orders) == 8 and len(outcomes(provider)) == 3, "every order is under way")
     provider.kill()
-    worker.first.clear()
+    worker.next_statuses.clear()
     provider.start()
     assert await provider.ended() == 0, provider.output
     assert set(outcomes(provider)) == set(worker.orders)
     assert set(outcomes(provider).values()) == {"accepted"}
 
 
-async def test_a_seed_replays_the_same_orders(simulator: Starts, worker: FakeWorker, tmp_path: Path) -> None:
+async def test_seed_gives_the_same_orders(simulator: MakeSimulator, worker: FakeWorker, tmp_path: Path) -> None:
     placed = []
     for directory in ("one", "two"):
         worker.orders.clear()
@@ -78,8 +80,8 @@ async def test_a_seed_replays_the_same_orders(simulator: Starts, worker: FakeWor
     assert placed[0] == placed[1]
 
 
-async def test_orders_over_kafka_lie_where_their_key_belongs(
-    simulator: Starts, worker: FakeWorker, kafka: str, topics: str
+async def test_orders_over_kafka_are_in_the_partition_of_their_key(
+    simulator: MakeSimulator, worker: FakeWorker, kafka: str, topics: str
 ) -> None:
     provider = simulator(
         "provider", "--worker", worker.url, "--orders", "20", "--speed", "0", "--kafka", "0.5", "--run", "r",
@@ -100,51 +102,52 @@ async def test_orders_over_kafka_lie_where_their_key_belongs(
         assert placed.id == placed.event_id
 
 
-class Refusing:
-    """A producer that is refused what it sends so often before it is taken, or for ever."""
+class FailingProducer:
+    """A producer whose first ``times`` records are not acknowledged."""
 
     def __init__(self, times: float, ledger: Path) -> None:
-        self.left, self.ledger = times, ledger
-        self.taken: list[bytes] = []
+        self.left = times
+        self.ledger = ledger
+        self.acknowledged: list[bytes] = []
 
     async def send(self, topic: str, value: bytes, key: bytes, **more: Any) -> asyncio.Future[None]:
-        """Not acknowledged, as long as there are refusals left."""
+        """Fail while there are failures left."""
         sent = asyncio.get_running_loop().create_future()
         if self.left > 0:
             self.left -= 1
             sent.set_exception(KafkaConnectionError())
         else:
-            self.taken.append(key)
+            self.acknowledged.append(key)
             sent.set_result(None)
         return sent
 
 
 def over_kafka(producer: Any, patience_s: float) -> Provider:
-    """A run of one order, over Kafka, with one that is malformed before it."""
+    """Return a run of one order over Kafka, with a malformed one before it."""
     arguments = argparse.Namespace(
-        seed="1", run="r", orders=1, rate=1.0, day=None, start=0.0, speed=Pace(0), patience=patience_s, worker="",
+        seed="1", run="r", orders=1, rate=1.0, day=None, start=0.0, speed=TimeScale(0), patience=patience_s, worker="",
         topic_prefix="x", kafka=1.0, later=0.0, follow=False, faults={"malformed": 1.0}, ledger=producer.ledger,
     )  # fmt: skip
     caller: Any = None
-    return Provider(arguments, caller, producer, Teller("provider", True))
+    return Provider(arguments, caller, producer, Reporter("provider", True))
 
 
-async def test_a_malformed_order_is_written_down_when_kafka_has_it(tmp_path: Path) -> None:
-    producer = Refusing(1, tmp_path / "ledger")
+async def test_acknowledged_malformed_order_is_in_the_ledger(tmp_path: Path) -> None:
+    producer = FailingProducer(1, tmp_path / "ledger")
     assert await over_kafka(producer, 5).place_all() == 0
-    assert [b"malformed" in key for key in producer.taken] == [True, False]
+    assert [b"malformed" in key for key in producer.acknowledged] == [True, False]
     entries = producer.ledger.read_text().splitlines()
     assert ["malformed" in entry for entry in entries] == [False, True, False]
 
 
-async def test_a_malformed_order_that_kafka_does_not_take_is_not_written_down(tmp_path: Path) -> None:
-    producer = Refusing(float("inf"), tmp_path / "ledger")
+async def test_unacknowledged_malformed_order_is_not_in_the_ledger(tmp_path: Path) -> None:
+    producer = FailingProducer(float("inf"), tmp_path / "ledger")
     with pytest.raises(ExceptionGroup):
         await over_kafka(producer, 0).place_all()
     assert "malformed" not in producer.ledger.read_text()
 
 
-async def test_orders_are_followed_to_their_ends(simulator: Starts, worker: FakeWorker) -> None:
+async def test_orders_are_followed_to_their_end(simulator: MakeSimulator, worker: FakeWorker) -> None:
     provider = simulator("provider", "--worker", worker.url, "--orders", "3", "--speed", "0", "--follow")
     provider.start()
     await until(lambda: len(worker.calls(f"{PLACE}/{max(worker.statuses, default='')}")) > 1, "orders are looked at")
@@ -155,7 +158,7 @@ async def test_orders_are_followed_to_their_ends(simulator: Starts, worker: Fake
     assert re.search(r"3 orders: 3 accepted, 2 DELIVERED, 1 REJECTED", provider.output)
 
 
-async def test_an_order_that_stays_as_it_is_for_too_long_is_named(simulator: Starts, worker: FakeWorker) -> None:
+async def test_order_without_progress_is_named(simulator: MakeSimulator, worker: FakeWorker) -> None:
     provider = simulator(
         "provider", "--worker", worker.url, "--orders", "1", "--speed", "0", "--follow", "--patience", "1"
     )
@@ -164,8 +167,8 @@ async def test_an_order_that_stays_as_it_is_for_too_long_is_named(simulator: Sta
     assert re.search(r"order tiffin-express:\S+ has been CREATED for 1 s: giving up", provider.output)
 
 
-async def test_an_order_that_is_not_answered_in_time_ends_the_run(simulator: Starts, worker: FakeWorker) -> None:
-    worker.first[PLACE].extend([500] * 1000)
+async def test_order_without_an_answer_ends_the_run(simulator: MakeSimulator, worker: FakeWorker) -> None:
+    worker.next_statuses[PLACE].extend([500] * 1000)
     provider = simulator("provider", "--worker", worker.url, "--orders", "1", "--speed", "0", "--patience", "1")
     provider.start()
     assert await provider.ended() == 1
@@ -173,11 +176,11 @@ async def test_an_order_that_is_not_answered_in_time_ends_the_run(simulator: Sta
 
 
 @pytest.mark.parametrize("name", ["provider", "drivers"])
-async def test_a_worker_that_is_not_there_is_waited_for_and_then_given_up(simulator: Starts, name: str) -> None:
+async def test_missing_worker_is_awaited_for_a_limited_time(simulator: MakeSimulator, name: str) -> None:
     waiting = simulator(name, "--worker", "http://127.0.0.1:9", "--patience", "0.5")
     waiting.start()
     assert await waiting.ended() == 1
-    said = waiting.output.splitlines()
-    assert said[0] == f"{name}: waiting for a worker at http://127.0.0.1:9"
-    assert re.search(r"^no worker is ready at http://127.0.0.1:9 after 0.5 s: start one", said[1])
-    assert len(said) == 2
+    lines = waiting.output.splitlines()
+    assert lines[0] == f"{name}: waiting for a worker at http://127.0.0.1:9"
+    assert re.search(r"^no worker is ready at http://127.0.0.1:9 after 0.5 s: start one", lines[1])
+    assert len(lines) == 2

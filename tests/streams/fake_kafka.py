@@ -18,23 +18,28 @@ HOUR_MS = 3_600_000
 def an_update(
     order: str, version: int, status: OrderStatus = OrderStatus.CREATED, at_ms: int = HOUR_MS
 ) -> OrderUpdated:
-    """A record."""
+    """Return an update of an order."""
     return OrderUpdated(order=order, version=version, status=status, restaurant="r", at=instant(at_ms))
 
 
 class FakeKafka:
-    """One topic."""
+    """A topic in memory."""
 
     def __init__(self, partitions: int) -> None:
         self.records: dict[int, list[Any]] = {number: [] for number in range(partitions)}
-        self.begins, self.ends = dict.fromkeys(self.records, 0), dict.fromkeys(self.records, 0)
+        self.begins = dict.fromkeys(self.records, 0)
+        self.ends = dict.fromkeys(self.records, 0)
         self.down = False
-        self.opened = self.open = self.most_open = 0
-        """Consumers: ever, now, at the same time."""
+        self.opened = 0
+        """Number of consumers that were ever opened."""
+        self.open = 0
+        """Number of open consumers."""
+        self.most_open = 0
+        """Largest number of consumers that were open at the same time."""
         self._changed = asyncio.Event()
 
-    def say(self, partition: int, update: OrderUpdated, *, marker: bool = True) -> int:
-        """Append a record, and the marker of its transaction; the record's offset."""
+    def append(self, partition: int, update: OrderUpdated, *, marker: bool = True) -> int:
+        """Append a record and the marker of its transaction; return the record's offset."""
         offset = self.ends[partition]
         assert update.at
         stamp = int(update.at.timestamp() * 1000)
@@ -42,21 +47,21 @@ class FakeKafka:
             SimpleNamespace(topic=TOPIC, partition=partition, offset=offset, timestamp=stamp, value=write(update))
         )
         self.ends[partition] += 1 + marker
-        self.change()
+        self.notify()
         return offset
 
-    def forget(self, partition: int, before: int) -> None:
-        """Retention: nothing is left from before this offset."""
+    def delete_records(self, partition: int, before: int) -> None:
+        """Delete the records before this offset, as retention does."""
         self.begins[partition] = before
         self.records[partition] = [record for record in self.records[partition] if record.offset >= before]
 
-    def change(self) -> None:
-        """Wake whoever polls."""
+    def notify(self) -> None:
+        """Wake the consumers that poll."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def changed(self, within_s: float) -> None:
-        """Wait for a change."""
+        """Wait until the topic changes."""
         try:
             await asyncio.wait_for(self._changed.wait(), within_s)
         except TimeoutError:
@@ -64,15 +69,14 @@ class FakeKafka:
 
     @property
     def consumer(self) -> Callable[..., "FakeConsumer"]:
-        """Makes consumers."""
-        return lambda **settings: FakeConsumer(self, settings)
+        """Factory of consumers of the topic."""
+        return lambda client_settings, **_: FakeConsumer(self)
 
 
 class FakeConsumer:
-    """As AIOKafkaConsumer."""
+    """The part of ``AIOKafkaConsumer`` that the feed uses."""
 
-    def __init__(self, kafka: FakeKafka, settings: dict[str, Any]) -> None:
-        assert settings["isolation_level"] == "read_committed"
+    def __init__(self, kafka: FakeKafka) -> None:
         self._kafka = kafka
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
@@ -140,7 +144,7 @@ class FakeConsumer:
             records = ahead[: limit - sum(map(len, taken.values()))]
             if records:
                 taken[tp] = records
-            # behind the markers, once everything was taken
+            # the position is behind the markers once all records were taken
             done = len(records) == len(ahead)
             self._positions[tp] = (
                 self._kafka.ends[tp.partition] if done else records[-1].offset + 1 if records else position

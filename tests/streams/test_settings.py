@@ -1,10 +1,11 @@
-"""Settings: what can be used is, what cannot be is refused by name."""
+"""Settings: valid values are used, invalid ones are refused by name."""
 
 import pytest
 
 from streams.settings import Settings, WrongSetting
 
 KAFKA = "KAFKA_BOOTSTRAP_SERVERS"
+FAILPOINTS = "DABBAWALA_FAILPOINTS"
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,28 @@ def test_brokers_are_named_by_host_and_port(value: str, servers: str | None) -> 
 
 
 @pytest.mark.parametrize("value", ["host:abc", "host:", ":9092", "a:1,,b:2", "a:99999", "kafka://a:1", "a b:1", "::1"])
-def test_what_is_no_broker_is_refused_by_name(value: str) -> None:
+def test_an_invalid_broker_is_named_in_the_error(value: str) -> None:
     with pytest.raises(WrongSetting) as wrong:
         Settings.from_environment({KAFKA: value})
     assert str(wrong.value) == f"{KAFKA}={value!r}: it must be host:port[,host:port]"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("comitted:kill:1", "there is no failpoint 'comitted'; there are opening, restoring, "),
+        ("committed:explode:1", "there is no action 'explode'; there are stop, "),
+        ("committed", "'committed' is not name:action:every, with every a number from 1"),
+    ],
+)
+def test_wrong_failpoint_is_rejected_by_variable(value: str, reason: str) -> None:
+    with pytest.raises(WrongSetting) as wrong:
+        Settings.from_environment({FAILPOINTS: value})
+    assert str(wrong.value).startswith(f"{FAILPOINTS}={value!r}: {reason}")
+    assert "\n" not in str(wrong.value)
+
+
+def test_failpoints_are_passed_on_as_they_are() -> None:
+    value = "committed:raise:3, stored:cut:1"
+    assert Settings.from_environment({FAILPOINTS: value}).failpoints == value
+    assert Settings.from_environment({}).failpoints == ""

@@ -1,4 +1,4 @@
-"""The records of restaurants: what may be left out, and what cannot be."""
+"""Records of restaurants: optional fields, and values that are rejected."""
 
 import json
 from typing import Any
@@ -24,13 +24,13 @@ def read(**changes: Any) -> Restaurant:
     return READER.read(json.dumps({**OLD, **changes}).encode())
 
 
-def test_a_restaurant_as_it_was_before_there_were_menus_is_one_that_is_always_open_and_cooks_anything() -> None:
+def test_restaurant_without_menu_is_open_and_cooks_anything() -> None:
     old = read()
     assert (old.time_zone, old.hours, old.currency, old.menu) == ("UTC", Hours(), None, ())
-    assert json.loads(write(old)) == OLD, "and is written as it was"
+    assert json.loads(write(old)) == OLD, "it is written without the new fields"
 
 
-def test_what_is_written_is_read_again() -> None:
+def test_written_restaurant_is_read_back() -> None:
     full = read(
         time_zone="Asia/Kolkata",
         hours={"friday": [{"opens": "18:00", "closes": "02:00"}]},
@@ -42,7 +42,7 @@ def test_what_is_written_is_read_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "pointer", "said"),
+    ("changes", "pointer", "reason"),
     [
         ({"time_zone": "Mars/Olympus"}, "", "time_zone: there is no 'Mars/Olympus'"),
         ({"time_zone": "../etc/passwd"}, "", "time_zone: there is no"),
@@ -64,8 +64,8 @@ def test_what_is_written_is_read_again() -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused_naming_the_place(changes: dict[str, Any], pointer: str, said: str) -> None:
-    with pytest.raises(Undecodable) as wrong:
+def test_wrong_value_is_rejected_with_its_location(changes: dict[str, Any], pointer: str, reason: str) -> None:
+    with pytest.raises(Undecodable) as raised:
         read(**changes)
-    assert wrong.value.pointer == pointer
-    assert said in wrong.value.reason
+    assert raised.value.pointer == pointer
+    assert reason in raised.value.reason

@@ -1,1 +1,1 @@
-"""A toy that uses everything the engine has, and what the tests need to run it, kill it and judge it."""
+"""A toy app that uses every feature of the engine, and a harness that runs, kills and judges it."""

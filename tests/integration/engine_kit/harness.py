@@ -1,4 +1,4 @@
-"""Runs the toy's workers, sends them records, and judges by what is committed in Kafka and noted in the ledger."""
+"""A harness that runs the toy's workers, sends them records, and judges them by committed records and the ledger."""
 
 import asyncio
 import contextlib
@@ -16,17 +16,28 @@ from typing import Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from streams.engine.changes import Position
-from streams.engine.provision import CHANGELOG_CONFIG, TopicSpec, create_topics
-from streams.engine.store import PartitionStore
+from exactly_once.kafka.topic_admin import CHANGELOG_CONFIG, TopicSpec, create_topics
+from exactly_once.state.rocksdb import PartitionStore
+from exactly_once.task.transaction import Position
 from tests.integration.engine_kit import names
 
 ROOT = Path(__file__).parents[3]
 POLL_S = 0.05
+WITHIN_S = 480.0
+"""Deadline of every wait. It is far above what a busy machine needs: a wait fails only when something is broken."""
+ENDS_WITHIN_S = 60.0
+"""Deadline of a stop. A worker exits unfinished after ``EngineSettings.stop_s``, 4.5 s by default."""
+PATIENT_S = "600"
+"""Value of ``TOY_SESSION_S`` or ``TOY_STOP_S`` that no test waits for.
+
+A partition that moves within ``WITHIN_S`` has then not waited for a session to end. A worker that ends within
+``ENDS_WITHIN_S`` has stopped in an orderly way, and has not waited for the limit of any step.
+"""
+LOAD_STEP = 20
 
 
 class Worker:
-    """One process of the toy. Its log is kept beside its data."""
+    """One process of the toy. Its log is beside its data."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str], number: int) -> None:
         self.log = directory / f"log-{number}-{len(list(directory.glob('log-*')))}"
@@ -44,52 +55,54 @@ class Worker:
 
     @property
     def dead(self) -> bool:
+        """True once the process has ended."""
         return self.process.poll() is not None
 
     @property
     def stopped(self) -> bool:
-        """Frozen by SIGSTOP."""
+        """True while SIGSTOP freezes the process."""
         stat = Path(f"/proc/{self.process.pid}/stat").read_text()
         return stat.rsplit(")", 1)[1].split()[0] == "T"
 
     def kill(self) -> None:
+        """Kill the process, and wait for its end."""
         if not self.dead:
             os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def terminate(self, within_s: float = 15.0, by: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
-        """Have it end; returns the exit status and the seconds it took."""
-        began = time.monotonic()
+    def terminate(self, by: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and return the exit status; ``AssertionError`` unless the worker ends within 60 s."""
         self.process.send_signal(by)
         try:
-            return self.process.wait(within_s), time.monotonic() - began
+            return self.process.wait(ENDS_WITHIN_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"the worker did not end within {within_s} s of {by.name}:\n{self.tail()}") from None
+            raise AssertionError(f"the worker ignores {by.name} for {ENDS_WITHIN_S:g} s:\n{self.tail()}") from None
 
     def tail(self, lines: int = 40) -> str:
+        """Return the last lines of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     @property
     def tasks(self) -> list[int]:
-        """The partitions that are open, as it has said last."""
-        said = re.findall(r"tasks \[([\d, ]*)\] open", self.log.read_text(errors="replace"))
-        return [int(number) for number in said[-1].split(",") if number.strip()] if said else []
+        """Open partitions, by the last line of the log that lists them."""
+        listed = re.findall(r"tasks \[([\d, ]*)\] open", self.log.read_text(errors="replace"))
+        return [int(number) for number in listed[-1].split(",") if number.strip()] if listed else []
 
     def logged(self, text: str) -> int:
-        """How often the log says so."""
+        """Count a text in the log."""
         return self.log.read_text(errors="replace").count(text)
 
 
 class Judge:
-    """Follows every topic of a run as a read_committed consumer, and knows the rows and records that are committed."""
+    """A read_committed consumer of every topic of a run, with the rows and records that are committed."""
 
     def __init__(self, kafka: str, run: str) -> None:
         tables = (*names.TABLES, *names.OWN_TABLES)
         self.rows: dict[str, dict[tuple[int, bytes], bytes]] = {table: {} for table in tables}
         """Table -> (partition, key) -> value."""
         self.letters: list[dict[str, str]] = []
-        self.told = 0
+        self.emitted = 0
         self._tables = {names.changelog(run, table): table for table in tables}
         self._run = run
         self._consumer = AIOKafkaConsumer(
@@ -110,10 +123,10 @@ class Judge:
         await self._consumer.stop()
 
     async def read(self) -> None:
-        """Read on, as far as there is something within a poll."""
+        """Read the records that arrive within one poll."""
         for tp, records in (await self._consumer.getmany(timeout_ms=int(POLL_S * 1000))).items():
             if tp.topic == names.pos(self._run):
-                self.told += len(records)
+                self.emitted += len(records)
             elif tp.topic == names.dead_letters(self._run):
                 self.letters += [{name: note.decode() for name, note in record.headers} for record in records]
             else:
@@ -128,16 +141,19 @@ class Judge:
                 rows[record.partition, record.key] = record.value
 
     def sums(self) -> dict[str, int]:
+        """Return the sum of each counting table, the number of rows of the others, and the emitted records."""
         counted = {table: sum(map(int, self.rows[table].values())) for table in ("counts", "seen", "fired", "called")}
         left = {table: len(self.rows[table]) for table in ("journal", "timers", "calls")}
-        return {**counted, **left, "told": self.told}
+        return {**counted, **left, "emitted": self.emitted}
 
 
 class Run:
-    """One run of the toy: its topics, its workers, its judge. Everything is stopped at its end."""
+    """One run of the toy: its topics, its workers and its judge. All end with the ``async with`` block."""
 
     def __init__(self, kafka: str, run: str, directory: Path, **environment: str) -> None:
-        self.kafka, self.run, self.directory = kafka, run, directory
+        self.kafka = kafka
+        self.run = run
+        self.directory = directory
         self.environment = {"KAFKA_BOOTSTRAP_SERVERS": kafka, "TOY_RUN": run, **environment}
         self.workers: list[Worker] = []
         self.judge = Judge(kafka, run)
@@ -159,6 +175,7 @@ class Run:
         await self.judge.stop()
 
     def topics(self) -> list[TopicSpec]:
+        """Return the topics of the run."""
         plain = (names.orders(self.run), names.pos(self.run), names.dead_letters(self.run))
         tables = (*names.TABLES, *names.OWN_TABLES)
         return [TopicSpec(name, names.PARTITIONS) for name in plain] + [
@@ -166,32 +183,44 @@ class Run:
         ]
 
     def start(self, number: int = 1, **environment: str) -> Worker:
+        """Start a worker without waiting for it; ``environment`` adds to the run's."""
         worker = Worker(self.directory, {**self.environment, **environment}, number)
         self.workers.append(worker)
         return worker
 
     async def at_work(self, worker: Worker) -> Worker:
-        """Once this worker applies records; sends it one."""
+        """Send a record, wait until this worker has applied one, and return the worker."""
         await self.send(1)
-        await self.wait(worker.first_record.exists, why="its first record")
+        await self.wait(worker.first_record.exists, why="the worker's first record")
         return worker
 
     async def send(self, count: int, *, ids: int = 0, rate: float = 0.0) -> None:
-        """Good records, of ``ids`` different keys (default: half as many), at ``rate`` a second (default: at once)."""
+        """Send valid records of ``ids`` different keys (default: half as many), ``rate`` a second (0: at once)."""
         began, futures = time.monotonic(), []
         for n in range(count):
             key = b"order-%d" % ((self.sent + n) % (ids or max(1, count // 2)))
             futures.append(await self._producer.send(names.orders(self.run), b"n%d" % (self.sent + n), key=key))
             if rate and (early := began + n / rate - time.monotonic()) > 0:
-                await asyncio.sleep(early)  # the load's pace, nothing is waited for
+                await asyncio.sleep(early)  # the rate of the load, not a wait
         await asyncio.gather(*futures)
         self.sent += count
+
+    async def send_until(self, what: Callable[[], object], *, rate: float, at_least: int = 0, why: str = "") -> None:
+        """Send valid records at ``rate`` a second until ``what`` holds, and at least ``at_least``.
+
+        A fault at the n-th commit needs more records on a busy machine, because more of them share a commit.
+        """
+        began, until = self.sent, time.monotonic() + WITHIN_S
+        while self.sent - began < at_least or not what():
+            if time.monotonic() > until:
+                raise AssertionError(f"not within {WITHIN_S:g} s of load: {why or what}\n{self.workers[-1].tail()}")
+            await self.send(LOAD_STEP, ids=100, rate=rate)
 
     async def send_one(self, key: bytes, value: bytes | None, partition: int | None = None) -> None:
         await self._producer.send_and_wait(names.orders(self.run), value, key=key, partition=partition)
 
-    async def wait(self, what: Callable[[], object], within_s: float = 30.0, why: str = "") -> None:
-        """Read on until ``what`` holds; fail with what there is."""
+    async def wait(self, what: Callable[[], object], within_s: float = WITHIN_S, why: str = "") -> None:
+        """Read on until ``what`` holds; ``AssertionError`` with sums and logs after ``within_s``."""
         until = time.monotonic() + within_s
         while not what():
             if time.monotonic() > until:
@@ -199,9 +228,9 @@ class Run:
                 raise AssertionError(f"not within {within_s} s: {why or what}\n{self.judge.sums()}\n{logs}")
             await self.judge.read()
 
-    async def done(self, within_s: float = 30.0, *, alive: bool = True) -> None:
-        """Until every good record has had all its effects, then: exactly that, and nothing in memory differed."""
-        counted = ("counts", "seen", "fired", "called", "told", "journal")
+    async def done(self, within_s: float = WITHIN_S, *, alive: bool = True) -> None:
+        """Wait until every valid record has all its effects, then check that none happened twice."""
+        counted = ("counts", "seen", "fired", "called", "emitted", "journal")
 
         def complete() -> bool:
             if alive and all(worker.dead for worker in self.workers):
@@ -213,25 +242,26 @@ class Run:
         self.exact()
 
     def exact(self) -> None:
-        expected = {**dict.fromkeys(("counts", "seen", "fired", "called", "journal", "told"), self.sent)}
+        """Check that each record has each effect once, and that memory and disk never differed."""
+        expected = {**dict.fromkeys(("counts", "seen", "fired", "called", "journal", "emitted"), self.sent)}
         assert self.judge.sums() == {**expected, "timers": 0, "calls": 0}
         assert len(self.calls()) == self.sent
         differences = self.directory / "differences"
         assert not differences.exists(), differences.read_text()
 
     def positions(self) -> dict[str, int]:
-        """Source topic -> how far it is applied, of all partitions together."""
+        """Return source topic -> sum of the applied offsets of all partitions."""
         found: Counter[str] = Counter()
         for (_, topic), position in self.judge.rows["positions"].items():
             found[topic.decode()] += Position.of(position).offset
         return dict(found)
 
     def calls(self) -> Counter[str]:
-        """Idempotency key -> how often it was called."""
+        """Return idempotency key -> number of calls."""
         return Counter(line.split()[0] for line in (self.directory / "ledger").read_text().splitlines())
 
     def stored(self, number: int = 1) -> dict[tuple[str, int, bytes], bytes]:
-        """Everything in a stopped worker's stores."""
+        """Return every row in the stores of a stopped worker, by (table, partition, key)."""
         found = {}
         for partition in range(names.PARTITIONS):
             store = self.open_store(partition, number)
@@ -252,5 +282,6 @@ class Run:
 
 @contextlib.asynccontextmanager
 async def running(kafka: str, run: str, directory: Path, **environment: str) -> AsyncIterator[Run]:
+    """Run the toy within the block."""
     async with Run(kafka, run, directory, **environment) as made:
         yield made

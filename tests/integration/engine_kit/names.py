@@ -1,4 +1,4 @@
-"""What the toy and its judge call things. ``run`` is unique to a test: it is the app's id and prefixes every topic."""
+"""Names of the toy's topics and tables. ``run`` is unique to a test: it is the app's id and prefixes every topic."""
 
 PARTITIONS = 4
 TABLES = ("counts", "journal", "seen", "fired", "called")

@@ -1,0 +1,52 @@
+"""The package is independent of the product, and its README shows its exports."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import exactly_once
+from tests.support.stack import ROOT
+
+PACKAGE = ROOT / "exactly_once"
+README = (PACKAGE / "README.md").read_text()
+PRODUCT_WORDS = re.compile(r"dabbawala|restaurant|driver\b|orders of\b", re.IGNORECASE)
+WITH_EXAMPLES = {PACKAGE / "calls" / "destinations.py"}
+"""Modules whose text has an example from the product."""
+ENVIRONMENT = "DABBAWALA_FAILPOINTS"
+"""Variable that arms the failpoints, the one name the package shares with the product."""
+WITHOUT_THE_PRODUCT = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"streams", "topics", "processors", "simulators", "oracle"}:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+import exactly_once
+"""
+
+
+def test_the_package_imports_without_the_product() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_THE_PRODUCT], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(set(PACKAGE.rglob("*.py")) - WITH_EXAMPLES), ids=lambda file: str(file.relative_to(PACKAGE))
+)
+def test_no_module_names_the_product(file: Path) -> None:
+    text = file.read_text().replace(ENVIRONMENT, "")
+    assert not PRODUCT_WORDS.findall(text)
+
+
+def test_the_readme_shows_the_example() -> None:
+    (shown,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert shown == (ROOT / "examples" / "count.py").read_text()
+
+
+def test_the_readme_describes_every_public_name() -> None:
+    section = README.partition("## Public names")[2].partition("##")[0]
+    assert re.findall(r"^\| `(\w+)` \| .+\. \|$", section, re.MULTILINE) == exactly_once.__all__

@@ -1,0 +1,61 @@
+"""Meaning of the answers to calls."""
+
+from typing import Any
+
+import pytest
+
+from processors.call_kinds import CallKind
+from processors.call_results import to_event
+from processors.events import CallAnswered, ChargeFailed, PrepareFailed, RefundFailed, TicketReceived
+from tests.processors.cases import ORDER
+from topics.payments import Charged, Declined, Refunded
+from topics.pos import TicketAccepted, TicketRejected
+
+KEYS: dict[Any, str] = {"charge": f"{ORDER}/charge", "refund": f"{ORDER}/refund/c1", "prepare": f"{ORDER}/prepare"}
+CHARGE = '{"charge_id": "c1", "amount": 630, "currency": "INR", "more": true}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "body", "means"),
+    [
+        ("charge", 200, CHARGE, Charged(order=ORDER, charge_id="c1", amount=630, currency="INR")),
+        ("charge", 200, "{}", ChargeFailed("answered 200 (/charge_id: the field `charge_id` is missing)")),
+        ("charge", 200, "fine!", ChargeFailed),
+        ("charge", 200, '{"charge_id": "c 1", "amount": 630, "currency": "INR"}', ChargeFailed),
+        ("charge", 402, '{"reason": "no funds"}', Declined(order=ORDER, reason="no funds")),
+        ("charge", 402, "", Declined(order=ORDER)),
+        ("charge", 202, "{}", None),
+        ("charge", 400, '{"detail": "which currency?"}', ChargeFailed("answered 400 (which currency?)")),
+        ("charge", 422, "<html>", ChargeFailed("answered 422")),
+        ("charge", 204, "", ChargeFailed("answered 204")),
+        ("refund", 200, '{"refund_id": "r1", "charge_id": "c1"}', Refunded(order=ORDER, charge_id="c1")),
+        ("refund", 202, "", None),
+        ("refund", 402, '{"reason": "no"}', RefundFailed("c1", "answered 402 (no)")),
+        ("refund", 404, "", RefundFailed("c1", "answered 404")),
+        ("prepare", 200, '{"status": "accepted"}', TicketAccepted(order=ORDER)),
+        ("prepare", 200, '{"status": "received"}', PrepareFailed("answered 200")),
+        ("prepare", 200, "", PrepareFailed("answered 200")),
+        ("prepare", 202, '{"status": "received"}', TicketReceived()),
+        ("prepare", 409, '{"reason": "closed"}', TicketRejected(order=ORDER, reason="closed")),
+        ("prepare", 422, '{"status": 422, "detail": "no thali"}', TicketRejected(order=ORDER, reason="no thali")),
+        ("prepare", 404, '{"reason": ["odd"]}', PrepareFailed("answered 404")),
+        ("prepare", 200, '{"status": "accepted", "reason": null}', TicketAccepted(order=ORDER)),
+        (
+            "prepare",
+            409,
+            '{"reason": "closed", "detail": {"until": "18:00"}}',
+            TicketRejected(order=ORDER, reason="closed"),
+        ),
+        ("prepare", 200, '{"status": ["accepted"]}', PrepareFailed("answered 200")),
+        ("charge", 402, '{"status": null, "reason": "no funds"}', Declined(order=ORDER, reason="no funds")),
+    ],
+)
+def test_answer_becomes_event_or_record(kind: Any, status: int, body: str, means: Any) -> None:
+    result = to_event(CallAnswered(KEYS[kind], kind, status, body))
+    assert type(result) is means if isinstance(means, type) else result == means
+
+
+def test_long_reason_is_cut_to_the_field_s_limit() -> None:
+    result = to_event(CallAnswered(KEYS["charge"], CallKind.CHARGE, 402, '{"reason": "' + "x" * 999 + '"}'))
+    assert isinstance(result, Declined)
+    assert len(result.reason) == 200

@@ -1,0 +1,1 @@
+"""The product in one process, in a world that follows from one seed: see ``world``."""
