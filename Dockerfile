@@ -1,4 +1,4 @@
-# The worker and the simulators of docker-compose.yaml: one image, many commands.
+# One image for the worker and the simulators of docker-compose.yaml, which set the command.
 FROM python:3.11-slim-bookworm
 
 WORKDIR /app
@@ -6,6 +6,7 @@ COPY requirements/run.txt requirements/run.txt
 RUN pip install --no-cache-dir --require-hashes -r requirements/run.txt
 
 COPY pyproject.toml catalogue.json ./
+COPY exactly_once exactly_once
 COPY topics topics
 COPY processors processors
 COPY streams streams

@@ -1,7 +1,8 @@
-"""Makes `.venv` from a lock beside this file: `python3 requirements/install.py embedded`, or `dev` for all of it.
+"""Make `.venv` from a lock beside this file: `python3 requirements/install.py embedded`, or `dev` for everything.
 
-uv installs, where it can be had; else pip does, from the same hashes. What they say goes to `.venv/install.log`. A
-Python that is too old must get far enough to be told so: nothing here is newer than Python 3.6.
+uv installs the packages. If uv is not available, pip installs them, from the same hashes. Their output is appended to
+`.venv/install.log`. The syntax is that of Python 3.6, so that an older Python gets an error message instead of a
+SyntaxError.
 """
 
 import os
@@ -16,14 +17,14 @@ PYTHON = os.path.join(VENV, "bin", "python")
 LOG = os.path.join(VENV, "install.log")
 
 LOCKS = {"embedded": ["embedded"], "dev": ["dev", "embedded"]}
-"""The stamps that a lock earns: the development one holds what the other one does."""
+"""Lock -> stamps to write: the lock for development includes the other one."""
 
 NO_NETWORK = ("No matching distribution found", "NewConnectionError", "NameResolutionError", "Max retries exceeded")
-"""What pip says where it cannot reach its index."""
+"""Signs in pip's output that it cannot reach its index."""
 
 
 class Failed(Exception):
-    """A sentence for the person at the keyboard."""
+    """Failure with a message for the user."""
 
 
 def main(lock):
@@ -44,7 +45,7 @@ def main(lock):
 
 
 def has_pip():
-    """Whether there is a whole environment: one whose making was cut short, or whose Python has gone, is made anew."""
+    """Return whether the environment is complete: not interrupted while it was made, and its Python exists."""
     return os.path.exists(PYTHON) and subprocess.call([PYTHON, "-c", "import pip"], stderr=subprocess.DEVNULL) == 0
 
 
@@ -66,7 +67,7 @@ def make_venv():
 
 
 def install_with_uv(lock):
-    """uv reads none of pip's settings: the certificate and the index that pip is told to use are handed on."""
+    """Install with uv. It ignores pip's settings, so pass it the certificate and the index that pip uses."""
     settings = pip_settings()
     environment = dict(os.environ)
     options = ["--quiet", "--python", PYTHON, "--require-hashes"]
@@ -84,12 +85,12 @@ def install_with_uv(lock):
 
 
 def install_with_pip(lock):
-    say("uv did not do it, so pip does (about a minute)")
+    say("uv failed; installing with pip (about a minute)")
     return run(pip("install", "--require-hashes", "-r", path(lock))) and install_project()
 
 
 def install_project():
-    """Editable, so that Faust imports from this tree; by the locked setuptools, so that nothing more is fetched."""
+    """Install the project as editable, so that Faust imports from this tree, with the locked setuptools and offline."""
     return run(pip("install", "--no-build-isolation", "--no-deps", "--no-index", "--editable", ROOT))
 
 
@@ -98,7 +99,7 @@ def pip(command, *arguments):
 
 
 def pip_settings():
-    """What pip's files and environment say, by option; the environment comes first, as it does for pip."""
+    """Return pip's settings by option; the environment overrides the files, as in pip."""
     said = subprocess.run([PYTHON, "-m", "pip", "config", "list"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     found = {}
     for line in sorted(said.stdout.decode().splitlines(), key=lambda line: not line.startswith(":env:")):
