@@ -1,6 +1,7 @@
 """Create, check and repair the topics that the engine needs, before anything is consumed."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from aiokafka.protocol.types import Boolean, CompactArray, Int8, Int16, Int32
 
 from exactly_once.kafka.producer import describe_topics, refuse_old_brokers
 from exactly_once.kafka.protocol import TAGS, TEXT, versioned_request
+
+log = logging.getLogger(__name__)
 
 CHANGELOG_CONFIG = {
     "cleanup.policy": "compact",
@@ -121,15 +124,20 @@ async def retry_while_unavailable(step: Callable[[], Awaitable[None]], patience_
     """Run ``step`` again after each error that Kafka calls retriable, for ``patience_s`` at most.
 
     A cluster that has just started, or whose only broker was slow to answer its controller, has no leaders for a while.
+    The first of these errors is logged.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + patience_s
+    waiting = False
     while True:
         try:
             return await step()
         except errors.KafkaError as error:
             if not error.retriable or clock() > until:
                 raise
+            if not waiting:
+                log.warning("Kafka is not ready (%s); the start tries again for %.0f s", error, patience_s)
+            waiting = True
         await asyncio.sleep(RETRY_S)
 
 

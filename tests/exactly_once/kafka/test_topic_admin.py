@@ -22,10 +22,11 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exactly_once.kafka.topic_admin.RETRY_S", 0)
 
 
-async def test_a_step_is_repeated_until_the_cluster_has_its_leaders() -> None:
+async def test_a_step_is_repeated_until_the_cluster_has_its_leaders(caplog: pytest.LogCaptureFixture) -> None:
     cluster = Cluster(NodeNotReadyError, NodeNotReadyError)
     await retry_while_unavailable(cluster.ask, patience_s=600)
     assert not cluster.errors
+    assert [record.message[:21] for record in caplog.records] == ["Kafka is not ready (N"]
 
 
 async def test_an_error_that_does_not_pass_is_raised_at_once() -> None:
