@@ -70,14 +70,21 @@ def serve_options(parser: argparse.ArgumentParser, port: int) -> None:
     parser.add_argument("--port", type=whole(0, 65535), default=port, help="port to listen on; 0: any free one")
 
 
-def worker_options(parser: argparse.ArgumentParser) -> None:
-    """Add the worker's address for a simulator that calls it."""
+def worker_options(parser: argparse.ArgumentParser, role: str) -> None:
+    """Add the worker's address, and the key of a role, for a simulator that calls it."""
     parser.add_argument(
         "--worker",
         type=url,
         default=os.environ.get("DABBAWALA_URL", "http://127.0.0.1:6066"),
         metavar="URL",
         help="the worker's address (DABBAWALA_URL)",
+    )
+    parser.add_argument(
+        "--key-file",
+        type=Path,
+        default=home() / "keys" / role,
+        metavar="FILE",
+        help=f"file with a key of the role {role}; DABBAWALA_KEY goes first",
     )
     parser.add_argument(
         "--patience",
@@ -106,6 +113,16 @@ def kafka_options(parser: argparse.ArgumentParser) -> None:
 def topic(arguments: argparse.Namespace, family: Family) -> str:
     """Return the name of a family's topic under the given prefix."""
     return topic_name(family.name, arguments.topic_prefix)
+
+
+def key_of(arguments: argparse.Namespace) -> str:
+    """Return the key for the worker; empty while the worker has not made it."""
+    if key := os.environ.get("DABBAWALA_KEY"):
+        return key
+    try:
+        return str(arguments.key_file.read_text().strip())
+    except OSError:
+        return ""
 
 
 def home() -> Path:

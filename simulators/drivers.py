@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from simulators.cli import (
     TimeScale,
     counted,
     kafka_options,
+    key_of,
     options,
     run,
     topic,
@@ -275,7 +277,7 @@ async def drive(arguments: argparse.Namespace) -> int:
     ledger = Ledger(arguments.ledger, TripEntry)
     record_run(arguments.ledger, "drivers", arguments.speed.factor)
     last = {entry.driver: entry for entry in ledger.written_before()}
-    async with Caller(reporter, arguments.seed) as caller:
+    async with Caller(reporter, arguments.seed, arguments.worker, partial(key_of, arguments)) as caller:
         await caller.wait_for_worker(arguments.worker, arguments.patience)
         async with producing(arguments, reporter) as producer:
             reports = Reports(producer, topic(arguments, LOCATIONS), reporter)
@@ -296,7 +298,7 @@ async def drive(arguments: argparse.Namespace) -> int:
 def main() -> None:
     """Run `python -m simulators.drivers`."""
     parser = options("drivers", "The drivers' apps.", "trips.jsonl")
-    worker_options(parser)
+    worker_options(parser, "driver")
     kafka_options(parser)
     parser.add_argument("--drivers", type=whole(1, 10_000), default=12, metavar="N", help="number of drivers")
     fault_options(parser, "drivers")

@@ -24,6 +24,8 @@ TIMEOUT_S = 15.0
 MIN_RETRY_S, MAX_RETRY_S = 0.1, 2.0
 PASSING = frozenset({408, 425, 429})
 """The client errors that are temporary (RFC 9110, RFC 8470, RFC 6585)."""
+NOT_ADMITTED = frozenset({401, 403})
+"""The worker does not admit the sender."""
 
 
 class Answer(NamedTuple):
@@ -57,7 +59,10 @@ class Answer(NamedTuple):
 class Caller(AbstractAsyncContextManager["Caller"]):
     """An HTTP client with retries. The pause between attempts doubles, with a jitter from the seed."""
 
-    def __init__(self, reporter: Reporter, seed: str) -> None:
+    def __init__(self, reporter: Reporter, seed: str, worker: str = "", key: Callable[[], str] = str) -> None:
+        """``key`` returns the key that only requests to ``worker``, a URL, carry."""
+        self._worker = worker
+        self._key = key
         self._reporter = reporter
         self._random = Random(f"calls/{seed}")
         self._client: httpx.AsyncClient = HttpxAiohttpClient(
@@ -83,6 +88,8 @@ class Caller(AbstractAsyncContextManager["Caller"]):
         headers = {IDEMPOTENCY_KEY: key, "traceparent": traceparent(key)} if key else {}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        if self._worker and url.startswith(f"{self._worker}/") and (own := self._key()):
+            headers["Authorization"] = f"Bearer {own}"
         content = None if body is None else msgspec.json.encode(body)
         try:
             response = await self._client.request(method, url, content=content, headers=headers, timeout=timeout_s)
@@ -111,6 +118,8 @@ class Caller(AbstractAsyncContextManager["Caller"]):
         for pause in self._pauses():
             answer = await self.once(method, url(), body, key, timeout_s)
             self._notice(answer)
+            if answer.status in NOT_ADMITTED:
+                raise Failure(f"{answer.why}: {answer.detail}; name a key with --key-file or DABBAWALA_KEY")
             if answer.final and not (undecided and answer.status == 202):
                 return answer
             if patience_s is not None and time.monotonic() - began > patience_s:

@@ -31,6 +31,7 @@ from simulators.cli import (
     TimeScale,
     counted,
     kafka_options,
+    key_of,
     options,
     positive,
     run,
@@ -295,7 +296,9 @@ async def provide(arguments: argparse.Namespace) -> int:
     """Place the orders of a run; return the exit status."""
     reporter = Reporter("provider", arguments.quiet)
     async with AsyncExitStack() as stack:
-        caller = await stack.enter_async_context(Caller(reporter, arguments.seed))
+        caller = await stack.enter_async_context(
+            Caller(reporter, arguments.seed, arguments.worker, partial(key_of, arguments))
+        )
         if arguments.kafka < 1 or arguments.follow:
             await caller.wait_for_worker(arguments.worker, arguments.patience)
         producer = await stack.enter_async_context(producing(arguments, reporter)) if arguments.kafka else None
@@ -315,7 +318,7 @@ def run_name(text: str) -> str:
 def main() -> None:
     """Run `python -m simulators.provider`."""
     parser = options("provider", "An ordering provider.", "answers.jsonl")
-    worker_options(parser)
+    worker_options(parser, "provider")
     kafka_options(parser)
     parser.add_argument(
         "--orders",

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,8 @@ from exactly_once import Engine, EngineSettings, exactly_once
 from processors.parameters import Parameters
 from processors.spatial_index import DispatchIndex
 from streams import agents, views
+from streams.access.keys import KeyRing
+from streams.access.tokens import Tokens, read_secret
 from streams.agents import timers
 from streams.calls.http_performer import HttpPerformer
 from streams.catalogue.topic import HELP, Catalogue, RestaurantTopic
@@ -30,6 +33,7 @@ from streams.feed.update_log import UpdateLog
 from streams.services import Services
 from streams.settings import Settings
 from streams.web.deciding import Decisions
+from streams.web.doorkeeper import Doorkeeper, Keys
 from streams.web.forwarding import Forwarding, http_client
 from streams.web.problems import problem_middleware
 from streams.worker.order_workflow import OrderWorkflow
@@ -70,6 +74,8 @@ class Surroundings:
     make_performer: Callable[..., HttpPerformer] = HttpPerformer
     make_workflow: Callable[..., OrderWorkflow] = OrderWorkflow
     make_http_client: Callable[[], httpx.AsyncClient] = http_client
+    make_keys: Callable[[Path], Keys] = lambda file: KeyRing(file, lambda: datetime.now(UTC), time.monotonic)
+    read_secret: Callable[[Path], bytes] = read_secret
     now_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000)
     new_id: Callable[[], str] = field(default=lambda: uuid4().hex)
 
@@ -96,8 +102,13 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     def this_worker() -> str:
         return str(app.conf.canonical_url).rstrip("/")
 
+    tokens = Tokens(lambda: outside.read_secret(settings.secret_file))
+    doorkeeper = Doorkeeper(outside.make_keys(settings.keys), tokens, outside.now_ms)
     engine.performer = performer = outside.make_performer(
-        settings.payment_url, settings.payment_provider, lambda: settings.public_url or this_worker()
+        settings.payment_url,
+        settings.payment_provider,
+        lambda: settings.public_url or this_worker(),
+        tokens.capability,
     )
     services = Services(
         settings=settings,
@@ -111,7 +122,8 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         catalogue=_make_catalogue(app, settings, restaurants),
         feed=Feed(UpdateLog(updates, lambda: engine.client_settings), settings.partitions),
         history=OrderHistory(engine, history, outside.now_ms),
-        forwarding=Forwarding(engine, this_worker, outside.make_http_client),
+        doorkeeper=doorkeeper,
+        forwarding=Forwarding(engine, doorkeeper, this_worker, outside.make_http_client),
         decisions=Decisions(app, engine, settings.topic_prefix, outside.new_id, settings.decision_s),
         now_ms=outside.now_ms,
         new_id=outside.new_id,

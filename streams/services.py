@@ -14,6 +14,7 @@ from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
 from streams.settings import Settings
 from streams.web.deciding import Decisions
+from streams.web.doorkeeper import Doorkeeper
 from streams.web.forwarding import Forwarding
 from streams.worker.order_workflow import OrderWorkflow
 from streams.worker.tables import Tables
@@ -35,6 +36,7 @@ class Services:
     catalogue: Catalogue
     feed: Feed
     history: OrderHistory
+    doorkeeper: Doorkeeper
     forwarding: Forwarding
     decisions: Decisions
     now_ms: Callable[[], int]

@@ -51,6 +51,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     decision_s: float
     """Longest time that an HTTP request waits for the decision on it, in seconds. Then the answer is 202, and the
     event is applied when its turn comes."""
+    keys: Path
+    """File with the hashes of the keys of the HTTP API (`dabbawala keys`). It is reread when it changes."""
+    secret_file: Path
+    """File with the secret that all workers of an installation share, 32 characters or more: a worker proves with it to
+    another one that it has identified a sender, and callback addresses follow from it."""
     payment_provider: str
     """Name of the payment provider in the address of its callbacks."""
     payment_url: str
@@ -74,10 +79,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Read the settings from these variables, by default the process's. Raises `WrongSetting`."""
         variables = os.environ if environment is None else environment
         embedded = not variables.get("KAFKA_BOOTSTRAP_SERVERS")
+        directory = Path(variables.get("DABBAWALA_DIR", ".dabbawala"))
         prefix = _word(variables, "DABBAWALA_TOPIC_PREFIX", "dabbawala")
         return cls(
             bootstrap_servers=_servers(variables, "KAFKA_BOOTSTRAP_SERVERS"),
-            directory=Path(variables.get("DABBAWALA_DIR", ".dabbawala")),
+            directory=directory,
             application=_word(variables, "DABBAWALA_APPLICATION", prefix),
             topic_prefix=prefix,
             partitions=_number(variables, "DABBAWALA_PARTITIONS", 4, 1, 1000, int),
@@ -86,6 +92,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             leave_on_stop=bool(_number(variables, "DABBAWALA_LEAVE_ON_STOP", 0, 0, 1, int)),
             clock_apart_s=_number(variables, "DABBAWALA_CLOCK_APART_S", 2.0, 0.1, DAY_S, float),
             decision_s=_number(variables, "DABBAWALA_DECISION_S", 5.0, 0.1, 30.0, float),
+            keys=Path(variables.get("DABBAWALA_KEYS") or directory / "keys.json"),
+            secret_file=Path(variables.get("DABBAWALA_SECRET_FILE") or directory / "secret"),
             payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
             payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),

@@ -19,6 +19,7 @@ from exactly_once import Completed, DestinationKey, Retry
 from processors.call_kinds import CALLS, CallKind
 from processors.decision import Call
 from processors.requests import PrepareRequest
+from streams.access.rules import PAYMENTS, POS, callback_subject
 from streams.calls.resolver import ThreadedResolver
 from streams.tracing import traceparent
 from topics.headers import IDEMPOTENCY_KEY
@@ -73,8 +74,14 @@ class HttpRequest(NamedTuple):
 class HttpPerformer:
     """Performer of calls over HTTP. The engine limits the calls at once: in all, per party and per host."""
 
-    def __init__(self, payment_url: str, payment_provider: str, public_url: Callable[[], str]) -> None:
-        """``public_url`` returns the URL at which the called parties reach the HTTP API for their callbacks."""
+    def __init__(
+        self, payment_url: str, payment_provider: str, public_url: Callable[[], str], capability: Callable[[str], str]
+    ) -> None:
+        """``public_url`` returns the URL at which the called parties reach the HTTP API for their callbacks.
+
+        ``capability`` returns the proof in a callback's address for its subject (`streams.access.rules`).
+        """
+        self._capability = capability
         self._payment_url = payment_url
         self._payment_provider = payment_provider
         self._public_url = public_url
@@ -122,12 +129,14 @@ class HttpPerformer:
         body: dict[str, Any] = msgspec.to_builtins(content)
         if isinstance(content, PrepareRequest):
             body.pop("pos_url")
-            callback = f"/v1/pos/{content.restaurant}/tickets/{content.order}"
-            body["callback_url"] = self._public_url() + callback
+            body["callback_url"] = self._callback_url(POS, content.restaurant, content.order)
             return HttpRequest(content.restaurant, f"{content.pos_url}{CALLS[row.kind].path}", body)
-        callback = f"/v1/payments/{self._payment_provider}/events"
-        url = f"{self._payment_url}{CALLS[row.kind].path}"
-        return HttpRequest(self._payment_provider, url, {**body, "callback_url": self._public_url() + callback})
+        body["callback_url"] = self._callback_url(PAYMENTS, self._payment_provider, body["order"])
+        return HttpRequest(self._payment_provider, f"{self._payment_url}{CALLS[row.kind].path}", body)
+
+    def _callback_url(self, kind: str, party: str, order: str) -> str:
+        capability = self._capability(callback_subject(kind, party, order))
+        return f"{self._public_url()}/v1/callbacks/{capability}/{kind}/{party}/{order}"
 
     def _open_client(self) -> httpx.AsyncClient:
         if self._client is None:

@@ -17,9 +17,6 @@ from streams.cli.param_types import ORDER
 from topics.headers import IDEMPOTENCY_KEY
 
 KEY_FORMS = call_key_forms("ORDER", "CHARGE")
-by_option = click.option(
-    "--by", envvar="USER", show_envvar=True, metavar="NAME", help="Your name, for the order's journal."
-)
 reason_option = click.option("--reason", metavar="TEXT", help="The reason, for the order's journal.")
 
 
@@ -35,14 +32,13 @@ def calls() -> None:
 
 @calls.command()
 @click.argument("key", metavar="KEY")
-@by_option
 @reason_option
-def retry(key: str, by: str | None, reason: str | None) -> None:
+def retry(key: str, reason: str | None) -> None:
     """Retry a call, also one that was given up, with the idempotency key that it had.
 
     The call is made as soon as the circuit breaker of its destination lets it through.
     """
-    if not _command(key, "retry", by, reason):
+    if not _command(key, "retry", reason):
         click.echo(f"{key} will be retried: the command is accepted, but not applied yet.")
         return
     click.echo(f"{key} is due now{_delay_of(key)}.")
@@ -51,17 +47,16 @@ def retry(key: str, by: str | None, reason: str | None) -> None:
 
 @calls.command()
 @click.argument("key", metavar="KEY")
-@by_option
 @reason_option
-def abandon(key: str, by: str | None, reason: str | None) -> None:
+def abandon(key: str, reason: str | None) -> None:
     """Give a call up: it is not attempted again. An order that waits for the answer then needs a person."""
-    decided = _command(key, "abandon", by, reason)
+    decided = _command(key, "abandon", reason)
     done = "is given up" if decided else "will be given up: the command is accepted, but not applied yet"
     click.echo(f"{key} {done}.")
     click.echo(f"Next: dabbawala calls retry {key}, to attempt it again while its order waits.", err=True)
 
 
-def _command(key: str, command: str, by: str | None, reason: str | None) -> bool:
+def _command(key: str, command: str, reason: str | None) -> bool:
     """Send the command to a worker. False if the worker has accepted it and not applied it yet."""
     order, slash, purpose = key.partition("/")
     if not slash or not purpose:
@@ -69,7 +64,7 @@ def _command(key: str, command: str, by: str | None, reason: str | None) -> bool
     answer = ask(
         f"/v1/calls/{quote(order, safe=':')}/{quote(purpose)}/{command}",
         method="POST",
-        body=msgspec.json.encode({"by": by or "", "reason": reason or ""}),
+        body=msgspec.json.encode({"reason": reason or ""}),
         headers={"Content-Type": "application/json", IDEMPOTENCY_KEY: uuid4().hex},
     )
     return "outcome" in answer

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from rich.text import Text
 
 from streams.catalogue.file import WrongCatalogue, read_catalogue
-from streams.cli.client import TIMEOUT_S, ask, unreachable, worker_url
+from streams.cli.client import TIMEOUT_S, ask, credentials, unreachable, worker_url
 from streams.cli.errors import CommandError
 from streams.cli.kafka import services_with_kafka
 from streams.cli.output import counted, json_option, money, print_fields, print_json, print_table, text
@@ -203,7 +203,7 @@ def _wait_for(worker: str, key: str, restaurant: Restaurant | None, deadline: fl
 def _served_by(worker: str, key: str) -> Restaurant | None:
     address = f"{worker}/table/restaurants/{quote(key, safe='')}"
     try:
-        rows = httpx.get(address, timeout=TIMEOUT_S).raise_for_status().json()["rows"]
+        rows = httpx.get(address, headers=credentials(), timeout=TIMEOUT_S).raise_for_status().json()["rows"]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
         raise CommandError(
             f"The file is loaded, but its workers cannot be checked: {unreachable(worker, error)}"

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from streams.access.keys import Role
+from streams.access.local_keys import local_key
 from streams.cli.errors import CommandError, NotFound, NoWorker, Refused
 from streams.local.worker_slots import worker_urls
 from streams.settings import Settings, WrongSetting
@@ -35,6 +37,15 @@ def worker_url(directory: Path | None = None) -> str:
     if urls := worker_urls(directory):
         return urls[0]
     raise NoWorker(f"No worker runs under {directory}: start one with `make worker`, or set DABBAWALA_URL.")
+
+
+def credentials() -> dict[str, str]:
+    """Return the header with the operator's key: `DABBAWALA_KEY`, else this installation's; none without one."""
+    try:
+        key = local_key(Settings.from_environment().directory, Role.OPERATOR)
+    except WrongSetting as wrong:
+        raise CommandError(str(wrong)) from None
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _checked(url: str) -> str:
@@ -82,7 +93,7 @@ def request(
                 address,
                 params=_given(query or {}),
                 content=body,
-                headers=_in_bytes({"Accept": "application/json", **(headers or {})}),
+                headers=_in_bytes({"Accept": "application/json", **credentials(), **(headers or {})}),
                 timeout=timeout_s,
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import httpx
 
-from streams.cli.client import ask, error_of, unreachable, worker_url
+from streams.cli.client import ask, credentials, error_of, unreachable, worker_url
 from streams.cli.errors import CommandError, NoWorker
 from topics.order_updates import READER, OrderStatus, OrderUpdated
 from topics.records import Undecodable
@@ -79,7 +79,9 @@ class _stream:
 
     def __init__(self, order: str, last_id: str) -> None:
         self._address = f"{worker_url()}/v1/orders/{order}/events"
-        self._headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+        self._headers = (
+            {"Accept": "text/event-stream"} | credentials() | ({"Last-Event-ID": last_id} if last_id else {})
+        )
         self._client = httpx.Client(timeout=httpx.Timeout(10.0, read=SILENCE_S))
 
     def __enter__(self) -> httpx.Response:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from streams.access.keys import WrongKeys
+from streams.access.tokens import WrongSecret
 from streams.catalogue.file import WrongCatalogue
 from streams.cli.errors import CommandError
 from streams.local.errors import SetUpError
@@ -15,7 +17,7 @@ from streams.settings import Settings, WrongSetting
 if TYPE_CHECKING:
     from streams.services import Services
 
-SENTENCES = (CommandError, SetUpError, WrongCatalogue, WrongSetting)
+SENTENCES = (CommandError, SetUpError, WrongCatalogue, WrongKeys, WrongSecret, WrongSetting)
 """Errors whose message is meant for the person at the keyboard."""
 
 

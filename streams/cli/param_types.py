@@ -8,7 +8,7 @@ import httpx
 import msgspec
 from click.shell_completion import CompletionItem
 
-from streams.cli.client import worker_url
+from streams.cli.client import credentials, worker_url
 from streams.cli.errors import CommandError
 from topics.identity import OrderId, PartyId
 
@@ -45,7 +45,9 @@ def _listed(path: str, member: str, field: str) -> Callable[[str], list[str]]:
 
     def suggest(incomplete: str) -> list[str]:
         query = {"limit": str(MAX_SUGGESTIONS), "cursor": incomplete}
-        answer = httpx.get(worker_url() + path, params=query, timeout=SUGGEST_TIMEOUT_S).raise_for_status()
+        answer = httpx.get(
+            worker_url() + path, params=query, headers=credentials(), timeout=SUGGEST_TIMEOUT_S
+        ).raise_for_status()
         return [row[field] for row in answer.json()[member] if row[field].startswith(incomplete)]
 
     return suggest

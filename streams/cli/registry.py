@@ -15,6 +15,7 @@ COMMANDS = {
     "catalogue": "streams.cli.catalogue:catalogue",
     "dead-letters": "streams.cli.dead_letters:dead_letters",
     "reconcile": "streams.cli.reconcile:reconcile",
+    "keys": "streams.cli.keys:keys",
     "topics": "streams.cli.topics:topics",
     "leave": "streams.cli.leave:leave",
 }

@@ -15,6 +15,7 @@ import mode
 from mode import ServiceT
 
 from exactly_once.faust.worker import LEAVE_SIGNAL
+from streams.access.local_keys import prepare_access
 from streams.build import Place, WorkerApp
 from streams.catalogue.file import read_catalogue
 from streams.cli.banner import print_banner_when, quiet_logs
@@ -47,6 +48,7 @@ class worker(faust.cli.worker.worker):
         try:
             if settings.catalogue is not None:
                 read_catalogue(settings.catalogue)
+            prepare_access(settings)
             servers = find_kafka(settings, self.say)
             self.slot = acquire_slot(settings.directory, port=web_port, host=web_host)
             record_run(settings.directory, self.slot.datadir.name, settings.speed_up)

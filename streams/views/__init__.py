@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from streams.access.rules import RULES, Rule
 from streams.services import Services
 from streams.views import (
     calls,
@@ -27,6 +28,8 @@ ROUTES: Mapping[str, type[ApiView]] = {
     "/v1/events": feed.Events,
     "/v1/payments/{provider}/events": payments.PaymentEvents,
     "/v1/pos/{restaurant}/tickets/{order}/{event:accepted|rejected|finished}": pos.TicketEvents,
+    "/v1/callbacks/{capability}/payments/{provider}/{order}": payments.PaymentCallback,
+    "/v1/callbacks/{capability}/pos/{restaurant}/{order}/{event:accepted|rejected|finished}": pos.TicketCallback,
     "/v1/drivers": drivers.Drivers,
     "/v1/drivers/{driver}": drivers.DriverState,
     "/v1/drivers/{driver}/available": drivers.Available,
@@ -56,7 +59,20 @@ ROUTES: Mapping[str, type[ApiView]] = {
 
 
 def register(services: Services) -> None:
-    """Add every route to the app of these services. Each view becomes a subclass that holds the services."""
+    """Add every route to the app of these services. Each view becomes a subclass with the services and its rules.
+
+    Raises `LookupError` for a route or method without a rule.
+    """
     for path, view in ROUTES.items():
-        bound = type(view.__name__, (view,), {"services": services, "__doc__": view.__doc__})
+        given = {"services": services, "rules": rules_of(path, view), "__doc__": view.__doc__}
+        bound = type(view.__name__, (view,), given)
         services.app.page(path)(bound)
+
+
+def rules_of(path: str, view: type[ApiView]) -> Mapping[str, Rule]:
+    """Return the rule of each method of a view. Raises `LookupError` if one has none."""
+    rules = RULES.get(path, {})
+    methods = {name.upper() for name in ("get", "post", "put", "delete", "patch") if name in vars(view)}
+    if methods != set(rules):
+        raise LookupError(f"the route {path} has the methods {sorted(methods)} and rules for {sorted(rules)}")
+    return rules

@@ -1,10 +1,12 @@
 """Base class of all views."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from aiohttp import web
 from faust.web import View
 
+from streams.access.rules import Rule
 from streams.services import Services
 
 
@@ -13,10 +15,14 @@ class ApiView(View):
 
     services: ClassVar[Services]
     """The parts of the worker, set by `streams.views.register`."""
+    rules: ClassVar[Mapping[str, Rule]]
+    """The rule of each method, set by `streams.views.register`."""
 
     async def dispatch(self, request: Any) -> Any:
-        """Call the handler of the request's method. The middleware turns errors into problems."""
+        """Admit the request and call the handler of its method. The middleware turns errors into problems."""
         method = self.methods[request.method.lower()]
         if request.method not in self.get_methods():
             raise web.HTTPMethodNotAllowed(request.method, sorted(self.get_methods()))
+        rule = self.rules["GET" if request.method == "HEAD" else request.method]
+        await self.services.doorkeeper.admit(request, rule, request.match_info)
         return await method(request, **request.match_info)

@@ -12,6 +12,7 @@ from streams.calls.http_performer import ROWS
 from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.web.deciding import to_response
+from streams.web.doorkeeper import sender_of
 from streams.web.listing import Listing
 from streams.web.problems import Problem
 from streams.web.requests import key_part, read_body, respond
@@ -25,9 +26,8 @@ COMMANDS = {"retry": CallRetryRequested, "abandon": CallAbandonRequested}
 
 
 class OperatorNote(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of an operator's command: the operator's name and the reason, for the journal."""
+    """Body of an operator's command: the reason, for the journal. The name is that of the operator's key."""
 
-    by: Text = ""
     reason: Text = ""
 
 
@@ -60,8 +60,8 @@ class CallCommand(ApiView):
     async def post(self, request: web.Request, order: str, purpose: str, command: str) -> web.Response:
         """Retry a call at once under the same idempotency key, also after it was abandoned; or abandon it.
 
-        `{order}/{purpose}` is the key of the call. The body may hold `by` and `reason` for the journal, each of at most
-        200 characters.
+        `{order}/{purpose}` is the key of the call. The body may hold a `reason` for the journal, of at most 200
+        characters. The journal also has the name of the operator's key.
 
         - 200: the command is applied, or a repeat of its `Idempotency-Key` (`outcome` is `ABSORBED`):
           `{"call", "outcome"}`.
@@ -71,7 +71,9 @@ class CallCommand(ApiView):
         call = _parse_key(f"{order}/{purpose}")
         note = await read_body(request, OPERATOR_NOTE)
         key = key_part(request, self.services.new_id)
-        event = COMMANDS[command](id=f"{order}/{command}/{key}", call=call, by=note.by, reason=note.reason)
+        event = COMMANDS[command](
+            id=f"{order}/{command}/{key}", call=call, by=sender_of(request).name, reason=note.reason
+        )
         if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
             return answer
         decision = await self.services.decisions.submit(ORDERS, event)

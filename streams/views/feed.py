@@ -28,11 +28,13 @@ from yarl import URL
 
 from exactly_once import PartitionNotOwned
 from processors.order import Order, last_update
+from streams.access.keys import Identity
 from streams.feed.feed import Gap, Listener, Positions
 from streams.feed.update_log import Update
 from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.views.orders import attention_filter
+from streams.web.doorkeeper import sender_of
 from streams.web.problems import SOON, Problem
 from streams.web.requests import parse_id
 from streams.worker.tables import Rows
@@ -121,11 +123,14 @@ class UpdateFilter(msgspec.Struct, frozen=True, kw_only=True):
     restaurant: frozenset[str]
     provider: frozenset[str]
     attention: bool | None
+    sender: Identity
+    """The sender, who sees its own orders only."""
 
     def __call__(self, update: OrderUpdated) -> bool:
         """Return whether an update matches."""
         return (
-            (not self.status or update.status in self.status)
+            self.sender.speaks_for(update.order.partition(":")[0])
+            and (not self.status or update.status in self.status)
             and (not self.restaurant or update.restaurant in self.restaurant)
             and (not self.provider or update.order.partition(":")[0] in self.provider)
             and (self.attention is None or (update.attention is not None) is self.attention)
@@ -218,7 +223,11 @@ def _filter(request: web.Request) -> UpdateFilter:
     known = (*FILTERS, "attention", "last_event_id")
     if unknown := sorted(request.query.keys() - set(known)):
         raise Problem(422, "invalid", f"there is no filter {unknown[0]!r}; there are: {', '.join(known)}")
-    return UpdateFilter(**{name: _values(request, name) for name in FILTERS}, attention=attention_filter(request))
+    return UpdateFilter(
+        **{name: _values(request, name) for name in FILTERS},
+        attention=attention_filter(request),
+        sender=sender_of(request),
+    )
 
 
 def _values(request: web.Request, name: str) -> frozenset[Any]:

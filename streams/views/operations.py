@@ -13,7 +13,8 @@ from exactly_once import PartitionNotOwned, SourceProgress, Task
 from processors.dispatch import PendingDelivery, WaitingDriver
 from streams.services import Services
 from streams.views.api_view import ApiView
-from streams.web.forwarding import FORWARD_TIMEOUT_S, FORWARDED
+from streams.web.doorkeeper import is_forwarded
+from streams.web.forwarding import FORWARD_TIMEOUT_S
 from streams.web.listing import Listing, limit_of
 from streams.web.problems import Problem
 from streams.web.requests import parse_id, respond
@@ -83,7 +84,7 @@ class AllTasks(ApiView):
           null if the task was closed meanwhile.
         """
         hashed = request.query.get("hash") == "true"
-        if FORWARDED in request.headers:
+        if is_forwarded(request):
             return respond(200, await _own(self.services, hashed))
         within_s = HASH_TIMEOUT_S if hashed else FORWARD_TIMEOUT_S
         others = asyncio.gather(

@@ -11,14 +11,16 @@ from processors.decision import Outcome
 from processors.history import Retired
 from processors.order import Order
 from processors.workflow import JournalLine, Workflow
+from streams.access.keys import ANY, Role
 from streams.feed.order_history import HistoryUnavailable, RetiredOrder
 from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.views.calls import OPERATOR_NOTE, open_call_of
 from streams.web.deciding import to_problem, to_response
+from streams.web.doorkeeper import sender_of
 from streams.web.listing import Listing
 from streams.web.problems import SOON, FieldError, Problem
-from streams.web.requests import idempotency_key, key_part, parse_id, read_body, respond
+from streams.web.requests import idempotency_key, key_part, parse_body, parse_id, read_body, read_bytes, respond
 from topics.families import ORDERS
 from topics.identity import OrderId, external_id_of
 from topics.order_updates import OrderStatus
@@ -35,15 +37,17 @@ class Orders(ApiView):
     async def post(self, request: web.Request) -> web.Response:
         """Place an order. The body has the fields of the record `Placed` on the topic `orders`; `type` may be omitted.
 
-        An order without an `external_id` gets one from the `Idempotency-Key`, of at most 255 characters. The worker's
+        The provider is the one of the key; a key for several providers needs the field `provider`. An order without an
+        `external_id` gets one from the `Idempotency-Key`, of at most 255 characters. The worker's
         clock gives the time of the order.
 
         - 201: the order is new: `{"id", "provider", "external_id", "placed_at"}`, and its address in `Location`.
         - 200: the same order was placed before; the body is that of the first answer.
+        - 403: the order is of another provider than the key.
         - 422: a field is wrong, the order differs from the menu, the restaurant is closed, or an order with another
           body has this id. `errors` has a JSON pointer and a reason for each wrong field.
         """
-        placed = _identified(await read_body(request, PLACED), idempotency_key(request))
+        placed = _identified(await _read_order(request), idempotency_key(request))
         placed = msgspec.structs.replace(placed, at=instant(self.services.now_ms()))
         if (answer := await self.services.forwarding.forward_to_owner(request, placed.key)) is not None:
             return answer
@@ -71,10 +75,12 @@ class Orders(ApiView):
         """
         provider, restaurant = request.query.get("provider"), request.query.get("restaurant")
         sort, status, attention = _sort(request), _status(request), attention_filter(request)
+        sender = sender_of(request)
 
         def fits(row: Order) -> bool:
             return (
-                (status is None or row.status is status)
+                sender.speaks_for(row.id.partition(":")[0])
+                and (status is None or row.status is status)
                 and (provider is None or row.id.startswith(f"{provider}:"))
                 and (restaurant is None or row.restaurant == restaurant)
                 and (attention is None or bool(row.attention) is attention)
@@ -138,7 +144,8 @@ class OrderSettled(ApiView):
     async def post(self, request: web.Request, order: str) -> web.Response:
         """Clear an attention that no later event clears, such as a provider that contradicts itself.
 
-        The body may hold `by` and `reason` for the journal, each of at most 200 characters.
+        The body may hold a `reason` for the journal, of at most 200 characters. The journal also has the name of the
+        operator's key.
 
         - 200: the attention is cleared; `outcome` is `ABSORBED` if there was none: `{"order", "outcome"}`.
         - 404: there is no such order.
@@ -149,13 +156,37 @@ class OrderSettled(ApiView):
         key = key_part(request, self.services.new_id)
         if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
             return answer
-        event = AttentionSettled(id=f"{order}/settled/{key}", order=order, by=note.by, reason=note.reason)
+        event = AttentionSettled(
+            id=f"{order}/settled/{key}", order=order, by=sender_of(request).name, reason=note.reason
+        )
         return to_response(
             await self.services.decisions.submit(ORDERS, event),
             f"order {order}",
             f"/v1/orders/{order}",
             {"order": order},
         )
+
+
+async def _read_order(request: web.Request) -> Placed:
+    """Return the order in the body, of the provider that the key is for. Raises a 400, 403 or 422 problem."""
+    sender = sender_of(request)
+    body = await read_bytes(request)
+    if sender.role is Role.PROVIDER and not sender.party.endswith(ANY):
+        body = _with_provider(body, sender.party)
+    placed = parse_body(body, PLACED)
+    if not sender.speaks_for(placed.provider):
+        wrong = f"your key is for the provider {sender.party}"
+        raise Problem(403, "not-yours", wrong, [FieldError("/provider", wrong)])
+    return placed
+
+
+def _with_provider(body: bytes, provider: str) -> bytes:
+    """Return the body of an order with the provider, unless it names one or is not a JSON object."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body  # its reader says what is wrong
+    return body if "provider" in fields else msgspec.json.encode({**fields, "provider": provider})
 
 
 def _identified(placed: Placed, key: str) -> Placed:

@@ -3,6 +3,7 @@
 import msgspec
 from aiohttp import web
 
+from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.web.deciding import to_response
 from streams.web.requests import parse_id, read_body
@@ -37,13 +38,34 @@ class TicketEvents(ApiView):
         - 404: an id cannot be one, or there is no such order.
         - 409: the ticket belongs to another restaurant, or its state does not allow the event.
         """
-        parse_id(restaurant, PartyId, "a restaurant")
-        parse_id(order, OrderId, "an order")
-        body = await read_body(request, _reader)
-        if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
-            return answer
-        decision = await self.services.decisions.submit(POS, _record(restaurant, order, event, body))
-        return to_response(decision, f"ticket of order {order}", f"/v1/orders/{order}", {"order": order})
+        return await _submit(self.services, request, restaurant, order, event)
+
+
+class TicketCallback(ApiView):
+    """Callback address of one ticket."""
+
+    async def post(
+        self, request: web.Request, capability: str, restaurant: str, order: str, event: str
+    ) -> web.Response:
+        """Apply an event of the point of sale to the ticket of this address: its `callback_url` and the event.
+
+        The address needs no key: `capability` proves that a worker gave it out. Body and answers are as above.
+
+        - 200: the event is applied, or a repeat (`outcome` is `ABSORBED`): `{"order", "outcome"}`.
+        - 404: no worker gave out this address, or there is no such order.
+        - 409: the ticket's state does not allow the event.
+        """
+        return await _submit(self.services, request, restaurant, order, event)
+
+
+async def _submit(services: Services, request: web.Request, restaurant: str, order: str, event: str) -> web.Response:
+    parse_id(restaurant, PartyId, "a restaurant")
+    parse_id(order, OrderId, "an order")
+    body = await read_body(request, _reader)
+    if (answer := await services.forwarding.forward_to_owner(request, order)) is not None:
+        return answer
+    decision = await services.decisions.submit(POS, _record(restaurant, order, event, body))
+    return to_response(decision, f"ticket of order {order}", f"/v1/orders/{order}", {"order": order})
 
 
 def _record(restaurant: str, order: str, event: str, body: TicketEvent) -> PosRecord:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from streams.services import Services
 from streams.views.api_view import ApiView
-from streams.web.forwarding import FORWARDED
+from streams.web.doorkeeper import is_forwarded
 from streams.web.listing import PartialPage, collect_pages, limit_of
 from streams.web.numbers import whole_number
 from streams.web.problems import Problem
@@ -144,7 +144,7 @@ async def _of_all(
 ) -> web.Response:
     """Answer with the rows of the partitions that are open here, and of the others from their workers."""
     own = PartialPage(here, [(row["key"], row) for row in rows])
-    if FORWARDED in request.headers:
+    if is_forwarded(request):
         return respond(200, own)
     found: list[dict[str, Any]] = []
     seen: set[int] = set()

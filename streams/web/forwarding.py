@@ -16,14 +16,13 @@ from aiohttp import web
 from httpx_aiohttp import AiohttpTransport
 
 from exactly_once import Engine
+from streams.web.doorkeeper import FORWARDED, Doorkeeper, is_forwarded
 from streams.web.problems import SOON, Problem
 from streams.web.requests import is_text, read_bytes
 from topics.headers import IDEMPOTENCY_KEY
 
 FORWARD_TIMEOUT_S = 40.0
 """Limit of a forwarded request; longer than the longest long poll."""
-FORWARDED = "X-Dabbawala-Sent-On"
-"""Marks a request that another worker forwarded."""
 _REQUEST_HEADERS = {"content-type", IDEMPOTENCY_KEY.lower(), "traceparent", "accept"}
 _RESPONSE_HEADERS = {"content-type", "location", "retry-after"}
 
@@ -41,11 +40,13 @@ class Forwarding:
     def __init__(
         self,
         engine: Engine,
+        doorkeeper: Doorkeeper,
         this_worker: Callable[[], str],
         make_client: Callable[[], httpx.AsyncClient] = http_client,
     ) -> None:
         """``this_worker`` returns the URL of this worker; ``make_client`` is called at the first forwarded request."""
         self._engine = engine
+        self._doorkeeper = doorkeeper
         self._this_worker = this_worker
         self._make_client = make_client
         self._client: httpx.AsyncClient | None = None
@@ -65,7 +66,7 @@ class Forwarding:
                 await engine.verify_ownership(partition)
             return None
         owner = engine.owners().get(partition)
-        if owner is None or owner.rstrip("/") == self.this_worker() or FORWARDED in request.headers:
+        if owner is None or owner.rstrip("/") == self.this_worker() or is_forwarded(request):
             state = (
                 f"is held: {engine.clock_skewed[partition]}" if partition in engine.clock_skewed else "is being opened"
             )
@@ -75,7 +76,7 @@ class Forwarding:
     async def ask_all_workers(self, request: web.Request, own: list[Any], member: str) -> list[Any]:
         """Return this worker's rows and those of the other workers, read from `member` of their answers."""
         others = self.other_workers()
-        if FORWARDED in request.headers or not others:
+        if is_forwarded(request) or not others:
             return own
         answers = await asyncio.gather(*(self.forward(request, owner, Accept="application/json") for owner in others))
         for answer in answers:
@@ -99,12 +100,13 @@ class Forwarding:
         Raises a 503 problem if the worker does not answer.
         """
         forwarded = {name: value for name, value in request.headers.items() if name.lower() in _REQUEST_HEADERS}
-        headers = forwarded | more | {FORWARDED: "1"}
+        content = await read_bytes(request)
+        headers = forwarded | more | {FORWARDED: self._doorkeeper.token_for(request, content)}
         try:
             answer = await self._open_client().request(
                 request.method,
                 owner.rstrip("/") + request.path_qs,
-                content=await read_bytes(request),
+                content=content,
                 # as bytes, because httpx takes text to be ASCII; a header that is not text has no meaning to a view
                 headers={name.encode(): value.encode() for name, value in headers.items() if is_text(value)},
                 timeout=httpx.Timeout(FORWARD_TIMEOUT_S, read=within_s),

@@ -19,7 +19,8 @@ import msgspec
 from aiohttp import web
 
 from exactly_once import Engine, PartitionNotOwned
-from streams.web.forwarding import FORWARDED, Forwarding
+from streams.web.doorkeeper import is_forwarded
+from streams.web.forwarding import Forwarding
 from streams.web.numbers import whole_number
 from streams.web.problems import SOON, Problem
 from streams.web.requests import respond
@@ -98,7 +99,7 @@ class Listing(Generic[T]):
             own = await self._own_part(
                 count, lambda partition, _: self._newest(partition, cursor, count, fits, newest_by)
             )
-        if FORWARDED in request.headers:
+        if is_forwarded(request):
             return respond(HTTPStatus.OK, own)
         found = (row for part in await collect_pages(self._engine, self._forwarding, request, own) for row in part.rows)
         rows = dict(sorted(found, key=lambda row: row[0]))  # a partition that moves may be in two parts

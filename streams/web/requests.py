@@ -30,8 +30,13 @@ def respond(status: int, body: Any, **headers: str) -> web.Response:
 
 async def read_body(request: web.Request, reader: Reader[T]) -> T:
     """Return the body as the reader's type. Raises a problem that names the field that is wrong."""
+    return parse_body(await read_bytes(request), reader)
+
+
+def parse_body(body: bytes, reader: Reader[T]) -> T:
+    """Return bytes as the reader's type, no bytes as an empty object. Raises a problem that names the wrong field."""
     try:
-        return reader.read(await read_bytes(request) or b"{}")
+        return reader.read(body or b"{}")
     except Undecodable as wrong:
         raise Problem(
             HTTPStatus.BAD_REQUEST if isinstance(wrong, NotJson) else HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -24,7 +24,7 @@ from topics.pos import PosRecord, TicketAccepted, TicketRejected
 from topics.records import write
 from verification.simulation.loop import VirtualLoop
 from verification.simulation.network import Network
-from verification.simulation.worker import Worker
+from verification.simulation.worker import KEY, Worker
 
 Answer = tuple[int, Any]
 """Status and body, as JSON."""
@@ -88,7 +88,7 @@ class Front:
         if not self.workers:
             raise ConnectionError
         worker = self.workers[self._chance.choice(sorted(self.workers))]
-        headers = {"Idempotency-Key": request.key} if request.key else {}
+        headers = {"Authorization": f"Bearer {KEY}"} | ({"Idempotency-Key": request.key} if request.key else {})
         async with asyncio.timeout(timeout_s):
             response = await self.serve(worker, request.method, request.path, request.body, headers)
         return response.status, msgspec.json.decode(_body(response) or b"null")
@@ -155,7 +155,14 @@ class SimulatedRequest:
         self.query = dict(parse_qsl(urlsplit(path).query))
         self.headers = CIMultiDict(headers)
         self.match_info: dict[str, str] = {}
+        self._noted: dict[str, Any] = {}
         self._body = body
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._noted[name] = value
+
+    def __getitem__(self, name: str) -> Any:
+        return self._noted[name]
 
     async def read(self) -> bytes:
         """Return the body."""

@@ -22,6 +22,7 @@ from exactly_once.faust.consumer import IDLE_S
 from exactly_once.faust.tables import TaskTables
 from exactly_once.settings import EngineSettings
 from exactly_once.task.timers import DUE_BYTES, due_of
+from streams.access.keys import Identity, Role
 from streams.build import Surroundings, build
 from streams.services import Services
 from streams.settings import Settings
@@ -38,6 +39,10 @@ MAX_FETCH_RECORDS = 500
 RETRY_S = 0.1
 COMMIT_INTERVAL_S = 2.8
 """Faust's ``broker_commit_interval``."""
+
+
+KEY = "simulated"
+"""The key of all parties outside."""
 
 
 class FlowControl:
@@ -277,6 +282,14 @@ class Consumer:
         return {tp: records for tp, (records, _) in fetched.items() if records}
 
 
+class Keys:
+    """The keys that a worker knows: one, of all parties outside."""
+
+    def find(self, key: str) -> Identity | None:
+        """Return the holder of a key."""
+        return Identity("simulated", Role.OPERATOR) if key == KEY else None
+
+
 class Worker:
     """One process of the product, from its start to its end. Its ``disk`` outlives it."""
 
@@ -330,6 +343,8 @@ class Worker:
                 make_engine=lambda app, **given: Engine(app, **{**given, "settings": self._settings}),
                 make_performer=lambda *_: self._performer(self),
                 make_http_client=lambda: self._http_client(self),
+                make_keys=lambda _: Keys(),
+                read_secret=lambda _: b"the secret of all simulated workers",
                 now_ms=lambda: int(self.time() * 1000),
                 new_id=lambda: f"{self.name}-{next(self._requests)}",
             ),
