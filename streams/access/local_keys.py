@@ -1,0 +1,61 @@
+"""The keys that an installation on one machine makes for its own commands and simulators.
+
+The commands, the demo and each simulator find the key of their role, for every party, in ``DABBAWALA_DIR/keys/<role>``.
+These files, that of all keys and the secret are readable by their owner alone.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+from streams.access.keys import ANY, Role, add_key, read_keys, write_private
+from streams.access.tokens import read_secret
+from streams.local.file_lock import locked
+from streams.settings import Settings
+
+SECRET_BYTES = 32
+KEY_VARIABLE = "DABBAWALA_KEY"
+LOCAL = "local-"
+"""Prefix of the names of these keys."""
+
+
+def make_local_keys(directory: Path, keys: Path, secret: Path) -> list[Path]:
+    """Make the secret, and a key of each role, where they are missing, and return the new files.
+
+    A key whose entry was revoked is made again only if its file is deleted, too. Raises `WrongKeys`.
+    """
+    home = directory / "keys"
+    made = []
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(home / "lock"):
+        if not secret.exists():
+            write_private(secret, secrets.token_hex(SECRET_BYTES).encode() + b"\n")
+            made.append(secret)
+        known = {key.name for key in read_keys(keys)} if keys.exists() else set()
+        for role in Role:
+            file = home / role
+            if f"{LOCAL}{role}" not in known and not file.exists():
+                write_private(file, add_key(keys, role, ANY, f"{LOCAL}{role}").encode() + b"\n")
+                made.append(file)
+    return made
+
+
+def prepare_access(settings: Settings) -> None:
+    """Make what is missing in the installation's own directory, and check the keys and the secret.
+
+    Files that the settings name elsewhere are made with `dabbawala keys init`. Raises `WrongKeys` or `WrongSecret`.
+    """
+    if settings.keys.parent == settings.directory and settings.secret_file.parent == settings.directory:
+        make_local_keys(settings.directory, settings.keys, settings.secret_file)
+    read_keys(settings.keys)
+    read_secret(settings.secret_file)
+
+
+def local_key(directory: Path, role: Role) -> str | None:
+    """Return the key of a command: `DABBAWALA_KEY`, or this installation's key of the role; None without one."""
+    if key := os.environ.get(KEY_VARIABLE):
+        return key
+    try:
+        return (directory / "keys" / role).read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,97 @@
+"""`dabbawala keys`: keys of the HTTP API. They change files and need no worker; workers reread them within a second."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from streams.access.keys import ANY, Role, StoredKey, WrongKeys, add_key, read_keys, revoke_key
+from streams.access.local_keys import make_local_keys
+from streams.cli.errors import CommandError
+from streams.cli.output import counted, json_option, print_json, print_table, text, when
+from streams.settings import Settings, WrongSetting
+
+ROLES = [role.value for role in Role]
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and revoke keys of the HTTP API.
+
+    The file (DABBAWALA_KEYS) has only the hashes of keys. Workers reread it within a second after it changes.
+    """
+
+
+@keys.command()
+def init() -> None:
+    """Make the secret of the workers, and a local key of each role, where they are missing."""
+    settings = _settings()
+    try:
+        made = make_local_keys(settings.directory, settings.keys, settings.secret_file)
+    except (WrongKeys, OSError) as error:
+        raise CommandError(str(error)) from None
+    for file in made:
+        click.echo(file)
+    click.echo(f"{counted(len(made), 'file')} made. Only you may read them.", err=True)
+
+
+@keys.command()
+@click.argument("role", type=click.Choice(ROLES))
+@click.argument("party", default=ANY)
+@click.option("--name", help="Name of the key, for the journal and `revoke`.  [default: PARTY and the time]")
+@click.option("--days", type=click.IntRange(1, 3650), metavar="DAYS", help="Days for which the key is valid.")
+def new(role: str, party: str, name: str | None, days: int | None) -> None:
+    """Make a key of a ROLE for a PARTY, and print it. It cannot be shown again.
+
+    PARTY is the id of the provider, restaurant or driver, or of the payment provider; an id that ends with * stands for
+    all that begin so. Operators and monitors need none.
+    """
+    now = datetime.now(UTC)
+    until = None if days is None else now + timedelta(days=days)
+    chosen = name or f"{role if party == ANY else party.rstrip(ANY)}-{now:%Y%m%d-%H%M%S}"
+    try:
+        click.echo(add_key(_file(), Role(role), party, chosen, until))
+    except (WrongKeys, OSError) as error:
+        raise CommandError(str(error)) from None
+    click.echo(f"The key {chosen} is valid in a second. Next: send it as `Authorization: Bearer KEY`.", err=True)
+
+
+@keys.command(name="list")
+@json_option
+def list_keys(as_json: bool) -> None:
+    """List the keys, without the keys themselves."""
+    stored = _read()
+    if as_json:
+        print_json({"keys": [{"name": k.name, "role": k.role, "party": k.party, "until": k.until} for k in stored]})
+        return
+    rows = [[text(k.name), text(k.role), text(k.party), when(k.until) if k.until else text("revoked")] for k in stored]
+    print_table("keys", ("name", "role", "party", "until"), rows)
+
+
+@keys.command()
+@click.argument("name")
+def revoke(name: str) -> None:
+    """Revoke the key with a NAME. Workers refuse it within a second."""
+    try:
+        revoke_key(_file(), name)
+    except (WrongKeys, OSError) as error:
+        raise CommandError(str(error)) from None
+    click.echo(f"{name} is revoked.")
+
+
+def _settings() -> Settings:
+    try:
+        return Settings.from_environment()
+    except WrongSetting as wrong:
+        raise CommandError(str(wrong)) from None
+
+
+def _file() -> Path:
+    return _settings().keys
+
+
+def _read() -> list[StoredKey]:
+    try:
+        return read_keys(_file())
+    except WrongKeys as wrong:
+        raise CommandError(str(wrong)) from None

@@ -1,0 +1,94 @@
+"""The doorkeeper of the HTTP API: it identifies the sender of a request, and applies the rule of the route."""
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Protocol
+
+from aiohttp import web
+
+from streams.access.keys import Identity
+from streams.access.rules import Rule
+from streams.access.tokens import Tokens
+from streams.web.problems import Problem
+from streams.web.requests import read_bytes
+
+FORWARDED = "Dabbawala-Forwarded"
+"""Header of a request that another worker forwarded: its token."""
+SENDER = "sender"
+"""The place in a request for its sender."""
+BEARER = "bearer "
+NO_KEY = "send the header `Authorization: Bearer KEY`; `dabbawala keys new` makes a key"
+WRONG_KEY = "the key in the header `Authorization` is unknown, revoked or past its time"
+
+
+class Keys(Protocol):
+    """The keys that are valid."""
+
+    def find(self, key: str) -> Identity | None:
+        """Return the holder of a key; None if the key is not valid."""
+
+
+class Doorkeeper:
+    """Access control of one worker."""
+
+    def __init__(self, keys: Keys, tokens: Tokens, now_ms: Callable[[], int]) -> None:
+        self._keys = keys
+        self._tokens = tokens
+        self._now_ms = now_ms
+
+    async def admit(self, request: web.Request, rule: Rule, path: Mapping[str, str]) -> None:
+        """Note the sender of a request in it, if the rule allows the request.
+
+        Raises a 401 problem for a request without a valid key, 403 if the sender's role may not send it, and 404 if the
+        path names a thing of another party.
+        """
+        if rule.public:
+            return
+        sender = await self._identify(request, rule, path)
+        if not rule.allows_role(sender):
+            roles = " or ".join(sorted(rule.roles))
+            raise Problem(403, "not-your-role", f"this needs a key of the role {roles}; yours has {sender.role}")
+        if not rule.allows_thing(sender, path):
+            raise Problem(404, "unknown", "there is no such thing here, or it is not yours")
+        request[SENDER] = sender
+
+    def token_for(self, request: web.Request, body: bytes) -> str:
+        """Return the token with which a request is forwarded to another worker."""
+        return self._tokens.of_forwarded(sender_of(request), request.method, request.path_qs, body, self._now_ms())
+
+    async def _identify(self, request: web.Request, rule: Rule, path: Mapping[str, str]) -> Identity:
+        if (token := request.headers.get(FORWARDED)) is not None:
+            return self._forwarded(token, request, await read_bytes(request))
+        if rule.callback is not None:
+            if not self._tokens.is_capability(path["capability"], rule.callback.subject(path)):
+                raise Problem(404, "unknown", "this is not the address of a callback: use it as the request gave it")
+            return rule.callback.sender(path)
+        header = request.headers.get("Authorization", "")
+        if header[: len(BEARER)].lower() != BEARER:
+            raise _unauthorized(NO_KEY)
+        found = self._keys.find(header[len(BEARER) :].strip())
+        if found is None:
+            raise _unauthorized(WRONG_KEY)
+        return found
+
+    def _forwarded(self, token: str, request: web.Request, body: bytes) -> Identity:
+        sender = self._tokens.read_forwarded(token, request.method, request.path_qs, body, self._now_ms())
+        if sender is None:
+            raise _unauthorized("the token of another worker is not valid: do all workers have the same secret?")
+        return sender
+
+
+def sender_of(request: web.Request) -> Identity:
+    """Return the sender of an admitted request."""
+    sender = request[SENDER]
+    assert isinstance(sender, Identity)
+    return sender
+
+
+def is_forwarded(request: web.Request) -> bool:
+    """Return whether another worker forwarded the request. The doorkeeper has verified its token."""
+    return FORWARDED in request.headers
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(HTTPStatus.UNAUTHORIZED, "no-key", detail, headers={"WWW-Authenticate": "Bearer"})
