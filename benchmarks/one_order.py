@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.lab import Lab, Sample, quantile
 from simulators.city import order
+from tests.support.keys import HEADERS
 from tests.support.stack import Stack, running
 from topics.families import DELIVERIES, DISPATCH, DRIVERS, ORDER_UPDATES, ORDERS, Family, topic_name
 from topics.orders import Placed
@@ -70,7 +71,7 @@ async def _measure(stack: Stack, count: int) -> tuple[list[float], list[int], di
     consumer.assign(partitions)
     await consumer.seek_to_end(*partitions)
     took, commits, hops = [], [], defaultdict(list)
-    async with httpx.AsyncClient(base_url=stack.url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=stack.url, headers=HEADERS, timeout=10) as client:
         for number in range(WARM_UP + count):
             await _until_all_drivers_wait(client)
             before = await _commits(client)

@@ -15,6 +15,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from benchmarks.lab import Cpu, Lab, Sample, quantile
 from benchmarks.topics_only import UPDATES, made
+from tests.support.keys import HEADERS
 from tests.support.stack import Stack, installed
 from topics.families import ORDER_UPDATES, topic_name
 from topics.orders import Placed
@@ -72,7 +73,7 @@ async def measure(lab: Lab, bench: str, workers: int, app: str = "streams.app", 
 
 async def all_wait(stack: Stack, drivers: int) -> None:
     """Wait until this number of drivers waits for work."""
-    async with httpx.AsyncClient(base_url=stack.url, timeout=10) as client, asyncio.timeout(60):
+    async with httpx.AsyncClient(base_url=stack.url, headers=HEADERS, timeout=10) as client, asyncio.timeout(60):
         while True:
             answers = [
                 (await client.get("/table/dispatch/", params={"limit": "10000"})).json().get("rows", [])
@@ -98,7 +99,9 @@ class Following:
 
     async def __aenter__(self) -> "Following":
         urls = [self._stack.url_of(number) for number in self._stack.workers]
-        self._clients = [httpx.AsyncClient(base_url=url, transport=_unlimited(), timeout=60) for url in urls]
+        self._clients = [
+            httpx.AsyncClient(base_url=url, headers=HEADERS, transport=_unlimited(), timeout=60) for url in urls
+        ]
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=self._stack.kafka,
             isolation_level="read_committed",

@@ -14,7 +14,7 @@ from streams.web.requests import read_bytes
 
 FORWARDED = "Dabbawala-Forwarded"
 """Header of a request that another worker forwarded: its token."""
-SENDER = "sender"
+SENDER = web.RequestKey("sender", Identity)
 """The place in a request for its sender."""
 BEARER = "bearer "
 NO_KEY = "send the header `Authorization: Bearer KEY`; `dabbawala keys new` makes a key"
@@ -80,9 +80,7 @@ class Doorkeeper:
 
 def sender_of(request: web.Request) -> Identity:
     """Return the sender of an admitted request."""
-    sender = request[SENDER]
-    assert isinstance(sender, Identity)
-    return sender
+    return request[SENDER]
 
 
 def is_forwarded(request: web.Request) -> bool:

@@ -15,6 +15,7 @@ from aiokafka.partitioner import murmur2
 from simulators.ledger import PaymentEntry, TicketEntry
 from simulators.streets import moved
 from tests.flow.reading import PARTITIONS, WITHIN_S
+from tests.support.keys import HEADERS
 from tests.support.plain_http import NO_CERTIFICATES
 from tests.support.stack import Stack
 from topics.families import Family, topic_name
@@ -72,7 +73,9 @@ class Client:
         """Connect to the worker of this number."""
         self.stack = stack
         self.number = number
-        self.http = httpx.AsyncClient(base_url=stack.url_of(number), timeout=120, verify=NO_CERTIFICATES)
+        self.http = httpx.AsyncClient(
+            base_url=stack.url_of(number), headers=HEADERS, timeout=120, verify=NO_CERTIFICATES
+        )
         self._producer = AIOKafkaProducer(bootstrap_servers=stack.kafka, acks="all", enable_idempotence=True)
 
     async def __aenter__(self) -> Self:

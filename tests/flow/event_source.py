@@ -13,6 +13,7 @@ import httpx
 import msgspec
 
 from tests.flow.reading import WITHIN_S
+from tests.support.keys import HEADERS
 from tests.support.plain_http import NO_CERTIFICATES
 from topics.order_updates import READER, OrderUpdated
 
@@ -118,7 +119,7 @@ class EventSource:
 
     async def _listen(self, http: httpx.AsyncClient, url: str) -> bool:
         """Listen on one connection; return True if it was the last one."""
-        headers = {"Accept": "text/event-stream", **self._headers}
+        headers = {"Accept": "text/event-stream", **HEADERS, **self._headers}
         if self.last_event_id:
             headers["Last-Event-ID"] = self.last_event_id
         async with http.stream("GET", url, headers=headers) as answer:

@@ -142,10 +142,10 @@ async def test_a_payment_provider_cannot_decline_what_it_charged(client: Client,
     answer = await client.post("/v1/payments/payments/events", body)
     assert answer.status_code == 409
     assert "no money" in await attention(client, placed)
-    settled = await client.post(f"/v1/orders/{placed}/settled", {"by": "ana", "reason": "the bank was wrong"})
+    settled = await client.post(f"/v1/orders/{placed}/settled", {"reason": "the bank was wrong"})
     assert (settled.status_code, settled.json()) == (200, {"order": placed, "outcome": "APPLIED"})
     assert not (await client.order(placed) or {})["attention"]
-    assert "by ana: the bank was wrong" in [entry.get("reason") for entry in await client.journal(placed)]
+    assert "by test-operator: the bank was wrong" in [entry.get("reason") for entry in await client.journal(placed)]
     assert (await client.post("/v1/orders/nobody:nothing/settled")).status_code == 404
     assert (await client.order(placed) or {})["payment"] == {"status": "CHARGED"}
 

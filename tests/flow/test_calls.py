@@ -39,12 +39,12 @@ async def test_an_operator_retries_an_abandoned_call_with_its_key(
     await client.until(lambda: attention(client, order), "the order needs attention")
     assert await prepare_of(client, order) is None, "the call is abandoned"
     hand_pos.answers[kitchen.restaurant] = (200, {"status": "accepted"})
-    answer = await command(client, order, "retry", by="ana", reason="they are back")
+    answer = await command(client, order, "retry", reason="they are back")
     assert (answer.status_code, answer.json()["outcome"]) == (200, "APPLIED")
     shown = await client.reaches(order, "IN_PREPARATION")
     assert shown["attention"] is None
     assert [asked.key for asked in hand_pos.asked_for(order)] == [f"{order}/prepare"] * 2
-    assert "by ana: they are back" in [entry.get("reason") for entry in await client.journal(order)]
+    assert "by test-operator: they are back" in [entry.get("reason") for entry in await client.journal(order)]
 
 
 async def test_a_failing_call_shows_its_error_and_is_retried_at_once(
@@ -102,9 +102,9 @@ async def test_an_abandoned_call_ends_and_its_order_needs_attention(
     hand_pos.answers[kitchen.restaurant] = BROKEN
     await client.place(an_order(kitchen, unique))
     await client.until(lambda: prepare_of(client, order), "the call is pending")
-    assert (await command(client, order, "abandon", by="ana")).status_code == 200
+    assert (await command(client, order, "abandon")).status_code == 200
     assert await prepare_of(client, order) is None
-    assert await attention(client, order) == "the restaurant's answer, given up by ana"
+    assert await attention(client, order) == "the restaurant's answer, given up by test-operator"
     listed = await client.get("/v1/orders", attention="true", restaurant=kitchen.restaurant)
     assert [row["id"] for row in listed["orders"]] == [order]
     asked = len(hand_pos.asked_for(order))

@@ -10,6 +10,7 @@ from tests.flow.client import Client, Driver, an_order, order_id
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS
 from tests.flow.two_workers import one_of, one_of_each, two_workers
+from tests.support.keys import HEADERS
 from tests.support.plain_http import NO_CERTIFICATES
 from tests.support.stack import Stack
 from topics.restaurants import Restaurant
@@ -90,7 +91,7 @@ async def test_many_forwarded_long_polls_block_nobody(
     await asyncio.gather(*(driver.available(kitchen.region, kitchen.position) for driver in drivers))
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(
-        base_url=other.http.base_url, limits=limits, timeout=60, verify=NO_CERTIFICATES
+        base_url=other.http.base_url, headers=HEADERS, limits=limits, timeout=60, verify=NO_CERTIFICATES
     ) as polling:
         ended = 0
 

@@ -10,13 +10,14 @@ from streams.views.api_view import ApiView
 V = TypeVar("V", bound=ApiView)
 
 
-def unconnected_services() -> Services:
+def unconnected_services(**environment: str) -> Services:
     """Return the services of a worker that is built and not started."""
-    return build(Settings.from_environment({"DABBAWALA_CATALOGUE": "", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}))
+    unset = {"DABBAWALA_CATALOGUE": "", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    return build(Settings.from_environment({**unset, **environment}))
 
 
-def view_of(services: Services, view: type[V]) -> V:
+def view_of(services: Services, view: type[V], **more: Any) -> V:
     """Return a view, bound as `streams.views.register` binds it."""
-    bound: Any = type(view.__name__, (view,), {"services": services})
+    bound: Any = type(view.__name__, (view,), {"services": services, **more})
     made: V = bound(services.app, services.app.web)
     return made

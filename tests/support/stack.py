@@ -13,8 +13,10 @@ import httpx
 import msgspec
 
 from simulators.ledger import AnswerEntry, PaymentEntry, TicketEntry, TripEntry
+from streams.access.keys import Role
 from streams.demo.processes import Child, Supervisor
 from streams.local.ports import is_free
+from tests.support.keys import HEADERS, KEYS, write_keys
 from tests.support.plain_http import NO_CERTIFICATES
 from topics.restaurants import Restaurant
 
@@ -25,6 +27,8 @@ READY_S = 480.0
 """Deadline of a start. It is far above what a busy machine needs."""
 FIRST_PORT = 20_000
 SEED = "7"
+ROLES = {"provider": Role.PROVIDER, "drivers": Role.DRIVER}
+"""Simulator -> role of its key."""
 FIRST_WORKER_PORT, WORKERS = 10_000, 5
 """First port of the workers, and number of ports reserved for them. No other process may take one while it is free."""
 TAKES_ANYTHING = "lakshmi-tiffin"
@@ -58,6 +62,8 @@ class Stack:
         self._payment_port, self._pos_port = _free_ports(2)
         self._worker_ports = ports_of_its_own(WORKERS)
         self._homes: dict[int, Path] = {}
+        write_keys(directory / "keys.json")
+        (directory / "secret").write_text("the secret of all workers of a test")
         self.environment = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "DABBAWALA_DIR": str(directory),
@@ -68,6 +74,9 @@ class Stack:
             "DABBAWALA_DECISION_S": "30",  # a busy machine takes longer than the 5 s after which the answer is 202
             "DABBAWALA_PAYMENT_URL": f"http://127.0.0.1:{self._payment_port}",
             "DABBAWALA_CATALOGUE": str(self._catalogue(kitchens)),
+            "DABBAWALA_KEYS": str(directory / "keys.json"),
+            "DABBAWALA_SECRET_FILE": str(directory / "secret"),
+            "DABBAWALA_KEY": KEYS[Role.OPERATOR],
             "PYTHONPATH": str(ROOT),
         }
 
@@ -143,7 +152,7 @@ class Stack:
 
     def get(self, path: str, **query: str) -> Any:
         """GET a path of the API and return the decoded body; `httpx.HTTPError` for an error."""
-        answer = httpx.get(self.url + path, params=query, timeout=60, verify=NO_CERTIFICATES)
+        answer = httpx.get(self.url + path, params=query, headers=HEADERS, timeout=60, verify=NO_CERTIFICATES)
         answer.raise_for_status()
         return answer.json()
 
@@ -189,6 +198,8 @@ class Stack:
     def _simulator(self, name: str, *options: str, port: int | None = None) -> Child:
         """Start a simulator, and wait until it listens if it has a port."""
         environment = self.environment | ({} if port else {"DABBAWALA_URL": self.url})
+        if name in ROLES:
+            environment["DABBAWALA_KEY"] = KEYS[ROLES[name]]
         self.simulators[name] = self._supervisor.start(
             name,
             [sys.executable, "-m", f"simulators.{name}", "--seed", SEED, *options],

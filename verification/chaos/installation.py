@@ -23,6 +23,7 @@ from simulators.ledger import now
 from streams.demo.processes import Child
 from streams.local.kafka.broker import EmbeddedKafka
 from streams.local.ports import LOOPBACK
+from tests.support.keys import HEADERS
 from tests.support.own_broker import own_broker
 from tests.support.stack import WORKERS, Stack, installed, ports_of_its_own
 from verification.chaos.plan import BROKER, CITY, FRONT, MOST_WORKERS, PAYMENT, POS, Fault, line, number_of, worker
@@ -156,7 +157,7 @@ class Installation:
 
     async def ask(self, path: str) -> object:
         """Return the answer of the first worker that answers, or None."""
-        async with httpx.AsyncClient(timeout=5) as http:
+        async with httpx.AsyncClient(timeout=5, headers=HEADERS) as http:
             for url in self.urls():
                 try:
                     answer = await http.get(url + path)

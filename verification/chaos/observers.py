@@ -13,6 +13,7 @@ import httpx
 
 from simulators.ledger import now
 from tests.flow.event_source import EventSource
+from tests.support.keys import HEADERS
 
 REQUEST_INTERVAL_S = 0.1
 """Time between two requests of a reader."""
@@ -54,7 +55,7 @@ class Observers:
                 await asyncio.sleep(FEED_INTERVAL_S)
 
     async def _poll_orders(self, orders: Callable[[], Sequence[str]]) -> None:
-        async with httpx.AsyncClient(timeout=TIMEOUT_S) as http:
+        async with httpx.AsyncClient(timeout=TIMEOUT_S, headers=HEADERS) as http:
             while True:
                 await asyncio.sleep(REQUEST_INTERVAL_S)
                 known, urls = orders()[-RECENT:], self._urls()

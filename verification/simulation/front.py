@@ -155,13 +155,13 @@ class SimulatedRequest:
         self.query = dict(parse_qsl(urlsplit(path).query))
         self.headers = CIMultiDict(headers)
         self.match_info: dict[str, str] = {}
-        self._noted: dict[str, Any] = {}
+        self._noted: dict[Any, Any] = {}
         self._body = body
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: Any, value: Any) -> None:
         self._noted[name] = value
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: Any) -> Any:
         return self._noted[name]
 
     async def read(self) -> bytes:

@@ -46,7 +46,7 @@ async def calling(party: Party) -> AsyncIterator[HttpPerformer]:
 
     server = await asyncio.start_server(take, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    performer = HttpPerformer(f"http://127.0.0.1:{port}", "bank", lambda: "http://us")
+    performer = HttpPerformer(f"http://127.0.0.1:{port}", "bank", lambda: "http://us", lambda _: "c")
     try:
         yield performer
     finally:
@@ -202,7 +202,7 @@ async def test_hanging_name_lookups_do_not_block_others(monkeypatch: pytest.Monk
 
 
 def test_restaurants_charges_and_refunds_are_separate_destinations() -> None:
-    performer = HttpPerformer("http://bank", "bank", lambda: "http://us")
+    performer = HttpPerformer("http://bank", "bank", lambda: "http://us", lambda _: "c")
     refund = row_of(Call("k", CallKind.REFUND, RefundRequest(order="shop:1", charge_id="c", amount=1, currency="INR")))
     whom = [
         performer.destination_of(request)

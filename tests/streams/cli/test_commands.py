@@ -517,11 +517,11 @@ def test_rejected_order_names_every_field(worker: FakeWorker, run: Run, tmp_path
 def test_call_command_has_a_name_and_a_reason(worker: FakeWorker, run: Run, command: str) -> None:
     path = f"/v1/calls/my-shop:1/refund/ch-1/{command}"
     worker.says(path, {"call": "my-shop:1/refund/ch-1", "outcome": "APPLIED"})
-    done = run("calls", command, "my-shop:1/refund/ch-1", "--by", "ana", "--reason", "they are back")
+    done = run("calls", command, "my-shop:1/refund/ch-1", "--reason", "they are back")
     assert done.status == 0, done.error
     asked = worker.asked[0]
     assert (asked.method, asked.path) == ("POST", path)
-    assert json.loads(asked.body) == {"by": "ana", "reason": "they are back"}
+    assert json.loads(asked.body) == {"reason": "they are back"}
     assert asked.headers["idempotency-key"]
 
 
@@ -531,11 +531,11 @@ def test_settlement_has_a_name_and_a_reason(
     worker: FakeWorker, run: Run, outcome: str, message: str, option: str
 ) -> None:
     worker.says("/v1/orders/my-shop:1/settled", {"order": "my-shop:1", "outcome": outcome})
-    done = run("orders", "settle", "my-shop:1", "--by", "ana", option, "called the bank")
+    done = run("orders", "settle", "my-shop:1", option, "called the bank")
     assert done.status == 0, done.error
     assert message in done.printed
     [asked] = worker.asked
-    assert json.loads(asked.body) == {"by": "ana", "reason": "called the bank"}
+    assert json.loads(asked.body) == {"reason": "called the bank"}
     assert asked.headers["idempotency-key"]
 
 

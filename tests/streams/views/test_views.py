@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,13 +13,22 @@ from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.test_utils import TestServer, make_mocked_request
 
+from streams.access.keys import Identity, Role
 from streams.views import operations
 from streams.web import requests
+from streams.web.doorkeeper import SENDER
 from streams.web.forwarding import FORWARD_TIMEOUT_S, Forwarding
 from streams.web.problems import Problem, problem_middleware
 from tests.support.plain_http import NO_CERTIFICATES
 from tests.support.services import unconnected_services, view_of
 from topics.payments import READER
+
+
+def admitted(method: str, path: str) -> web.Request:
+    """Return a request of an operator whom the doorkeeper has admitted."""
+    request = make_mocked_request(method, path, payload=EMPTY_PAYLOAD)
+    request[SENDER] = Identity("ana", Role.OPERATOR)
+    return request
 
 
 async def test_a_body_that_contradicts_its_headers_is_a_bad_request() -> None:
@@ -35,7 +45,7 @@ async def test_a_body_that_contradicts_its_headers_is_a_bad_request() -> None:
 
 @pytest.mark.parametrize(("query", "within_s"), [("", FORWARD_TIMEOUT_S), ("?hash=true", operations.HASH_TIMEOUT_S)])
 async def test_other_workers_digests_run_concurrently_and_may_take_long(
-    monkeypatch: pytest.MonkeyPatch, query: str, within_s: float
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, query: str, within_s: float
 ) -> None:
     asked = asyncio.Event()
     allowed_s: list[float] = []
@@ -49,14 +59,16 @@ async def test_other_workers_digests_run_concurrently_and_may_take_long(
         await asked.wait()
         return {"workers": [], "tasks": [{"partition": 0, "state": "open"}]}
 
-    services = unconnected_services()
+    (tmp_path / "secret").write_text("s" * 32)
+    services = unconnected_services(DABBAWALA_DIR=str(tmp_path))
     client = httpx.AsyncClient(transport=httpx.MockTransport(other))
-    services = replace(services, forwarding=Forwarding(services.engine, lambda: "http://here", lambda: client))
+    forwarding = Forwarding(services.engine, services.doorkeeper, lambda: "http://here", lambda: client)
+    services = replace(services, forwarding=forwarding)
     monkeypatch.setattr(operations, "_own", own)
     monkeypatch.setattr(Forwarding, "other_workers", lambda _: ["http://other"])
     view = view_of(services, operations.AllTasks)
     async with asyncio.timeout(60):
-        answer = await view.get(make_mocked_request("GET", f"/v1/tasks{query}", payload=EMPTY_PAYLOAD))
+        answer = await view.get(admitted("GET", f"/v1/tasks{query}"))
     assert isinstance(answer.body, bytes)
     states = [task["state"] for task in msgspec.json.decode(answer.body)["tasks"]]
     assert states == ["open", "open", "nobody's", "nobody's"]

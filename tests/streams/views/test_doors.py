@@ -1,0 +1,206 @@
+"""The doors: every route with every role, for the sender's own things, for those of others, and without a key."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.test_utils import make_mocked_request
+
+from streams.access.keys import Role, add_key
+from streams.access.rules import RULES, Rule, callback_subject
+from streams.access.tokens import Tokens, read_secret
+from streams.services import Services
+from streams.views import ROUTES, rules_of
+from streams.views.api_view import ApiView
+from streams.web.problems import Problem
+from tests.support.services import unconnected_services, view_of
+
+OWN = {"provider": "shop", "restaurant": "tiffin", "driver": "d1", "payments": "payments"}
+"""Role -> the party of its key."""
+PATHS = {
+    "own": {"order": "shop:1", "restaurant": "tiffin", "driver": "d1", "provider": "payments"},
+    "foreign": {"order": "other:1", "restaurant": "other", "driver": "d2", "provider": "other"},
+    "similar": {"order": "shop-2:1", "restaurant": "tiffin2", "driver": "d1x", "provider": "payments2"},
+    "odd": {"order": "1", "restaurant": "", "driver": "*", "provider": "pay*"},
+}
+"""Whose thing a path names -> the values of its variables."""
+OTHERS = {
+    "purpose": "charge",
+    "command": "retry",
+    "event": "accepted",
+    "partition": "0",
+    "offset": "0",
+    "name": "orders",
+    "key": "k",
+    "region": "r",
+    "capability": "c",
+}
+METHODS = [(path, method) for path, rules in RULES.items() for method in rules]
+PASSED = 299
+
+ORDER = {Role.PROVIDER: "own", Role.OPERATOR: "any"}
+DRIVER = {Role.DRIVER: "own", Role.OPERATOR: "any"}
+ALL = {role: "any" for role in Role}
+LISTS = {Role.PROVIDER: "any", Role.OPERATOR: "any"}
+TICKET = {Role.RESTAURANT: "own", Role.OPERATOR: "any"}
+PAYMENT = {Role.PAYMENTS: "own", Role.OPERATOR: "any"}
+EXPECTED: dict[str, dict[Role, str]] = {
+    "/v1/orders": LISTS,
+    "/v1/orders/{order}": ORDER,
+    "/v1/orders/{order}/events": ORDER,
+    "/v1/events": LISTS,
+    "/v1/payments/{provider}/events": PAYMENT,
+    "/v1/pos/{restaurant}/tickets/{order}/{event:accepted|rejected|finished}": TICKET,
+    "/v1/drivers/{driver}": DRIVER,
+    "/v1/drivers/{driver}/available": DRIVER,
+    "/v1/drivers/{driver}/unavailable": DRIVER,
+    "/v1/drivers/{driver}/pickup": DRIVER,
+    "/v1/drivers/{driver}/delivered": DRIVER,
+    "/v1/drivers/{driver}/location": DRIVER,
+    "/v1/drivers/{driver}/delivery": DRIVER,
+    "/v1/restaurants": ALL,
+    "/v1/restaurants/{restaurant}": ALL,
+    "/v1/tasks": {Role.MONITOR: "any", Role.OPERATOR: "any"},
+}
+"""Route -> who may use it; every other route is the operators', but for callbacks and the public ones."""
+
+
+class Doors:
+    """A worker with a key of each role, whose views answer every admitted request."""
+
+    def __init__(self, services: Services, keys: dict[Role, str], tokens: Tokens) -> None:
+        self.services = services
+        self.keys = keys
+        self.tokens = tokens
+
+    async def ask(
+        self, path: str, method: str, whose: str, headers: dict[str, str], **variables: str
+    ) -> tuple[int, web.Request]:
+        """Send a request; return the status and the request."""
+        given = OTHERS | PATHS[whose] | variables
+        names = re.findall(r"\{(\w+)", path)
+        request = make_mocked_request(
+            method, path, headers, match_info={name: given[name] for name in names}, payload=EMPTY_PAYLOAD
+        )
+        view = view_of(self.services, ROUTES[path], rules=rules_of(path, ROUTES[path]))
+
+        async def admitted(_request: web.Request, **_: str) -> web.Response:
+            return web.Response(status=PASSED)
+
+        view.methods = dict.fromkeys(view.methods, admitted)
+        try:
+            answer: web.Response = await view.dispatch(request)
+        except Problem as problem:
+            answer = problem.response()
+        return answer.status, request
+
+    def key(self, role: Role) -> dict[str, str]:
+        """Return the headers of a sender of a role."""
+        return {"Authorization": f"Bearer {self.keys[role]}"}
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    directory: Path = tmp_path_factory.mktemp("doors")
+    keys = {role: add_key(directory / "keys.json", role, OWN.get(role, "*"), role) for role in Role}
+    (directory / "secret").write_text("s" * 32)
+    services = unconnected_services(DABBAWALA_DIR=str(directory))
+    yield Doors(services, keys, Tokens(lambda: read_secret(directory / "secret")))
+
+
+def is_callback(path: str) -> bool:
+    return "{capability}" in path
+
+
+def is_public(path: str) -> bool:
+    return path in ("/livez", "/readyz")
+
+
+def reach(path: str, role: Role) -> str:
+    """Return `any`, `own` or `none`."""
+    return EXPECTED.get(path, {Role.OPERATOR: "any"}).get(role, "none")
+
+
+@pytest.mark.parametrize("whose", PATHS)
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize(("path", "method"), [m for m in METHODS if not is_callback(m[0]) and not is_public(m[0])])
+async def test_each_role_reaches_its_routes_and_its_own_things(
+    doors: Doors, path: str, method: str, role: Role, whose: str
+) -> None:
+    status, _ = await doors.ask(path, method, whose, doors.key(role))
+    names_a_thing = any(f"{{{name}" in path for name in ("order}", "restaurant}", "driver}", "provider}"))
+    allowed = {"any": PASSED, "none": 403, "own": PASSED if whose == "own" or not names_a_thing else 404}
+    assert status == allowed[reach(path, role)]
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Bearer dbw_operator_x", "Basic b3A6b3A=", "dbw_operator_x"]
+)
+@pytest.mark.parametrize(("path", "method"), [m for m in METHODS if not is_callback(m[0])])
+async def test_a_request_without_a_valid_key_is_refused(doors: Doors, path: str, method: str, header: str) -> None:
+    status, _ = await doors.ask(path, method, "own", {"Authorization": header} if header else {})
+    assert status == (PASSED if is_public(path) else 401)
+
+
+@pytest.mark.parametrize("whose", PATHS)
+@pytest.mark.parametrize("path", [path for path in RULES if is_callback(path)])
+async def test_a_callback_needs_the_capability_of_its_order_and_no_key(doors: Doors, path: str, whose: str) -> None:
+    kind, party = ("pos", "restaurant") if "/pos/" in path else ("payments", "provider")
+    own = PATHS["own"]
+    capability = doors.tokens.capability(callback_subject(kind, own[party], own["order"]))
+    status, _ = await doors.ask(path, "POST", whose, {}, capability=capability)
+    assert status == (PASSED if whose == "own" else 404)
+    status, _ = await doors.ask(path, "POST", "own", doors.key(Role.OPERATOR), capability="x")
+    assert status == 404, "a key does not replace the capability"
+
+
+@pytest.mark.parametrize("token", ["1", "", "v1,0,operator,*,x,y"])
+@pytest.mark.parametrize(("path", "method"), [m for m in METHODS if not is_public(m[0])])
+async def test_a_forged_token_of_a_worker_is_refused(doors: Doors, path: str, method: str, token: str) -> None:
+    headers = {**doors.key(Role.OPERATOR), "Dabbawala-Forwarded": token}
+    assert (await doors.ask(path, method, "own", headers))[0] == 401
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_forwarded_request_has_the_rights_of_its_sender(doors: Doors, role: Role) -> None:
+    for path, method in METHODS:
+        if is_callback(path) or is_public(path):
+            continue
+        for whose in PATHS:
+            status, request = await doors.ask(path, method, whose, doors.key(role))
+            if status != PASSED:
+                continue
+            token = doors.services.doorkeeper.token_for(request, b"")
+            again, _ = await doors.ask(path, method, whose, {"Dabbawala-Forwarded": token})
+            assert again == PASSED, (path, method, whose)
+
+
+def test_a_route_without_a_rule_stops_the_start() -> None:
+    class Odd(ApiView):
+        async def get(self, request: web.Request) -> web.Response:
+            raise NotImplementedError
+
+        async def delete(self, request: web.Request) -> web.Response:
+            raise NotImplementedError
+
+    with pytest.raises(LookupError, match="/v1/odd"):
+        rules_of("/v1/odd", Odd)
+    with pytest.raises(LookupError, match="DELETE"):
+        rules_of("/v1/tasks", Odd)
+
+
+def test_every_rule_is_of_a_route() -> None:
+    assert list(RULES) == list(ROUTES)
+
+
+def test_only_the_probes_are_public() -> None:
+    public: list[Any] = [path for path, rules in RULES.items() for rule in rules.values() if _is_public_rule(rule)]
+    assert public == ["/livez", "/readyz"]
+
+
+def _is_public_rule(rule: Rule) -> bool:
+    return rule.public

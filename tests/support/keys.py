@@ -1,0 +1,21 @@
+"""Keys that every installation of a test knows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from streams.access.keys import ANY, Role, StoredKey, digest
+
+KEYS: Mapping[Role, str] = {role: f"dbw_{role}_of-a-test" for role in Role}
+"""Role -> a key that speaks for every party."""
+HEADERS: Mapping[str, str] = {"Authorization": f"Bearer {KEYS[Role.OPERATOR]}"}
+"""Headers of a request that may do everything."""
+OPERATOR = "test-operator"
+"""Name of the operator's key."""
+
+
+def write_keys(file: Path) -> None:
+    """Write the file of these keys."""
+    stored = [StoredKey(name=f"test-{role}", role=role, party=ANY, sha256=digest(key)) for role, key in KEYS.items()]
+    file.write_bytes(msgspec.json.encode(stored))
