@@ -27,6 +27,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: bytes | None = None
     value: bytes | None = None
     headers: tuple[Header, ...] = ()
+    signed: bool = False
+    """Whether its signature proves that a task wrote it."""
     complete: bool = True
     """False if the row is truncated."""
 
@@ -74,9 +76,11 @@ def dead_letter_key(partition: int, offset: int) -> str:
     return f"{partition}/{offset:0{OFFSET_DIGITS}d}"
 
 
-def dead_letter_from(at_ms: int, key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> DeadLetter:
+def dead_letter_from(
+    at_ms: int, key: bytes | None, value: bytes | None, headers: Sequence[Header], *, signed: bool
+) -> DeadLetter:
     """Return the row for a record on the topic of dead letters; truncated if it is too large."""
-    letter = DeadLetter(at_ms=at_ms, key=key, value=value, headers=tuple(headers))
+    letter = DeadLetter(at_ms=at_ms, key=key, value=value, headers=tuple(headers), signed=signed)
     if len(msgspec.json.encode(letter)) <= MAX_ROW_BYTES:
         return letter
     notes = [(name, value) for name, value in headers if name.startswith(NOTES)][-20:]
@@ -85,6 +89,7 @@ def dead_letter_from(at_ms: int, key: bytes | None, value: bytes | None, headers
         key=_truncated(key),
         value=_truncated(value),
         headers=tuple((name[:TRUNCATED_BYTES], _truncated(value)) for name, value in notes),
+        signed=signed,
         complete=False,
     )
 
@@ -100,9 +105,9 @@ def replay_obstacle(letter: DeadLetter, inputs: Collection[str]) -> str:
     A record can be replayed to its topic if that is one of ``inputs``. A timer or the answer to a call can be replayed
     to its handler.
     """
+    if not letter.signed:
+        return "it has no valid signature, so a task did not write it: discard it, and see who may write to the topic"
     topic = letter.origin_topic
-    if topic and (letter.header_text(CALL) or letter.header_text(TIMER)):
-        return "its headers name both a topic and a timer or call as its origin: no task has written that"
     call = letter.header_text(CALL)
     whole = letter.complete and not letter.header_text(CUT) and letter.key is not None and letter.value is not None
     if call and not letter.header_text(BROKE_DOWN):

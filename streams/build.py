@@ -104,6 +104,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
 
     tokens = Tokens(lambda: outside.read_secret(settings.secret_file))
     doorkeeper = Doorkeeper(outside.make_keys(settings.keys), tokens, outside.now_ms)
+    engine.letter_signer = tokens.letter_signature
     engine.performer = performer = outside.make_performer(
         settings.payment_url,
         settings.payment_provider,
@@ -122,6 +123,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         catalogue=_make_catalogue(app, settings, restaurants),
         feed=Feed(UpdateLog(updates, lambda: engine.client_settings), settings.partitions),
         history=OrderHistory(engine, history, outside.now_ms),
+        tokens=tokens,
         doorkeeper=doorkeeper,
         forwarding=Forwarding(engine, doorkeeper, this_worker, outside.make_http_client),
         decisions=Decisions(app, engine, settings.topic_prefix, outside.new_id, settings.decision_s),

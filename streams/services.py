@@ -8,6 +8,7 @@ import faust
 
 from exactly_once import Engine
 from processors.parameters import Parameters
+from streams.access.tokens import Tokens
 from streams.calls.http_performer import HttpPerformer
 from streams.catalogue.topic import Catalogue, RestaurantTopic
 from streams.feed.feed import Feed
@@ -36,6 +37,7 @@ class Services:
     catalogue: Catalogue
     feed: Feed
     history: OrderHistory
+    tokens: Tokens
     doorkeeper: Doorkeeper
     forwarding: Forwarding
     decisions: Decisions

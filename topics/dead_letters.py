@@ -16,6 +16,10 @@ The task that sets a record aside writes the letter to the task's partition. Par
 
 A record with the header `dabbawala-command` is a command and not a letter. `dabbawala-letter` holds the offset of the
 letter that the command is about, in the same partition. The HTTP view writes commands.
+
+Both are signed with the secret of the workers, in `dead-letter.signature` and `dabbawala-signature`. Others can write
+to the topic, too: a letter without a valid signature can be looked at and discarded and not replayed, and a command
+without one is a letter.
 """
 
 from enum import Enum
@@ -28,6 +32,8 @@ NOTES = ("origin.", "dead-letter.", "exception.")
 REASON = "dead-letter.reason"
 BROKE_DOWN = "exception.class"
 CUT = "dead-letter.cut"
+SIGNATURE = "dead-letter.signature"
+COMMAND_SIGNATURE = "dabbawala-signature"
 TOPIC = "origin.topic"
 PARTITION = "origin.partition"
 OFFSET = "origin.offset"

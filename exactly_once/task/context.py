@@ -20,6 +20,8 @@ from exactly_once.task.failpoints import Failpoint
 from exactly_once.task.indexes import IndexFactory
 
 TaskT = TypeVar("TaskT")
+LetterSigner = Callable[[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]], bytes]
+"""(partition, key, value, headers) of a dead letter -> value of its header ``dead-letter.signature``."""
 
 
 class TaskContext(Protocol[TaskT]):
@@ -42,6 +44,8 @@ class TaskContext(Protocol[TaskT]):
     """Called with (task, timer id, payload)."""
     result_handler: Callable[[TaskT, bytes, bytes, bytes], None]
     """Called with (task, call id, request, result)."""
+    letter_signer: LetterSigner | None
+    """Function that proves that a task wrote a dead letter; None: letters carry no proof."""
     performer: Performer | None
     calls: CallRunner
     watch: CommitWaiters

@@ -20,6 +20,7 @@ from exactly_once.calls.runner import CallRunner
 from exactly_once.settings import EngineSettings
 from exactly_once.task.commit_pacing import CommitPacer
 from exactly_once.task.commit_waiters import CommitWaiters
+from exactly_once.task.context import LetterSigner
 from exactly_once.task.failpoints import parse_failpoints
 from exactly_once.task.indexes import IndexFactory
 from exactly_once.task.interfaces import Clock, Record
@@ -69,6 +70,7 @@ class TaskManager:
         self.index_factories: dict[str, IndexFactory] = {}
         self.timer_handler: TimerHandler = _no_handler("timer", "on_timer")
         self.result_handler: ResultHandler = _no_handler("result of a call", "on_result")
+        self.letter_signer: LetterSigner | None = None
         self.performer: Performer | None = None
         self.tasks: dict[int, Task] = {}
         self.suspended: dict[int, Task] = {}

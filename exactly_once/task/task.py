@@ -352,7 +352,7 @@ class Task:
             notes["exception.message"] = str(exc)[:MAX_STACK_CHARS]
             notes["exception.stack"] = "".join(traceback.format_exception(exc))[-MAX_STACK_CHARS:]
         written = [(name, note.encode(errors="replace")) for name, note in notes.items()]
-        space = MAX_RECORD_BYTES - 100 - sum(len(name) + len(note) for name, note in written)
+        space = MAX_RECORD_BYTES - 200 - sum(len(name) + len(note) for name, note in written)
         kept = list(headers) if sum(len(name) + len(content or b"") for name, content in headers) < space // 2 else []
         space -= sum(len(name) + len(content or b"") for name, content in kept) + len(key or b"")
         if space < 0:
@@ -360,6 +360,9 @@ class Task:
         if value is not None and len(value) > space:
             written.append(("dead-letter.cut", str(len(value)).encode()))
             value = value[:space]
+        if (sign := self._context.letter_signer) is not None:
+            signature = sign(self.partition, key, value, [*kept, *written])
+            written.append(("dead-letter.signature", signature))
         self._emit(self._context.dead_letters, self.partition, key, value, [*kept, *written])
         self.pending.count("dead_letters")
 

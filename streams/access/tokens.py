@@ -6,7 +6,7 @@ another.
 
 import hmac
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -64,6 +64,23 @@ class Tokens:
     def is_capability(self, text: str, subject: str) -> bool:
         """Return whether the text is the capability of a subject."""
         return _equal(text, self.capability(subject))
+
+    def letter_signature(
+        self, partition: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
+    ) -> bytes:
+        """Return the proof that a task of this installation wrote a dead letter."""
+        parts = [b"%d" % partition, key, value]
+        parts += [part for name, content in headers for part in (name.encode(errors="surrogatepass"), content)]
+        return self._sign_parts("dead letter", parts)
+
+    def command_signature(self, partition: int, offset: int, command: str, request: str) -> bytes:
+        """Return the proof that a view of this installation wrote a command about a dead letter."""
+        return self._sign_parts("command", [b"%d" % partition, b"%d" % offset, command.encode(), request.encode()])
+
+    def _sign_parts(self, purpose: str, parts: Sequence[bytes | None]) -> bytes:
+        """Return a signature of the parts, each with its length, so that no other parts have the same bytes."""
+        framed = b"".join(b"-" if part is None else b"%d:%b" % (len(part), part) for part in parts)
+        return _text(hmac.digest(self._key_for(purpose), framed, sha256)).encode()
 
     def _sign_request(self, claims: str, method: str, path: str, body: bytes) -> str:
         signed = "\n".join((claims, method, path, sha256(body).hexdigest()))

@@ -6,6 +6,7 @@ be an endless loop. The one exception is a replayed timer or answer to a call, w
 no dead letter of that.
 """
 
+from hmac import compare_digest
 from typing import NamedTuple
 
 from exactly_once import Record, Task
@@ -14,9 +15,8 @@ from processors.decision import Outcome
 from processors.timers import TimerKind
 from streams.services import Services
 from streams.worker.order_workflow import DecisionReply, request_id_of
-from topics.dead_letters import COMMAND, LETTER, REASON, Command
+from topics.dead_letters import COMMAND, COMMAND_SIGNATURE, LETTER, REASON, SIGNATURE, Command
 from topics.headers import REQUEST_ID
-from topics.identity import owner_of
 
 TIMER = TimerKind.DEAD_LETTER.value
 """Payload of the timers of dead letters, by which a due timer finds its handler."""
@@ -34,7 +34,7 @@ class LetterRequest(NamedTuple):
 
 def dead_letters(services: Services, task: Task, record: Record) -> None:
     """Store a dead letter, or replay or discard one if the record is an operator's command."""
-    wanted = _letter_request(record)
+    wanted = _letter_request(services, task, record)
     if wanted is None:
         _store(services, task, record)
         return
@@ -50,7 +50,9 @@ def timer_due(services: Services, task: Task, key: str) -> None:
 
 def _store(services: Services, task: Task, record: Record) -> None:
     at_ms = min(max(0, record.timestamp), task.now_ms)  # a sender may set any timestamp
-    letter = dead_letter_from(at_ms, record.key, record.value, record.headers)
+    letter = dead_letter_from(
+        at_ms, record.key, record.value, record.headers, signed=_is_signed(services, task, record)
+    )
     key = dead_letter_key(task.partition, record.offset)
     services.tables.dead_letters.put(task, key, letter)
     task.set_timer(expires_ms(letter), key.encode(), TIMER)
@@ -64,19 +66,13 @@ def _perform(services: Services, task: Task, wanted: LetterRequest, record: Reco
             return DecisionReply(Outcome.NOT_FOUND)
         return DecisionReply(Outcome.ABSORBED, "it is not here any more, or never was")
     if wanted.command is Command.REPLAY:
-        if obstacle := replay_obstacle(letter, services.input_topics) or _foreign_origin(task, letter):
+        if obstacle := replay_obstacle(letter, services.input_topics):
             return DecisionReply(Outcome.REFUSED, f"this letter cannot be replayed: {obstacle}")
         _replay(services, task, letter)
         task.count(REPLAYED)
     services.tables.dead_letters.put(task, key, None)
     task.cancel_timer(expires_ms(letter), key.encode())
     return DecisionReply(Outcome.APPLIED)
-
-
-def _foreign_origin(task: Task, letter: DeadLetter) -> str:
-    """Return the reason that no task can have written this letter to this partition; empty if this task can."""
-    owner = owner_of((letter.key or b"").decode(errors="replace")).encode()
-    return "" if letter.origin_topic or task.owns_key(owner) else f"{letter.origin} is another partition's"
 
 
 def _replay(services: Services, task: Task, letter: DeadLetter) -> None:
@@ -95,10 +91,20 @@ def _replay(services: Services, task: Task, letter: DeadLetter) -> None:
         services.engine.result_handler(task, key, letter.request, value)
 
 
-def _letter_request(record: Record) -> LetterRequest | None:
+def _is_signed(services: Services, task: Task, record: Record) -> bool:
+    """Return whether the last header of a letter is the signature of everything before it."""
+    name, signature = record.headers[-1] if record.headers else ("", None)
+    if name != SIGNATURE or signature is None:
+        return False
+    expected = services.tokens.letter_signature(task.partition, record.key, record.value, record.headers[:-1])
+    return compare_digest(signature, expected)
+
+
+def _letter_request(services: Services, task: Task, record: Record) -> LetterRequest | None:
     """Return the operator's command in a record; None for any other record.
 
-    A record with a reason is a letter, even if its sender gave it the headers of a command.
+    A record with a reason is a letter, even if its sender gave it the headers of a command. So is a command without the
+    signature of a view.
     """
     headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
     offset = headers.get(LETTER, "")
@@ -107,6 +113,11 @@ def _letter_request(record: Record) -> LetterRequest | None:
     if not offset.isascii() or not offset.isdecimal() or len(offset) > MAX_OFFSET_DIGITS:
         return None
     try:
-        return LetterRequest(Command(headers[COMMAND]), int(offset))
+        wanted = LetterRequest(Command(headers[COMMAND]), int(offset))
     except ValueError:
         return None
+    expected = services.tokens.command_signature(
+        task.partition, wanted.offset, wanted.command.value, headers.get(REQUEST_ID, "")
+    )
+    signature = headers.get(COMMAND_SIGNATURE, "").encode(errors="surrogatepass")
+    return wanted if compare_digest(signature, expected) else None

@@ -13,7 +13,7 @@ from streams.web.listing import Listing
 from streams.web.numbers import whole_number
 from streams.web.problems import Problem
 from streams.web.requests import respond
-from topics.dead_letters import COMMAND, LETTER, Command
+from topics.dead_letters import COMMAND, COMMAND_SIGNATURE, LETTER, Command
 from topics.families import DEAD_LETTERS
 from topics.headers import REQUEST_ID
 from topics.records import instant
@@ -80,7 +80,13 @@ class LetterCommand(ApiView):
         letter, wanted = f"{place[0]}/{place[1]}", Command(command)
 
         async def produce(request_id: str) -> None:
-            headers = {COMMAND: wanted.value.encode(), LETTER: b"%d" % place[1], REQUEST_ID: request_id.encode()}
+            signature = self.services.tokens.command_signature(*place, wanted.value, request_id)
+            headers = {
+                COMMAND: wanted.value.encode(),
+                LETTER: b"%d" % place[1],
+                REQUEST_ID: request_id.encode(),
+                COMMAND_SIGNATURE: signature,
+            }
             await self.services.decisions.send(
                 DEAD_LETTERS, letter.encode(), wanted.value.encode(), headers, partition=place[0]
             )

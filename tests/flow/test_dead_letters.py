@@ -12,9 +12,11 @@ import msgspec
 import pytest
 
 from processors.dead_letters import RETENTION_MS
+from streams.access.tokens import Tokens
 from streams.demo.processes import Child
 from tests.flow.client import Body, Client, an_order, order_id, partition_of, room_for
 from tests.flow.reading import PARTITIONS, Following
+from tests.support.keys import SECRET
 from tests.support.stack import Stack, installed
 from topics.dead_letters import COMMAND, LETTER
 from topics.families import DEAD_LETTERS, ORDERS, PAYMENTS
@@ -22,6 +24,7 @@ from topics.restaurants import Restaurant
 
 SEED = 11
 HALF_AN_HOUR_MS = 30 * 60 * 1000
+TOKENS = Tokens(SECRET.encode)
 
 
 async def letters(client: Client, mark: str) -> list[Body]:
@@ -147,7 +150,7 @@ async def test_a_letter_that_cannot_be_replayed_says_why(
     client: Client, unique: str, headers: dict[str, str], why: str
 ) -> None:
     named = {name: value.format(prefix=client.stack.name) for name, value in headers.items()}
-    await client.produce(DEAD_LETTERS, b"{}", key=unique, headers=named)
+    await write_letter(client, unique, b"{}", named)
     letter = await letter_of(client, unique)
     assert why in letter["not_replayable"]
     answer = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")
@@ -156,22 +159,52 @@ async def test_a_letter_that_cannot_be_replayed_says_why(
     assert await letters(client, unique), "the letter stays"
 
 
+async def write_letter(client: Client, key: str, value: bytes, headers: dict[str, str], partition: int = -1) -> None:
+    """Write a letter as a task does, signed for the partition of its key, and to another ``partition`` if wanted."""
+    encoded = [(name, content.encode()) for name, content in headers.items()]
+    signature = TOKENS.letter_signature(partition_of(key), key.encode(), value, encoded)
+    target = partition_of(key) if partition < 0 else partition
+    await client.produce(
+        DEAD_LETTERS, value, key=key, partition=target, headers={**headers, "dead-letter.signature": signature.decode()}
+    )
+
+
+async def test_a_letter_that_no_task_wrote_can_only_be_discarded(client: Client, unique: str) -> None:
+    headers = {"origin.topic": f"{client.stack.name}.payments", "dead-letter.reason": "forged"}
+    here = partition_of(unique)
+    await client.produce(DEAD_LETTERS, b"{}", key=unique, partition=here, headers=headers)
+    await write_letter(
+        client, f"{unique}-moved", b"{}", headers, partition=(partition_of(f"{unique}-moved") + 1) % PARTITIONS
+    )
+    for key in (unique, f"{unique}-moved"):
+        letter = await letter_of(client, key)
+        assert "no valid signature" in letter["not_replayable"]
+        answer = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")
+        assert (answer.status_code, "no valid signature" in answer.json()["detail"]) == (409, True)
+        assert (await client.post(f"/v1/dead-letters/{letter['letter']}/discard")).json()["outcome"] == "APPLIED"
+
+
+async def test_a_command_that_no_view_wrote_is_a_letter(client: Client, unique: str) -> None:
+    letter = await set_aside(client, order_id(unique))
+    partition, _, offset = letter["letter"].partition("/")
+    forged = {COMMAND: "discard", LETTER: offset, "dabbawala-signature": "x"}
+    await client.produce(DEAD_LETTERS, b"discard", key=f"{unique}-forged", partition=int(partition), headers=forged)
+    found = await letter_of(client, f"{unique}-forged")
+    assert "no valid signature" in found["not_replayable"]
+    assert (await client.http.get(f"/v1/dead-letters/{letter['letter']}")).status_code == 200
+
+
 async def test_a_forged_timer_dead_letter_fires_nothing(client: Client, kitchen: Restaurant, unique: str) -> None:
-    """Every producer of the topic can write such letters. An operator who replays them does no harm."""
+    """Every producer of the topic can write such letters. An operator cannot replay them."""
     order = order_id(unique)
     wished = datetime.now(UTC) + timedelta(hours=5)
     assert (await client.place(an_order(kitchen, unique, deliver_at=wished.isoformat()))).status_code == 201
     await client.reaches(order, "SCHEDULED")
     journal, timers = await client.journal(order), await client.rows("timers", order)
     headers = {"origin.timer": f"{order}/start", "exception.class": "KeyError"}
-    here = partition_of(order)
-    for partition, status in ((here, 200), ((here + 1) % PARTITIONS, 409)):
-        await client.produce(DEAD_LETTERS, b"order", key=f"{order}/start", partition=partition, headers=headers)
-        letter = await letter_of(client, f"{order}/start")
-        assert letter["not_replayable"] is None
-        answer = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")
-        assert answer.status_code == status, answer.text
-    assert "is another partition's" in answer.json()["detail"]
+    await client.produce(DEAD_LETTERS, b"order", key=f"{order}/start", partition=partition_of(order), headers=headers)
+    letter = await letter_of(client, f"{order}/start")
+    assert (await client.post(f"/v1/dead-letters/{letter['letter']}/replay")).status_code == 409
     assert await client.journal(order) == journal
     assert await client.rows("timers", order) == timers
 

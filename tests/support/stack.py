@@ -16,7 +16,7 @@ from simulators.ledger import AnswerEntry, PaymentEntry, TicketEntry, TripEntry
 from streams.access.keys import Role
 from streams.demo.processes import Child, Supervisor
 from streams.local.ports import is_free
-from tests.support.keys import HEADERS, KEYS, write_keys
+from tests.support.keys import HEADERS, KEYS, SECRET, write_keys
 from tests.support.plain_http import NO_CERTIFICATES
 from topics.restaurants import Restaurant
 
@@ -63,7 +63,7 @@ class Stack:
         self._worker_ports = ports_of_its_own(WORKERS)
         self._homes: dict[int, Path] = {}
         write_keys(directory / "keys.json")
-        (directory / "secret").write_text("the secret of all workers of a test")
+        (directory / "secret").write_text(SECRET)
         self.environment = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "DABBAWALA_DIR": str(directory),

@@ -44,7 +44,7 @@ PASSED = 299
 
 ORDER = {Role.PROVIDER: "own", Role.OPERATOR: "any"}
 DRIVER = {Role.DRIVER: "own", Role.OPERATOR: "any"}
-ALL = {role: "any" for role in Role}
+ALL = dict.fromkeys(Role, "any")
 LISTS = {Role.PROVIDER: "any", Role.OPERATOR: "any"}
 TICKET = {Role.RESTAURANT: "own", Role.OPERATOR: "any"}
 PAYMENT = {Role.PAYMENTS: "own", Role.OPERATOR: "any"}
