@@ -25,6 +25,7 @@ import aiokafka.errors as errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from exactly_once.kafka.client_settings import ClientSettings
 from exactly_once.kafka.hanging_transactions import (
     ALTER_FORBIDDEN,
     OUTCOME_UNKNOWN,
@@ -343,7 +344,7 @@ class TransactionalClient:
 
 
 def transactional_client(
-    client_settings: Mapping[str, Any],
+    client_settings: ClientSettings,
     transactional_id: str,
     *,
     transaction_timeout_s: float,

@@ -12,7 +12,6 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
@@ -166,11 +165,12 @@ class PartitionStore:
             raise StoreError(f"cannot read {table} in {self.path}: it is closed")
         return self._read(self._families[table].items(from_key=from_key), table)
 
-    def _read(self, items: Iterator[Any], table: str) -> Iterator[tuple[bytes, bytes]]:
+    def _read(self, items: Iterator[tuple[object, bytes]], table: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield rows. RocksDB's iterators end silently at damage; at the true end the last key is the checkpoint's."""
         key = None
         try:
             for key, value in items:
+                assert isinstance(key, bytes)  # rocksdict has other types of keys, outside raw mode
                 if key != PROGRESS:
                     yield key, value
         except Exception as exc:
