@@ -1,6 +1,10 @@
 """Settings of the engine, each with the reason for its value."""
 
+import signal
 from dataclasses import dataclass
+
+LEAVE_SIGNAL = signal.SIGQUIT
+"""Stop for good: the worker leaves the group, so that the others take over at once. Faust uses SIGUSR1 and SIGUSR2."""
 
 _AT_ONCE = ("calls_at_once", "calls_per_host", "calls_per_party", "party_first")
 

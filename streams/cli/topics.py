@@ -3,17 +3,15 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from aiokafka.errors import KafkaError
 
+from exactly_once import BrokerTooOld, BrokerUnreachable, ConfigMismatch, TopicMismatch
 from streams.cli.errors import EXIT_FALSE, CommandError
 from streams.cli.kafka import services, services_with_kafka
 from streams.cli.output import json_option, print_json, print_table, text
-
-if TYPE_CHECKING:
-    from exactly_once import ConfigMismatch
 
 T = TypeVar("T")
 
@@ -66,8 +64,6 @@ def check(create: bool, as_json: bool) -> None:
 
 
 def _ask(what: Coroutine[Any, Any, T]) -> T:
-    from exactly_once import BrokerTooOld, BrokerUnreachable, TopicMismatch
-
     try:
         return asyncio.run(what)
     except (BrokerUnreachable, BrokerTooOld, TopicMismatch) as wrong:
@@ -76,7 +72,7 @@ def _ask(what: Coroutine[Any, Any, T]) -> T:
         raise CommandError(f"Kafka failed to answer ({wrong!r}): try again in a moment.") from None
 
 
-def _print(differences: "Sequence[ConfigMismatch]") -> None:
+def _print(differences: Sequence[ConfigMismatch]) -> None:
     heads = ("where", "what", "found", "needed", "what to do")
     rows = (
         [*map(text, (each.where, each.what, each.found, each.needed, each.advice or "topics check --create"))]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rocksdict import Options, Rdict
 
-from exactly_once.faust.worker import LEAVE_SIGNAL
+from exactly_once import LEAVE_SIGNAL
 from tests.flow.client import Body, Client, Driver, an_order, order_id
 from tests.flow.conftest import INSTANT, RULES
 from tests.flow.hand_pos import RECEIVED, HandPos

@@ -602,10 +602,12 @@ def test_every_command_and_option_has_help(name: str, command: click.Command) ->
             assert parameter.help, f"{name} {parameter.name}"
 
 
-def test_client_commands_import_neither_faust_nor_kafka() -> None:
+def imported_by(arguments: list[str], packages: tuple[str, ...]) -> list[str]:
+    """Return which of these packages a command of `dabbawala` imports."""
     probe = (
-        "import sys; from streams.cli.__main__ import main; status = main(['orders', 'get', 'a:b']);"
-        "print(status, [name for name in ('faust', 'aiokafka', 'rocksdict') if name in sys.modules])"
+        "import sys; from streams.cli.__main__ import main\n"
+        f"main({arguments})\n"
+        f"print(*(name for name in {packages} if name in sys.modules), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", probe],
@@ -615,7 +617,17 @@ def test_client_commands_import_neither_faust_nor_kafka() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == "2 []\n"
+    return done.stderr.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("arguments", [["orders", "get", "a:b"], ["orders", "list"], ["drivers", "list"]])
+def test_client_commands_import_no_kafka(arguments: list[str]) -> None:
+    assert imported_by(arguments, ("faust", "aiokafka", "rocksdict")) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_commands_without_a_worker_import_no_faust(arguments: list[str]) -> None:
+    assert imported_by(arguments, ("faust",)) == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
