@@ -182,7 +182,7 @@ class TransactionalClient:
             raise HangingTransactionError(
                 ALTER_FORBIDDEN.format(id=self.transactional_id, where=format_partitions(found))
             ) from None
-        except NoLeader as exc:  # of what is open nobody may think that it was only not looked at
+        except NoLeader as exc:  # NoLeader means "not examined" to the caller; these are known to be open
             raise TransactionError(str(exc)) from None
         if unknown := [tp for tp, each in found.items() if each.transaction not in self._outcomes]:
             raise HangingTransactionError(
@@ -262,12 +262,12 @@ class TransactionalClient:
         return {name: info.id for name, info in (await describe_topics(self._client, self._topics)).items()}
 
     def _batches(self, tp: TopicAndPartition, records: Sequence[ProducerRecord]) -> list[tuple[bytes, int]]:
-        """The records as batches (bytes, number of records), each below the broker's limit, sequences rising."""
+        """Return the records as batches (bytes, number of records), each below the broker's limit, sequences rising."""
         batches: list[tuple[bytes, int]] = []
         now, sequence, count = self.now_ms(), self._sequences.get(tp, 0), 0
         builder = None
         for key, value, content in records:
-            headers = list(content)  # the Cython builder takes nothing but a list
+            headers = list(content)  # the Cython builder accepts only a list
             if builder is not None and builder.append(count, now, key, value, headers) is None:
                 batches.append((bytes(builder.build()), count))
                 sequence, builder = sequence + count, None
