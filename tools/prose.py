@@ -5,7 +5,9 @@ CONTRIBUTING.md explains the rules. This program finds only those that a pattern
 | rule | applies to |
 |---|---|
 | the first line of a docstring starts with a verb or a noun | docstrings, also those of attributes |
-| words of :data:`WORDS` do not occur | docstrings, comments, strings with a space in them, Markdown outside code, :data:`OTHER_FILES` |
+| words of :data:`WORDS` do not occur | docstrings, comments, strings with a space in them, Markdown outside code |
+
+The words do not occur in :data:`OTHER_FILES` either.
 """
 
 import ast
