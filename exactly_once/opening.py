@@ -62,7 +62,7 @@ class TaskOpening:
                 manager.tables,
                 {table: ids[topic] for table, topic in manager.changelogs.items()},
                 clock.now_ms,
-                manager.settings.progress_every_s,
+                manager.settings.checkpoint_every_s,
             )
             restored = await restore(
                 self.client_settings,

@@ -89,7 +89,7 @@ class EngineSettings:
     """Pause before a broken task is opened again, by how often it broke in a row."""
     steady_commits: int = 20
     """Commits since the opening after which a task starts with the first back-off again."""
-    progress_every_s: float = 3600.0
+    checkpoint_every_s: float = 3600.0
     """Interval at which an idle task commits, so that the checkpoint on its disk stays recent."""
 
     failpoints: str = ""

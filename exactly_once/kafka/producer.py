@@ -218,7 +218,7 @@ class TransactionalClient:
         appended: dict[TopicAndPartition, ProduceResult] = {}
         while queues:
             if first and not appended and self.in_doubt:
-                await self._look_back()
+                await self._verify_last_transaction()
             by_leader: dict[int | None, dict[TopicAndPartition, bytes]] = {}
             for tp, batches in queues.items():
                 by_leader.setdefault(leader_of(self._client, tp), {})[tp] = batches[0][0]
@@ -322,7 +322,7 @@ class TransactionalClient:
         for forgotten in list(self._outcomes)[:-REMEMBERED]:
             del self._outcomes[forgotten]
 
-    async def _look_back(self) -> None:
+    async def _verify_last_transaction(self) -> None:
         """Raise ``TransactionError`` if the last transaction is open in a partition: records of the next one would join
         it there, and be aborted with it."""
         producer_id, partitions = self._last

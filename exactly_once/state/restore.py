@@ -99,7 +99,7 @@ class ChangelogRestorer:
     def start(self, tp: TopicPartition, now_ms: int) -> None:
         """Seek to the checkpoint if it is valid as far as bounds and times show, otherwise to the start."""
         table = self._tables[tp]
-        checkpoint = self._store.progress(table)
+        checkpoint = self._store.checkpoint(table)
         if checkpoint and (
             error := _validation_error(checkpoint, self._starts[tp], self._ends[tp], self._store, table, now_ms)
         ):

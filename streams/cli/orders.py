@@ -147,8 +147,7 @@ def place(file: IO[bytes], key: str | None, as_json: bool) -> None:
 @order_argument
 @by_option
 @click.option("--reason", metavar="TEXT", help="What you did about it, for the order's journal.")
-@click.option("--why", hidden=True, help="The former name of --reason.")
-def settle(order: str, by: str | None, reason: str | None, why: str | None) -> None:
+def settle(order: str, by: str | None, reason: str | None) -> None:
     """Clear an attention that waits for an operator, once you have resolved its cause.
 
     Such an attention has no event that could clear it: a provider has contradicted itself, for example. Every other
@@ -158,7 +157,7 @@ def settle(order: str, by: str | None, reason: str | None, why: str | None) -> N
         answer = ask(
             f"/v1/orders/{order}/settled",
             method="POST",
-            body=msgspec.json.encode({"by": by or "", "reason": reason or why or ""}),
+            body=msgspec.json.encode({"by": by or "", "reason": reason or ""}),
             headers={"Content-Type": "application/json", IDEMPOTENCY_KEY: uuid4().hex},
         )
     except Refused as refused:

@@ -13,8 +13,7 @@ import pytest
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, TaggedFields
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from exactly_once.kafka import hanging_transactions as markers
-from exactly_once.kafka import protocol
+from exactly_once.kafka import hanging_transactions, protocol
 from exactly_once.kafka.hanging_transactions import HangingTransactionError, NoLeader
 from exactly_once.kafka.producer import (
     BATCH_BYTES,
@@ -186,7 +185,7 @@ async def test_a_marker_without_a_leader_keeps_the_task_closed(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task whose last transaction is known to be open is not opened."""
-    monkeypatch.setattr(markers, "LEADERS_S", 0.05)
+    monkeypatch.setattr(hanging_transactions, "LEADERS_S", 0.05)
     client = TransactionalClient(cluster, "app-0", outcomes={(7, 3): True})
     await client.start(["out"])
     with_one_open(cluster, marks=5)

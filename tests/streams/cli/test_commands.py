@@ -525,13 +525,10 @@ def test_call_command_has_a_name_and_a_reason(worker: FakeWorker, run: Run, comm
     assert asked.headers["idempotency-key"]
 
 
-@pytest.mark.parametrize("option", ["--reason", "--why"])
 @pytest.mark.parametrize(("outcome", "message"), [("APPLIED", "is settled"), ("ABSORBED", "does not need a person")])
-def test_settlement_has_a_name_and_a_reason(
-    worker: FakeWorker, run: Run, outcome: str, message: str, option: str
-) -> None:
+def test_settlement_has_a_name_and_a_reason(worker: FakeWorker, run: Run, outcome: str, message: str) -> None:
     worker.says("/v1/orders/my-shop:1/settled", {"order": "my-shop:1", "outcome": outcome})
-    done = run("orders", "settle", "my-shop:1", "--by", "ana", option, "called the bank")
+    done = run("orders", "settle", "my-shop:1", "--by", "ana", "--reason", "called the bank")
     assert done.status == 0, done.error
     assert message in done.printed
     [asked] = worker.asked
