@@ -18,6 +18,7 @@ SETTINGS = "docs/configuration.md"
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 ENTRY_POINT = re.compile(r"[\w.]+:\w+")
 """A function by name, as in `streams/cli/registry.py`."""
+MAX_TEST_NAME = 60
 LINT_IMPORTS = Path(sys.executable).parent / "lint-imports"
 
 
@@ -41,6 +42,16 @@ def test_no_module_has_a_vague_name() -> None:
     assert not [file for file in modules(*PACKAGES) if VAGUE & {file.stem, file.parent.name}]
 
 
+def test_names_of_tests_are_short() -> None:
+    defined = [
+        node.name
+        for file in modules("tests")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert not [name for name in defined if name.startswith("test_") and len(name) > MAX_TEST_NAME]
+
+
 def test_every_module_has_a_docstring() -> None:
     files = modules("topics", "processors", "streams", "simulators", "oracle", "examples", "benchmarks")
     assert not [
@@ -48,7 +59,7 @@ def test_every_module_has_a_docstring() -> None:
     ]
 
 
-def test_each_consumed_topic_has_records_and_an_agent_of_its_name() -> None:
+def test_each_consumed_topic_has_records_and_an_agent() -> None:
     for family in SOURCES:
         module = f"{family.name.replace('-', '_')}.py"
         assert (ROOT / "topics" / module).exists(), family.name

@@ -14,6 +14,8 @@ from streams.cli.kafka import services, services_with_kafka
 from streams.cli.output import json_option, print_json, print_table, text
 
 T = TypeVar("T")
+MAX_NAMED = 3
+"""Topics with the same difference that a row names; `--json` has them all."""
 
 
 @click.group()
@@ -73,9 +75,17 @@ def _ask(what: Coroutine[Any, Any, T]) -> T:
 
 
 def _print(differences: Sequence[ConfigMismatch]) -> None:
+    """Print one row for all topics or brokers with the same difference."""
+    places: dict[tuple[str, ...], list[str]] = {}
+    for each in differences:
+        same = (each.what, each.found, each.needed, each.advice or "topics check --create")
+        places.setdefault(same, []).append(each.where)
     heads = ("where", "what", "found", "needed", "what to do")
-    rows = (
-        [*map(text, (each.where, each.what, each.found, each.needed, each.advice or "topics check --create"))]
-        for each in differences
-    )
-    print_table("differences", heads, rows)
+    print_table("differences", heads, ([*map(text, (_named(names), *same))] for same, names in places.items()))
+
+
+def _named(places: Sequence[str]) -> str:
+    """Name the first places, and count the others."""
+    if len(places) <= MAX_NAMED:
+        return ", ".join(places)
+    return f"{', '.join(places[: MAX_NAMED - 1])} and {len(places) - MAX_NAMED + 1} others"

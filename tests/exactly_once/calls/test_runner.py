@@ -163,7 +163,7 @@ async def test_the_answer_to_a_cancelled_or_replaced_call_is_ignored(stage: Call
     assert stage.results == [(b"new", b"host/new", b"ok")]
 
 
-async def test_a_result_of_a_failed_transaction_returns_after_reopening(stage: Calling) -> None:
+async def test_a_result_of_a_failed_transaction_returns_on_reopening(stage: Calling) -> None:
     stage.task.call(b"id", b"host/x")
     await stage.task.committed()
 
@@ -267,7 +267,7 @@ async def test_closing_waits_for_running_calls_and_starts_none(stage: Calling) -
     assert len(stage.store.tables[CALLS]) == 4, "the other calls are left to the next owner"
 
 
-async def test_a_call_verified_during_closing_is_left_to_the_next_owner(stage: Calling) -> None:
+async def test_a_call_verified_while_closing_is_for_the_next_owner(stage: Calling) -> None:
     stage.transactions.hold.clear()
     stage.task.call(b"id", b"host/x")
     stage.task.request_commit()

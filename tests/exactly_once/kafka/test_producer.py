@@ -317,9 +317,7 @@ async def test_headers_and_tombstones_are_produced(cluster: Cluster, client: Tra
     assert (record.key, record.value, record.headers) == (b"k", None, [("a", b"1"), ("b", b"2")])
 
 
-async def test_sequences_continue_in_a_transaction_and_restart_after_it(
-    cluster: Cluster, client: TransactionalClient
-) -> None:
+async def test_sequences_continue_within_a_transaction_only(cluster: Cluster, client: TransactionalClient) -> None:
     one = {("out", 0): [(b"k", b"v", ()), (b"k", b"w", ())]}
     await client.produce(one)
     await client.produce(one)

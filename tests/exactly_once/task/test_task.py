@@ -677,7 +677,7 @@ async def test_a_timer_due_during_a_stall_fires_at_the_next_check() -> None:
     await stage.manager.close_all()
 
 
-async def test_a_burst_of_timers_is_fired_in_slices_through_a_small_head() -> None:
+async def test_a_burst_of_timers_is_fired_in_slices() -> None:
     stage = Stage(EngineSettings(timer_head=8))
     fired: list[bytes] = []
     stage.manager.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
@@ -773,7 +773,7 @@ async def test_a_call_running_at_suspension_is_cut_off_and_repeated() -> None:
     await stage.task.close()
 
 
-async def test_a_worker_that_may_have_frozen_commits_before_it_shows_rows(stage: Stage) -> None:
+async def test_a_worker_that_may_have_frozen_commits_before_a_read(stage: Stage) -> None:
     await stage.task.verify_ownership()
     assert stage.log == [], "ownership was verified within half a session"
     stage.clock.ms += 6_000  # more than half of the session of 10 s

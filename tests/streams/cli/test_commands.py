@@ -14,7 +14,8 @@ import click
 import pytest
 from rich.console import Console
 
-from streams.cli import output
+from exactly_once import ConfigMismatch
+from streams.cli import output, topics
 from streams.cli.__main__ import program
 from streams.cli.registry import COMMANDS
 from tests.streams.cli.conftest import Asked, FakeWorker, Run, problem
@@ -523,6 +524,40 @@ def test_call_command_has_a_name_and_a_reason(worker: FakeWorker, run: Run, comm
     assert (asked.method, asked.path) == ("POST", path)
     assert json.loads(asked.body) == {"by": "ana", "reason": "they are back"}
     assert asked.headers["idempotency-key"]
+
+
+@pytest.mark.parametrize(
+    ("number", "place"),
+    [(1, "t-0 "), (3, "t-0, t-1, t-2 "), (4, "t-0, t-1 and 2 others "), (9, "t-0, t-1 and 7 others ")],
+)
+def test_topics_with_the_same_difference_are_one_row(
+    capsys: pytest.CaptureFixture[str], number: int, place: str
+) -> None:
+    same = [ConfigMismatch(f"t-{n}", "partitions", "4", "5", "choose 4") for n in range(number)]
+    topics._print([*same, ConfigMismatch("t-0", "retention.ms", "60000", "604800000")])
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 2
+    assert rows[0].startswith(place)
+    assert rows[1].rstrip().endswith("topics check --create")
+
+
+@pytest.mark.parametrize(
+    ("held_back", "printed"),
+    [
+        ({}, "is due now."),
+        ({"held_back": None}, "is due now."),
+        ({"held_back": "its party is not called for 4 s"}, "is due now; it waits: its party is not called for 4 s."),
+        (None, "is due now."),
+    ],
+)
+def test_retry_gives_the_reason_for_a_delay(
+    worker: FakeWorker, run: Run, held_back: dict[str, str] | None, printed: str
+) -> None:
+    key = "my-shop:1/charge"
+    worker.says(f"/v1/calls/{key}/retry", {"call": key, "outcome": "APPLIED"})
+    rows = [{"key": key, **held_back}] if held_back else []
+    worker.says("/v1/calls", {"calls": rows} if held_back is not None else problem(503, "not ready"))
+    assert run("calls", "retry", key).printed == f"{key} {printed}\n"
 
 
 @pytest.mark.parametrize(("outcome", "message"), [("APPLIED", "is settled"), ("ABSORBED", "does not need a person")])
