@@ -14,7 +14,7 @@ import faust.cli.worker
 import mode
 from mode import ServiceT
 
-from exactly_once.faust.worker import LEAVE_SIGNAL
+from exactly_once import LEAVE_SIGNAL
 from streams.build import Place, WorkerApp
 from streams.catalogue.file import read_catalogue
 from streams.cli.banner import print_banner_when, quiet_logs
