@@ -5,7 +5,7 @@ WORKDIR /app
 COPY requirements/run.txt requirements/run.txt
 RUN pip install --no-cache-dir --require-hashes -r requirements/run.txt
 
-COPY pyproject.toml catalogue.json ./
+COPY pyproject.toml catalogue.json README.md LICENSE ./
 COPY exactly_once exactly_once
 COPY topics topics
 COPY processors processors

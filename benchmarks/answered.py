@@ -3,8 +3,6 @@
 `benchmarks.topics_only` produces the callbacks as records. `faust -A benchmarks.answered worker`
 """
 
-from collections.abc import Callable
-
 import msgspec
 
 from exactly_once import Completed, DestinationKey, Retry
@@ -18,9 +16,6 @@ FOLLOWS = Completed(msgspec.json.encode(Answer(202, "")))
 
 class InstantPerformer(HttpPerformer):
     """Answers without a connection."""
-
-    def __init__(self, payment_url: str, payment_provider: str, public_url: Callable[[], str]) -> None:
-        super().__init__(payment_url, payment_provider, public_url)
 
     def destination_of(self, request: bytes) -> DestinationKey:
         """Return one destination for all calls."""

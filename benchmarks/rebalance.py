@@ -18,7 +18,7 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.lab import Lab, Sample, quantile
-from exactly_once.faust.worker import LEAVE_SIGNAL
+from exactly_once import LEAVE_SIGNAL
 from tests.integration.engine_kit import names
 from tests.integration.engine_kit.harness import Run, Worker
 

@@ -7,18 +7,19 @@ from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from faust.tables.table import Table
-from faust.types import TP, AgentT, AppT
+from faust.types import TP, AppT
 from faust.types.topics import TopicT
 
 from exactly_once.calls.rows import CALLS
 from exactly_once.faust.app_settings import client_settings
 from exactly_once.faust.assignor import assigned_owners
-from exactly_once.faust.declarations import batch_agent, bytes_table, source_topic
+from exactly_once.faust.declarations import BatchAgent, batch_agent, bytes_table, source_topic
 from exactly_once.faust.transport import TaskTransport
 from exactly_once.kafka import topic_admin
+from exactly_once.kafka.client_settings import ClientSettings
 from exactly_once.kafka.hanging_transactions import Outcomes
 from exactly_once.kafka.log_throttling import throttle_aiokafka_logs
 from exactly_once.kafka.membership import leave_with_other_sources
@@ -154,14 +155,14 @@ class Engine(TaskManager):
         self._configs[name] = config or {}
         return name
 
-    def agent(self, source: TopicT) -> Callable[[Handler], AgentT[Any]]:
+    def agent(self, source: TopicT) -> Callable[[Handler], BatchAgent]:
         """Decorate the function of (task, record) that applies each record of a source.
 
         The function becomes a Faust agent under its own name. If it raises, its changes are rolled back and the record
         goes to the dead-letter topic; ``RejectRecord`` gives the reason without a stack.
         """
 
-        def decorate(handler: Handler) -> AgentT[Any]:
+        def decorate(handler: Handler) -> BatchAgent:
             self.handlers.update(dict.fromkeys(source.topics, handler))
             return batch_agent(self.app, source, handler, self.apply)
 
@@ -230,7 +231,7 @@ class Engine(TaskManager):
         await topic_admin.repair_topics(self.client_settings, self.topics(), replication_factor, differences)
 
     @property
-    def client_settings(self) -> dict[str, Any]:
+    def client_settings(self) -> ClientSettings:
         """The settings with which any aiokafka client reaches the cluster."""
         return client_settings(self.app, self.transport.default_port)
 

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from exactly_once.kafka.client_settings import ClientSettings
 from exactly_once.kafka.hanging_transactions import NoLeader
 from exactly_once.kafka.producer import TransactionalClient
 from exactly_once.kafka.protocol import format_partitions
@@ -36,7 +36,7 @@ class TaskOpening:
     manager: TaskManager
     partition: int
     client: TransactionalClient
-    client_settings: Mapping[str, Any]
+    client_settings: ClientSettings
     path: Path
     """Directory of the task's local store."""
     clock_skewed: dict[int, str]
@@ -62,7 +62,7 @@ class TaskOpening:
                 manager.tables,
                 {table: ids[topic] for table, topic in manager.changelogs.items()},
                 clock.now_ms,
-                manager.settings.progress_every_s,
+                manager.settings.checkpoint_every_s,
             )
             restored = await restore(
                 self.client_settings,

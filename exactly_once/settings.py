@@ -1,6 +1,10 @@
 """Settings of the engine, each with the reason for its value."""
 
+import signal
 from dataclasses import dataclass
+
+LEAVE_SIGNAL = signal.SIGQUIT
+"""Stop for good: the worker leaves the group, so that the others take over at once. Faust uses SIGUSR1 and SIGUSR2."""
 
 _AT_ONCE = ("calls_at_once", "calls_per_host", "calls_per_party", "party_first")
 
@@ -85,7 +89,7 @@ class EngineSettings:
     """Pause before a broken task is opened again, by how often it broke in a row."""
     steady_commits: int = 20
     """Commits since the opening after which a task starts with the first back-off again."""
-    progress_every_s: float = 3600.0
+    checkpoint_every_s: float = 3600.0
     """Interval at which an idle task commits, so that the checkpoint on its disk stays recent."""
 
     failpoints: str = ""

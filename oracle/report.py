@@ -137,5 +137,5 @@ def _books(facts: Facts) -> dict[str, int]:
         books["cooked"] = sum(line.event == "finished" for line in facts.tickets)
     if facts.trips is not None:
         books["trips"] = sum(line.event == "assigned" for line in facts.trips)
-        books["brought"] = sum(line.event == "delivered" for line in facts.trips)
+        books["trips completed"] = sum(line.event == "delivered" for line in facts.trips)
     return books

@@ -115,7 +115,7 @@ def replay_obstacle(letter: DeadLetter, inputs: Collection[str]) -> str:
     if call and (not whole or letter.request is None):
         return f"it is the answer to a call and too large to be kept: retry the call, `dabbawala calls retry {call}`"
     if letter.header_text(TIMER) and not (letter.header_text(BROKE_DOWN) and whole):
-        return "it is a timer that was rejected or is not kept whole: look at the order that its key names"
+        return "it is a timer that was refused or is not kept whole: look at the order that its key names"
     if call or letter.header_text(TIMER):
         return ""
     if not topic:

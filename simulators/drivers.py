@@ -51,7 +51,7 @@ DRIFT_S = 40.0
 MIN_DRIFT_S = 5.0
 """Real seconds between two of these moves, at least: waiting drivers should not load the worker."""
 REFUSAL_PAUSE_S = 1.0
-"""Seconds before a driver continues after the worker rejected a request."""
+"""Seconds before a driver continues after the worker refused a request."""
 SIGN_OFF_TIMEOUT_S = 2.0
 """Seconds that signing off at the worker may take."""
 

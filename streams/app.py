@@ -1,8 +1,7 @@
 """The Faust app of `faust -A streams.app`. `streams.build` makes it."""
 
-from streams.build import build
 from streams.cli import faust_commands
-from streams.cli.kafka import read_settings
+from streams.cli.kafka import services
 
-app = build(read_settings()).app
+app = services().app
 faust_commands.register()

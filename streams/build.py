@@ -19,6 +19,7 @@ import httpx
 import msgspec
 
 from exactly_once import Engine, EngineSettings, exactly_once
+from exactly_once.task.failpoints import parse_failpoints
 from processors.parameters import Parameters
 from processors.spatial_index import DispatchIndex
 from streams import agents, views
@@ -31,7 +32,7 @@ from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
 from streams.feed.update_log import UpdateLog
 from streams.services import Services
-from streams.settings import Settings
+from streams.settings import Settings, WrongSetting
 from streams.web.deciding import Decisions
 from streams.web.doorkeeper import Doorkeeper, Keys
 from streams.web.forwarding import Forwarding, http_client
@@ -84,8 +85,9 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     """Make a worker: app, engine, tables, agents, views, calls, catalogue and feed, in this order.
 
     Without a ``place`` the app can be inspected but not run as a worker. The app's `rebuild` makes the same worker for
-    another Kafka and a place.
+    another Kafka and a place. Raises `WrongSetting` for failpoints that cannot be used.
     """
+    _check_failpoints(settings.failpoints)
     outside = surroundings or Surroundings()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs a line for each request
     parameters = Parameters(speed_up=settings.speed_up, retention_s=settings.retention_s, history_s=settings.history_s)
@@ -137,6 +139,13 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     app.on_before_shutdown.connect(_closing(services), weak=False)
     app.rebuild = partial(_rebuild, settings, surroundings)
     return services
+
+
+def _check_failpoints(value: str) -> None:
+    try:
+        parse_failpoints(value)
+    except ValueError as wrong:
+        raise WrongSetting(f"DABBAWALA_FAILPOINTS={value!r}: {str(wrong).removeprefix('failpoints: ')}") from None
 
 
 def _make_engine(app: WorkerApp, settings: Settings, outside: Surroundings) -> Engine:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from streams.cli.registry import COMMANDS
 from tests.support.stack import ROOT
 from tools.prose import FOLDERS, PACKAGES
 from topics.families import FAMILIES, SOURCES
@@ -15,6 +16,9 @@ from topics.order_updates import OrderStatus
 
 SETTINGS = "docs/configuration.md"
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
+ENTRY_POINT = re.compile(r"[\w.]+:\w+")
+"""A function by name, as in `streams/cli/registry.py`."""
+MAX_TEST_NAME = 60
 LINT_IMPORTS = Path(sys.executable).parent / "lint-imports"
 
 
@@ -38,6 +42,16 @@ def test_no_module_has_a_vague_name() -> None:
     assert not [file for file in modules(*PACKAGES) if VAGUE & {file.stem, file.parent.name}]
 
 
+def test_names_of_tests_are_short() -> None:
+    defined = [
+        node.name
+        for file in modules("tests")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert not [name for name in defined if name.startswith("test_") and len(name) > MAX_TEST_NAME]
+
+
 def test_every_module_has_a_docstring() -> None:
     files = modules("topics", "processors", "streams", "simulators", "oracle", "examples", "benchmarks")
     assert not [
@@ -45,7 +59,7 @@ def test_every_module_has_a_docstring() -> None:
     ]
 
 
-def test_each_consumed_topic_has_records_and_an_agent_of_its_name() -> None:
+def test_each_consumed_topic_has_records_and_an_agent() -> None:
     for family in SOURCES:
         module = f"{family.name.replace('-', '_')}.py"
         assert (ROOT / "topics" / module).exists(), family.name
@@ -110,19 +124,22 @@ def exists_module(name: str) -> bool:
 @pytest.mark.parametrize(
     ("file", "line", "contract"),
     [
-        ("topics/records.py", "import processors.order", "topics (what is said)"),
-        ("processors/order.py", "import asyncio", "processors (what is decided)"),
-        ("processors/order.py", "import streams.settings", "processors (what is decided)"),
-        ("exactly_once/state/rocksdb.py", "import topics.orders", "the engine imports nothing of the product"),
+        ("topics/records.py", "import processors.order", "topics import no other package"),
+        ("processors/order.py", "import asyncio", "processors import only topics"),
+        ("processors/order.py", "import streams.settings", "processors import only topics"),
+        ("exactly_once/state/rocksdb.py", "import topics.orders", "the engine imports no module of the product"),
         ("exactly_once/task/task.py", "import aiokafka", "a task and its calls"),
         ("exactly_once/faust/host.py", "import exactly_once.engine", "each layer of the engine"),
-        ("simulators/pos.py", "import processors.order", "the outside world"),
-        ("oracle/facts.py", "import processors.order", "the oracle judges from outside"),
-        ("oracle/ledgers.py", "import simulators.ledger", "the oracle judges from outside"),
-        ("streams/views/orders.py", "import oracle.run", "nothing that is judged knows the oracle"),
+        ("simulators/pos.py", "import processors.order", "simulators import only topics"),
+        ("oracle/facts.py", "import processors.order", "the oracle imports only topics"),
+        ("oracle/ledgers.py", "import simulators.ledger", "the oracle imports only topics"),
+        ("streams/views/orders.py", "import oracle.run", "of the worker only one command"),
+        ("streams/web/listing.py", "import streams.views.orders", "the worker is built in layers"),
+        ("streams/newcomer.py", "", "the worker is built in layers"),
+        ("exactly_once/newcomer.py", "", "each layer of the engine"),
     ],
 )
-def test_an_import_that_is_not_allowed_is_found(tmp_path: Path, file: str, line: str, contract: str) -> None:
+def test_a_broken_import_rule_is_found(tmp_path: Path, file: str, line: str, contract: str) -> None:
     for package in ("exactly_once", "topics", "processors", "streams", "simulators", "oracle"):
         for module in modules(package):
             copy = tmp_path / module.relative_to(ROOT)
@@ -156,16 +173,37 @@ def test_production_code_has_no_circle_of_imports() -> None:
     assert circles(imports_among(modules(*PRODUCTION))) == []
 
 
-def test_a_circle_of_imports_is_found_wherever_it_closes(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import b\n")
-    (tmp_path / "b.py").write_text("def late():\n    from c import x\n")
+@pytest.mark.parametrize(
+    "importing_b",
+    [
+        "import b",
+        "from b import x",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import b",
+        "def late():\n    from b import x",
+        "from importlib import import_module\nimport_module('b')",
+        "import importlib\ndef late():\n    importlib.import_module('b').run()",
+        "COMMANDS = {'run': 'b:run'}",
+    ],
+)
+def test_a_circle_of_imports_is_found(tmp_path: Path, importing_b: str) -> None:
+    (tmp_path / "a.py").write_text(f"{importing_b}\n")
+    (tmp_path / "b.py").write_text("import c\n")
     (tmp_path / "c.py").write_text("import a\n")
     (tmp_path / "d.py").write_text("import a\n")
     assert circles(imports_among(list(tmp_path.glob("*.py")), tmp_path)) == [{"a", "b", "c"}]
 
 
+def test_imports_by_name_are_seen() -> None:
+    imports = imports_among(modules("streams"))
+    assert {target.partition(":")[0] for target in COMMANDS.values()} <= imports["streams.cli.registry"]
+    assert "streams.build" in imports["streams.cli.kafka"]
+
+
 def imports_among(files: list[Path], root: Path = ROOT) -> dict[str, set[str]]:
-    """Return module -> the modules of these files that it imports, also in functions and under `TYPE_CHECKING`."""
+    """Return module -> the modules of these files that it imports.
+
+    Imports in functions and under `TYPE_CHECKING` count, and those by name: `import_module("a.b")`, `"a.b:function"`.
+    """
     named = {".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
     found: dict[str, set[str]] = {}
     for module, file in named.items():
@@ -176,6 +214,10 @@ def imports_among(files: list[Path], root: Path = ROOT) -> dict[str, set[str]]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 parts = {f"{node.module}.{alias.name}" for alias in node.names}
                 imported |= (parts & named.keys()) or {node.module}
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                imported |= {str(each.value) for each in node.args if isinstance(each, ast.Constant)}
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and ENTRY_POINT.fullmatch(node.value):
+                imported.add(node.value.partition(":")[0])
         found[module] = imported & (named.keys() - {module})
     return found
 

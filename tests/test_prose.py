@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.prose import files, findings, package_of
+from tools.prose import OTHER_FILES, files, findings, package_of
 
 
 @pytest.mark.parametrize("package", sorted({package_of(file) for file in files()}))
@@ -37,6 +37,16 @@ def test_rules_find_what_they_should(tmp_path: Path, text: str, expected: list[i
 def test_markdown_is_checked_outside_code(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("# Page\n\nIt is no\nmore.\n\n```sh\necho anew\n```\n\n`anew`, whoever.\n")
     assert [finding.line for finding in findings(Path("page.md"), tmp_path)] == [3, 10]
+
+
+def test_other_files_are_checked_with_their_comments(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text("demo: ## choose it anew\n\n# It is no\n# more.\n")
+    assert [finding.line for finding in findings(Path("Makefile"), tmp_path)] == [1, 3]
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_other_files_are_among_the_files(name: str) -> None:
+    assert Path(name) in files()
 
 
 def test_generated_pages_are_checked_at_their_source(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ asks a worker, which answers for all of them: the worker of `DABBAWALA_URL`, els
 | 0 | success; also an empty list, or nothing left to do |
 | 1 | the thing asked for does not exist, or the check failed: a watched order was rejected, a partition is not open, \
 a topic has a wrong setting |
-| 2 | the command could not run: no worker, a rejection, a wrong file or option; one sentence on \
+| 2 | the command could not run: no worker, a refusal, a wrong file or option; one sentence on \
 stderr gives the remedy |
 | 130 | interrupted by Ctrl-C |
 """

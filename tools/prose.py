@@ -6,6 +6,8 @@ CONTRIBUTING.md explains the rules. This program finds only those that a pattern
 |---|---|
 | the first line of a docstring starts with a verb or a noun | docstrings, also those of attributes |
 | words of :data:`WORDS` do not occur | docstrings, comments, strings with a space in them, Markdown outside code |
+
+The words do not occur in :data:`OTHER_FILES` either.
 """
 
 import ast
@@ -35,6 +37,8 @@ PACKAGES = (
 FOLDERS = (*PACKAGES, "requirements", "docs")
 NESTED = {"exactly_once", "streams", "tests", "verification"}
 """Folders whose subfolders are counted one by one."""
+OTHER_FILES = ("Makefile", "pyproject.toml", "docker-compose.yaml", "Dockerfile", ".ci/run")
+"""Files whose comments, help texts and names are read by people."""
 EXEMPT = {Path("tests/test_prose.py")}
 """Files that quote what the rules forbid."""
 
@@ -49,6 +53,8 @@ WORDS = re.compile(
 )
 CODE_SPAN = re.compile(r"(`+)[^`]+\1")
 FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+
+COMMENT_SIGN = re.compile(r"^[ \t]*#+", re.MULTILINE)
 
 GENERATED = "<!-- Generated"
 """Beginning of a generated page."""
@@ -73,12 +79,13 @@ def package_of(file: Path) -> str:
 
 
 def files(root: Path = ROOT) -> list[Path]:
-    """List the Python and Markdown files that the rules apply to, relative to the root."""
+    """List the files that the rules apply to, relative to the root."""
     found = [*root.glob("*.md")]
     for folder in FOLDERS:
         found += [file for file in (root / folder).rglob("*") if file.suffix in (".py", ".md")]
     relative = (file.relative_to(root) for file in sorted(found))
-    return [file for file in relative if file not in EXEMPT and not any(part.startswith(".") for part in file.parts)]
+    visible = (file for file in relative if not any(part.startswith(".") for part in file.parts))
+    return [*(file for file in visible if file not in EXEMPT), *map(Path, OTHER_FILES)]
 
 
 def findings(file: Path, root: Path = ROOT) -> list[Finding]:
@@ -86,7 +93,7 @@ def findings(file: Path, root: Path = ROOT) -> list[Finding]:
     text = (root / file).read_text(encoding="utf-8")
     if text.startswith(GENERATED):
         return []
-    check = _in_python if file.suffix == ".py" else _in_markdown
+    check = CHECKS.get(file.suffix, _in_other)
     return sorted(Finding(file, line, message) for line, message in check(text))
 
 
@@ -119,6 +126,15 @@ def _in_comments(text: str) -> Iterator[tuple[int, str]]:
 
 def _in_markdown(text: str) -> Iterator[tuple[int, str]]:
     yield from _words(FENCE.sub(lambda fence: "\n" * fence[0].count("\n"), text), 1)
+
+
+def _in_other(text: str) -> Iterator[tuple[int, str]]:
+    """Check a file as one text, so that a phrase of a comment may break over two lines."""
+    yield from _words(COMMENT_SIGN.sub("", text), 1)
+
+
+CHECKS = {".py": _in_python, ".md": _in_markdown}
+"""Suffix -> check; other files are checked as a whole."""
 
 
 def _first_word(docstring: str, line: int) -> Iterator[tuple[int, str]]:

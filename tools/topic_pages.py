@@ -21,7 +21,7 @@ the same number of partitions.
 
 A record is one JSON object with `type` (the name below), `id` (the event's id; optional if it follows from the
 fields), `at` (RFC 3339) and its fields. `?` marks an optional field. Readers ignore unknown fields. Later versions add
-optional fields only.
+optional fields only, and may add a status of orders.
 """
 
 

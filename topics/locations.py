@@ -2,7 +2,7 @@
 
 | topic | key | written by | read by |
 |---|---|---|---|
-| locations | driver id | the driver app over Kafka, the HTTP view | agent `locations` |
+| locations | driver id | the HTTP view; the driver's app, by Kafka | agent `locations` |
 """
 
 from typing import ClassVar

@@ -4,8 +4,9 @@
 |---|---|---|---|
 | order-updates | order id | the order's task | anyone |
 
-``version`` counts an order's updates from 1 without a gap. The records have CloudEvents 1.0 headers in Kafka's binary
-mode (https://github.com/cloudevents/spec, kafka-protocol-binding).
+``version`` counts an order's updates from 1 without a gap. Later versions of Dabbawala may add a status: readers should
+expect statuses that they do not know. The records have CloudEvents 1.0 headers in Kafka's binary mode
+(https://github.com/cloudevents/spec, kafka-protocol-binding).
 """
 
 from enum import Enum
@@ -20,7 +21,10 @@ from topics.records import Instant, Reader, Record
 
 
 class OrderStatus(Enum):
-    """Public status of an order. CANCELLED is reserved: no event leads to it yet, and readers should expect it."""
+    """Public status of an order.
+
+    Readers should expect statuses that they do not know. CANCELLED is reserved: no event leads to it yet.
+    """
 
     CREATED = "CREATED"
     SCHEDULED = "SCHEDULED"
@@ -39,7 +43,7 @@ class OrderStatus(Enum):
 
 
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
-    """A mark that a person should look at the order: the awaited event, and the time since when it is awaited."""
+    """A mark that a person should look at the order: the awaited event and the start of the wait."""
 
     waits_for: Text
     since: Instant

@@ -2,7 +2,7 @@
 
 | topic | key | written by | read by |
 |---|---|---|---|
-| orders | order id | the HTTP views, anyone's Kafka producer | agent `orders` |
+| orders | order id | the HTTP views; the ordering provider, by Kafka | agent `orders` |
 
 Money is an integer in minor units (cents, paise) of the order's currency (ISO 4217).
 """

@@ -2,7 +2,7 @@
 
 | topic | key | written by | read by |
 |---|---|---|---|
-| payments | order id | the provider's callback view, a producer | agent `payments` |
+| payments | order id | the callback view; the payment provider, by Kafka | agent `payments` |
 
 The answer to a call to the provider becomes the same event. The task applies it without writing it to the topic.
 """

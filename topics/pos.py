@@ -2,7 +2,7 @@
 
 | topic | key | written by | read by |
 |---|---|---|---|
-| pos | order id | the callback view, a POS that writes to Kafka | agent `pos` |
+| pos | order id | the callback view; the restaurant, by Kafka | agent `pos` |
 """
 
 from typing import ClassVar

@@ -2,7 +2,7 @@
 
 | topic | key | written by | read by |
 |---|---|---|---|
-| restaurants (compacted) | restaurant id | a worker at its start, `catalogue load`, anyone | every worker, whole |
+| restaurants (compacted) | restaurant id | a worker at its start, the catalogue's maintainer | every worker, whole |
 
 A restaurant with its menu is one record of at most ``MAX_RESTAURANT_BYTES`` bytes. A record without a value removes
 the restaurant. An absent field permits everything: a restaurant without hours is always open, one without a menu takes

@@ -1,6 +1,6 @@
 """Destinations of calls: how many calls each gets at once, and when its circuit breaker opens.
 
-A destination is one party at one host: a restaurant, or one service of a payment provider. Each has:
+A destination is one party at one host. One host may serve many parties. Each destination has:
 
 window           A limit of calls at once. An answer that finds the window full widens it by one, up to
                  ``calls_per_party``; it is 1 after the breaker was open, so a destination that recovers is not flooded

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 
 class DestinationKey(NamedTuple):
-    """The destination of a call. People read both names in ``/v1/parties``."""
+    """The destination of a call. Operators read both names, see ``DestinationState``."""
 
     party: str
     host: str

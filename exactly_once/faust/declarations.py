@@ -12,6 +12,8 @@ from exactly_once.task.manager import Handler
 from exactly_once.task.task import Task
 
 Apply = Callable[[Task, int, Sequence[Record], Handler], Awaitable[None]]
+BatchAgent = AgentT[Any]
+"""Faust's agent of batches of records."""
 
 
 def bytes_table(app: AppT, name: str, partitions: int, help: str) -> Table[bytes, bytes]:
@@ -34,7 +36,7 @@ def source_topic(app: AppT, name: str, partitions: int) -> TopicT:
     )
 
 
-def batch_agent(app: AppT, source: TopicT, handler: Handler, apply: Apply) -> AgentT[Any]:
+def batch_agent(app: AppT, source: TopicT, handler: Handler, apply: Apply) -> BatchAgent:
     """Declare the agent of a source, under the handler's name, which applies each batch to its tasks."""
 
     async def consume(stream: StreamT[Any]) -> None:
@@ -44,5 +46,5 @@ def batch_agent(app: AppT, source: TopicT, handler: Handler, apply: Apply) -> Ag
 
     consume.__module__, consume.__name__ = handler.__module__, handler.__name__
     consume.__qualname__, consume.__doc__ = handler.__qualname__, handler.__doc__
-    agent: AgentT[Any] = app.agent(source)(consume)
+    agent: BatchAgent = app.agent(source)(consume)
     return agent

@@ -18,11 +18,10 @@ from faust.web.drivers.aiohttp import Web
 from exactly_once.faust.host import TaskHost, host_of
 from exactly_once.kafka.producer import BrokerTooOld
 from exactly_once.kafka.topic_admin import BrokerUnreachable, TopicMismatch
+from exactly_once.settings import LEAVE_SIGNAL
 
 USAGE = 2
 """Exit status of a worker that cannot run as it was started."""
-LEAVE_SIGNAL = signal.SIGQUIT
-"""Stop for good: the worker leaves the group, so that the others take over at once. Faust uses SIGUSR1 and SIGUSR2."""
 GC_THRESHOLDS = (100_000, 20, 100)
 """Thresholds for ``gc.set_threshold``. A transaction keeps tens of thousands of objects alive until it commits: with
 CPython's default of 700 a busy worker spends a fifth of its time in the collector."""

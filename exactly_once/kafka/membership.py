@@ -7,15 +7,15 @@ others take over at once.
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import aiokafka
 import aiokafka.errors as errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.protocol.types import CompactArray, Int16, Int32
 
+from exactly_once.kafka.client_settings import ClientSettings
 from exactly_once.kafka.protocol import TAGS, TEXT, versioned_request
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ async def leave_group(client: AIOKafkaClient, group: str, instance_id: str, memb
 
 
 async def leave_with_other_sources(
-    client_settings: Mapping[str, Any], group: str, instance_id: str, file: Path, sources: Collection[str]
+    client_settings: ClientSettings, group: str, instance_id: str, file: Path, sources: Collection[str]
 ) -> None:
     """End the membership, before joining, of a worker whose last run read other topics. ``file`` keeps their names.
 

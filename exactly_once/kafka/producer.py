@@ -25,6 +25,7 @@ import aiokafka.errors as errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from exactly_once.kafka.client_settings import ClientSettings
 from exactly_once.kafka.hanging_transactions import (
     ALTER_FORBIDDEN,
     OUTCOME_UNKNOWN,
@@ -181,7 +182,7 @@ class TransactionalClient:
             raise HangingTransactionError(
                 ALTER_FORBIDDEN.format(id=self.transactional_id, where=format_partitions(found))
             ) from None
-        except NoLeader as exc:  # of what is open nobody may think that it was only not looked at
+        except NoLeader as exc:  # NoLeader means "not examined" to the caller; these are known to be open
             raise TransactionError(str(exc)) from None
         if unknown := [tp for tp, each in found.items() if each.transaction not in self._outcomes]:
             raise HangingTransactionError(
@@ -217,7 +218,7 @@ class TransactionalClient:
         appended: dict[TopicAndPartition, ProduceResult] = {}
         while queues:
             if first and not appended and self.in_doubt:
-                await self._look_back()
+                await self._verify_last_transaction()
             by_leader: dict[int | None, dict[TopicAndPartition, bytes]] = {}
             for tp, batches in queues.items():
                 by_leader.setdefault(leader_of(self._client, tp), {})[tp] = batches[0][0]
@@ -261,12 +262,12 @@ class TransactionalClient:
         return {name: info.id for name, info in (await describe_topics(self._client, self._topics)).items()}
 
     def _batches(self, tp: TopicAndPartition, records: Sequence[ProducerRecord]) -> list[tuple[bytes, int]]:
-        """The records as batches (bytes, number of records), each below the broker's limit, sequences rising."""
+        """Return the records as batches (bytes, number of records), each below the broker's limit, sequences rising."""
         batches: list[tuple[bytes, int]] = []
         now, sequence, count = self.now_ms(), self._sequences.get(tp, 0), 0
         builder = None
         for key, value, content in records:
-            headers = list(content)  # the Cython builder takes nothing but a list
+            headers = list(content)  # the Cython builder accepts only a list
             if builder is not None and builder.append(count, now, key, value, headers) is None:
                 batches.append((bytes(builder.build()), count))
                 sequence, builder = sequence + count, None
@@ -321,7 +322,7 @@ class TransactionalClient:
         for forgotten in list(self._outcomes)[:-REMEMBERED]:
             del self._outcomes[forgotten]
 
-    async def _look_back(self) -> None:
+    async def _verify_last_transaction(self) -> None:
         """Raise ``TransactionError`` if the last transaction is open in a partition: records of the next one would join
         it there, and be aborted with it."""
         producer_id, partitions = self._last
@@ -343,7 +344,7 @@ class TransactionalClient:
 
 
 def transactional_client(
-    client_settings: Mapping[str, Any],
+    client_settings: ClientSettings,
     transactional_id: str,
     *,
     transaction_timeout_s: float,

@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.types import Boolean, CompactArray, Int8, Int16, Int32
 
+from exactly_once.kafka.client_settings import ClientSettings
 from exactly_once.kafka.producer import describe_topics, refuse_old_brokers
 from exactly_once.kafka.protocol import TAGS, TEXT, versioned_request
 
@@ -142,7 +143,7 @@ async def retry_while_unavailable(step: Callable[[], Awaitable[None]], patience_
 
 
 async def create_topics(
-    client_settings: Mapping[str, Any], specs: Sequence[TopicSpec], replication_factor: int
+    client_settings: ClientSettings, specs: Sequence[TopicSpec], replication_factor: int
 ) -> list[str]:
     """Create the topics that do not exist, and return their names. Existing topics are not altered."""
     admin = AIOKafkaAdminClient(**client_settings)
@@ -167,7 +168,7 @@ async def create_topics(
     return created
 
 
-async def check_topics(client_settings: Mapping[str, Any], specs: Sequence[TopicSpec], *, wait_s: float = 0.0) -> None:
+async def check_topics(client_settings: ClientSettings, specs: Sequence[TopicSpec], *, wait_s: float = 0.0) -> None:
     """Raise ``TopicMismatch`` unless every topic exists as specified, ``BrokerTooOld`` for an old cluster.
 
     ``wait_s``: how long freshly created topics may take to become known to the broker that is asked.
@@ -191,7 +192,7 @@ async def check_topics(client_settings: Mapping[str, Any], specs: Sequence[Topic
 
 
 async def compare_topics(
-    client_settings: Mapping[str, Any], specs: Sequence[TopicSpec], brokers: Mapping[str, tuple[int, int]]
+    client_settings: ClientSettings, specs: Sequence[TopicSpec], brokers: Mapping[str, tuple[int, int]]
 ) -> list[ConfigMismatch]:
     """Return differences of the topics from ``specs``, and of the brokers' settings from ``brokers`` (name -> range).
 
@@ -227,7 +228,7 @@ async def compare_topics(
 
 
 async def repair_topics(
-    client_settings: Mapping[str, Any],
+    client_settings: ClientSettings,
     specs: Sequence[TopicSpec],
     replication_factor: int,
     differences: Sequence[ConfigMismatch],
@@ -291,7 +292,7 @@ def _out_of_range(
 
 
 @asynccontextmanager
-async def _connected(client_settings: Mapping[str, Any]) -> AsyncIterator[AIOKafkaClient]:
+async def _connected(client_settings: ClientSettings) -> AsyncIterator[AIOKafkaClient]:
     client = AIOKafkaClient(**client_settings)
     async with _reaching(client_settings):
         await client.bootstrap()
@@ -302,7 +303,7 @@ async def _connected(client_settings: Mapping[str, Any]) -> AsyncIterator[AIOKaf
 
 
 @asynccontextmanager
-async def _reaching(client_settings: Mapping[str, Any]) -> AsyncIterator[None]:
+async def _reaching(client_settings: ClientSettings) -> AsyncIterator[None]:
     try:
         yield
     except errors.KafkaConnectionError:

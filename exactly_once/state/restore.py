@@ -1,13 +1,15 @@
 """Bring one partition's store up to the ends of its changelogs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from exactly_once.kafka.client_settings import ClientSettings
 from exactly_once.kafka.consumers import committed_consumer
 from exactly_once.state.rocksdb import MAX_AGE_S, Checkpoint, PartitionStore
 from exactly_once.task.clock_check import CLOCK
+from exactly_once.task.interfaces import Record
 
 POLL_MS = 10
 FETCH_BYTES = 4 << 20
@@ -30,7 +32,7 @@ class Restored(NamedTuple):
 
 
 async def restore(
-    client_settings: Mapping[str, Any],
+    client_settings: ClientSettings,
     store: PartitionStore,
     changelogs: Mapping[str, str],
     sources: Sequence[str],
@@ -97,7 +99,7 @@ class ChangelogRestorer:
     def start(self, tp: TopicPartition, now_ms: int) -> None:
         """Seek to the checkpoint if it is valid as far as bounds and times show, otherwise to the start."""
         table = self._tables[tp]
-        checkpoint = self._store.progress(table)
+        checkpoint = self._store.checkpoint(table)
         if checkpoint and (
             error := _validation_error(checkpoint, self._starts[tp], self._ends[tp], self._store, table, now_ms)
         ):
@@ -108,7 +110,7 @@ class ChangelogRestorer:
         else:  # without a last record nothing proves that the changelog is still the one that was read
             self._read_from(tp, self._starts[tp])
 
-    def apply(self, tp: TopicPartition, records: Sequence[Any]) -> bool:
+    def apply(self, tp: TopicPartition, records: Sequence[Record]) -> bool:
         """Write the records; return whether any is new. The first record of the first batch verifies the checkpoint."""
         if checkpoint := self._unverified.pop(tp, None):
             if not _is_last(checkpoint, records[0]):
@@ -118,7 +120,7 @@ class ChangelogRestorer:
         if not records:
             return False
         table, last = self._tables[tp], records[-1]
-        rows = {record.key: record.value for record in records}
+        rows = {record.key: record.value for record in records if record.key is not None}
         self._store.write({table: rows}, {table: last.offset + 1}, {table: last.timestamp}, to_the_end=False)
         self.count += sum(record.key != CLOCK for record in records)
         return True
@@ -144,8 +146,8 @@ class ChangelogRestorer:
             self.behind.discard(tp)
 
 
-def _is_last(checkpoint: Checkpoint, record: Any) -> bool:
-    return bool(record.offset == checkpoint.last_offset and record.timestamp == checkpoint.last_ms)
+def _is_last(checkpoint: Checkpoint, record: Record) -> bool:
+    return record.offset == checkpoint.last_offset and record.timestamp == checkpoint.last_ms
 
 
 def _validation_error(

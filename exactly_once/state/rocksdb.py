@@ -12,7 +12,6 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
@@ -23,7 +22,7 @@ from exactly_once.task.transaction import UNSET
 
 log = logging.getLogger(__name__)
 
-PROGRESS = b"\xff\xffprogress"
+CHECKPOINT_KEY = b"\xff\xffprogress"
 """Key of the checkpoint, and the last key of every family: no row's key sorts after it."""
 SEQUENCE = b"sequence"
 """Key in RocksDB's default family: sequence number of this store's last write. RocksDB counts every writer's writes."""
@@ -60,8 +59,8 @@ class Checkpoint(msgspec.Struct):
     last_ms: int = -1
 
 
-_encode_progress = msgspec.json.Encoder().encode
-_decode_progress = msgspec.json.Decoder(Checkpoint).decode
+_encode_checkpoint = msgspec.json.Encoder().encode
+_decode_checkpoint = msgspec.json.Decoder(Checkpoint).decode
 
 
 class Snapshot:
@@ -91,8 +90,8 @@ class Snapshot:
 class PartitionStore:
     """The rows of one partition.
 
-    ``topic_ids`` maps table to the id of its changelog. ``progress_every_s`` is the time in seconds after which an idle
-    family's checkpoint is renewed. ``now_ms`` is a synchronised clock, in milliseconds since the epoch.
+    ``topic_ids`` maps table to the id of its changelog. ``checkpoint_every_s`` is the time in seconds after which an
+    idle family's checkpoint is renewed. ``now_ms`` is a synchronised clock, in milliseconds since the epoch.
 
     Raises ``StoreError`` if the directory cannot be opened. A damaged or foreign store is discarded and logged.
     """
@@ -104,14 +103,14 @@ class PartitionStore:
         tables: Iterable[str],
         topic_ids: Mapping[str, str],
         now_ms: Callable[[], int],
-        progress_every_s: float = 3600.0,
+        checkpoint_every_s: float = 3600.0,
     ) -> None:
         self.path = path
         self.partition = partition
         self.tables = list(tables)
         self.topic_ids = dict(topic_ids)
         self._now_ms = now_ms
-        self._progress_every_ms = 1000 * progress_every_s
+        self._checkpoint_every_ms = 1000 * checkpoint_every_s
         self._db: Rdict | None = None
         self._families: dict[str, Rdict] = {}
         self._cached: dict[str, TwoGenerationCache[bytes, bytes | None]] = {}
@@ -139,7 +138,7 @@ class PartitionStore:
         self._families = {table: self._db.get_column_family(table) for table in self.tables}
         self._handles = {table: self._db.get_column_family_handle(table) for table in self.tables}
         self._cached = {table: TwoGenerationCache(CACHED_ROWS) for table in self.tables}
-        self._progress = {table: found for table in self.tables if (found := self._read_progress(table))}
+        self._checkpoints = {table: found for table in self.tables if (found := self._read_checkpoint(table))}
 
     def _foreign_write(self) -> str:
         """Return a description of a foreign write; empty without one."""
@@ -166,16 +165,17 @@ class PartitionStore:
             raise StoreError(f"cannot read {table} in {self.path}: it is closed")
         return self._read(self._families[table].items(from_key=from_key), table)
 
-    def _read(self, items: Iterator[Any], table: str) -> Iterator[tuple[bytes, bytes]]:
+    def _read(self, items: Iterator[tuple[object, bytes]], table: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield rows. RocksDB's iterators end silently at damage; at the true end the last key is the checkpoint's."""
         key = None
         try:
             for key, value in items:
-                if key != PROGRESS:
+                assert isinstance(key, bytes)  # rocksdict has other types of keys, outside raw mode
+                if key != CHECKPOINT_KEY:
                     yield key, value
         except Exception as exc:
             raise self._failed(f"cannot read {table}", exc) from exc
-        if key != PROGRESS and table in self._progress:
+        if key != CHECKPOINT_KEY and table in self._checkpoints:
             raise self._failed(f"cannot read {table}", RuntimeError(f"Corruption: its rows end after {key!r}"))
 
     def snapshot(self) -> Snapshot:
@@ -184,15 +184,15 @@ class PartitionStore:
         self._snapshots = [*(each for each in self._snapshots if not each.released), taken]
         return taken
 
-    def progress(self, table: str) -> Checkpoint | None:
-        return self._progress.get(table)
+    def checkpoint(self, table: str) -> Checkpoint | None:
+        return self._checkpoints.get(table)
 
-    def _read_progress(self, table: str) -> Checkpoint | None:
-        found = self._families[table].get(PROGRESS)
+    def _read_checkpoint(self, table: str) -> Checkpoint | None:
+        found = self._families[table].get(CHECKPOINT_KEY)
         try:
-            return _decode_progress(found) if found else None
+            return _decode_checkpoint(found) if found else None
         except msgspec.MsgspecError as exc:
-            raise RuntimeError(f"Corruption: the progress of {table} cannot be read: {exc}") from exc
+            raise RuntimeError(f"Corruption: the checkpoint of {table} cannot be read: {exc}") from exc
 
     def write(
         self,
@@ -219,19 +219,19 @@ class PartitionStore:
                     batch.put(key, value, family)
                     if len(value) > MAX_CACHED_ROW_BYTES:
                         large.append((table, key))
-        progress = self._followed(next_offsets, appended_ms, now_ms, to_the_end=to_the_end)
-        for table, noted in self._progress.items():
-            if table not in progress and noted.written_ms < now_ms - self._progress_every_ms:
-                progress[table] = msgspec.structs.replace(noted, written_ms=now_ms)
-        for table, noted in progress.items():
-            batch.put(PROGRESS, _encode_progress(noted), self._handles[table])
+        checkpoints = self._followed(next_offsets, appended_ms, now_ms, to_the_end=to_the_end)
+        for table, noted in self._checkpoints.items():
+            if table not in checkpoints and noted.written_ms < now_ms - self._checkpoint_every_ms:
+                checkpoints[table] = msgspec.structs.replace(noted, written_ms=now_ms)
+        for table, noted in checkpoints.items():
+            batch.put(CHECKPOINT_KEY, _encode_checkpoint(noted), self._handles[table])
         try:
             db = self._opened
             batch.put(SEQUENCE, b"%d" % (db.latest_sequence_number() + batch.len() + 1))
             db.write(batch)
         except Exception as exc:
             raise self._failed("cannot write", exc) from exc
-        self._progress.update(progress)
+        self._checkpoints.update(checkpoints)
         for table, changed in rows.items():
             self._cached[table].update_if_warm(changed)
         for table, key in large:
@@ -241,23 +241,23 @@ class PartitionStore:
         self, next_offsets: Mapping[str, int], appended_ms: Mapping[str, int], now_ms: int, *, to_the_end: bool
     ) -> dict[str, Checkpoint]:
         """Return the new checkpoints of these tables, see ``write``."""
-        progress: dict[str, Checkpoint] = {}
+        checkpoints: dict[str, Checkpoint] = {}
         for table, next_offset in next_offsets.items():
-            noted = self._progress.get(table)
+            noted = self._checkpoints.get(table)
             last = (noted.last_offset, noted.last_ms) if noted else (-1, -1)
             if table in appended_ms:
                 last = next_offset - 1, appended_ms[table]
             # a changelog that was never read to its end counts as current from now on
             written_ms = noted.written_ms if noted and not to_the_end else now_ms
-            progress[table] = Checkpoint(next_offset, self.topic_ids[table], self.partition, written_ms, *last)
-        return progress
+            checkpoints[table] = Checkpoint(next_offset, self.topic_ids[table], self.partition, written_ms, *last)
+        return checkpoints
 
     def reset_table(self, table: str, why: str) -> None:
         """Discard a table's rows, which are not those of its changelog, and log the reason."""
         self._warn(f"{table}: {why}")
         self._families.pop(table, None)
         self._handles.pop(table, None)
-        self._progress.pop(table, None)
+        self._checkpoints.pop(table, None)
         self._cached[table] = TwoGenerationCache(CACHED_ROWS)
         self._opened.drop_column_family(table)
         self._families[table] = self._opened.create_column_family(table, _options())

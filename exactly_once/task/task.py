@@ -458,7 +458,7 @@ class Task:
         self._move_to(TaskState.RUNNING)
         if self._loop_task is None:
             self._loop_task = asyncio.create_task(self._commit_loop(), name=f"commits of task {self.partition}")
-            self._schedule_progress()
+            self._schedule_checkpoint()
         self._schedule_timers()
         self._context.calls.forget(self)
         self._context.calls.add(self, self.calls)
@@ -549,16 +549,16 @@ class Task:
         if self.is_running and self._transactions.in_doubt:
             self._commit_positions()
 
-    def _schedule_progress(self) -> None:
+    def _schedule_checkpoint(self) -> None:
         self._progress_handle = asyncio.get_running_loop().call_later(
-            self._context.settings.progress_every_s, self._commit_progress
+            self._context.settings.checkpoint_every_s, self._commit_for_checkpoint
         )
 
-    def _commit_progress(self) -> None:
+    def _commit_for_checkpoint(self) -> None:
         """Commit the positions of an idle task again, so that the store's checkpoint stays recent."""
         if self.alive:
             self._commit_positions()
-            self._schedule_progress()
+            self._schedule_checkpoint()
 
     def _commit_positions(self) -> None:
         self.pending.positions = dict(self.next_offsets)

@@ -34,15 +34,11 @@ class TimerHead:
         self._size = size
         self._keys: list[bytes] = []
         self._bound: bytes | None = b""
+        """The head holds every committed key up to here; None when it holds them all."""
         self._fill()
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._keys)
-
-    @property
-    def bound(self) -> bytes | None:
-        """The head holds every committed key up to here; None when it holds them all."""
-        return self._bound
 
     def committed(self, rows: Mapping[bytes, bytes | None]) -> None:
         """Apply timer rows that were written to RocksDB (None: deleted)."""

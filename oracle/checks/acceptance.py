@@ -28,9 +28,10 @@ WAIT_S: Mapping[OrderStatus, float] = {
     OrderStatus.WAITING_FOR_DRIVER: PICKUP_S,
     OrderStatus.IN_DELIVERY: DELIVERY_S,
 }
-"""Longest time in a status, in seconds, before the order asks for a person.
+"""Longest time in a status, in seconds, before the order asks for a person, or moves on because a timer fires.
 
-In preparation it is added to the estimate, and for an order for later to the start.
+In preparation it is added to the estimate, and for an order for later to the start. The wait in a status that is
+missing here is judged only if the run is over.
 """
 IDLE = "what fell due after the last commit of any worker"
 
@@ -71,8 +72,10 @@ def open_orders_are_in_time(facts: Facts) -> Finding:
     ends = {order.name: _wait_ends_ms(order, requested.get(order.name, ()), facts) for order in waiting}
     overdue = [order for order in waiting if _is_overdue(ends[order.name], facts.period)]
     late = [order for order in overdue if facts.overdue_by_work(ends[order.name] or 0)]
+    endless = [order for order in waiting if ends[order.name] is None and not facts.period.final]
     unjudged = (
-        unknown_speed(order.name for order in waiting if ends[order.name] is None and not facts.period.final),
+        unknown_speed(order.name for order in endless if order.newest.status in WAIT_S),
+        _without_limit(order.newest.status for order in endless),
         "" if len(late) == len(overdue) else IDLE,
     )
     return Finding(
@@ -80,6 +83,12 @@ def open_orders_are_in_time(facts: Facts) -> Finding:
         [Violation(order.name, _overdue_sentence(order, facts.period)) for order in late],
         "; ".join(filter(None, unjudged)),
     )
+
+
+def _without_limit(statuses: Iterable[OrderStatus]) -> str:
+    """Return the sentence that the waits in these statuses are not judged; empty if each of them has a longest time."""
+    missing = sorted({status.value for status in statuses if status not in WAIT_S})
+    return f"the waits in {', '.join(missing)}: the oracle has no longest time for it" if missing else ""
 
 
 def _is_overdue(ends_ms: int | None, period: Period) -> bool:
@@ -125,8 +134,10 @@ def _set_aside(facts: Facts) -> set[str]:
 
 
 def _wait_ends_ms(order: Order, requested: Sequence[int | None], facts: Facts) -> int | None:
-    """Return the end of the order's wait in milliseconds since 1970; None if its speed is unknown."""
+    """Return the end of the order's wait in milliseconds since 1970; None if its speed or its limit is unknown."""
     newest = order.newest
+    if newest.status not in WAIT_S:
+        return None
     wait_ms = facts.wait_ms(WAIT_S[newest.status], order.updates[0].at_ms, facts.period.now_ms)
     if wait_ms is None:
         return None

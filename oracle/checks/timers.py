@@ -8,8 +8,8 @@ The checks use the visible effects of timers, and the times of records:
   arrival that is estimated when the preparation starts; the start was early if `eta` is before the requested time. If
   an id has several requested times, the earliest counts: the topics do not show which of them the worker accepted.
 - *early attention*: an order asks for attention because a wait took too long, before the documented wait was over.
-- *twice*: an order asks for attention again for one wait (one awaited event, and one time since when), after that
-  attention was cleared. A second firing without a visible effect is allowed.
+- *twice*: an order asks for attention again for one wait (one awaited event and one start), after that attention
+  was cleared. A second firing without a visible effect is allowed.
 
 The checks do not measure how late a timer fired, because it is not visible from outside how long no worker ran.
 """

@@ -8,16 +8,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
-from faust.types import TableT
 
 from exactly_once.kafka.consumers import skipping_consumer
 from streams.catalogue.file import read_catalogue
 from topics.records import Undecodable, write
 from topics.restaurants import READER, Restaurant
+
+if TYPE_CHECKING:
+    from faust.types import TableT
 
 log = logging.getLogger(__name__)
 

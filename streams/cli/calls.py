@@ -108,7 +108,11 @@ list_command(
     empty="No calls match.",
     options=(
         click.option("--order", type=ORDER, metavar="ID", help="List calls of this order only."),
-        click.option("--destination", metavar="TEXT", help="List calls whose URL contains TEXT only."),
+        click.option(
+            "--destination",
+            metavar="TEXT",
+            help="List calls whose URL contains TEXT only; a restaurant's URL contains its id.",
+        ),
     ),
     footer=lambda rows: f"Next: dabbawala calls retry {rows[0]['key']}",
 )

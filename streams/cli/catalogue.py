@@ -14,7 +14,9 @@ import msgspec
 from aiokafka.errors import KafkaError
 from rich.text import Text
 
+from exactly_once import BrokerTooOld, BrokerUnreachable, TopicMismatch
 from streams.catalogue.file import WrongCatalogue, read_catalogue
+from streams.catalogue.topic import publish, read
 from streams.cli.client import TIMEOUT_S, ask, credentials, unreachable, worker_url
 from streams.cli.errors import CommandError
 from streams.cli.kafka import services_with_kafka
@@ -155,8 +157,6 @@ def _read(file: Path) -> dict[str, Restaurant]:
 
 def _load(wanted: Rows, remove_missing: bool) -> Changes:
     """Create the topic if needed, and write the changes to it."""
-    from exactly_once import BrokerTooOld, BrokerUnreachable, TopicMismatch
-
     worker = services_with_kafka()
     try:
         return asyncio.run(_write(worker, wanted, remove_missing))
@@ -167,8 +167,6 @@ def _load(wanted: Rows, remove_missing: bool) -> Changes:
 
 
 async def _write(worker: "Services", wanted: Rows, remove_missing: bool) -> Changes:
-    from streams.catalogue.topic import publish, read
-
     engine, restaurants, settings = worker.engine, worker.restaurants, worker.settings
     await engine.create_topics(settings.replication_factor)
     known = await read(engine.client_settings, restaurants)

@@ -1,4 +1,7 @@
-"""The Kafka that a command works with: the one in the settings, else the embedded one."""
+"""The Kafka that a command works with: the one in the settings, else the embedded one. The worker made for it.
+
+A worker is imported when a command builds one: Faust takes a second to import, and most commands do without it.
+"""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -12,6 +15,7 @@ from streams.access.tokens import WrongSecret
 from streams.catalogue.file import WrongCatalogue
 from streams.cli.errors import CommandError
 from streams.local.errors import SetUpError
+from streams.local.kafka import broker
 from streams.settings import Settings, WrongSetting
 
 if TYPE_CHECKING:
@@ -32,14 +36,15 @@ def read_settings() -> Settings:
 def find_kafka(settings: Settings, progress: Callable[[str], None]) -> str:
     """Return the bootstrap servers of the settings, else those of the embedded broker, started unless it runs."""
     if settings.bootstrap_servers is None:
-        broker = import_module("streams.local.kafka.broker")  # needs Java's package, which is optional
-        servers: str = broker.ensure(settings.directory, progress)
-        return servers
+        return broker.ensure(settings.directory, progress)
     return settings.bootstrap_servers
 
 
 def services() -> "Services":
-    """Return the parts of a worker, for a command that inspects what it declares. Asks no broker."""
+    """Return the parts of a worker with the settings of the environment. Asks no broker.
+
+    Raises `CommandError` for a setting that cannot be used.
+    """
     return _build(read_settings())
 
 
@@ -57,6 +62,8 @@ def services_with_kafka() -> "Services":
 
 
 def _build(settings: Settings) -> "Services":
-    module = import_module("streams.build")  # Faust takes a second to import; most commands do without it
-    made: Services = module.build(settings)
-    return made
+    build: Callable[[Settings], Services] = import_module("streams.build").build
+    try:
+        return build(settings)
+    except WrongSetting as wrong:
+        raise CommandError(str(wrong)) from None

@@ -13,6 +13,7 @@ import click
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
+from exactly_once import LEAVE_SIGNAL
 from exactly_once.kafka.membership import leave_group
 from streams.cli.errors import CommandError
 from streams.cli.kafka import read_settings, services_with_kafka
@@ -56,18 +57,12 @@ def _only_one(directory: Path) -> Path:
 
 def _stop(home: Path) -> bool:
     """Stop a worker, whose lock ends with its process. False if it has ended by itself."""
-    from exactly_once.faust.worker import LEAVE_SIGNAL
-
     try:
         pid = int((home / "pid").read_text())
         os.kill(pid, LEAVE_SIGNAL)
     except PermissionError:
         raise CommandError(f"{home.name} belongs to another user: that user or root can stop it.") from None
-    except (
-        FileNotFoundError,
-        ValueError,
-        ProcessLookupError,
-    ):  # its pid follows its lock
+    except (FileNotFoundError, ValueError, ProcessLookupError):  # its pid follows its lock
         if not is_locked(home):
             return False
         raise CommandError(f"{home.name} has not written its process id yet: try again in a moment.") from None

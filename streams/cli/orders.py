@@ -102,14 +102,23 @@ def journal(order: str, every: bool, as_json: bool) -> None:
 
 @orders.command()
 @order_argument
-@click.option("--json", "as_json", is_flag=True, help="Print each record of `order-updates` as one line of JSON.")
+@click.option("--all", "every", is_flag=True, help="Print updates of the ETA too.")
+@click.option("--json", "as_json", is_flag=True, help="Print every record of `order-updates` as one line of JSON.")
 @click.pass_context
-def watch(ctx: click.Context, order: str, as_json: bool) -> None:
+def watch(ctx: click.Context, order: str, every: bool, as_json: bool) -> None:
     """Follow an order until it has ended, also while workers restart.
 
     The exit code is 0 if the order was delivered, 1 if it was not.
     """
-    status = follow(order, lambda update, line: click.echo(line if as_json else _update_line(update)))
+    before: OrderUpdated | None = None
+
+    def show(update: OrderUpdated, line: str) -> None:
+        nonlocal before
+        if every or as_json or before is None or not _differs_by_eta(before, update):
+            click.echo(line if as_json else _update_line(update))
+        before = update
+
+    status = follow(order, show)
     if status is not OrderStatus.DELIVERED:
         ctx.exit(EXIT_FALSE)
 
@@ -145,8 +154,7 @@ def place(file: IO[bytes], key: str | None, as_json: bool) -> None:
 @orders.command()
 @order_argument
 @click.option("--reason", metavar="TEXT", help="What you did about it, for the order's journal.")
-@click.option("--why", hidden=True, help="The former name of --reason.")
-def settle(order: str, reason: str | None, why: str | None) -> None:
+def settle(order: str, reason: str | None) -> None:
     """Clear an attention that waits for an operator, once you have resolved its cause.
 
     Such an attention has no event that could clear it: a provider has contradicted itself, for example. Every other
@@ -156,7 +164,7 @@ def settle(order: str, reason: str | None, why: str | None) -> None:
         answer = ask(
             f"/v1/orders/{order}/settled",
             method="POST",
-            body=msgspec.json.encode({"reason": reason or why or ""}),
+            body=msgspec.json.encode({"reason": reason or ""}),
             headers={"Content-Type": "application/json", IDEMPOTENCY_KEY: uuid4().hex},
         )
     except Refused as refused:
@@ -168,6 +176,12 @@ def settle(order: str, reason: str | None, why: str | None) -> None:
             click.echo(f"{order} does not need a person; nothing to do.")
         case _:
             click.echo(f"{order} is settled.")
+
+
+def _differs_by_eta(before: OrderUpdated, update: OrderUpdated) -> bool:
+    """Return whether the ETA is all that an update changes."""
+    same = {"id": before.id, "at": before.at, "version": before.version, "eta": before.eta}
+    return msgspec.structs.replace(update, **same) == before
 
 
 def _attention_of(order: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from oracle import CannotRead
 from oracle.cli import judge_as_asked, judging_options
 from streams.cli.errors import CommandError
 from streams.local.errors import SetUpError
+from streams.local.kafka.broker import address
 from streams.settings import Settings, WrongSetting
 
 
@@ -38,8 +39,6 @@ def reconcile(ctx: click.Context, /, **asked: Any) -> None:
 
 
 def _embedded(settings: Settings) -> str:
-    from streams.local.kafka.broker import address  # needs Java's package, which a cluster does without
-
     try:
         return address(settings.directory)
     except SetUpError:

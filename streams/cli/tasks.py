@@ -25,7 +25,8 @@ def tasks(ctx: click.Context, by_topic: bool, hashed: bool, as_json: bool) -> No
     """Show the task of each partition: its worker, state and lag.
 
     \b
-    state    open; restoring; held (stderr gives the reason); nobody's (no worker has the partition)
+    state    open; restoring; held (stderr gives the reason); unassigned (no worker has the partition);
+             unknown (its worker does not answer)
     lag      records of the input topics that are not applied yet
     commits  transactions committed since the task opened
     resets   how often a failed transaction was rolled back

@@ -3,19 +3,19 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from aiokafka.errors import KafkaError
 
+from exactly_once import BrokerTooOld, BrokerUnreachable, ConfigMismatch, TopicMismatch
 from streams.cli.errors import EXIT_FALSE, CommandError
 from streams.cli.kafka import services, services_with_kafka
 from streams.cli.output import json_option, print_json, print_table, text
 
-if TYPE_CHECKING:
-    from exactly_once import ConfigMismatch
-
 T = TypeVar("T")
+MAX_NAMED = 3
+"""Topics with the same difference that a row names; `--json` has them all."""
 
 
 @click.group()
@@ -66,8 +66,6 @@ def check(create: bool, as_json: bool) -> None:
 
 
 def _ask(what: Coroutine[Any, Any, T]) -> T:
-    from exactly_once import BrokerTooOld, BrokerUnreachable, TopicMismatch
-
     try:
         return asyncio.run(what)
     except (BrokerUnreachable, BrokerTooOld, TopicMismatch) as wrong:
@@ -76,10 +74,18 @@ def _ask(what: Coroutine[Any, Any, T]) -> T:
         raise CommandError(f"Kafka failed to answer ({wrong!r}): try again in a moment.") from None
 
 
-def _print(differences: "Sequence[ConfigMismatch]") -> None:
+def _print(differences: Sequence[ConfigMismatch]) -> None:
+    """Print one row for all topics or brokers with the same difference."""
+    places: dict[tuple[str, ...], list[str]] = {}
+    for each in differences:
+        same = (each.what, each.found, each.needed, each.advice or "topics check --create")
+        places.setdefault(same, []).append(each.where)
     heads = ("where", "what", "found", "needed", "what to do")
-    rows = (
-        [*map(text, (each.where, each.what, each.found, each.needed, each.advice or "topics check --create"))]
-        for each in differences
-    )
-    print_table("differences", heads, rows)
+    print_table("differences", heads, ([*map(text, (_named(names), *same))] for same, names in places.items()))
+
+
+def _named(places: Sequence[str]) -> str:
+    """Name the first places, and count the others."""
+    if len(places) <= MAX_NAMED:
+        return ", ".join(places)
+    return f"{', '.join(places[: MAX_NAMED - 1])} and {len(places) - MAX_NAMED + 1} others"

@@ -14,7 +14,7 @@ import faust.cli.worker
 import mode
 from mode import ServiceT
 
-from exactly_once.faust.worker import LEAVE_SIGNAL
+from exactly_once import LEAVE_SIGNAL
 from streams.access.local_keys import prepare_access
 from streams.build import Place, WorkerApp
 from streams.catalogue.file import read_catalogue

@@ -56,10 +56,10 @@ MAX_STUCK_SHOWN = 5
 """Stuck orders that the error names."""
 CHECK_S = 0.25
 NEXT = """\
-Next: make worker                            a worker that stays, and Kafka with it
-      .venv/bin/dabbawala orders list        the orders of this demo
-      .venv/bin/dabbawala reconcile          judge whether every promise is kept
-      make help                              everything else"""
+Next: make worker                            start Kafka and a worker again, in another terminal; then
+      .venv/bin/dabbawala orders list        list the orders of this demo (needs the worker)
+      .venv/bin/dabbawala reconcile          judge whether every promise is kept (needs Kafka)
+      make help                              list every target"""
 FIRST_PAYMENT_PORT = 5060
 FIRST_POS_PORT = 5050
 

@@ -32,7 +32,9 @@ class Seen(msgspec.Struct):
 
     update: OrderUpdated
     since_ms: int
-    """Time of the first update."""
+    """Time of the first update seen."""
+    is_new: bool = True
+    """True if that was the order's very first update, and not the order of an earlier run."""
 
 
 class Orders:
@@ -45,7 +47,8 @@ class Orders:
         """Record an update; return True if it is more than a new ETA."""
         known = self.seen.get(update.order)
         if known is None:
-            self.seen[update.order] = Seen(update, epoch_ms(update.at) if update.at else _now_ms())
+            since_ms = epoch_ms(update.at) if update.at else _now_ms()
+            self.seen[update.order] = Seen(update, since_ms, is_new=update.version == 1)
             return True
         before, known.update = known.update, update
         return (before.status, before.attention) != (update.status, update.attention)
@@ -140,7 +143,7 @@ class Screen:
                 "status": Text(update.status.value, STATUS_STYLES[update.status]),
                 "driver": update.driver or "",
                 "ETA": _eta(update),
-                "age": f"{max(0, ended_ms - seen.since_ms) / 1000:.0f} s",
+                "age": f"{max(0, ended_ms - seen.since_ms) / 1000:.0f} s" if seen.is_new else "",
             }
             table.add_row(*(shown[head] for head in widths))
         faults = [Text(line, "red") for line in [faults_text(self.faults)] if line]

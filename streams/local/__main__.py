@@ -16,7 +16,7 @@ from streams.local.worker_slots import is_locked, running_workers
 STOP_TIMEOUT_S = 10.0
 """Limit for a worker to stop after SIGTERM, and again after SIGKILL."""
 POLL_S = 0.02
-OWN_FILES = ("kafka", "worker-*", "ledgers", "logs", "tests", "catalogue.json", "speed-up", "demo.lock")
+OWN_FILES = ("kafka", "worker-*", "ledgers", "logs", "tests", "catalogue.json", "demo.lock")
 
 
 def clean(directory: Path) -> None:

@@ -79,7 +79,7 @@ class AllTasks(ApiView):
 
         - 200: `{"workers": [...], "tasks": [...]}`. A worker has `worker` (its URL), `ready` and `counters`. A task has
           `partition`, `worker` and `state`: `open`, `restoring`, `held` (`why` gives the reason), `unknown` (its worker
-          does not answer) or `nobody's` (no worker is assigned). An open task also has `lag` and `topics` (records to
+          does not answer) or `unassigned` (no worker is assigned). An open task also has `lag` and `topics` (records to
           read; `lag` is null if Kafka does not answer), `commits`, `resets`, `calls`, `backlog`, and `hash`. `hash` is
           null if the task was closed meanwhile.
         """
@@ -102,7 +102,7 @@ class AllTasks(ApiView):
         for partition, owner in missing.items():
             tasks[partition] = {
                 "partition": partition,
-                "state": "nobody's" if owner is None else "unknown",
+                "state": "unassigned" if owner is None else "unknown",
                 "worker": owner and owner.rstrip("/"),
             }
         workers = [worker for each in found for worker in each["workers"]]

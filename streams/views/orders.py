@@ -118,7 +118,7 @@ class OrderJournal(ApiView):
     """The journal of an order."""
 
     async def get(self, request: web.Request, order: str) -> web.Response:
-        """List the events that the order's machines applied or rejected, the oldest first, without pages.
+        """List the events that the order's machines applied or refused, the oldest first, without pages.
 
         - 200: `{"order", "entries": [...]}`. An entry has `seq`, `at`, `machine`, `event` and `event_id`, and if they
           apply `before` and `after` (stages), `outcome`, `reason` and `emitted` (ids of records and keys of calls). A

@@ -72,7 +72,7 @@ class OrderWorkflow:
         self, task: Task, order: str, event: Any, record: Record, restaurant: Restaurant | None = None
     ) -> None:
         """Apply the event of a record, and answer the view that waits for the decision."""
-        step = self.move(task, order, event, restaurant)
+        step = self.apply_and_store(task, order, event, restaurant)
         reply(task, record, DecisionReply(step.outcome, step.reason, _pairs(step)), f"order {order}")
 
     def timer_due(self, task: Task, name: str) -> None:
@@ -80,7 +80,9 @@ class OrderWorkflow:
         order = owner_of(name)
         row = self._tables.payments.get(task, order)
         keys = () if row is None else payment.call_keys(row)
-        self.move(task, order, TimerDue(name, has_open_call=any(task.has_call(key.encode()) for key in keys)))
+        self.apply_and_store(
+            task, order, TimerDue(name, has_open_call=any(task.has_call(key.encode()) for key in keys))
+        )
 
     def call_answered(self, task: Task, key: str, request: bytes, result: bytes) -> None:
         """Apply the answer to a call, in the transaction that deletes the call.
@@ -90,11 +92,11 @@ class OrderWorkflow:
         """
         answer = ANSWERS.decode(result)
         event = CallAnswered(key, ROWS.decode(request).kind, answer.status, answer.body)
-        step = self.move(task, owner_of(key), event)
+        step = self.apply_and_store(task, owner_of(key), event)
         if step.workflow.order is None:
             raise RejectRecord(step.reason)
 
-    def move(self, task: Task, order: str, event: Any, restaurant: Restaurant | None = None) -> Step:
+    def apply_and_store(self, task: Task, order: str, event: Any, restaurant: Restaurant | None = None) -> Step:
         """Decide on an event, and write the decision to the task's transaction."""
         before = self._tables.workflow_of(task, order)
         step = workflow.decide_step(before, event, task.now_ms, self._parameters, restaurant)

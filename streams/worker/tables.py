@@ -144,7 +144,7 @@ class Tables:
             engine,
             "journal",
             _struct(JournalLine),
-            "Order id/number -> one event that was applied to the order or rejected, and its effect.",
+            "Order id/number -> one event that was applied to the order or refused, and its effect.",
             cache_on_write=False,
         )
         self.history: Rows[Retired] = Rows(

@@ -171,14 +171,14 @@ class Stage:
         self.store = MemoryStore(self.log)
         self.resets: list[float] = []
         self.performer = FakePerformer()
-        self.core = TaskManager(
+        self.manager = TaskManager(
             self.settings, 2, "dead", lambda key, count: (key[0] if key else 0) % count, 10.0, lambda: self.clock
         )
-        self.core.changelogs = {table: f"{table}-changelog" for table in TABLES}
-        self.core.sources = ["in", "also"]
-        self.core.outputs |= {"in": 2, "out": 2, "one": 1}
-        self.core.performer = self.performer
-        self.core.request_reset = self.resets.append
+        self.manager.changelogs = {table: f"{table}-changelog" for table in TABLES}
+        self.manager.sources = ["in", "also"]
+        self.manager.outputs |= {"in": 2, "out": 2, "one": 1}
+        self.manager.performer = self.performer
+        self.manager.request_reset = self.resets.append
         self.transactions = FakeTransactions(self.log)
         self.task = self.opened()
 
@@ -186,7 +186,7 @@ class Stage:
         """Open the task again; ``start`` makes it commit."""
         self.transactions = FakeTransactions(self.log)
         self.task = Task(
-            self.core,
+            self.manager,
             0,
             self.transactions,
             self.store,
@@ -197,11 +197,11 @@ class Stage:
             self.clock,
             self.clock.monotonic(),
         )
-        self.core.tasks[0] = self.task
+        self.manager.tasks[0] = self.task
         return self.task
 
     async def apply(self, *records: FakeRecord, handler: Callable[[Task, FakeRecord], None], follows: int = 0) -> None:
-        await self.core.apply(self.task, follows, records, handler)  # type: ignore[arg-type]
+        await self.manager.apply(self.task, follows, records, handler)  # type: ignore[arg-type]
 
     async def settle(self) -> None:
         """Run the event loop until nothing is left to do at the current time."""

@@ -56,7 +56,7 @@ async def test_a_record_that_breaks_a_handler_is_replayed_once_fixed(
             letter = await the_letter(client, order)
             assert broken.origin.format(order=order) in letter["origin"]
             assert letter["reason"] == f"ZeroDivisionError: a bug that {order} brings to light"
-            assert "in move" in await stack_of(client, letter)
+            assert "in apply_and_store" in await stack_of(client, letter)
             assert await status_of(client, order) == broken.status
             assert stack.faust("dead-letters", "replay", letter["letter"])[0] in (0, 2), "the bug is still there"
             letter = await the_letter(client, order, before=letter if broken.origin.startswith(".") else None)

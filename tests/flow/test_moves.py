@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from exactly_once.faust.worker import LEAVE_SIGNAL
+from exactly_once import LEAVE_SIGNAL
 from streams.demo.processes import Child
 from tests.flow.client import Client, Driver, an_order, order_id, partition_of
 from tests.flow.conftest import INSTANT

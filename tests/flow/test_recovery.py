@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rocksdict import Options, Rdict
 
-from exactly_once.faust.worker import LEAVE_SIGNAL
+from exactly_once import LEAVE_SIGNAL
 from tests.flow.client import Body, Client, Driver, an_order, order_id
 from tests.flow.conftest import INSTANT, RULES
 from tests.flow.hand_pos import RECEIVED, HandPos
@@ -26,6 +26,8 @@ from verification.kills.flow import at_work, ended
 
 EACH = 5
 """Number of orders in each state."""
+CUT_OFF = "the worker has not stopped in time"
+"""Line in the log of a worker that exceeds the limit of its stop."""
 SLOW = 0.01
 """Speed-up: all waits take a hundred times as long, so that no timer fires while hashes are compared."""
 
@@ -160,6 +162,21 @@ async def test_a_wiped_disk_is_restored_to_the_same_hashes(stack: Stack, hashes:
     stack.start_worker()
     async with Client(stack) as client:
         assert await settled(client) == hashes
+
+
+def test_ordinary_stop_is_not_cut_off(stack: Stack) -> None:
+    assert not all(_is_cut_off(stack) for _ in range(3)), "a busy machine may be too slow once"
+
+
+def _is_cut_off(stack: Stack) -> bool:
+    """Stop the worker and start it again; return whether its stop was cut off."""
+    worker = stack.workers[1]
+    before = worker.log.read_text(errors="replace").count(CUT_OFF)
+    worker.stop()
+    assert worker.status == 0
+    after = worker.log.read_text(errors="replace").count(CUT_OFF)
+    stack.start_worker()
+    return after > before
 
 
 async def test_moved_partitions_keep_their_hashes(stack: Stack, hashes: list[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from exactly_once.kafka import topic_admin as provision
+from exactly_once.kafka import topic_admin
 from streams.local.kafka import broker as kafka
 from streams.local.kafka.broker import EmbeddedKafka
 from tests.integration.engine_kit import names
@@ -67,8 +67,8 @@ async def test_a_restore_from_compacted_changelogs_is_exact(
 async def set_all(toy: Run, config: Mapping[str, str]) -> None:
     """Give all changelogs these settings."""
     changelogs = [names.changelog(toy.run, table) for table in (*names.TABLES, *names.OWN_TABLES)]
-    async with provision._connected({"bootstrap_servers": toy.kafka}) as client:
-        await provision._set(client, dict.fromkeys(changelogs, config))
+    async with topic_admin._connected({"bootstrap_servers": toy.kafka}) as client:
+        await topic_admin._set(client, dict.fromkeys(changelogs, config))
 
 
 async def work_until_compacted(toy: Run) -> None:

@@ -96,9 +96,7 @@ async def test_sigterm_in_the_middle_of_a_commit_finishes_it(kafka: str, unique:
         await toy.done()
 
 
-async def test_a_frozen_owner_that_resumes_in_its_commit_changes_nothing(
-    kafka: str, unique: str, tmp_path: Path
-) -> None:
+async def test_a_frozen_owner_that_resumes_changes_nothing(kafka: str, unique: str, tmp_path: Path) -> None:
     async with Run(kafka, unique, tmp_path, TOY_SESSION_S="6") as toy:
         frozen = await toy.at_work(toy.start(1, TOY_FAILPOINTS="produced:stop:40"))
         await toy.send_until(lambda: frozen.stopped, rate=250, why="the worker freezes before it ends a transaction")

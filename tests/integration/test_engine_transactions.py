@@ -74,7 +74,7 @@ async def stage(kafka: str, unique: str) -> AsyncIterator[Stage]:
     await stage.close()
 
 
-async def test_a_transaction_is_visible_as_a_whole_and_only_when_committed(stage: Stage) -> None:
+async def test_a_transaction_is_visible_as_a_whole_once_committed(stage: Stage) -> None:
     owner = await stage.owner()
     await owner.produce({(stage.out, p): [(b"k", b"1", [("h", b"x")]), (b"k", None, ())] for p in (0, 1)})
     assert await stage.values(0) == await stage.values(1) == []
@@ -127,7 +127,7 @@ async def test_a_takeover_aborts_the_open_transaction(stage: Stage) -> None:
     assert await stage.values() == [b"mine"]
 
 
-async def test_after_a_cut_at_the_end_the_successor_finds_all_or_nothing(stage: Stage) -> None:
+async def test_after_a_cut_the_successor_finds_all_or_nothing(stage: Stage) -> None:
     expected = []
     for n in range(10):
         client = TransactionalClient(

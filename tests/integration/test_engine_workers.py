@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exactly_once.faust.worker import LEAVE_SIGNAL
+from exactly_once import LEAVE_SIGNAL
 from tests.integration.engine_kit.harness import PATIENT_S, Run, Worker
 from tests.integration.engine_kit.names import PARTITIONS
 

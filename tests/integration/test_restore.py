@@ -61,9 +61,9 @@ async def test_a_restored_changelog_is_not_read_again(changelog: Changelog) -> N
     restored = changelog.store()
     assert (await changelog.restore(restored)).records == len(ROWS)
     assert dict(restored.rows("t")) == ROWS
-    progress = restored.progress("t")
-    assert progress is not None
-    assert (progress.last_offset + 1, progress.last_ms) == appended, "offset and time are those of the commit"
+    checkpoint = restored.checkpoint("t")
+    assert checkpoint is not None
+    assert (checkpoint.last_offset + 1, checkpoint.last_ms) == appended, "offset and time are those of the commit"
     assert (await changelog.restore(restored)).records == 0
     restored.close()
 

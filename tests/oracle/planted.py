@@ -71,7 +71,7 @@ def wait_steps(status: OrderStatus) -> float:
 
 
 def attention(waits_for: str = "a person", since: float = 1) -> Attention:
-    """Return a mark that a person should look, with the awaited event and the step since when."""
+    """Return a mark that a person should look, with the awaited event and the step at which it began."""
     return Attention(waits_for=waits_for, since=instant(at(since)))
 
 

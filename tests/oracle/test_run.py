@@ -74,7 +74,7 @@ async def test_books_are_counted(site: Installation) -> None:
         "tickets": 1,
         "cooked": 1,
         "trips": 1,
-        "brought": 0,
+        "trips completed": 0,
     }
 
 

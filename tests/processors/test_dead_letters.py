@@ -67,8 +67,8 @@ CUT: Header = ("dead-letter.cut", b"2000000")
     ("headers", "obstacle"),
     [
         ([TIMER, BROKE_DOWN], ""),
-        ([TIMER], "a timer that was rejected"),
-        ([TIMER, BROKE_DOWN, CUT], "a timer that was rejected"),
+        ([TIMER], "a timer that was refused"),
+        ([TIMER, BROKE_DOWN, CUT], "a timer that was refused"),
         ([CALL, ASKED, BROKE_DOWN], ""),
         ([CALL, ASKED], "whose order had left"),
         ([CALL, BROKE_DOWN], "dabbawala calls retry a:1/charge"),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from streams.build import build
 from streams.settings import Settings, WrongSetting
 
 KAFKA = "KAFKA_BOOTSTRAP_SERVERS"
@@ -39,7 +40,7 @@ def test_an_invalid_broker_is_named_in_the_error(value: str) -> None:
 )
 def test_wrong_failpoint_is_rejected_by_variable(value: str, reason: str) -> None:
     with pytest.raises(WrongSetting) as wrong:
-        Settings.from_environment({FAILPOINTS: value})
+        build(Settings.from_environment({FAILPOINTS: value}))
     assert str(wrong.value).startswith(f"{FAILPOINTS}={value!r}: {reason}")
     assert "\n" not in str(wrong.value)
 

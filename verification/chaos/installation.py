@@ -26,7 +26,7 @@ from streams.local.ports import LOOPBACK
 from tests.support.keys import HEADERS
 from tests.support.own_broker import own_broker
 from tests.support.stack import WORKERS, Stack, installed, ports_of_its_own
-from verification.chaos.plan import BROKER, CITY, FRONT, MOST_WORKERS, PAYMENT, POS, Fault, line, number_of, worker
+from verification.chaos.plan import BROKER, CITY, FRONT, MAX_WORKERS, PAYMENT, POS, Fault, line, number_of, worker
 from verification.chaos.proxy import Address, Proxy
 
 SPEED = 600.0
@@ -175,8 +175,8 @@ async def installation(
 ) -> AsyncIterator[Installation]:
     """Provide an installation in which only the broker runs; every process ends with the block."""
     async with AsyncExitStack() as held:
-        ports = ports_of_its_own(MOST_WORKERS + 1, after=WORKERS)
-        to_broker = [line(worker(number), BROKER) for number in range(1, MOST_WORKERS + 1)] + [CITY]
+        ports = ports_of_its_own(MAX_WORKERS + 1, after=WORKERS)
+        to_broker = [line(worker(number), BROKER) for number in range(1, MAX_WORKERS + 1)] + [CITY]
         lines: dict[str, Proxy] = {}
         for each, port in zip(to_broker, ports, strict=True):
             lines[each] = await held.enter_async_context(Proxy(each, partial(_listening_at, port)))

@@ -16,7 +16,7 @@ FIRST, LAST = 0.03, 0.95
 """Part of the run that has faults. The beginning and the end have none and show that the system works."""
 ORDERS_PER_FAULT = 40
 """Number of orders per fault. Each kind of fault occurs at least once."""
-FEWEST_WORKERS, MOST_WORKERS = 2, 5
+MIN_WORKERS, MAX_WORKERS = 2, 5
 SESSION_S = 10.0
 """Session timeout: the group expels a worker without heartbeats after it."""
 PAST_SESSION_S = (SESSION_S + 1.5, SESSION_S + 4)
@@ -130,7 +130,7 @@ def _restart_broker(scene: Scene, moment: int) -> Fault:
 
 
 def _unreachable(scene: Scene, moment: int) -> Fault:
-    lines = tuple(line(worker(number), BROKER) for number in range(1, MOST_WORKERS + 1))
+    lines = tuple(line(worker(number), BROKER) for number in range(1, MAX_WORKERS + 1))
     return Fault(moment, "line", (*lines, CITY), round(60 * scene.seconds, 1), Mode.CUT.name)
 
 
@@ -157,15 +157,15 @@ def _wipe(what: str) -> Choice:
 
 
 def _add(scene: Scene, moment: int) -> Fault:
-    number = next(number for number in range(1, MOST_WORKERS + 2) if number not in scene.workers)
-    if number > MOST_WORKERS:
+    number = next(number for number in range(1, MAX_WORKERS + 2) if number not in scene.workers)
+    if number > MAX_WORKERS:
         return _remove(scene, moment)
     scene.workers.append(number)
     return Fault(moment, "add", (worker(number),))
 
 
 def _remove(scene: Scene, moment: int) -> Fault:
-    if len(scene.workers) <= FEWEST_WORKERS:
+    if len(scene.workers) <= MIN_WORKERS:
         return _add(scene, moment)
     number = scene.chance.choice(scene.workers)
     scene.workers.remove(number)

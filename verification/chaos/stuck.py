@@ -10,7 +10,7 @@ QUIET_S = 30.0
 """Longest time without progress."""
 SOON_S = 65.0
 """Time within which a retry or a timer counts as imminent and is waited for."""
-MOST_S = SOON_S + QUIET_S
+MAX_QUIET_S = SOON_S + QUIET_S
 """Longest time without progress while retries are imminent: endless retries are no progress."""
 TO_SHOW = ("/v1/tasks", "/v1/calls?limit=1000", "/v1/timers?limit=1000", "/v1/orders?limit=1000", "/v1/dead-letters")
 
@@ -47,7 +47,7 @@ class Watch:
         if self.quiet_s < QUIET_S:
             return
         shown = {path: await self._ask(path) for path in TO_SHOW}
-        if self.quiet_s < MOST_S and _something_comes(shown):
+        if self.quiet_s < MAX_QUIET_S and _something_comes(shown):
             return
         raise Stuck(f"no progress for {self.quiet_s:.0f} s:\n{json.dumps(shown, indent=1)}")
 

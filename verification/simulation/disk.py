@@ -19,21 +19,21 @@ class Directory:
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[bytes, bytes]] = {}
-        self.progress: dict[str, Checkpoint] = {}
+        self.checkpoints: dict[str, Checkpoint] = {}
         self.locked_by: Actor | None = None
         self.undo: list[Undo] = []
 
     def lose(self, writes: int) -> None:
         """Undo the last writes."""
         for _ in range(min(writes, len(self.undo))):
-            rows, progress = self.undo.pop()
+            rows, checkpoints = self.undo.pop()
             for table, changed in rows.items():
                 _put(self.rows[table], changed)
-            for table, checkpoint in progress.items():
+            for table, checkpoint in checkpoints.items():
                 if checkpoint is None:
-                    self.progress.pop(table, None)
+                    self.checkpoints.pop(table, None)
                 else:
-                    self.progress[table] = checkpoint
+                    self.checkpoints[table] = checkpoint
 
 
 class Disk:
@@ -58,7 +58,7 @@ class SimulatedStore(PartitionStore):
         tables: Iterable[str],
         topic_ids: Mapping[str, str],
         now_ms: Callable[[], int],
-        progress_every_s: float = 3600.0,
+        checkpoint_every_s: float = 3600.0,
     ) -> None:
         self.path, self.partition, self.tables, self.topic_ids = path, partition, list(tables), dict(topic_ids)
         self._now_ms = now_ms
@@ -68,7 +68,7 @@ class SimulatedStore(PartitionStore):
             raise StoreError(f"cannot open {path}: it is locked")
         self._directory.locked_by = current_actor()
         self._is_open = True
-        self._progress = self._directory.progress
+        self._checkpoints = self._directory.checkpoints
         for table in self.tables:
             self._directory.rows.setdefault(table, {})
 
@@ -79,8 +79,8 @@ class SimulatedStore(PartitionStore):
         rows = self._open_directory.rows[table]
         return iter([(key, rows[key]) for key in sorted(rows) if key >= from_key])
 
-    def progress(self, table: str) -> Checkpoint | None:
-        return self._open_directory.progress.get(table)
+    def checkpoint(self, table: str) -> Checkpoint | None:
+        return self._open_directory.checkpoints.get(table)
 
     def write(
         self,
@@ -92,11 +92,11 @@ class SimulatedStore(PartitionStore):
     ) -> None:
         directory, now_ms = self._open_directory, self._now_ms()
         before = {table: {key: directory.rows[table].get(key) for key in changed} for table, changed in rows.items()}
-        directory.undo.append((before, {table: directory.progress.get(table) for table in next_offsets}))
+        directory.undo.append((before, {table: directory.checkpoints.get(table) for table in next_offsets}))
         del directory.undo[:-MAX_LOST_WRITES]
         for table, changed in rows.items():
             _put(directory.rows[table], changed)
-        directory.progress.update(self._followed(next_offsets, appended_ms, now_ms, to_the_end=to_the_end))
+        directory.checkpoints.update(self._followed(next_offsets, appended_ms, now_ms, to_the_end=to_the_end))
 
     def close(self) -> None:
         if self._is_open:
@@ -106,7 +106,7 @@ class SimulatedStore(PartitionStore):
     def reset_table(self, table: str, why: str) -> None:
         directory = self._open_directory
         directory.rows[table] = {}
-        directory.progress.pop(table, None)
+        directory.checkpoints.pop(table, None)
         directory.undo.clear()
 
     @property

@@ -440,7 +440,7 @@ class Performer(HttpPerformer):
     """The product's performer of calls, connected to the simulated parties."""
 
     def __init__(self, worker: Worker, payment: PaymentProvider, pos: PointOfSale) -> None:
-        super().__init__("http://payment", "payments", lambda: "http://front")
+        super().__init__("http://payment", "payments", lambda: "http://front", lambda subject: "capability")
         self._worker = worker
         self._payment = payment
         self._pos = pos

@@ -21,10 +21,9 @@ import exactly_once.kafka.consumers
 import exactly_once.state.rocksdb
 import oracle.loading
 from exactly_once.faust import recovery
-from exactly_once.kafka import producer as transactions
+from exactly_once.kafka import producer
 from exactly_once.settings import EngineSettings
-from exactly_once.task import manager as core
-from exactly_once.task import task
+from exactly_once.task import manager, task
 from streams.build import build
 from streams.services import Services
 from streams.settings import DAY_S, Settings
@@ -186,10 +185,10 @@ class World:
     def _simulated(self) -> Iterator[None]:
         """Give the engine's modules a simulated time, client, consumer and store within the block."""
         with contextlib.ExitStack() as stack:
-            for module in (task, core, transactions, recovery, oracle.loading):
+            for module in (task, manager, producer, recovery, oracle.loading):
                 stack.enter_context(mock.patch.object(module, "time", self._clock))
             for module, name, simulated in (
-                (transactions, "AIOKafkaClient", clients.Client),
+                (producer, "AIOKafkaClient", clients.Client),
                 (exactly_once.kafka.consumers, "AIOKafkaConsumer", clients.Reader),
                 (exactly_once.state.rocksdb, "PartitionStore", SimulatedStore),
             ):

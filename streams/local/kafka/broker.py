@@ -116,11 +116,6 @@ def known_address(directory: Path) -> str | None:
     return broker.address_file.read_text().strip() if broker.running() and broker.address_file.exists() else None
 
 
-def stop(directory: Path) -> None:
-    """Stop the broker under `directory`, if one runs."""
-    EmbeddedKafka(directory).stop()
-
-
 class EmbeddedKafka:
     """The broker under `directory`, also one that another process started.
 

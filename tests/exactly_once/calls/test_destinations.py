@@ -29,7 +29,7 @@ async def stage() -> AsyncIterator[Calling]:
     yield stage
     for hung in stage.performer.hung.values():
         hung.set()
-    await stage.core.close_all(commit=False)
+    await stage.manager.close_all(commit=False)
 
 
 def hang(stage: Calling, *parties: str) -> None:
@@ -45,7 +45,7 @@ async def ask(stage: Calling, whom: str, count: int = 1, name: str = "") -> None
 
 
 def under_way(stage: Calling, party: str) -> int:
-    return next((state.running for state in stage.core.calls.destinations() if state.party == party), 0)
+    return next((state.running for state in stage.manager.calls.destinations() if state.party == party), 0)
 
 
 # -- hanging destinations --------------------------------------------------------------------------------------------
@@ -84,8 +84,8 @@ async def test_the_runner_wakes_when_destinations_become_unresponsive(
     for party in "abcdefgh":
         await ask(stage, party, 2)
     await ask(stage, "well")
-    assert stage.core.calls._wake is not None
-    assert stage.core.calls._wake.when() - asyncio.get_running_loop().time() <= SETTINGS.silent_after_s
+    assert stage.manager.calls._wake is not None
+    assert stage.manager.calls._wake.when() - asyncio.get_running_loop().time() <= SETTINGS.silent_after_s
 
 
 async def test_unresponsive_destinations_get_half_of_the_slots(stage: Calling) -> None:
@@ -164,13 +164,13 @@ async def test_no_call_waits_for_a_free_slot_and_every_call_is_made(seed: int) -
         while stage.store.tables[CALLS]:
             await stage.pass_time(1)
     assert len({call_id for call_id, _, _ in stage.results}) == len(stage.results), f"seed {seed}"
-    assert (stage.core.calls.running, stage.core.calls.destinations()) == (0, [])
-    await stage.core.close_all(commit=False)
+    assert (stage.manager.calls.running, stage.manager.calls.destinations()) == (0, [])
+    await stage.manager.close_all(commit=False)
 
 
 def held_back_for_nothing(stage: Calling) -> list[str]:
     """Return the destinations that could start a call and have a free slot."""
-    calls, now = stage.core.calls, stage.clock.monotonic()
+    calls, now = stage.manager.calls, stage.clock.monotonic()
     return [
         party.key.party
         for party in calls._destinations.values()
@@ -219,7 +219,7 @@ async def test_a_hurried_waiting_call_is_not_retried_before_its_time() -> None:
     await until(lambda: (row := stage.row(b"call-0")) and row.attempt == 2)
     await stage.pass_time(5)
     assert [call_id for call_id, _, _ in stage.performer.calls] == [b"busy-0", b"call-0"]
-    await stage.core.close_all(commit=False)
+    await stage.manager.close_all(commit=False)
 
 
 # -- breaker ---------------------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def test_a_window_grows_only_when_used_and_up_to_the_limit() -> None:
 
 async def test_a_destination_is_listed_until_it_is_healthy_and_idle(stage: Calling) -> None:
     def states() -> dict[str, DestinationState]:
-        return {state.party: state for state in stage.core.calls.destinations()}
+        return {state.party: state for state in stage.manager.calls.destinations()}
 
     stage.performer.answers[b"bad-0"] = [Retry("503")] * 5
     await ask(stage, "bad@vendor")
@@ -325,12 +325,12 @@ async def test_a_destination_is_listed_until_it_is_healthy_and_idle(stage: Calli
     await until(lambda: len(stage.results) == 7)
     await stage.settle()
     assert not states()
-    assert stage.core.calls.destination(b"slow@vendor/x") is None
+    assert stage.manager.calls.destination(b"slow@vendor/x") is None
 
 
 async def test_a_closed_task_leaves_no_destinations(stage: Calling) -> None:
     hang(stage, "hung")
     await ask(stage, "hung", 20)
     await stage.task.close(commit=False)
-    assert stage.core.calls.destinations() == []
-    assert stage.core.calls.running == 0
+    assert stage.manager.calls.destinations() == []
+    assert stage.manager.calls.running == 0

@@ -25,7 +25,7 @@ class Calling(Stage):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.results: list[tuple[bytes, bytes, bytes]] = []
-        self.core.result_handler = self.result
+        self.manager.result_handler = self.result
 
     def result(self, task: Task, call_id: bytes, request: bytes, result: bytes) -> None:
         self.results.append((call_id, request, result))
@@ -38,7 +38,7 @@ class Calling(Stage):
     async def pass_time(self, seconds: float) -> None:
         """Advance the clock and wake every sleeper."""
         self.clock.ms += int(seconds * 1000)
-        self.core.calls._start_due()
+        self.manager.calls._start_due()
         await self.settle()
 
 
@@ -48,7 +48,7 @@ async def stage() -> AsyncIterator[Calling]:
     stage.task.start()
     yield stage
     stage.performer.gate.set()
-    await stage.core.close_all(commit=False)
+    await stage.manager.close_all(commit=False)
 
 
 async def test_a_call_is_made_after_commit_and_its_result_deletes_it(stage: Calling) -> None:
@@ -63,7 +63,7 @@ async def test_a_call_is_made_after_commit_and_its_result_deletes_it(stage: Call
     assert stage.results == [(b"id", b"host/charge", b"ok")]
     assert stage.store.tables["counts"] == {b"id": b"ok"}
     assert stage.task.calls == {}
-    assert stage.core.counters["calls"] == 1
+    assert stage.manager.counters["calls"] == 1
 
 
 async def test_a_retry_uses_the_same_key_after_a_stored_back_off(stage: Calling) -> None:
@@ -88,7 +88,7 @@ async def test_a_retry_uses_the_same_key_after_a_stored_back_off(stage: Calling)
     await stage.pass_time(3)
     await until(lambda: stage.results)
     assert [attempt for _, _, attempt in stage.performer.calls] == [1, 2, 3, 4]
-    assert stage.core.counters["calls_again"] == 3
+    assert stage.manager.counters["calls_again"] == 3
 
 
 async def test_a_call_that_times_out_is_retried(stage: Calling) -> None:
@@ -163,7 +163,7 @@ async def test_the_answer_to_a_cancelled_or_replaced_call_is_ignored(stage: Call
     assert stage.results == [(b"new", b"host/new", b"ok")]
 
 
-async def test_a_result_of_a_failed_transaction_returns_after_reopening(stage: Calling) -> None:
+async def test_a_result_of_a_failed_transaction_returns_on_reopening(stage: Calling) -> None:
     stage.task.call(b"id", b"host/x")
     await stage.task.committed()
 
@@ -184,7 +184,7 @@ async def test_a_result_whose_handler_raises_becomes_a_dead_letter(stage: Callin
         task.put("counts", b"k", b"1")
         raise RuntimeError("poison")
 
-    stage.core.result_handler = handler
+    stage.manager.result_handler = handler
     stage.task.call(b"id", b"host/x")
     await stage.task.committed()
     await until(lambda: not stage.store.tables[CALLS])
@@ -267,7 +267,7 @@ async def test_closing_waits_for_running_calls_and_starts_none(stage: Calling) -
     assert len(stage.store.tables[CALLS]) == 4, "the other calls are left to the next owner"
 
 
-async def test_a_call_verified_during_closing_is_left_to_the_next_owner(stage: Calling) -> None:
+async def test_a_call_verified_while_closing_is_for_the_next_owner(stage: Calling) -> None:
     stage.transactions.hold.clear()
     stage.task.call(b"id", b"host/x")
     stage.task.request_commit()
@@ -298,7 +298,7 @@ async def test_a_fault_around_a_call_breaks_the_task_and_repeats_it(stage: Calli
         if passed == name and faults:
             raise faults.pop()
 
-    stage.core.failpoint = failpoint
+    stage.manager.failpoint = failpoint
     stage.task.call(b"id", b"host/x")
     await stage.task.committed()
     await until(lambda: not stage.task.alive)
@@ -323,7 +323,7 @@ async def test_a_request_without_a_known_host_does_not_stop_others(stage: Callin
 
 async def test_without_a_performer_a_call_is_refused() -> None:
     stage = Calling(SETTINGS)
-    stage.core.performer = None
+    stage.manager.performer = None
     with pytest.raises(ValueError, match=r"set engine\.performer"):
         stage.task.call(b"id", b"host/x")
 
@@ -348,7 +348,7 @@ async def test_a_failing_host_is_paused_then_tried_with_one_call() -> None:
     stage.performer.answers = {}
     await stage.pass_time(5)
     await until(lambda: len(stage.results) == 5)
-    await stage.core.close_all()
+    await stage.manager.close_all()
 
 
 async def test_back_off_does_not_depend_on_the_wall_clock(stage: Calling) -> None:
@@ -389,16 +389,16 @@ async def test_a_half_open_host_without_a_free_slot_causes_no_spinning() -> None
     await stage.task.committed()
     await until(lambda: stage.performer.running)
     await stage.pass_time(6)
-    assert stage.core.calls._wake is None, "nothing to do before the slow call ends"
+    assert stage.manager.calls._wake is None, "nothing to do before the slow call ends"
     stage.performer.gate.set()
     await until(lambda: len(stage.results) == 2)
-    await stage.core.close_all()
+    await stage.manager.close_all()
 
 
 @given(call_id=st.binary(min_size=1), attempt=st.integers(1, 100))
 def test_back_off_doubles_to_its_maximum_and_is_deterministic(call_id: bytes, attempt: int) -> None:
     def next_due(stage: Stage) -> int:
-        return stage.core.calls.next_attempt(call_id, Call(b"", attempt), Retry(""), 0).due_ms
+        return stage.manager.calls.next_attempt(call_id, Call(b"", attempt), Retry(""), 0).due_ms
 
     async def both() -> tuple[int, int]:
         return next_due(Stage(SETTINGS)), next_due(Stage(SETTINGS))
@@ -444,7 +444,7 @@ async def test_a_call_without_room_for_its_error_is_refused(stage: Calling) -> N
 
 
 async def test_a_result_with_too_large_effects_becomes_a_dead_letter(stage: Calling) -> None:
-    stage.core.result_handler = lambda task, *_: task.put("counts", b"k", bytes(MAX_RECORD_BYTES))
+    stage.manager.result_handler = lambda task, *_: task.put("counts", b"k", bytes(MAX_RECORD_BYTES))
     stage.task.call(b"id", b"host/x")
     await stage.task.committed()
     await until(lambda: not stage.store.tables[CALLS])

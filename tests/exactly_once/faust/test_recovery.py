@@ -290,7 +290,7 @@ async def test_no_task_opens_between_revocation_and_assignment(opening: Opening)
     assert not any(step.startswith("open") for step in opening.log), "no other worker had owned them"
 
 
-async def test_a_rebalance_during_the_seek_starts_tasks_only_afterwards(opening: Opening) -> None:
+async def test_a_rebalance_during_the_seek_starts_tasks_afterwards(opening: Opening) -> None:
     opening.consumer.while_seeking = opening.recovery.cancel_opening
     await opening.run()
     assert "resume flow" not in opening.log

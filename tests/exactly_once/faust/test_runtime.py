@@ -461,7 +461,7 @@ async def test_views_read_committed_rows_of_local_tasks(engine: Engine) -> None:
     assert engine.open_partitions() == [0]
     with pytest.raises(PartitionNotOwned, match="partition 1 is not open in this worker"):
         engine.read("counts", 1, b"a/0")
-    stage.core.break_task(stage.task, RuntimeError("broken"))
+    stage.manager.break_task(stage.task, RuntimeError("broken"))
     assert engine.open_partitions() == []
 
 

@@ -13,8 +13,7 @@ import pytest
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, TaggedFields
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from exactly_once.kafka import hanging_transactions as markers
-from exactly_once.kafka import protocol
+from exactly_once.kafka import hanging_transactions, protocol
 from exactly_once.kafka.hanging_transactions import HangingTransactionError, NoLeader
 from exactly_once.kafka.producer import (
     BATCH_BYTES,
@@ -186,7 +185,7 @@ async def test_a_marker_without_a_leader_keeps_the_task_closed(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task whose last transaction is known to be open is not opened."""
-    monkeypatch.setattr(markers, "LEADERS_S", 0.05)
+    monkeypatch.setattr(hanging_transactions, "LEADERS_S", 0.05)
     client = TransactionalClient(cluster, "app-0", outcomes={(7, 3): True})
     await client.start(["out"])
     with_one_open(cluster, marks=5)
@@ -318,9 +317,7 @@ async def test_headers_and_tombstones_are_produced(cluster: Cluster, client: Tra
     assert (record.key, record.value, record.headers) == (b"k", None, [("a", b"1"), ("b", b"2")])
 
 
-async def test_sequences_continue_in_a_transaction_and_restart_after_it(
-    cluster: Cluster, client: TransactionalClient
-) -> None:
+async def test_sequences_continue_within_a_transaction_only(cluster: Cluster, client: TransactionalClient) -> None:
     one = {("out", 0): [(b"k", b"v", ()), (b"k", b"w", ())]}
     await client.produce(one)
     await client.produce(one)

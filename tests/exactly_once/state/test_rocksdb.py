@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 from rocksdict import Options, Rdict
 
-from exactly_once.state import restore
-from exactly_once.state import rocksdb as store
-from exactly_once.state.rocksdb import PROGRESS, Checkpoint, PartitionStore
+from exactly_once.state import restore, rocksdb
+from exactly_once.state.rocksdb import CHECKPOINT_KEY, Checkpoint, PartitionStore
 from exactly_once.task.digest import PAGE, digest_of
 from exactly_once.task.interfaces import StoreError
 
@@ -27,9 +26,9 @@ NOW_MS = 1_800_000_000_000
 SEED = 5
 
 
-def opened(path: Path, tables: tuple[str, ...] = ("a", "b"), progress_every_s: float = 3600) -> PartitionStore:
+def opened(path: Path, tables: tuple[str, ...] = ("a", "b"), checkpoint_every_s: float = 3600) -> PartitionStore:
     ticks = itertools.count(NOW_MS, 10)
-    return PartitionStore(path / "0", 0, tables, {**IDS, "c": "id-c"}, lambda: next(ticks), progress_every_s)
+    return PartitionStore(path / "0", 0, tables, {**IDS, "c": "id-c"}, lambda: next(ticks), checkpoint_every_s)
 
 
 def filled(path: Path, rows: int = 3000) -> None:
@@ -52,7 +51,7 @@ def raw(path: Path) -> Rdict:
 
 def store_logs(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     """Return the store's log records; `caplog` may also have records of a task of another test."""
-    return [record for record in caplog.records if record.name == store.__name__]
+    return [record for record in caplog.records if record.name == rocksdb.__name__]
 
 
 def warning_of(caplog: pytest.LogCaptureFixture) -> str:
@@ -71,9 +70,9 @@ def test_rows_and_checkpoints_survive_reopening(tmp_path: Path) -> None:
     assert list(second.rows("a")) == [(b"k", b"1")]
     assert second.get("b", b"k") == b"3"
     assert second.get("a", b"l") is None
-    progress = second.progress("a")
-    assert progress is not None
-    assert (progress.next_offset, progress.topic_id) == (8, "id-a")
+    checkpoint = second.checkpoint("a")
+    assert checkpoint is not None
+    assert (checkpoint.next_offset, checkpoint.topic_id) == (8, "id-a")
     second.close()
 
 
@@ -81,7 +80,7 @@ def test_rows_are_in_key_order_and_hide_checkpoints(tmp_path: Path) -> None:
     opened_store = opened(tmp_path)
     opened_store.write({"a": {b"%03d" % n: b"" for n in range(300)}}, {"a": 300}, {})
     assert [key for key, _ in opened_store.rows("a", b"290")] == [b"%03d" % n for n in range(290, 300)]
-    assert opened_store.progress("a") is not None
+    assert opened_store.checkpoint("a") is not None
     opened_store.close()
 
 
@@ -109,8 +108,8 @@ def test_a_write_survives_a_kill(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=False)
     found = opened(tmp_path)
     assert len(list(found.rows("a"))) == len(list(found.rows("b"))) == 200
-    assert (progress := found.progress("b")) is not None
-    assert progress.next_offset == 199
+    assert (checkpoint := found.checkpoint("b")) is not None
+    assert checkpoint.next_offset == 199
     found.close()
 
 
@@ -122,7 +121,7 @@ def test_resetting_a_table_empties_it_and_keeps_the_others(tmp_path: Path, caplo
         warning_of(caplog)
         == "task 0: its local state does not match its changelogs and is restored from them (a: because)"
     )
-    assert (list(found.rows("a")), found.progress("a")) == ([], None)
+    assert (list(found.rows("a")), found.checkpoint("a")) == ([], None)
     found.write({"a": {b"l": b"3"}}, {"a": 1}, {})
     found.close()
     again = opened(tmp_path)
@@ -134,9 +133,9 @@ def test_offset_and_time_of_the_last_record_are_stored(tmp_path: Path) -> None:
     found = opened(tmp_path)
     found.write({"a": {b"k": b"1", b"l": None}}, {"a": 7}, {"a": 1234})
     found.write({}, {"a": 9}, {})
-    progress = found.progress("a")
-    assert progress is not None
-    assert (progress.next_offset, progress.last_offset, progress.last_ms) == (9, 6, 1234)
+    checkpoint = found.checkpoint("a")
+    assert checkpoint is not None
+    assert (checkpoint.next_offset, checkpoint.last_offset, checkpoint.last_ms) == (9, 6, 1234)
     found.close()
 
 
@@ -144,15 +143,15 @@ def test_a_partial_restore_keeps_the_last_complete_time(tmp_path: Path) -> None:
     """Otherwise interrupted restores would postpone the check for missing deletions forever."""
     found = opened(tmp_path)
     found.write({"a": {b"k": b"1"}}, {"a": 1}, {"a": 5})
-    noted = found.progress("a")
+    noted = found.checkpoint("a")
     for offset in (2, 3):
         found.write({"a": {b"k": b"2"}, "b": {b"k": b"1"}}, {"a": offset, "b": offset}, {"a": 6}, to_the_end=False)
-    begun = found.progress("a")
+    begun = found.checkpoint("a")
     assert noted is not None
     assert begun is not None
     assert (begun.written_ms, begun.next_offset) == (noted.written_ms, 3)
     found.write({}, {"a": 9, "b": 9}, {})
-    ended = found.progress("a")
+    ended = found.checkpoint("a")
     assert ended is not None
     assert ended.written_ms > noted.written_ms
     found.close()
@@ -172,7 +171,7 @@ def test_foreign_writes_are_detected(tmp_path: Path, caplog: pytest.LogCaptureFi
     db.close()
     third = opened(tmp_path)
     assert "another process has written to it" in warning_of(caplog)
-    assert (list(third.rows("a")), third.progress("a")) == ([], None)
+    assert (list(third.rows("a")), third.checkpoint("a")) == ([], None)
     third.close()
 
 
@@ -194,7 +193,7 @@ def test_tables_may_be_added_and_removed(tmp_path: Path) -> None:
     first.write({"a": {b"k": b"1"}, "b": {b"k": b"2"}}, {"a": 1, "b": 1}, {})
     first.close()
     second = opened(tmp_path, ("a", "c"))
-    assert second.progress("c") is None
+    assert second.checkpoint("c") is None
     second.write({"c": {b"k": b"3"}}, {"c": 1}, {})
     second.close()
     third = opened(tmp_path, ("a", "b", "c"))
@@ -224,7 +223,7 @@ def test_a_store_that_cannot_be_opened_is_recreated(
         damage(file)
     found = opened(tmp_path)
     assert "is restored from them" in warning_of(caplog)
-    assert (list(found.rows("a")), found.progress("a")) == ([], None)
+    assert (list(found.rows("a")), found.checkpoint("a")) == ([], None)
     found.close()
 
 
@@ -262,7 +261,7 @@ def test_damage_found_by_a_read_recreates_the_store_when_opened(
     found.close()
     assert "damaged: Corruption" in warning_of(caplog)
     again = opened(tmp_path)
-    assert (list(again.rows("a")), again.progress("a")) == ([], None)
+    assert (list(again.rows("a")), again.checkpoint("a")) == ([], None)
     again.close()
 
 
@@ -305,7 +304,7 @@ def test_a_store_that_lost_its_last_writes_is_only_behind(tmp_path: Path) -> Non
     log.write_bytes(log.read_bytes()[:-5])
     again = opened(tmp_path / "lost")
     assert [again.get(table, b"k") for table in IDS] == [b"1", b"1"]
-    assert [progress.next_offset for table in IDS if (progress := again.progress(table))] == [1, 1]
+    assert [checkpoint.next_offset for table in IDS if (checkpoint := again.checkpoint(table))] == [1, 1]
     again.close()
 
 
@@ -371,11 +370,11 @@ def test_a_closed_store_raises_a_store_error(tmp_path: Path) -> None:
 
 
 def test_a_write_updates_the_checkpoints_of_idle_tables(tmp_path: Path) -> None:
-    found = opened(tmp_path, progress_every_s=0)
+    found = opened(tmp_path, checkpoint_every_s=0)
     found.write({"a": {b"k": b"1"}, "b": {b"k": b"1"}}, {"a": 1, "b": 5}, {})
-    before = found.progress("b")
+    before = found.checkpoint("b")
     found.write({"a": {b"k": b"2"}}, {"a": 2}, {})
-    after = found.progress("b")
+    after = found.checkpoint("b")
     assert before is not None
     assert after is not None
     assert after.next_offset == before.next_offset == 5
@@ -386,9 +385,9 @@ def test_a_write_updates_the_checkpoints_of_idle_tables(tmp_path: Path) -> None:
 def test_frequent_writes_skip_the_checkpoints_of_idle_tables(tmp_path: Path) -> None:
     found = opened(tmp_path)
     found.write({"b": {b"k": b"1"}}, {"b": 5}, {})
-    before = found.progress("b")
+    before = found.checkpoint("b")
     found.write({"a": {b"k": b"2"}}, {"a": 2}, {})
-    assert found.progress("b") == before
+    assert found.checkpoint("b") == before
     found.close()
 
 
@@ -421,4 +420,4 @@ def test_a_table_that_cannot_catch_up_is_invalid(tmp_path: Path, noted: Checkpoi
 
 
 def test_no_row_is_mistaken_for_a_checkpoint() -> None:
-    assert PROGRESS.startswith(b"\xff\xff")
+    assert CHECKPOINT_KEY.startswith(b"\xff\xff")

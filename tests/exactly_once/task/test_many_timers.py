@@ -41,7 +41,7 @@ def staged(store: ManyTimers) -> Stage:
     """Open a task with these timers without starting it; each timer that fires writes a record."""
     stage = Stage(SETTINGS)
     stage.store = store
-    stage.core.timer_handler = lambda task, timer_id, payload: task.emit("one", timer_id, timer_id)
+    stage.manager.timer_handler = lambda task, timer_id, payload: task.emit("one", timer_id, timer_id)
     stage.opened()
     return stage
 
@@ -122,7 +122,7 @@ async def test_a_burst_fires_each_timer_once_despite_a_fault(fault: str) -> None
     assert most <= 2 * HEAD
     assert turns > due // 2 // (2 * HEAD), "other callbacks ran all the time"
     assert store.read < due + 10 * HEAD, "fired timers are not read again, and later timers are not read"
-    await stage.core.close_all()
+    await stage.manager.close_all()
 
 
 async def test_a_burst_is_fired_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,4 +132,4 @@ async def test_a_burst_is_fired_in_slices(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("exactly_once.task.task.time.perf_counter", lambda: next(seconds))
     stage.task._fire_timers()
     assert 0 < stage.task.pending.counts["timers_fired"] <= SETTINGS.slice_s * 1000
-    await stage.core.close_all(commit=False)
+    await stage.manager.close_all(commit=False)

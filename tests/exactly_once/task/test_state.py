@@ -37,7 +37,7 @@ async def move(task: Task, state: TaskState) -> None:
 async def stage() -> AsyncIterator[Stage]:
     stage = Stage(EngineSettings(close_calls_s=0.05, close_commit_s=0.05))
     yield stage
-    await stage.core.close_all(commit=False)
+    await stage.manager.close_all(commit=False)
 
 
 @pytest.mark.parametrize(
@@ -76,5 +76,5 @@ async def test_a_task_that_ended_never_starts_again(stage: Stage, state: TaskSta
 async def test_a_failure_breaks_a_suspended_task_without_a_reset(stage: Stage) -> None:
     stage.task.start()
     await stage.task.suspend()
-    stage.core.break_task(stage.task, RuntimeError("fenced"))
+    stage.manager.break_task(stage.task, RuntimeError("fenced"))
     assert (stage.task.state, stage.resets) == (TaskState.BROKEN, [])

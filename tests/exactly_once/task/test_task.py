@@ -21,7 +21,7 @@ async def stage() -> AsyncIterator[Stage]:
     stage = Stage()
     stage.task.start()
     yield stage
-    await stage.core.close_all(commit=False)
+    await stage.manager.close_all(commit=False)
 
 
 def count(task: Task, record: FakeRecord) -> None:
@@ -32,7 +32,7 @@ def count(task: Task, record: FakeRecord) -> None:
 
 
 async def test_a_commit_is_produce_then_end_then_disk_then_publish(stage: Stage) -> None:
-    with stage.core.watch.answer("event") as answer:
+    with stage.manager.watch.answer("event") as answer:
 
         def handler(task: Task, record: FakeRecord) -> None:
             count(task, record)
@@ -91,7 +91,7 @@ async def test_a_record_whose_handler_raises_becomes_a_dead_letter(stage: Stage)
         if record.offset == 1:
             raise RuntimeError("poison")
 
-    with stage.core.watch.answer("event") as answer:
+    with stage.manager.watch.answer("event") as answer:
         records = [FakeRecord(offset, headers=[("trace", b"1")], value=b"%d" % offset) for offset in range(3)]
         await stage.apply(*records, handler=handler)
         assert await answer.get(1) == 0
@@ -107,7 +107,7 @@ async def test_a_record_whose_handler_raises_becomes_a_dead_letter(stage: Stage)
     assert notes["exception.class"] == b"builtins.RuntimeError"
     assert notes["exception.message"] == b"poison"
     assert b"in handler" in notes["exception.stack"]
-    assert stage.core.counters["dead_letters"] == 1
+    assert stage.manager.counters["dead_letters"] == 1
     assert stage.task.alive
 
 
@@ -122,7 +122,7 @@ async def test_a_dead_letter_stays_in_the_partition_of_its_task(stage: Stage) ->
     for offset, key in enumerate((b"k", b"l", None)):
         await stage.apply(FakeRecord(offset, key=key), handler=handler)
     await stage.task.committed()
-    assert len({stage.core.partitioner(key, 2) for key in (b"k", b"l")}) == 2
+    assert len({stage.manager.partitioner(key, 2) for key in (b"k", b"l")}) == 2
     assert len(stage.transactions.committed["dead", 0]) == 3
 
 
@@ -164,7 +164,7 @@ async def test_waiters_of_a_failed_handler_get_the_reason(stage: Stage) -> None:
         if record.offset:
             raise RejectRecord("no such restaurant") if record.offset == 1 else RuntimeError("poison")
 
-    watch = stage.core.watch
+    watch = stage.manager.watch
     with watch.answer("0") as fine, watch.answer("1") as refused, watch.answer("2") as poisoned:
         stage.transactions.hold.clear()
         await stage.apply(*map(FakeRecord, range(3)), handler=handler)
@@ -185,8 +185,8 @@ async def test_a_timer_whose_handler_raises_answers_only_its_events(stage: Stage
         task.answer_on_failure("timer", lambda reason: reason)
         raise RejectRecord("too late")
 
-    stage.core.timer_handler = fire
-    with stage.core.watch.answer("record") as record, stage.core.watch.answer("timer") as timer:
+    stage.manager.timer_handler = fire
+    with stage.manager.watch.answer("record") as record, stage.manager.watch.answer("timer") as timer:
         stage.transactions.hold.clear()
         await stage.apply(
             FakeRecord(0), handler=lambda task, _: task.answer_on_failure("record", lambda reason: reason)
@@ -214,12 +214,12 @@ async def test_a_dead_letter_whose_handler_raises_is_skipped(
         task.emit("out", b"k", b"v")
         raise RuntimeError("poison")
 
-    stage.core.sources.append("dead")
+    stage.manager.sources.append("dead")
     stage.opened(dead=0).start()
     await stage.apply(FakeRecord(0, topic="dead"), handler=poison)
     await stage.task.committed()
     assert letters(stage) == []
-    assert stage.core.counters["dead_letters_passed_over"] == 1
+    assert stage.manager.counters["dead_letters_passed_over"] == 1
     assert stage.transactions.positions == {"dead": 1}
     assert ("out", 0) not in stage.transactions.committed
 
@@ -251,7 +251,7 @@ async def test_a_fault_at_any_step_breaks_the_task_and_spares_the_disk(stage: St
         raise ConnectionError(step)
 
     stage.transactions.before[step] = fault
-    with stage.core.watch.answer("event") as answer:
+    with stage.manager.watch.answer("event") as answer:
 
         def handler(task: Task, record: FakeRecord) -> None:
             count(task, record)
@@ -281,7 +281,7 @@ async def test_a_disk_error_breaks_the_task_without_a_dead_letter(stage: Stage) 
 async def test_a_broken_task_applies_no_records(stage: Stage) -> None:
     def handler(task: Task, record: FakeRecord) -> None:
         count(task, record)
-        stage.core.break_task(task, RuntimeError("broken meanwhile"))
+        stage.manager.break_task(task, RuntimeError("broken meanwhile"))
 
     await stage.apply(FakeRecord(0), FakeRecord(1), handler=handler)
     await stage.settle()
@@ -303,7 +303,7 @@ async def test_a_task_that_breaks_during_a_commit_sends_no_end(stage: Stage) -> 
     stage.transactions.hold.clear()
     await stage.apply(FakeRecord(0), handler=count)
     await until(lambda: stage.log == ["produce"])
-    stage.core.break_task(stage.task, RuntimeError("elsewhere"))
+    stage.manager.break_task(stage.task, RuntimeError("elsewhere"))
     stage.transactions.hold.set()
     await stage.settle()
     assert stage.log == ["produce"]
@@ -375,7 +375,7 @@ async def test_a_full_transaction_makes_records_wait_for_the_next() -> None:
     await applying
     await stage.task.committed()
     assert len(stage.store.tables["counts"]) == 40
-    await stage.core.close_all()
+    await stage.manager.close_all()
 
 
 async def test_a_full_task_that_breaks_drops_its_records() -> None:
@@ -385,7 +385,7 @@ async def test_a_full_task_that_breaks_drops_its_records() -> None:
     applying = asyncio.create_task(stage.apply(*map(FakeRecord, range(9)), handler=count))
     await stage.settle()
     assert not applying.done()
-    stage.core.break_task(stage.task, RuntimeError("broken"))
+    stage.manager.break_task(stage.task, RuntimeError("broken"))
     await applying
     await stage.task.close()
 
@@ -420,7 +420,7 @@ async def test_a_misplaced_record_is_sent_to_its_partition(stage: Stage) -> None
     await stage.task.committed()
     assert stage.transactions.committed["in", 1] == [(b"\x01", b"v", headers)]
     assert stage.store.tables["counts"] == {b"\x02": b"1"}
-    assert stage.core.counters["forwarded"] == 1
+    assert stage.manager.counters["forwarded"] == 1
 
 
 async def test_a_sink_is_partitioned_by_its_own_partition_count(stage: Stage) -> None:
@@ -442,7 +442,7 @@ class Copy:
 
 async def test_an_index_is_built_from_disk_and_has_committed_rows(stage: Stage) -> None:
     stage.store.tables["counts"][b"a"] = b"1"
-    stage.core.index_factories["counts"] = Copy
+    stage.manager.index_factories["counts"] = Copy
     await stage.task.close()
     task = stage.opened()
     task.start()
@@ -461,8 +461,8 @@ async def test_an_index_is_built_from_disk_and_has_committed_rows(stage: Stage) 
 
 
 async def test_a_view_is_notified_when_a_row_is_on_disk(stage: Stage) -> None:
-    waiting = asyncio.create_task(stage.core.watch.changed("counts", b"k", 5))
-    other = asyncio.create_task(stage.core.watch.changed("counts", b"other", 0.05))
+    waiting = asyncio.create_task(stage.manager.watch.changed("counts", b"k", 5))
+    other = asyncio.create_task(stage.manager.watch.changed("counts", b"other", 0.05))
     await stage.settle()
     await stage.apply(FakeRecord(0), handler=count)
     assert not waiting.done()
@@ -491,19 +491,19 @@ async def test_a_task_that_breaks_while_closing_is_not_reopened(stage: Stage) ->
     assert not stage.task.alive
     assert stage.store.closed
     assert stage.resets == []
-    assert not stage.core.counters["resets"]
+    assert not stage.manager.counters["resets"]
 
 
 async def test_a_suspended_task_has_committed_and_resumes_there(stage: Stage) -> None:
     task = stage.task
     await stage.apply(FakeRecord(0), handler=count)
-    await stage.core.suspend_all()
+    await stage.manager.suspend_all()
     assert stage.transactions.positions == {"in": 1}
-    assert (stage.core.tasks, stage.core.suspended) == ({}, {0: task})
+    assert (stage.manager.tasks, stage.manager.suspended) == ({}, {0: task})
     assert not stage.store.closed
     await stage.apply(FakeRecord(1), handler=count)
     assert task.next_offsets["in"] == 1, "nothing is applied"
-    stage.core.tasks, stage.core.suspended = stage.core.suspended, {}
+    stage.manager.tasks, stage.manager.suspended = stage.manager.suspended, {}
     task.start()
     await stage.apply(FakeRecord(1), handler=count)
     await task.committed()
@@ -511,8 +511,8 @@ async def test_a_suspended_task_has_committed_and_resumes_there(stage: Stage) ->
 
 
 async def test_a_task_that_breaks_while_suspended_stays_broken(stage: Stage) -> None:
-    await stage.core.suspend_all()
-    stage.core.break_task(stage.task, ConnectionError())
+    await stage.manager.suspend_all()
+    stage.manager.break_task(stage.task, ConnectionError())
     stage.task.start()
     assert not stage.task.alive
     assert stage.resets == []
@@ -520,11 +520,11 @@ async def test_a_task_that_breaks_while_suspended_stays_broken(stage: Stage) -> 
 
 async def test_timers_wait_while_the_task_is_suspended(stage: Stage) -> None:
     fired: list[bytes] = []
-    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    stage.manager.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
     stage.task.set_timer(stage.task.now_ms + 10, b"t", b"")
     stage.task.request_commit()
     await stage.task.committed()
-    await stage.core.suspend_all()
+    await stage.manager.suspend_all()
     stage.clock.ms += 1000
     stage.task._fire_timers()
     assert not fired
@@ -555,24 +555,24 @@ async def test_an_idle_task_verifies_its_last_commit_only_if_in_doubt(stage: Sta
 
 
 async def test_an_idle_task_commits_its_positions_periodically() -> None:
-    stage = Stage(EngineSettings(progress_every_s=0.01))
+    stage = Stage(EngineSettings(checkpoint_every_s=0.01))
     stage.opened(**{"in": 5}).start()
     await until(lambda: stage.task.commits >= 2)
     assert stage.transactions.positions == {"in": 5, "also": 0}
-    await stage.core.close_all()
+    await stage.manager.close_all()
 
 
 async def test_back_off_grows_with_failures_and_resets_after_commits() -> None:
     stage = Stage(EngineSettings(reopen_backoff_s=(0, 1, 2), steady_commits=3))
     for _ in range(4):
-        stage.core.break_task(stage.task, RuntimeError("broken"))
+        stage.manager.break_task(stage.task, RuntimeError("broken"))
         stage.opened()
     assert stage.resets == [0, 1, 2, 2]
     stage.task.start()
     for offset in range(3):
         await stage.apply(FakeRecord(offset), handler=count)
         await stage.task.committed()
-    stage.core.break_task(stage.task, RuntimeError("broken"))
+    stage.manager.break_task(stage.task, RuntimeError("broken"))
     assert stage.resets[-1] == 0
     await stage.task.close()
 
@@ -592,7 +592,7 @@ def test_suspended_time_of_the_machine_counts(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_a_due_timer_fires_once_in_the_transaction_deleting_it(stage: Stage) -> None:
     fired: list[tuple[bytes, bytes]] = []
-    stage.core.timer_handler = lambda task, timer_id, payload: fired.append((timer_id, payload))
+    stage.manager.timer_handler = lambda task, timer_id, payload: fired.append((timer_id, payload))
     due_ms = stage.clock.ms + 20
     stage.task.set_timer(due_ms, b"t", b"p")
     await stage.task.committed()
@@ -602,12 +602,12 @@ async def test_a_due_timer_fires_once_in_the_transaction_deleting_it(stage: Stag
     await until(lambda: not stage.store.tables[TIMERS])
     await stage.settle()
     assert fired == [(b"t", b"p")]
-    assert stage.core.counters["timers_fired"] == 1
+    assert stage.manager.counters["timers_fired"] == 1
 
 
 async def test_timers_fire_in_order_of_time_and_never_early(stage: Stage) -> None:
     fired: list[bytes] = []
-    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    stage.manager.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
     now = stage.clock.ms
     for due_ms, timer_id in ((now - 1, b"b"), (now - 5, b"a"), (now, b"c"), (now + 10_000, b"later")):
         stage.task.set_timer(due_ms, timer_id, b"")
@@ -618,7 +618,7 @@ async def test_timers_fire_in_order_of_time_and_never_early(stage: Stage) -> Non
 
 async def test_a_cancelled_timer_never_fires_even_before_the_commit(stage: Stage) -> None:
     fired: list[bytes] = []
-    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    stage.manager.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
     due_ms = stage.clock.ms + 10
     stage.task.set_timer(due_ms, b"t", b"")
     stage.task.set_timer(due_ms, b"u", b"")
@@ -638,7 +638,7 @@ async def test_a_timer_whose_handler_raises_becomes_a_dead_letter(stage: Stage) 
         task.put("counts", b"k", b"1")
         raise RuntimeError("poison")
 
-    stage.core.timer_handler = handler
+    stage.manager.timer_handler = handler
     stage.task.set_timer(stage.clock.ms, b"t", b"p")
     await stage.task.committed()
     await until(lambda: letters(stage))
@@ -649,7 +649,7 @@ async def test_a_timer_whose_handler_raises_becomes_a_dead_letter(stage: Stage) 
 
 async def test_a_timer_of_a_failed_transaction_fires_after_reopening(stage: Stage) -> None:
     fired: list[bytes] = []
-    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    stage.manager.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
     stage.task.set_timer(stage.clock.ms + 10, b"t", b"")
     await stage.task.committed()
 
@@ -668,29 +668,29 @@ async def test_a_timer_of_a_failed_transaction_fires_after_reopening(stage: Stag
 async def test_a_timer_due_during_a_stall_fires_at_the_next_check() -> None:
     stage = Stage(EngineSettings(look_again_s=0.01))
     fired: list[bytes] = []
-    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    stage.manager.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
     stage.task.start()
     stage.task.set_timer(stage.clock.ms + 3_600_000, b"t", b"")
     await stage.task.committed()
     stage.clock.ms += 3_600_000
     await until(lambda: fired)
-    await stage.core.close_all()
+    await stage.manager.close_all()
 
 
-async def test_a_burst_of_timers_is_fired_in_slices_through_a_small_head() -> None:
+async def test_a_burst_of_timers_is_fired_in_slices() -> None:
     stage = Stage(EngineSettings(timer_head=8))
     fired: list[bytes] = []
-    stage.core.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
+    stage.manager.timer_handler = lambda task, timer_id, payload: fired.append(timer_id)
     stage.store.tables[TIMERS] = {timer_key(n, b"%d" % n): b"" for n in range(500)}
     stage.opened().start()
     await until(lambda: not stage.store.tables[TIMERS])
     assert fired == [b"%d" % n for n in range(500)]
-    await stage.core.close_all()
+    await stage.manager.close_all()
 
 
 async def test_a_burst_of_timers_waits_while_the_transaction_is_full() -> None:
     stage = Stage(EngineSettings(buffer_bytes=100))
-    stage.core.timer_handler = lambda task, timer_id, payload: task.put("counts", timer_id, bytes(40))
+    stage.manager.timer_handler = lambda task, timer_id, payload: task.put("counts", timer_id, bytes(40))
     stage.store.tables[TIMERS] = {timer_key(n, b"%d" % n): b"" for n in range(50)}
     stage.opened()
     stage.transactions.hold.clear()
@@ -701,7 +701,7 @@ async def test_a_burst_of_timers_waits_while_the_transaction_is_full() -> None:
     assert max(stage.task.committing.bytes, stage.task.pending.bytes) < 300
     stage.transactions.hold.set()
     await until(lambda: len(stage.store.tables["counts"]) == 50)
-    await stage.core.close_all()
+    await stage.manager.close_all()
 
 
 async def test_a_timer_without_a_handler_becomes_a_dead_letter(stage: Stage) -> None:
@@ -713,7 +713,7 @@ async def test_a_timer_without_a_handler_becomes_a_dead_letter(stage: Stage) -> 
 
 async def test_an_agent_stopped_within_a_batch_breaks_the_task(stage: Stage) -> None:
     stage.transactions.hold.clear()
-    stage.core.settings = EngineSettings(buffer_bytes=1)
+    stage.manager.settings = EngineSettings(buffer_bytes=1)
     applying = asyncio.create_task(stage.apply(*map(FakeRecord, range(9)), handler=count))
     await stage.settle()
     applying.cancel()
@@ -747,8 +747,8 @@ async def test_a_cancelled_close_still_releases_the_disk(stage: Stage) -> None:
 async def test_the_pause_between_commits_follows_their_duration(stage: Stage) -> None:
     await stage.apply(FakeRecord(0), handler=count)
     await until(lambda: stage.task.commits == 1)
-    assert len(stage.core.pace._took) == 1
-    stage.core.pace = SimpleNamespace(pause_s=60.0, committed=lambda *_: None)  # type: ignore[assignment]
+    assert len(stage.manager.pace._took) == 1
+    stage.manager.pace = SimpleNamespace(pause_s=60.0, committed=lambda *_: None)  # type: ignore[assignment]
     await stage.apply(FakeRecord(1), handler=count)
     await until(lambda: stage.task.commits == 2)
     await stage.apply(FakeRecord(2), handler=count)
@@ -773,7 +773,7 @@ async def test_a_call_running_at_suspension_is_cut_off_and_repeated() -> None:
     await stage.task.close()
 
 
-async def test_a_worker_that_may_have_frozen_commits_before_it_shows_rows(stage: Stage) -> None:
+async def test_a_worker_that_may_have_frozen_commits_before_a_read(stage: Stage) -> None:
     await stage.task.verify_ownership()
     assert stage.log == [], "ownership was verified within half a session"
     stage.clock.ms += 6_000  # more than half of the session of 10 s

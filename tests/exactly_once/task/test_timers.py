@@ -38,9 +38,9 @@ def test_the_head_has_exactly_the_earliest_committed_timers(
     for rows in [{}, *commits]:
         disk.write(head, rows)
         kept = list(head)
-        assert kept == [key for key in sorted(disk.keys) if head.bound is None or key <= head.bound]
+        assert kept == sorted(disk.keys)[: len(kept)]
         assert len(kept) <= 2 * size
-        assert kept or not disk.keys, "the earliest timer is always in the head"
+        assert len(kept) > size // 4 or len(kept) == len(disk.keys), "the earliest timer is always in the head"
 
 
 def test_a_burst_is_read_from_disk_only_once() -> None:

@@ -201,7 +201,7 @@ async def test_hanging_name_lookups_do_not_block_others(monkeypatch: pytest.Monk
             assert isinstance(await each, Retry)
 
 
-def test_restaurants_charges_and_refunds_are_separate_destinations() -> None:
+def test_restaurants_charges_and_refunds_have_own_destinations() -> None:
     performer = HttpPerformer("http://bank", "bank", lambda: "http://us", lambda _: "c")
     refund = row_of(Call("k", CallKind.REFUND, RefundRequest(order="shop:1", charge_id="c", amount=1, currency="INR")))
     whom = [

@@ -14,7 +14,8 @@ import click
 import pytest
 from rich.console import Console
 
-from streams.cli import output
+from exactly_once import ConfigMismatch
+from streams.cli import output, topics
 from streams.cli.__main__ import program
 from streams.cli.registry import COMMANDS
 from tests.streams.cli.conftest import Asked, FakeWorker, Run, problem
@@ -525,13 +526,44 @@ def test_call_command_has_a_name_and_a_reason(worker: FakeWorker, run: Run, comm
     assert asked.headers["idempotency-key"]
 
 
-@pytest.mark.parametrize("option", ["--reason", "--why"])
-@pytest.mark.parametrize(("outcome", "message"), [("APPLIED", "is settled"), ("ABSORBED", "does not need a person")])
-def test_settlement_has_a_name_and_a_reason(
-    worker: FakeWorker, run: Run, outcome: str, message: str, option: str
+@pytest.mark.parametrize(
+    ("number", "place"),
+    [(1, "t-0 "), (3, "t-0, t-1, t-2 "), (4, "t-0, t-1 and 2 others "), (9, "t-0, t-1 and 7 others ")],
+)
+def test_topics_with_the_same_difference_are_one_row(
+    capsys: pytest.CaptureFixture[str], number: int, place: str
 ) -> None:
+    same = [ConfigMismatch(f"t-{n}", "partitions", "4", "5", "choose 4") for n in range(number)]
+    topics._print([*same, ConfigMismatch("t-0", "retention.ms", "60000", "604800000")])
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 2
+    assert rows[0].startswith(place)
+    assert rows[1].rstrip().endswith("topics check --create")
+
+
+@pytest.mark.parametrize(
+    ("held_back", "printed"),
+    [
+        ({}, "is due now."),
+        ({"held_back": None}, "is due now."),
+        ({"held_back": "its party is not called for 4 s"}, "is due now; it waits: its party is not called for 4 s."),
+        (None, "is due now."),
+    ],
+)
+def test_retry_gives_the_reason_for_a_delay(
+    worker: FakeWorker, run: Run, held_back: dict[str, str] | None, printed: str
+) -> None:
+    key = "my-shop:1/charge"
+    worker.says(f"/v1/calls/{key}/retry", {"call": key, "outcome": "APPLIED"})
+    rows = [{"key": key, **held_back}] if held_back else []
+    worker.says("/v1/calls", {"calls": rows} if held_back is not None else problem(503, "not ready"))
+    assert run("calls", "retry", key).printed == f"{key} {printed}\n"
+
+
+@pytest.mark.parametrize(("outcome", "message"), [("APPLIED", "is settled"), ("ABSORBED", "does not need a person")])
+def test_settlement_has_a_name_and_a_reason(worker: FakeWorker, run: Run, outcome: str, message: str) -> None:
     worker.says("/v1/orders/my-shop:1/settled", {"order": "my-shop:1", "outcome": outcome})
-    done = run("orders", "settle", "my-shop:1", option, "called the bank")
+    done = run("orders", "settle", "my-shop:1", "--reason", "called the bank")
     assert done.status == 0, done.error
     assert message in done.printed
     [asked] = worker.asked
@@ -602,10 +634,12 @@ def test_every_command_and_option_has_help(name: str, command: click.Command) ->
             assert parameter.help, f"{name} {parameter.name}"
 
 
-def test_client_commands_import_neither_faust_nor_kafka() -> None:
+def imported_by(arguments: list[str], packages: tuple[str, ...]) -> list[str]:
+    """Return which of these packages a command of `dabbawala` imports."""
     probe = (
-        "import sys; from streams.cli.__main__ import main; status = main(['orders', 'get', 'a:b']);"
-        "print(status, [name for name in ('faust', 'aiokafka', 'rocksdict') if name in sys.modules])"
+        "import sys; from streams.cli.__main__ import main\n"
+        f"main({arguments})\n"
+        f"print(*(name for name in {packages} if name in sys.modules), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", probe],
@@ -615,7 +649,17 @@ def test_client_commands_import_neither_faust_nor_kafka() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == "2 []\n"
+    return done.stderr.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("arguments", [["orders", "get", "a:b"], ["orders", "list"], ["drivers", "list"]])
+def test_client_commands_import_no_kafka(arguments: list[str]) -> None:
+    assert imported_by(arguments, ("faust", "aiokafka", "rocksdict")) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_commands_without_a_worker_import_no_faust(arguments: list[str]) -> None:
+    assert imported_by(arguments, ("faust",)) == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

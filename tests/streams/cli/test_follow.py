@@ -17,8 +17,8 @@ from tests.streams.cli.conftest import Answer, Asked, FakeWorker, Run, problem
 PATH = "/v1/orders/my-shop:1/events"
 
 
-def update(version: int, status: str) -> str:
-    fields = {"type": "OrderUpdated", "id": f"u{version}", "at": "2026-01-02T03:04:05Z", "order": "my-shop:1"}
+def update(version: int, status: str, **more: str) -> str:
+    fields = {**more, "type": "OrderUpdated", "id": f"u{version}", "at": "2026-01-02T03:04:05Z", "order": "my-shop:1"}
     data = json.dumps({**fields, "version": version, "status": status, "restaurant": "r"})
     return f"id: 2-{version}\nevent: order-updated\ndata: {data}\n\n"
 
@@ -42,6 +42,13 @@ def test_order_is_followed_until_it_is_delivered(worker: FakeWorker, run: Run) -
     done = run("orders", "watch", "my-shop:1")
     assert (done.status, done.error) == (0, "")
     assert [line.split()[-1] for line in done.printed.splitlines()] == ["CREATED", "DELIVERED"]
+
+
+@pytest.mark.parametrize(("options", "lines"), [((), 3), (("--all",), 4), (("--json",), 4)])
+def test_new_eta_alone_is_shown_on_request(worker: FakeWorker, run: Run, options: tuple[str, ...], lines: int) -> None:
+    etas = [update(version, "IN_DELIVERY", eta=f"2026-01-02T03:0{version}:00Z") for version in (2, 3)]
+    worker.says(PATH, stream(update(1, "CREATED"), *etas, update(4, "DELIVERED")))
+    assert len(run("orders", "watch", "my-shop:1", *options).printed.splitlines()) == lines
 
 
 def test_rejected_order_gives_exit_code_1(worker: FakeWorker, run: Run) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from streams.demo.__main__ import FAULTY_SPEED, SPEED, Demo
 from streams.demo.screen import Screen
+from streams.local.file_lock import FileLock
 from streams.settings import Settings
 from tests.support.stack import ROOT
 
@@ -47,3 +48,19 @@ def test_speed_is_the_given_one_or_a_default(
 ) -> None:
     arguments = argparse.Namespace(orders=None, seed="1", rate=1.0, day=None, faults=faults, speed=given)
     assert Demo(arguments, Settings.from_environment(), Screen({})).speed == speed
+
+
+def test_second_demo_in_a_directory_is_refused(tmp_path: Path) -> None:
+    first = FileLock.try_acquire(tmp_path / "demo.lock")
+    assert first is not None
+    done = subprocess.run(
+        [sys.executable, "-m", "streams.demo.__main__"],
+        cwd=ROOT,
+        env={"DABBAWALA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    first.release()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"A demo runs in {tmp_path} already: end it, or set DABBAWALA_DIR to another directory.\n"

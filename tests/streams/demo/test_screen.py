@@ -98,3 +98,17 @@ def test_stuck_order_is_a_line_without_a_terminal(orders: Orders, capsys: pytest
     screen = Screen({}, Console(file=io.StringIO()))
     screen.print_update(orders.stuck()[0])
     assert "s:2  r  SCHEDULED  needs a person: the food is not ready for" in capsys.readouterr().out
+
+
+def test_age_is_blank_without_the_first_update() -> None:
+    orders, shown = Orders(), io.StringIO()
+    for number, version in ((1, 1), (2, 4)):
+        orders.take(
+            OrderUpdated(order=f"s:{number}", version=version, status=OrderStatus.SCHEDULED, restaurant="r", at=SINCE)
+        )
+    screen = Screen({}, Console(file=shown, force_terminal=True, width=120, height=30, color_system=None))
+    screen.open(orders, "run", None)
+    screen.close()
+    rows = {line[:3]: line.rstrip() for line in shown.getvalue().splitlines() if re.match(r"s:\d ", line)}
+    assert re.search(r"SCHEDULED +\d+ s$", rows["s:1"])
+    assert rows["s:2"].endswith("SCHEDULED")

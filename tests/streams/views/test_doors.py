@@ -1,7 +1,6 @@
 """The doors: every route with every role, for the sender's own things, for those of others, and without a key."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,8 @@ class Doors:
         async def admitted(_request: web.Request, **_: str) -> web.Response:
             return web.Response(status=PASSED)
 
-        view.methods = dict.fromkeys(view.methods, admitted)
+        handlers: dict[str, Any] = dict.fromkeys(view.methods, admitted)
+        view.methods = handlers
         try:
             answer: web.Response = await view.dispatch(request)
         except Problem as problem:
@@ -104,12 +104,12 @@ class Doors:
 
 
 @pytest.fixture(scope="module")
-def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Doors:
     directory: Path = tmp_path_factory.mktemp("doors")
     keys = {role: add_key(directory / "keys.json", role, OWN.get(role, "*"), role) for role in Role}
     (directory / "secret").write_text("s" * 32)
     services = unconnected_services(DABBAWALA_DIR=str(directory))
-    yield Doors(services, keys, Tokens(lambda: read_secret(directory / "secret")))
+    return Doors(services, keys, Tokens(lambda: read_secret(directory / "secret")))
 
 
 def is_callback(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,9 @@ from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.test_utils import TestServer, make_mocked_request
 
+from processors.order import Order, Stage
 from streams.access.keys import Identity, Role
-from streams.views import operations
+from streams.views import dead_letters, operations, orders
 from streams.web import requests
 from streams.web.doorkeeper import SENDER
 from streams.web.forwarding import FORWARD_TIMEOUT_S, Forwarding
@@ -22,6 +24,7 @@ from streams.web.problems import Problem, problem_middleware
 from tests.support.plain_http import NO_CERTIFICATES
 from tests.support.services import unconnected_services, view_of
 from topics.payments import READER
+from topics.places import Position
 
 
 def admitted(method: str, path: str) -> web.Request:
@@ -44,7 +47,7 @@ async def test_a_body_that_contradicts_its_headers_is_a_bad_request() -> None:
 
 
 @pytest.mark.parametrize(("query", "within_s"), [("", FORWARD_TIMEOUT_S), ("?hash=true", operations.HASH_TIMEOUT_S)])
-async def test_other_workers_digests_run_concurrently_and_may_take_long(
+async def test_digests_run_concurrently_and_may_take_long(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, query: str, within_s: float
 ) -> None:
     asked = asyncio.Event()
@@ -71,7 +74,7 @@ async def test_other_workers_digests_run_concurrently_and_may_take_long(
         answer = await view.get(admitted("GET", f"/v1/tasks{query}"))
     assert isinstance(answer.body, bytes)
     states = [task["state"] for task in msgspec.json.decode(answer.body)["tasks"]]
-    assert states == ["open", "open", "nobody's", "nobody's"]
+    assert states == ["open", "open", "unassigned", "unassigned"]
     assert allowed_s == [within_s]
 
 
@@ -110,3 +113,44 @@ def test_long_idempotency_keys_with_one_prefix_differ() -> None:
     assert part("k" * 100 + "1") != part("k" * 100 + "2")
     assert part("k" * 100) == part("k" * 100)
     assert len(part("k" * 1000)) == 64
+
+
+@pytest.mark.parametrize(("partition", "offset"), [("9", "9"), ("x", "1"), ("0", "-1"), ("0", "9" * 30)])
+def test_id_that_is_no_dead_letter_comes_with_the_form_of_ids(partition: str, offset: str) -> None:
+    with pytest.raises(Problem) as raised:
+        dead_letters._place(unconnected_services(), partition, offset)
+    assert raised.value.status == 404
+    assert raised.value.detail == (
+        f"there is no dead letter {partition}/{offset}: an id is PARTITION/OFFSET, with a partition from 0 to 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("eta_ms", "stage", "expected"),
+    [
+        (12_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(12, UTC), "eta_s": 2, "late": False}),
+        (10_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(10, UTC), "eta_s": 0, "late": False}),
+        (7_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(7, UTC), "eta_s": None, "late": True}),
+        (7_000, Stage.DELIVERED, {"eta": None, "eta_s": None, "late": False}),
+        (None, Stage.IN_DELIVERY, {"eta": None, "eta_s": None, "late": False}),
+    ],
+)
+def test_order_past_its_eta_is_late(eta_ms: int | None, stage: Stage, expected: dict[str, object]) -> None:
+    place = Position(lat=18.9, lon=72.8)
+    order = Order(
+        id="my-shop:1",
+        stage=stage,
+        body_hash="",
+        placed_ms=0,
+        updated_ms=0,
+        restaurant="r",
+        region="fort",
+        pos_url="http://pos",
+        pickup=place,
+        dropoff=place,
+        preparation_ms=0,
+        travel_ms=0,
+        start_ms=0,
+        eta_ms=eta_ms,
+    )
+    assert orders._eta(order, 10_000) == expected

@@ -5,10 +5,10 @@ import pytest
 from verification.chaos.plan import (
     BROKER,
     DRIVERS,
-    FEWEST_WORKERS,
     INSIDE,
     KINDS,
-    MOST_WORKERS,
+    MAX_WORKERS,
+    MIN_WORKERS,
     PAYMENT,
     POS,
     PROVIDER,
@@ -53,7 +53,7 @@ def test_only_present_workers_are_struck(seed: int) -> None:
         assert struck <= present, fault
         if fault.kind == "remove":
             present -= struck
-        assert FEWEST_WORKERS <= len(present) <= MOST_WORKERS
+        assert MIN_WORKERS <= len(present) <= MAX_WORKERS
 
 
 def test_a_short_run_has_only_the_chosen_kinds() -> None:

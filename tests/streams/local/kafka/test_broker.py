@@ -114,7 +114,7 @@ def test_stop_writes_a_start_cache_and_a_damaged_one_is_ignored(tmp_path: Path) 
     broker = EmbeddedKafka(tmp_path, lib=lib, first_port=own_ports())
     try:
         broker.start()
-        embedded.stop(tmp_path)
+        broker.stop()
         assert not broker.running()
         assert embedded.known_address(tmp_path) is None
         (cache,) = tmp_path.glob("java-*.cache*")
