@@ -28,7 +28,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     value: bytes | None = None
     headers: tuple[Header, ...] = ()
     signed: bool = False
-    """Whether its signature proves that a task wrote it."""
+    """True if its signature proves that a task wrote it."""
     complete: bool = True
     """False if the row is truncated."""
 

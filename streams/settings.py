@@ -78,11 +78,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Read the settings from these variables, by default the process's. Raises `WrongSetting`."""
         variables = os.environ if environment is None else environment
         embedded = not variables.get("KAFKA_BOOTSTRAP_SERVERS")
-        directory = Path(variables.get("DABBAWALA_DIR", ".dabbawala"))
+        home = Path(variables.get("DABBAWALA_DIR", ".dabbawala"))
         prefix = _word(variables, "DABBAWALA_TOPIC_PREFIX", "dabbawala")
         return cls(
             bootstrap_servers=_servers(variables, "KAFKA_BOOTSTRAP_SERVERS"),
-            directory=directory,
+            directory=Path(variables.get("DABBAWALA_DIR", ".dabbawala")),
             application=_word(variables, "DABBAWALA_APPLICATION", prefix),
             topic_prefix=prefix,
             partitions=_number(variables, "DABBAWALA_PARTITIONS", 4, 1, 1000, int),
@@ -91,8 +91,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             leave_on_stop=bool(_number(variables, "DABBAWALA_LEAVE_ON_STOP", 0, 0, 1, int)),
             clock_apart_s=_number(variables, "DABBAWALA_CLOCK_APART_S", 2.0, 0.1, DAY_S, float),
             decision_s=_number(variables, "DABBAWALA_DECISION_S", 5.0, 0.1, 30.0, float),
-            keys=Path(variables.get("DABBAWALA_KEYS") or directory / "keys.json"),
-            secret_file=Path(variables.get("DABBAWALA_SECRET_FILE") or directory / "secret"),
+            keys=_path(variables, "DABBAWALA_KEYS", home / "keys.json"),
+            secret_file=_path(variables, "DABBAWALA_SECRET_FILE", home / "secret"),
             payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
             payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),
@@ -164,6 +164,11 @@ def _file(variables: Mapping[str, str], name: str, default: Path) -> Path | None
     if value is None:
         return default
     return Path(value) if value else None
+
+
+def _path(variables: Mapping[str, str], name: str, default: Path) -> Path:
+    """Return the path of a file; the default if the variable is unset or empty."""
+    return Path(variables.get(name) or default)
 
 
 def _url(variables: Mapping[str, str], name: str, default: U) -> str | U:

@@ -28,6 +28,8 @@ DEFAULTS = {
     "DABBAWALA_PUBLIC_URL": "the worker's address",
     "DABBAWALA_CATALOGUE": "`catalogue.json`",
     "DABBAWALA_FAILPOINTS": "none",
+    "DABBAWALA_KEYS": "`keys.json` in `DABBAWALA_DIR`",
+    "DABBAWALA_SECRET_FILE": "`secret` in `DABBAWALA_DIR`",
 }
 """Defaults that are shown in words, because the source computes them or they are empty."""
 KINDS = {
@@ -35,12 +37,15 @@ KINDS = {
     "_url": "URL",
     "_servers": "`host:port[,host:port]`",
     "_file": "file",
+    "_path": "file",
     "_failpoints": "`name:action:every[,...]`",
     "get": "folder",
 }
 """Function that reads a setting -> the values allowed, unless they are a range of numbers."""
 OTHER = """| `DABBAWALA_URL` | the first worker here; for simulators `http://127.0.0.1:6066` | URL | Worker that \
 commands and simulators use. |
+| `DABBAWALA_KEY` | the key of this installation for the role | key | Key of the commands and simulators; \
+`dabbawala keys new` makes one. |
 | `DABBAWALA_MAVEN_URL` | Maven Central | URL | Source of Kafka's jars. |
 
 Choose the number of partitions once: it cannot change later. A topic that exists keeps its retention; \

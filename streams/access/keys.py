@@ -32,7 +32,7 @@ ANY = "*"
 
 
 class Role(StrEnum):
-    """What a holder of a key is to the product."""
+    """Kind of the holder of a key, which decides on the routes that it may use."""
 
     PROVIDER = "provider"
     RESTAURANT = "restaurant"

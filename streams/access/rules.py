@@ -54,7 +54,7 @@ class Rule(NamedTuple):
 
     roles: Mapping[Role, Own]
     public: bool = False
-    """Whether a request needs no key."""
+    """True if a request needs no key."""
     callback: Callback | None = None
     """Sender of a request whose path has a capability; None for other routes."""
 

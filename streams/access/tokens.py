@@ -1,6 +1,6 @@
 """Proofs that follow from the workers' secret: tokens of forwarded requests, and capabilities of callback addresses.
 
-Each is an HMAC-SHA256 with a key of its own, which is derived from the secret and a purpose, so that none can stand for
+Each is an HMAC-SHA256. Its key is derived from the secret and the purpose of the proof, so that no proof can stand for
 another.
 """
 

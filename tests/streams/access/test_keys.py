@@ -25,7 +25,7 @@ class Ring:
         return self.ring.find(key)
 
 
-def test_a_key_is_valid_while_a_worker_runs_and_until_it_is_revoked(tmp_path: Path) -> None:
+def test_a_key_is_valid_until_it_is_revoked(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     ring = Ring(file)
     first = add_key(file, Role.PROVIDER, "my-shop", "shop-1")

@@ -26,7 +26,7 @@ PATHS = {
     "similar": {"order": "shop-2:1", "restaurant": "tiffin2", "driver": "d1x", "provider": "payments2"},
     "odd": {"order": "1", "restaurant": "", "driver": "*", "provider": "pay*"},
 }
-"""Whose thing a path names -> the values of its variables."""
+"""Owner of the thing that a path names -> the values of the path's variables."""
 OTHERS = {
     "purpose": "charge",
     "command": "retry",
