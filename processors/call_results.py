@@ -20,6 +20,7 @@ from topics.orders import Amount, Currency
 from topics.payments import Charged, ChargeId, Declined, Refunded
 from topics.pos import TicketAccepted, TicketRejected
 from topics.records import Reader, Record, Undecodable
+from topics.text import cleaned
 
 PAYMENT_REQUIRED, CONFLICT, UNPROCESSABLE = 402, 409, 422
 
@@ -83,12 +84,12 @@ _bodies = Reader[_Body](_Body)
 
 
 def _text_field(answer: CallAnswered, field: str) -> str:
-    """Return the text in a field of the body, cut at 200 characters; "" if the body has no such text."""
+    """Return the text in a field of the body, cleaned and cut; "" if the body has no such text."""
     try:
         text = getattr(_bodies.read(answer.body.encode()), field)
     except Undecodable:
         return ""
-    return text[:200] if isinstance(text, str) else ""
+    return cleaned(text) if isinstance(text, str) else ""
 
 
 def _reason(answer: CallAnswered) -> str:

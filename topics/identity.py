@@ -9,16 +9,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-ProviderId = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$", description="an ordering provider")]
-ExternalId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$", description="the id that the provider gave the order")
-]
-PartyId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$", description="a restaurant, driver or region")
-]
-OrderId = Annotated[
-    str, Meta(pattern=r"^[a-z0-9-]{1,32}:[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$", description="provider:external_id")
-]
+from topics import patterns
+
+ProviderId = Annotated[str, Meta(pattern=patterns.PROVIDER, description="an ordering provider")]
+ExternalId = Annotated[str, Meta(pattern=patterns.NAME, description="the id that the provider gave the order")]
+PartyId = Annotated[str, Meta(pattern=patterns.NAME, description="a restaurant, driver or region")]
+OrderId = Annotated[str, Meta(pattern=patterns.ORDER, description="provider:external_id")]
 
 
 def order_id(provider: str, external_id: str) -> str:

@@ -11,11 +11,14 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
+from topics import patterns
 from topics.identity import OrderId
-from topics.orders import Amount, Currency, Text
+from topics.orders import Amount, Currency
 from topics.records import Reader, Record
+from topics.text import Text
 
-ChargeId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$")]
+ChargeId = Annotated[str, Meta(pattern=patterns.CHARGE, description="a charge")]
+RefundId = Annotated[str, Meta(pattern=patterns.OPTIONAL_CHARGE, description="a refund")]
 
 
 class _Payment(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -55,7 +58,7 @@ class Refunded(_Payment, frozen=True, kw_only=True, omit_defaults=True):
     """The provider refunded the whole charge."""
 
     charge_id: ChargeId
-    refund_id: ChargeId = ""
+    refund_id: RefundId = ""
 
     @property
     def cause(self) -> str:

@@ -18,16 +18,26 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta
 
+from topics import patterns
 from topics.identity import PartyId
-from topics.orders import Amount, Currency, Text
+from topics.orders import Amount, Currency
 from topics.places import Position
 from topics.records import Reader, Record
+from topics.text import MAX_NAME_LENGTH, Name
 
 MAX_RESTAURANT_BYTES = 1_000_000
 """Limit of the JSON. Kafka takes records of at most 1 MiB, including key and headers."""
 
-TimeOfDay = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="in the restaurant's zone")]
-PosCode = Annotated[str, Meta(min_length=1, max_length=200, description="the code in the restaurant's point of sale")]
+TimeOfDay = Annotated[str, Meta(pattern=patterns.TIME_OF_DAY, description="in the restaurant's zone")]
+PosCode = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_NAME_LENGTH,
+        pattern=patterns.LINE,
+        description="the code in the restaurant's point of sale",
+    ),
+]
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +83,7 @@ class MenuModifier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A possible addition to an item, at most once. Its price is added to the price of each unit."""
 
     pos_code: PosCode
-    name: Text
+    name: Name
     price: Amount = 0
 
 
@@ -81,7 +91,7 @@ class MenuItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A dish of the menu. An item of an order refers to it by ``pos_code``."""
 
     pos_code: PosCode
-    name: Text
+    name: Name
     unit_price: Amount
     modifiers: Annotated[tuple[MenuModifier, ...], Meta(max_length=200)] = ()
     available: bool = True
@@ -98,12 +108,12 @@ class Restaurant(Record, frozen=True, kw_only=True, omit_defaults=True):
     family: ClassVar[str] = "restaurants"
 
     restaurant: PartyId
-    name: Text
+    name: Name
     region: PartyId
     position: Position
-    pos_url: Annotated[str, Meta(pattern="^https?://")]
+    pos_url: Annotated[str, Meta(pattern=patterns.HTTP_URL)]
     preparation_s: Annotated[int, Meta(ge=0, le=86_400)]
-    time_zone: str = "UTC"
+    time_zone: Annotated[str, Meta(pattern=patterns.TIME_ZONE)] = "UTC"
     """Time zone of the hours: an IANA name, like `Asia/Kolkata`."""
     hours: Hours = Hours()
     currency: Currency | None = None

@@ -18,7 +18,7 @@ from streams.catalogue.file import WrongCatalogue, read_catalogue
 from streams.cli.client import TIMEOUT_S, ask, unreachable, worker_url
 from streams.cli.errors import CommandError
 from streams.cli.kafka import services_with_kafka
-from streams.cli.output import counted, json_option, money, print_fields, print_json, print_table, text
+from streams.cli.output import counted, echo, json_option, money, print_fields, print_json, print_table, text
 from streams.cli.param_types import RESTAURANT
 from streams.local.worker_slots import worker_urls
 from streams.settings import Settings
@@ -68,7 +68,7 @@ def check(file: Path) -> None:
     """List every error in a file, without loading it."""
     found = _read(file)
     items = sum(len(restaurant.menu) for restaurant in found.values())
-    click.echo(f"{file} has no errors: {counted(len(found), 'restaurant')} with {counted(items, 'menu item')}.")
+    echo(f"{file} has no errors: {counted(len(found), 'restaurant')} with {counted(items, 'menu item')}.")
 
 
 @catalogue.command()
@@ -83,8 +83,8 @@ def load(file: Path, remove_missing: bool) -> None:
     changes = _load(wanted, remove_missing)
     for what, keys in (("new", changes.new), ("changed", changes.changed), ("removed", changes.removed)):
         for key in keys:
-            click.echo(f"{what:9} {key}")
-    click.echo(f"unchanged {len(changes.unchanged)}")
+            echo(f"{what:9} {key}")
+    echo(f"unchanged {len(changes.unchanged)}")
     _wait_until_served({key: wanted.get(key) for key in (*changes.new, *changes.changed, *changes.removed)})
     _warn_of_overwrite(file, wanted, changes.removed)
 
@@ -183,12 +183,12 @@ def _wait_until_served(written: Mapping[str, Restaurant | None]) -> None:
     directory = Settings.from_environment().directory
     workers = [worker_url()] if os.environ.get("DABBAWALA_URL") else worker_urls(directory)
     if not workers:
-        click.echo(f"No worker runs under {directory}. Next: make worker")
+        echo(f"No worker runs under {directory}. Next: make worker")
     for worker in workers:
         deadline = time.monotonic() + SERVE_TIMEOUT_S
         for key, restaurant in written.items():
             _wait_for(worker, key, restaurant, deadline)
-        click.echo(f"{worker} serves the restaurants of the file.")
+        echo(f"{worker} serves the restaurants of the file.")
 
 
 def _wait_for(worker: str, key: str, restaurant: Restaurant | None, deadline: float) -> None:
@@ -220,7 +220,7 @@ def _warn_of_overwrite(file: Path, wanted: Rows, removed: Iterable[str]) -> None
         return  # no worker starts with this file
     back = [row.key for row in loaded_at_start if row.key in removed or wanted.get(row.key, row) != row]
     if back:
-        click.echo(
+        echo(
             f"A worker that starts with DABBAWALA_CATALOGUE={own} will overwrite {', '.join(back)}: "
             f"set DABBAWALA_CATALOGUE to {file}, or to nothing."
         )

@@ -17,8 +17,9 @@ from streams.web.problems import Problem
 from streams.web.requests import key_part, read_body, respond
 from topics.families import ORDERS
 from topics.identity import owner_of
-from topics.orders import CallAbandonRequested, CallKey, CallRetryRequested, Text
+from topics.orders import CallAbandonRequested, CallKey, CallRetryRequested
 from topics.records import Reader, instant
+from topics.text import Name, Text
 
 CALLS = "calls"
 COMMANDS = {"retry": CallRetryRequested, "abandon": CallAbandonRequested}
@@ -27,7 +28,7 @@ COMMANDS = {"retry": CallRetryRequested, "abandon": CallAbandonRequested}
 class OperatorNote(msgspec.Struct, frozen=True, kw_only=True):
     """Body of an operator's command: the operator's name and the reason, for the journal."""
 
-    by: Text = ""
+    by: Name = ""
     reason: Text = ""
 
 
@@ -60,8 +61,8 @@ class CallCommand(ApiView):
     async def post(self, request: web.Request, order: str, purpose: str, command: str) -> web.Response:
         """Retry a call at once under the same idempotency key, also after it was abandoned; or abandon it.
 
-        `{order}/{purpose}` is the key of the call. The body may hold `by` and `reason` for the journal, each of at most
-        200 characters.
+        `{order}/{purpose}` is the key of the call. The body may hold `by` and `reason` for the journal, of at most 200
+        and 1000 characters.
 
         - 200: the command is applied, or a repeat of its `Idempotency-Key` (`outcome` is `ABSORBED`):
           `{"call", "outcome"}`.

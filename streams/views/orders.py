@@ -138,7 +138,7 @@ class OrderSettled(ApiView):
     async def post(self, request: web.Request, order: str) -> web.Response:
         """Clear an attention that no later event clears, such as a provider that contradicts itself.
 
-        The body may hold `by` and `reason` for the journal, each of at most 200 characters.
+        The body may hold `by` and `reason` for the journal, of at most 200 and 1000 characters.
 
         - 200: the attention is cleared; `outcome` is `ABSORBED` if there was none: `{"order", "outcome"}`.
         - 404: there is no such order.
