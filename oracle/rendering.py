@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oracle.report import Promise, Report
-from topics.text import plain
+from topics.text import plain, plain_lines
 
 FILE_WIDTH = 500
 """Width of tables in a file or a pipe, large enough that no line is wrapped."""

@@ -13,11 +13,11 @@ have the call retried under the same key (``CallRetryRequested``).
 
 import msgspec
 
-from processors.call_kinds import CallKind
+from processors.call_kinds import CallKind, parse_call_key
 from processors.events import CallAnswered, ChargeFailed, InternalEvent, PrepareFailed, RefundFailed, TicketReceived
 from topics.identity import owner_of
-from topics.orders import Amount, Currency
-from topics.payments import Charged, ChargeId, Declined, Refunded
+from topics.orders import Amount
+from topics.payments import AnyCaseCurrency, Charged, ChargeId, Declined, Refunded
 from topics.pos import TicketAccepted, TicketRejected
 from topics.records import Reader, Record, Undecodable
 from topics.text import cleaned
@@ -50,7 +50,7 @@ def _charge(answer: CallAnswered) -> Record | InternalEvent | None:
 
 
 def _refund(answer: CallAnswered) -> Record | InternalEvent | None:
-    order, charge_id = owner_of(answer.key), answer.key.rpartition("/")[2]
+    order, charge_id = owner_of(answer.key), parse_call_key(answer.key)[1]
     if answer.status == 200:
         return Refunded(order=order, charge_id=charge_id)
     return None if answer.status == 202 else RefundFailed(charge_id, _unexpected(answer, _reason(answer)))
@@ -68,7 +68,7 @@ def _prepare(answer: CallAnswered) -> Record | InternalEvent | None:
 class _Charge(msgspec.Struct, frozen=True):
     charge_id: ChargeId
     amount: Amount
-    currency: Currency
+    currency: AnyCaseCurrency
 
 
 class _Body(msgspec.Struct, frozen=True):

@@ -68,7 +68,7 @@ class SeenRequest(msgspec.Struct, frozen=True, array_like=True):
     """Request to become available or unavailable that was applied or absorbed."""
 
     id: str
-    """First 16 hex digits of the SHA-256 of the request's id: ids may be long."""
+    """First 32 hex digits of the SHA-256 of the request's id: ids may be long."""
     region: str
     """Region of a request to become available; "" for unavailable."""
 
@@ -405,7 +405,7 @@ def _at(driver: Driver, position: Position, at_ms: int, context: DecisionContext
 
 def _seen_request(event: SetAvailable | SetUnavailable) -> SeenRequest:
     region = event.region if isinstance(event, SetAvailable) else ""
-    return SeenRequest(sha256(event.id.encode()).hexdigest()[:16], region)
+    return SeenRequest(sha256(event.id.encode()).hexdigest()[:32], region)
 
 
 def _remember_request(driver: Driver, event: SetAvailable | SetUnavailable) -> Driver:

@@ -164,7 +164,7 @@ def decide_step(
             settled = OperatorSettled(_requested_by(event))
             return _Run(workflow, event.event_id, now_ms, parameters).run(settled)
         case CallAnswered():
-            result = call_results.to_event(event)
+            result = payment.with_charge_id(workflow.payment, call_results.to_event(event))
             if result is None:
                 return Step(outcome=Outcome.APPLIED, reason="the party will answer later", workflow=workflow)
             return _Run(workflow, event.key, now_ms, parameters).run(result)
@@ -214,7 +214,8 @@ def _operator_event(workflow: Workflow, event: CallRetryRequested | CallAbandonR
     assert workflow.order is not None
     requested_by = _requested_by(event)
     retried = isinstance(event, CallRetryRequested)
-    kind, charge_id = parse_call_key(event.call)
+    kind, ref = parse_call_key(event.call)
+    charge_id = payment.charge_of(workflow.payment, ref)
     match kind:
         case CallKind.CHARGE:
             return ChargeRetried(requested_by) if retried else ChargeAbandoned(requested_by)
@@ -328,7 +329,7 @@ class _Run:
             return False
         if decision.outcome is Outcome.REFUSED:
             content = (machine, type(event).__name__, decision.reason, *decision.internal_events)
-            refusal = sha256(msgspec.json.encode(content)).hexdigest()[:16]
+            refusal = sha256(msgspec.json.encode(content)).hexdigest()[:32]
             if refusal == self._last_refusal or self._refusals >= MAX_JOURNALLED_REFUSALS:
                 return False
             self._refusals, self._last_refusal = self._refusals + 1, refusal

@@ -22,9 +22,12 @@ def order_id(provider: str, external_id: str) -> str:
     return f"{provider}:{external_id}"
 
 
-def external_id_of(idempotency_key: str) -> str:
-    """Return the external id of an order that was placed without one."""
-    return "ik-" + sha256(idempotency_key.encode()).hexdigest()[:32]
+MAX_IDEMPOTENCY_KEY_BYTES = 255
+
+
+def external_id_of(idempotency_key: bytes) -> str:
+    """Return the external id of an order that was placed without one; the key may have any bytes."""
+    return "ik-" + sha256(idempotency_key).hexdigest()[:32]
 
 
 def owner_of(row_key: str) -> str:

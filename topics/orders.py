@@ -85,9 +85,9 @@ class Placed(Record, frozen=True, kw_only=True, omit_defaults=True):
         return order_id(self.provider, self.external_id or "")
 
     def body_hash(self) -> str:
-        """Return a hash of the order without `id` and `at`, as 16 hex digits: copies of an order have equal hashes."""
+        """Return a hash of the order without `id` and `at`, as 32 hex digits: copies of an order have equal hashes."""
         body = msgspec.json.encode(msgspec.structs.replace(self, id="", at=None), order="deterministic")
-        return sha256(body).hexdigest()[:16]
+        return sha256(body).hexdigest()[:32]
 
     @property
     def cause(self) -> str:

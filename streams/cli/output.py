@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from topics.money import amount_text
 from topics.order_updates import OrderStatus
 from topics.text import plain, plain_lines
 
@@ -23,7 +24,6 @@ SENTENCE_WIDTH = 30
 """A wider column holds text, and stays at least this wide in a table."""
 INDENT = 4
 """Blanks before a cell that is printed below its row."""
-MINOR_DIGITS = 2
 STATUS_STYLES = {
     OrderStatus.CREATED: "white",
     OrderStatus.SCHEDULED: "cyan",
@@ -134,10 +134,10 @@ def status_text(status: str) -> Text:
 
 
 def money(minor_units: int | None, currency: str | None) -> str | None:
-    """Return an amount as `INR 640.00`; None without one."""
+    """Return an amount as `INR 640.00` with the digits of its currency; None without one."""
     if minor_units is None:
         return None
-    return f"{currency or ''} {minor_units / 10**MINOR_DIGITS:.{MINOR_DIGITS}f}".strip()
+    return amount_text(minor_units, currency or "")
 
 
 def counted(number: int, thing: str, things: str = "") -> str:

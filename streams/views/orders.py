@@ -20,13 +20,10 @@ from streams.web.listing import Listing
 from streams.web.problems import SOON, FieldError, Problem
 from streams.web.requests import idempotency_key, key_part, parse_id, read_body, respond
 from topics.families import ORDERS
-from topics.identity import OrderId, external_id_of
+from topics.identity import MAX_IDEMPOTENCY_KEY_BYTES, OrderId, external_id_of
 from topics.order_updates import OrderStatus
 from topics.orders import PLACED, AttentionSettled, Placed
 from topics.records import instant
-
-MAX_KEY_LENGTH = 255
-"""Characters of an `Idempotency-Key`."""
 
 
 class Orders(ApiView):
@@ -35,7 +32,7 @@ class Orders(ApiView):
     async def post(self, request: web.Request) -> web.Response:
         """Place an order. The body has the fields of the record `Placed` on the topic `orders`; `type` may be omitted.
 
-        An order without an `external_id` gets one from the `Idempotency-Key`, of at most 255 characters. The worker's
+        An order without an `external_id` gets one from the `Idempotency-Key`, of at most 255 bytes. The worker's
         clock gives the time of the order.
 
         - 201: the order is new: `{"id", "provider", "external_id", "placed_at"}`, and its address in `Location`.
@@ -162,10 +159,10 @@ def _identified(placed: Placed, key: str) -> Placed:
     """Return the order with an external id, by default one that is derived from the `Idempotency-Key`."""
     if placed.external_id is not None:
         return placed
-    if not key or len(key) > MAX_KEY_LENGTH:
-        advice = "give the order an external_id, or the request an Idempotency-Key of up to 255 characters"
+    if not 1 <= len(key.encode()) <= MAX_IDEMPOTENCY_KEY_BYTES:
+        advice = "give the order an external_id, or the request an Idempotency-Key of 1 to 255 bytes"
         raise Problem(422, "invalid", advice, [FieldError("/external_id", advice)])
-    return msgspec.structs.replace(placed, external_id=external_id_of(key))
+    return msgspec.structs.replace(placed, external_id=external_id_of(key.encode()))
 
 
 def _journal(order: str, lines: Iterable[JournalLine]) -> dict[str, object]:

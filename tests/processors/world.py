@@ -274,5 +274,6 @@ class World:
         assert flow.placed is not None
         charges = self.charges[order].items()
         kept = [amount for charge, amount in charges if (order, charge) not in self.refunded]
-        owed = [] if flow.order.status is OrderStatus.REJECTED else [flow.placed.total]
+        total = [flow.placed.total] if flow.placed.total else []
+        owed = [] if flow.order.status is OrderStatus.REJECTED else total
         assert kept == owed, f"{order} ends as {flow.order.stage.value}, charged {kept}"

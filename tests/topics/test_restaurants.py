@@ -50,7 +50,11 @@ def test_written_restaurant_is_read_back() -> None:
         ({"time_zone": "x" * 5000}, "/time_zone", "the IANA name of a time zone"),
         ({"time_zone": "\0"}, "/time_zone", "the IANA name of a time zone"),
         ({"time_zone": ""}, "/time_zone", "the IANA name of a time zone"),
-        ({"hours": {"monday": [{"opens": "24:00", "closes": "01:00"}]}}, "/hours/monday/0/opens", "a time of day, such as 11:30"),
+        (
+            {"hours": {"monday": [{"opens": "24:00", "closes": "01:00"}]}},
+            "/hours/monday/0/opens",
+            "a time of day",
+        ),
         ({"hours": {"monday": [{"opens": "10:00"}]}}, "/hours/monday/0/closes", "is missing"),
         ({"hours": {"mon": []}}, "/hours", "there is no field `mon`"),
         ({"menu": [PIZZA]}, "", "currency: the menu has prices"),
