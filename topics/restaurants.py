@@ -21,7 +21,7 @@ from msgspec import Meta
 from topics import patterns
 from topics.identity import PartyId
 from topics.orders import Amount, Currency
-from topics.places import Position
+from topics.places import NULL_ADVICE, Position
 from topics.records import Reader, Record
 from topics.text import MAX_NAME_LENGTH, Name
 
@@ -55,7 +55,7 @@ Intervals = Annotated[tuple[Interval, ...], Meta(max_length=24)]
 
 
 class Hours(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Opening hours of a week. Each interval belongs to the day on which it opens. Without intervals: always open."""
+    """Opening hours of a week. An interval belongs to the day on which it opens; a day without intervals is closed."""
 
     monday: Intervals = ()
     tuesday: Intervals = ()
@@ -80,7 +80,7 @@ class Hours(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
 
 class MenuModifier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A possible addition to an item, at most once. Its price is added to the price of each unit."""
+    """A possible addition to an item, once or several times. Its price is added to the price of each unit."""
 
     pos_code: PosCode
     name: Name
@@ -98,8 +98,8 @@ class MenuItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """False if the dish is sold out for now."""
 
     def __post_init__(self) -> None:
-        if twice := _duplicate(modifier.pos_code for modifier in self.modifiers):
-            raise ValueError(f"modifiers: there are two {twice!r}")
+        if twice := _duplicate(code for code, _ in {(each.pos_code, each.price) for each in self.modifiers}):
+            raise ValueError(f"modifiers: {twice!r} has two prices")
 
 
 class Restaurant(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -115,13 +115,20 @@ class Restaurant(Record, frozen=True, kw_only=True, omit_defaults=True):
     preparation_s: Annotated[int, Meta(ge=0, le=86_400)]
     time_zone: Annotated[str, Meta(pattern=patterns.TIME_ZONE)] = "UTC"
     """Time zone of the hours: an IANA name, like `Asia/Kolkata`."""
-    hours: Hours = Hours()
+    hours: Hours | None = None
+    """Absent: always open. Without an interval on any day: closed."""
+    last_order_minutes: Annotated[int, Meta(ge=0, le=720)] = 0
+    """The restaurant takes no orders in this time before it closes."""
+    delivery_radius_m: Annotated[int, Meta(ge=1, le=1_000_000)] = 30_000
+    """Largest distance to the customer, as the crow flies."""
     currency: Currency | None = None
     """Currency of the menu's prices; required with a menu."""
     menu: tuple[MenuItem, ...] = ()
 
     def __post_init__(self) -> None:
         zone(self.time_zone)
+        if self.position.is_null:
+            raise ValueError(f"position: {NULL_ADVICE}")
         if self.menu and self.currency is None:
             raise ValueError("currency: the menu has prices, so say in which currency")
         if twice := _duplicate(item.pos_code for item in self.menu):

@@ -8,7 +8,6 @@ from streams.services import Services
 from topics.headers import IDEMPOTENCY_KEY
 from topics.identity import MAX_IDEMPOTENCY_KEY_BYTES, external_id_of
 from topics.orders import READER, Placed
-from topics.records import instant
 
 
 def orders(services: Services, task: Task, record: Record) -> None:
@@ -22,7 +21,7 @@ def orders(services: Services, task: Task, record: Record) -> None:
 
 
 def _complete(placed: Placed, record: Record) -> Placed:
-    """Return the order with an id and a time. The defaults are the `idempotency-key` header and the record's timestamp.
+    """Return the order with an id, by default one that is derived from the `idempotency-key` header.
 
     The first header of this name counts, and its bytes may be any. Raises `RejectRecord` if the order has no id and the
     record has no such header, or one that is empty, null or too long.
@@ -34,4 +33,4 @@ def _complete(placed: Placed, record: Record) -> Placed:
             advice = "give the order an external_id, or the record an idempotency-key header of 1 to 255 bytes"
             raise RejectRecord(f"/external_id: {advice}")
         placed = msgspec.structs.replace(placed, external_id=external_id_of(key))
-    return placed if placed.at else msgspec.structs.replace(placed, at=instant(record.timestamp))
+    return placed

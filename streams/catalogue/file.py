@@ -79,7 +79,7 @@ def _between(value: Any, kind: Any, pointer: str) -> Iterator[str]:
             yield f"{pointer}/currency: the menu has prices, so say in which currency"
         yield from _repeated(value.get("menu"), f"{pointer}/menu")
     elif kind is MenuItem:
-        yield from _repeated(value.get("modifiers"), f"{pointer}/modifiers")
+        yield from _two_prices(value.get("modifiers"), f"{pointer}/modifiers")
 
 
 def _unknown_zone(name: Any, pointer: str) -> Iterator[str]:
@@ -88,6 +88,15 @@ def _unknown_zone(name: Any, pointer: str) -> Iterator[str]:
             zone(name)
     except ValueError as wrong:
         yield f"{pointer}: {str(wrong).removeprefix('time_zone: ')}"
+
+
+def _two_prices(rows: Any, pointer: str) -> Iterator[str]:
+    """Yield an error for each place of a modifier whose `pos_code` occurs with another price before."""
+    prices: dict[str, Any] = {}
+    for index, row in enumerate(rows if isinstance(rows, list) else ()):
+        code, price = (row.get("pos_code"), row.get("price", 0)) if isinstance(row, dict) else (None, None)
+        if isinstance(code, str) and price != prices.setdefault(code, price):
+            yield f"{pointer}/{index}/price: {code!r} has the price {prices[code]} before: it needs one price"
 
 
 def _repeated(rows: Any, pointer: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -69,6 +69,18 @@ def check(file: Path) -> None:
     found = _read(file)
     items = sum(len(restaurant.menu) for restaurant in found.values())
     echo(f"{file} has no errors: {counted(len(found), 'restaurant')} with {counted(items, 'menu item')}.")
+    for restaurant in found.values():
+        for hint in _hints(restaurant):
+            echo(f"restaurant {restaurant.key}: {hint}", err=True)
+
+
+def _hints(restaurant: Restaurant) -> Iterator[str]:
+    """Yield advice about hours that are valid but probably not meant."""
+    days = restaurant.hours.days if restaurant.hours else ()
+    if days and not any(days):
+        yield "it is closed all week; leave `hours` out if it is always open"
+    if any(interval.closes == "23:59" for day in days for interval in day):
+        yield "it closes at 23:59, a minute before midnight; midnight is 00:00, and a whole day 00:00 to 00:00"
 
 
 @catalogue.command()
@@ -125,13 +137,21 @@ def get(restaurant: str, as_json: bool) -> None:
             ("point of sale", found["pos_url"]),
             ("preparation", f"{found['preparation_s']} s"),
             ("time zone", found["time_zone"]),
-            *((day, _hours(found["hours"][day])) for day in WEEK if found["hours"].get(day)),
+            ("hours", _week(found["hours"])),
+            *((day, _hours(found["hours"][day])) for day in WEEK if (found["hours"] or {}).get(day)),
             ("currency of the menu", found["currency"]),
         ],
     )
     if found["menu"]:
         heads = ("code", "name", "price", "available", "modifiers")
         print_table("menu", heads, (_item(item, found["currency"]) for item in found["menu"]))
+
+
+def _week(hours: Mapping[str, Any] | None) -> str | None:
+    """Return the sentence for a week without intervals; None if a day has some."""
+    if hours is None:
+        return "always open"
+    return None if any(hours.values()) else "closed all week"
 
 
 def _hours(spans: Iterable[Mapping[str, str]]) -> str:

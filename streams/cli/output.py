@@ -93,7 +93,7 @@ def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Text]]
 
 def print_fields(title: str, fields: Iterable[tuple[str, Any]]) -> None:
     """Print the fields of one thing, one a line; fields without a value are left out."""
-    cells = [(name, _harmless(value if isinstance(value, Text) else text(value))) for name, value in fields]
+    cells = [(plain(name), _harmless(value if isinstance(value, Text) else text(value))) for name, value in fields]
     columns = list(zip(*((Text(name, "bold"), value) for name, value in cells if value.plain), strict=True))
     console, room = _console()
     console.print(Text(plain(title), "italic"), soft_wrap=True)

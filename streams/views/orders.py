@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPStatus
+from itertools import islice
 
 import msgspec
 from aiohttp import web
@@ -18,12 +19,19 @@ from streams.views.calls import OPERATOR_NOTE, open_call_of
 from streams.web.deciding import to_problem, to_response
 from streams.web.listing import Listing
 from streams.web.problems import SOON, FieldError, Problem
-from streams.web.requests import idempotency_key, key_part, parse_id, read_body, respond
+from streams.web.requests import idempotency_key, key_part, parse_id, read_body, read_bytes, respond
 from topics.families import ORDERS
 from topics.identity import MAX_IDEMPOTENCY_KEY_BYTES, OrderId, external_id_of
 from topics.order_updates import OrderStatus
 from topics.orders import PLACED, AttentionSettled, Placed
 from topics.records import instant
+from topics.shapes import unknown_fields
+from topics.text import plain
+
+MAX_UNKNOWN = 20
+"""Fields in a refusal of unknown fields."""
+MAX_POINTER = 200
+"""Characters of a pointer to an unknown field."""
 
 
 class Orders(ApiView):
@@ -32,7 +40,8 @@ class Orders(ApiView):
     async def post(self, request: web.Request) -> web.Response:
         """Place an order. The body has the fields of the record `Placed` on the topic `orders`; `type` may be omitted.
 
-        An order without an `external_id` gets one from the `Idempotency-Key`, of at most 255 bytes. The worker's
+        A field that is not known is refused: a misspelt one would change the price or the time without a word. An order
+        without an `external_id` gets one from the `Idempotency-Key`, of at most 255 bytes. The worker's
         clock gives the time of the order.
 
         - 201: the order is new: `{"id", "provider", "external_id", "placed_at"}`, and its address in `Location`.
@@ -41,6 +50,7 @@ class Orders(ApiView):
           body has this id. `errors` has a JSON pointer and a reason for each wrong field.
         """
         placed = _identified(await read_body(request, PLACED), idempotency_key(request))
+        _reject_unknown_fields(await read_bytes(request))
         placed = msgspec.structs.replace(placed, at=instant(self.services.now_ms()))
         if (answer := await self.services.forwarding.forward_to_owner(request, placed.key)) is not None:
             return answer
@@ -153,6 +163,20 @@ class OrderSettled(ApiView):
             f"/v1/orders/{order}",
             {"order": order},
         )
+
+
+def _reject_unknown_fields(body: bytes) -> None:
+    """Raise a problem that names each field that an order does not have, and the field that may be meant."""
+    unknown = [
+        FieldError(
+            plain(found.pointer)[:MAX_POINTER],
+            "an order has no such field here; " + (f"is `{found.nearest}` meant?" if found.nearest else "leave it out"),
+        )
+        for found in islice(unknown_fields(msgspec.json.decode(body), Placed), MAX_UNKNOWN)
+    ]
+    if unknown:
+        named = "; ".join(f"{error.pointer}: {error.detail}" for error in unknown)
+        raise Problem(422, "invalid", f"the body cannot be used: {named}", unknown)
 
 
 def _identified(placed: Placed, key: str) -> Placed:

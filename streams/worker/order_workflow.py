@@ -72,7 +72,7 @@ class OrderWorkflow:
         self, task: Task, order: str, event: Any, record: Record, restaurant: Restaurant | None = None
     ) -> None:
         """Apply the event of a record, and answer the view that waits for the decision."""
-        step = self.move(task, order, event, restaurant)
+        step = self.move(task, order, event, restaurant, record.timestamp)
         reply(task, record, DecisionReply(step.outcome, step.reason, _pairs(step)), f"order {order}")
 
     def timer_due(self, task: Task, name: str) -> None:
@@ -94,10 +94,17 @@ class OrderWorkflow:
         if step.workflow.order is None:
             raise RejectRecord(step.reason)
 
-    def move(self, task: Task, order: str, event: Any, restaurant: Restaurant | None = None) -> Step:
+    def move(
+        self,
+        task: Task,
+        order: str,
+        event: Any,
+        restaurant: Restaurant | None = None,
+        recorded_ms: int | None = None,
+    ) -> Step:
         """Decide on an event, and write the decision to the task's transaction."""
         before = self._tables.workflow_of(task, order)
-        step = workflow.decide_step(before, event, task.now_ms, self._parameters, restaurant)
+        step = workflow.decide_step(before, event, task.now_ms, self._parameters, restaurant, recorded_ms)
         if step.retire:
             self._retire(task, before, step.workflow)
         for name, row in step.changed.items():
