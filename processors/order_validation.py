@@ -91,7 +91,7 @@ def timeliness(placed: Placed, sent_ms: int, now_ms: int) -> Iterator[Problem]:
     """List the problem of an order that comes too late; ``sent_ms`` is its earliest time."""
     age_ms = now_ms - sent_ms
     if placed.deliver_at is None and age_ms > MAX_AGE_MS:
-        advice = f"an order for now may be at most {_duration(MAX_AGE_MS)} old; place it again under another id if it is wanted"
+        advice = f"an order for now may be at most {_duration(MAX_AGE_MS)} old; place it again if it is wanted"
         yield Problem("/at", f"the order is {_duration(age_ms)} old: {advice}")
     if placed.deliver_at is not None and (late_ms := now_ms - epoch_ms(placed.deliver_at)) > MAX_WISH_PASSED_MS:
         yield Problem("/deliver_at", f"the wished time passed {_duration(late_ms)} ago: wish for a time to come")

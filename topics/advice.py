@@ -7,7 +7,7 @@ from typing import Any, get_args
 import msgspec
 
 from topics.patterns import ADVICE
-from topics.shapes import is_struct
+from topics.shapes import bare, is_struct
 
 MAX_REASON_LENGTH = 500
 """Characters of a reason; the reason may quote the sender's value."""
@@ -62,6 +62,7 @@ def _wrong_length(found: re.Match[str], _: Any) -> str:
 
 
 def _unknown_field(found: re.Match[str], kind: Any) -> str:
+    kind = bare(kind)
     fields = ", ".join(field.encode_name for field in msgspec.structs.fields(kind)) if is_struct(kind) else ""
     return f"there is no field `{found[1][:100]}`" + (f"; the fields are {fields}" if fields else "")
 

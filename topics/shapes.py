@@ -22,7 +22,7 @@ def is_struct(kind: Any) -> bool:
 
 def parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield (name, part, type of the part) of a JSON object or list; nothing if the value has another shape."""
-    kind = _bare(kind)
+    kind = bare(kind)
     if isinstance(value, list) and get_origin(kind) is tuple:
         yield from ((str(index), part, get_args(kind)[0]) for index, part in enumerate(value))
     if isinstance(value, dict) and is_struct(kind):
@@ -35,6 +35,7 @@ def parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
 
 def missing_fields(value: Any, kind: Any) -> list[str]:
     """Return the names of the required fields that a JSON object lacks."""
+    kind = bare(kind)
     if not isinstance(value, dict) or not is_struct(kind):
         return []
     return [f.encode_name for f in msgspec.structs.fields(kind) if f.required and f.encode_name not in value]
@@ -42,7 +43,7 @@ def missing_fields(value: Any, kind: Any) -> list[str]:
 
 def unknown_fields(value: Any, kind: Any, pointer: str = "") -> Iterator[UnknownField]:
     """Yield the fields of a JSON object and of its parts that the type does not have."""
-    kind = _bare(kind)
+    kind = bare(kind)
     if isinstance(value, dict) and is_struct(kind):
         tag = kind.__struct_config__.tag_field
         known = [field.encode_name for field in msgspec.structs.fields(kind)] + ([tag] if tag else [])
@@ -71,10 +72,10 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _bare(kind: Any) -> Any:
+def bare(kind: Any) -> Any:
     """Return the type without its constraints, and without None as an alternative."""
     if get_origin(kind) is Annotated:
-        return _bare(get_args(kind)[0])
+        return bare(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
-        return next((_bare(part) for part in get_args(kind) if part is not type(None)), kind)
+        return next((bare(part) for part in get_args(kind) if part is not type(None)), kind)
     return kind

@@ -166,13 +166,19 @@ class OrderSettled(ApiView):
 
 
 def _reject_unknown_fields(body: bytes) -> None:
-    """Raise a problem that names each field that an order does not have, and the field that may be meant."""
+    """Raise a problem that names each field that an order does not have, and the field that may be meant.
+
+    `fulfilment` was a field with one value, which older clients send. They may, but no other value.
+    """
+    order = msgspec.json.decode(body)
+    if order.get("fulfilment") == "delivery":
+        del order["fulfilment"]
     unknown = [
         FieldError(
             plain(found.pointer)[:MAX_POINTER],
             "an order has no such field here; " + (f"is `{found.nearest}` meant?" if found.nearest else "leave it out"),
         )
-        for found in islice(unknown_fields(msgspec.json.decode(body), Placed), MAX_UNKNOWN)
+        for found in islice(unknown_fields(order, Placed), MAX_UNKNOWN)
     ]
     if unknown:
         named = "; ".join(f"{error.pointer}: {error.detail}" for error in unknown)

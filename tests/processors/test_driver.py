@@ -315,7 +315,7 @@ def test_time_of_a_phone_may_be_anything(year: int) -> None:
 
 
 def test_phone_that_was_an_hour_behind_or_ahead_does_not_hide_later_places() -> None:
-    driver = at(Stage.DELIVERING)
+    driver: Driver | None = at(Stage.DELIVERING)
     for second, wrong_s in enumerate((3600, -3600, 0, 0)):
         now_ms = NOW + second * 1000
         report = with_trusted_time(location(STREET if second % 2 else HOME, second + wrong_s), now_ms)

@@ -45,8 +45,8 @@ def test_last_order_is_some_minutes_before_closing(moment: str, taken: bool) -> 
 
 def test_last_order_of_a_restaurant_that_never_closes_is_any() -> None:
     whole = Interval(opens="00:00", closes="00:00")
-    days = dict.fromkeys((day.lower() for day in DAYS), (whole,))
-    restaurant = msgspec.structs.replace(kitchen(**days), last_order_minutes=60)
+    week = Hours(**dict.fromkeys((day.lower() for day in DAYS), (whole,)))
+    restaurant = msgspec.structs.replace(RESTAURANT, hours=week, last_order_minutes=60)
     assert all(takes_orders(restaurant, at(f"{MONDAY}T23:{minute:02d}")) for minute in range(60))
 
 

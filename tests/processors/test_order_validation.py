@@ -124,6 +124,6 @@ def test_an_item_has_fifty_modifiers_at_most() -> None:
 
 
 def test_all_problems_are_reported_together() -> None:
-    wrong = placed(external_id=None, total=1, deliver_at=later(-9999))
+    wrong = placed(external_id=None, total=1, deliver_at=later(DAYS_30 + 9999))
     pointers = [problem.pointer for problem in validate(wrong, None, NOW, P)]
     assert pointers == ["/external_id", "/restaurant", "/total", "/deliver_at"]

@@ -27,16 +27,13 @@ from topics.text import plain
 
 READERS: dict[str, Reader[Any]] = {family.name: family.reader for family in FAMILIES if family.reader is not None}
 READERS |= {
-    "http " + name: reader
-    for name, reader in {
-        "order": orders.PLACED,
-        "note": calls.OPERATOR_NOTE,
-        "ticket": pos._reader,
-        "available": drivers._availability,
-        "delivery": drivers._delivery_ref,
-        "location": drivers._location_report,
-        "answer": call_results._charges,
-    }.items()
+    "http order": orders.PLACED,
+    "http note": calls.OPERATOR_NOTE,
+    "http ticket": pos._reader,
+    "http available": drivers._availability,
+    "http delivery": drivers._delivery_ref,
+    "http location": drivers._location_report,
+    "answer": call_results._charges,
 }
 MATCHING = {
     patterns.PROVIDER: "my-shop",
@@ -224,8 +221,8 @@ def decide(record: Any) -> None:
         case _ if isinstance(record, dispatch_topic.DispatchRecord):
             dispatch.decide(Overlay(DispatchIndex(), lambda _: None), record, NOW, P)
         case _ if isinstance(record, payment_topic.PaymentRecord):
-            state = payment.Payment(order=record.order, stage=payment.Stage.DUE, amount=1, currency="INR")
-            payment.decide(state, record, NOW, P)
+            due = payment.Payment(order=record.order, stage=payment.Stage.DUE, amount=1, currency="INR")
+            payment.decide(due, record, NOW, P)
         case _ if isinstance(record, pos_topic.PosRecord):
             ticket.decide(None, record, NOW, P)
 

@@ -13,6 +13,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.test_utils import TestServer, make_mocked_request
 
 from streams.views import operations
+from streams.views.orders import _reject_unknown_fields
 from streams.web import requests
 from streams.web.forwarding import FORWARD_TIMEOUT_S, Forwarding
 from streams.web.problems import Problem, problem_middleware
@@ -98,3 +99,21 @@ def test_long_idempotency_keys_with_one_prefix_differ() -> None:
     assert part("k" * 100 + "1") != part("k" * 100 + "2")
     assert part("k" * 100) == part("k" * 100)
     assert len(part("k" * 1000)) == 64
+
+
+def test_unknown_fields_of_an_order_are_refused_by_name() -> None:
+    with pytest.raises(Problem) as refused:
+        _reject_unknown_fields(b'{"deliverAt": 1, "customer": {"x\\u001b": 1}, "fulfilment": "pickup"}')
+    assert refused.value.status == 422
+    assert [error.pointer for error in refused.value.errors] == ["/deliverAt", "/fulfilment", "/customer/x\\u001b"]
+    assert "is `deliver_at` meant?" in refused.value.errors[0].detail
+
+
+def test_older_clients_may_say_that_an_order_is_a_delivery() -> None:
+    _reject_unknown_fields(b'{"type": "Placed", "id": "x", "fulfilment": "delivery", "deliver_at": null}')
+
+
+def test_refusal_of_very_many_unknown_fields_is_short() -> None:
+    with pytest.raises(Problem) as refused:
+        _reject_unknown_fields(msgspec.json.encode({"x" * 1000 + str(number): 1 for number in range(500)}))
+    assert len(refused.value.detail) < 10_000
