@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
@@ -26,11 +27,7 @@ def parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(value, list) and get_origin(kind) is tuple:
         yield from ((str(index), part, get_args(kind)[0]) for index, part in enumerate(value))
     if isinstance(value, dict) and is_struct(kind):
-        yield from (
-            (field.encode_name, value[field.encode_name], field.type)
-            for field in msgspec.structs.fields(kind)
-            if field.encode_name in value
-        )
+        yield from ((name, value[name], of) for name, of in _types(kind).items() if name in value)
 
 
 def missing_fields(value: Any, kind: Any) -> list[str]:
@@ -42,17 +39,20 @@ def missing_fields(value: Any, kind: Any) -> list[str]:
 
 
 def unknown_fields(value: Any, kind: Any, pointer: str = "") -> Iterator[UnknownField]:
-    """Yield the fields of a JSON object and of its parts that the type does not have."""
+    """Yield the fields of a JSON object and of its parts that the type does not have, in the order of the object."""
     kind = bare(kind)
     if isinstance(value, dict) and is_struct(kind):
-        tag = kind.__struct_config__.tag_field
-        known = [field.encode_name for field in msgspec.structs.fields(kind)] + ([tag] if tag else [])
-        for name in value:
-            if name not in known:
+        known = _types(kind)
+        for name, part in value.items():
+            if name in known:
+                if isinstance(part, dict | list):
+                    yield from unknown_fields(part, known[name], f"{pointer}/{name}")
+            elif name != kind.__struct_config__.tag_field:
                 escaped = name.replace("~", "~0").replace("/", "~1")  # RFC 6901
                 yield UnknownField(f"{pointer}/{escaped}", next(iter(get_close_matches(name[:100], known, 1)), ""))
-    for name, part, of in parts(value, kind):
-        yield from unknown_fields(part, of, f"{pointer}/{name}")
+    elif isinstance(value, list) and get_origin(kind) is tuple:
+        for index, part in enumerate(value):
+            yield from unknown_fields(part, get_args(kind)[0], f"{pointer}/{index}")
 
 
 def pointer_to_surrogate(value: Any, pointer: str = "") -> str | None:
@@ -72,6 +72,13 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+@cache
+def _types(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the types of the fields by name, in the order of the fields."""
+    return {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+
+
+@cache
 def bare(kind: Any) -> Any:
     """Return the type without its constraints, and without None as an alternative."""
     if get_origin(kind) is Annotated:

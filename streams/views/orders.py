@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPStatus
 from itertools import islice
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -19,15 +20,16 @@ from streams.views.calls import OPERATOR_NOTE, open_call_of
 from streams.web.deciding import to_problem, to_response
 from streams.web.listing import Listing
 from streams.web.problems import SOON, FieldError, Problem
-from streams.web.requests import idempotency_key, key_part, parse_id, read_body, read_bytes, respond
+from streams.web.requests import idempotency_key, key_part, parse_id, read_body, respond
 from topics.families import ORDERS
 from topics.identity import MAX_IDEMPOTENCY_KEY_BYTES, OrderId, external_id_of
 from topics.order_updates import OrderStatus
 from topics.orders import PLACED, AttentionSettled, Placed
-from topics.records import instant
+from topics.records import Reader, instant
 from topics.shapes import unknown_fields
 from topics.text import plain
 
+_OBJECT: Reader[dict[str, Any]] = Reader(dict[str, Any])
 MAX_UNKNOWN = 20
 """Fields in a refusal of unknown fields."""
 MAX_POINTER = 200
@@ -50,7 +52,7 @@ class Orders(ApiView):
           body has this id. `errors` has a JSON pointer and a reason for each wrong field.
         """
         placed = _identified(await read_body(request, PLACED), idempotency_key(request))
-        _reject_unknown_fields(await read_bytes(request))
+        _reject_unknown_fields(await read_body(request, _OBJECT))
         placed = msgspec.structs.replace(placed, at=instant(self.services.now_ms()))
         if (answer := await self.services.forwarding.forward_to_owner(request, placed.key)) is not None:
             return answer
@@ -165,12 +167,11 @@ class OrderSettled(ApiView):
         )
 
 
-def _reject_unknown_fields(body: bytes) -> None:
+def _reject_unknown_fields(order: dict[str, Any]) -> None:
     """Raise a problem that names each field that an order does not have, and the field that may be meant.
 
     `fulfilment` was a field with one value, which older clients send. They may, but no other value.
     """
-    order = msgspec.json.decode(body)
     if order.get("fulfilment") == "delivery":
         del order["fulfilment"]
     unknown = [

@@ -20,8 +20,8 @@ def test_every_unknown_field_is_found_with_the_nearest_name() -> None:
         UnknownField("/deliverAt", "deliver_at"),
         UnknownField("/is_paid", ""),
         UnknownField("/customer/adress", "address"),
-        UnknownField("/items/0/a~1b~0c", ""),
         UnknownField("/items/0/modifiers/0/quantity", ""),
+        UnknownField("/items/0/a~1b~0c", ""),
     ]
 
 

@@ -103,17 +103,17 @@ def test_long_idempotency_keys_with_one_prefix_differ() -> None:
 
 def test_unknown_fields_of_an_order_are_refused_by_name() -> None:
     with pytest.raises(Problem) as refused:
-        _reject_unknown_fields(b'{"deliverAt": 1, "customer": {"x\\u001b": 1}, "fulfilment": "pickup"}')
+        _reject_unknown_fields({"deliverAt": 1, "customer": {"x\x1b": 1}, "fulfilment": "pickup"})
     assert refused.value.status == 422
     assert [error.pointer for error in refused.value.errors] == ["/deliverAt", "/fulfilment", "/customer/x\\u001b"]
     assert "is `deliver_at` meant?" in refused.value.errors[0].detail
 
 
 def test_older_clients_may_say_that_an_order_is_a_delivery() -> None:
-    _reject_unknown_fields(b'{"type": "Placed", "id": "x", "fulfilment": "delivery", "deliver_at": null}')
+    _reject_unknown_fields({"type": "Placed", "id": "x", "fulfilment": "delivery", "deliver_at": None})
 
 
 def test_refusal_of_very_many_unknown_fields_is_short() -> None:
     with pytest.raises(Problem) as refused:
-        _reject_unknown_fields(msgspec.json.encode({"x" * 1000 + str(number): 1 for number in range(500)}))
+        _reject_unknown_fields({"x" * 1000 + str(number): 1 for number in range(500)})
     assert len(refused.value.detail) < 10_000
