@@ -30,7 +30,7 @@ CURRENCY = r"^[A-Z]{3}\Z"
 CURRENCY_OF_ANSWER = r"^[A-Za-z]{3}\Z"
 TIME_OF_DAY = r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z"
 TIME_ZONE = r"^[A-Za-z0-9._+/-]{1,64}\Z"
-HTTP_URL = r"^https?://[!-~]{1,2000}\Z"
+HTTP_URL = r"^https?://[!-.0-~][!-~]{0,1999}\Z"
 LINE = rf"^[^{FORBIDDEN}]*\Z"
 NOTE = rf"^[^{FORBIDDEN_IN_NOTES}]*\Z"
 

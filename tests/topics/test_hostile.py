@@ -16,6 +16,7 @@ from processors.spatial_index import DispatchIndex, Overlay
 from processors.workflow import Workflow, decide_step
 from streams.views import calls, drivers, pos
 from tests.processors.cases import NOW, RESTAURANT, P
+from tests.support.stack import ROOT
 from topics import dispatch as dispatch_topic
 from topics import drivers as driver_topic
 from topics import locations, orders, patterns
@@ -245,6 +246,13 @@ def metas(kind: Any) -> Iterator[msgspec.Meta]:
 
 
 PATTERNS = sorted({each.pattern for reader in READERS.values() for each in metas(reader.types) if each.pattern})
+
+
+def test_patterns_have_one_place() -> None:
+    packages = ("topics", "processors", "streams", "simulators", "oracle")
+    literal = re.compile(r"pattern=r?[\"']")
+    found = [path for name in packages for path in (ROOT / name).rglob("*.py") if literal.search(path.read_text())]
+    assert not found
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
