@@ -248,6 +248,16 @@ def metas(kind: Any) -> Iterator[msgspec.Meta]:
 PATTERNS = sorted({each.pattern for reader in READERS.values() for each in metas(reader.types) if each.pattern})
 
 
+@pytest.mark.parametrize("field", ["attempt", "shift"])
+def test_huge_number_of_an_attempt_or_a_shift_is_refused(field: str) -> None:
+    kinds = [kind for kind in struct_types(dispatch_topic.READER.types) if field in kind.__struct_fields__]
+    for kind in kinds:
+        forged = json.dumps(example(kind) | {field: 1_000_001}).encode()
+        with pytest.raises(Undecodable, match=f"/{field}: it must be at most 1000000"):
+            dispatch_topic.READER.read(forged)
+    assert kinds
+
+
 def test_patterns_have_one_place() -> None:
     packages = ("topics", "processors", "streams", "simulators", "oracle")
     literal = re.compile(r"pattern=r?[\"']")
