@@ -7,6 +7,7 @@ import click
 
 from oracle.cli import judge_as_asked, judging_options
 from oracle.log import CannotRead
+from topics.text import plain_lines
 
 NAME = "python -m oracle"
 USAGE = 2
@@ -36,7 +37,7 @@ def main() -> int:
     except click.ClickException as error:
         click.echo(f"{error.format_message().rstrip('.')}; see `{NAME} --help`.", err=True)
     except CannotRead as error:
-        click.echo(str(error), err=True)
+        click.echo(plain_lines(str(error)), err=True)
     except click.Abort:
         return INTERRUPTED
     return USAGE

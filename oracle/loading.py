@@ -34,7 +34,7 @@ from oracle.writers import Writers
 from topics import dead_letters, deliveries, dispatch, families, order_history, order_updates, orders
 from topics.families import Family, topic_name
 from topics.headers import IDEMPOTENCY_KEY, REQUEST_ID
-from topics.identity import external_id_of
+from topics.identity import MAX_IDEMPOTENCY_KEY_BYTES, external_id_of
 from topics.records import Reader, Undecodable, epoch_ms
 from topics.timer_rows import parse_timer_key
 
@@ -200,10 +200,10 @@ class Loader:
         if placed.external_id is None:
             header = IDEMPOTENCY_KEY.lower()
             key = next((value for each, value in record.headers if each.lower() == header), None)
-            if key is None:
+            if not key or len(key) > MAX_IDEMPOTENCY_KEY_BYTES:
                 self.facts.malformed.append(_location(record))
                 return
-            name = f"{placed.provider}:{external_id_of(key.decode(errors='replace'))}"
+            name = f"{placed.provider}:{external_id_of(key)}"
         if self._only in name:
             deliver_at_ms = None if placed.deliver_at is None else epoch_ms(placed.deliver_at)
             self.facts.placings[name].append(

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oracle.report import Promise, Report
+from topics.text import plain, plain_lines
 
 FILE_WIDTH = 500
 """Width of tables in a file or a pipe, large enough that no line is wrapped."""
@@ -34,7 +35,7 @@ def as_json(report: Report) -> str:
         ],
         "unreadable": [each._asdict() for each in report.unreadable],
     }
-    return msgspec.json.format(msgspec.json.encode(shown), indent=2).decode()
+    return plain_lines(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
 
 
 def show(report: Report) -> None:
@@ -53,7 +54,7 @@ def show(report: Report) -> None:
     if report.unreadable:
         console.print("\nunreadable", style="bold")
         for each in report.unreadable:
-            console.print(Text(f"{each.where}: {each.why}{' (no task wrote it)' if each.foreign else ''}"))
+            console.print(Text(plain(f"{each.where}: {each.why}{' (no task wrote it)' if each.foreign else ''}")))
     console.print()
     if report.speeds:
         console.print(
@@ -67,7 +68,7 @@ def _show_violations(console: Console, promise: Promise) -> None:
         return
     console.print(Text(f"\n{promise.number}. {promise.title}", "bold red"))
     for violation in promise.violations[:MAX_SENTENCES]:
-        console.print(Text(violation.sentence))
+        console.print(Text(plain(violation.sentence)))
     if len(promise.violations) > MAX_SENTENCES:
         console.print(f"and {len(promise.violations) - MAX_SENTENCES:,} more; --json lists all")
 

@@ -11,13 +11,18 @@ kinds, and tests compare them: ``topics.orders.CallKey`` (topics cannot import t
 meaning of the answers).
 """
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
+from hashlib import sha256
 from typing import NamedTuple
 
 import msgspec
 
 from processors.requests import ChargeRequest, PrepareRequest, RefundRequest
+from topics.patterns import NAME
+
+_SHORT = re.compile(NAME)
 
 
 class CallKind(StrEnum):
@@ -48,9 +53,19 @@ CALLS = {
 }
 
 
+def charge_ref(charge_id: str) -> str:
+    """Return the part of a refund's key that stands for the charge: the charge's id if it is short and has no slash.
+
+    Any other id becomes a hash, so that a key has at most 255 characters and fits into the path of a URL.
+    """
+    if _SHORT.match(charge_id):
+        return charge_id
+    return "~" + sha256(charge_id.encode()).hexdigest()[:32]
+
+
 def call_key(order: str, kind: CallKind, charge_id: str = "") -> str:
     """Return the idempotency key of a call."""
-    return f"{order}/{kind}/{charge_id}" if charge_id else f"{order}/{kind}"
+    return f"{order}/{kind}/{charge_ref(charge_id)}" if charge_id else f"{order}/{kind}"
 
 
 def possible_call_keys(order: str, charge_ids: Iterable[str]) -> tuple[str, ...]:
@@ -70,6 +85,6 @@ def call_key_forms(order: str, charge_id: str) -> str:
 
 
 def parse_call_key(key: str) -> tuple[CallKind, str]:
-    """Return kind and charge id (empty unless it is a refund) of an idempotency key; ValueError if it is none."""
-    kind, _, charge_id = key.partition("/")[2].partition("/")
-    return CallKind(kind), charge_id
+    """Return kind and `charge_ref` (empty unless it is a refund) of an idempotency key; ValueError if it is none."""
+    kind, _, ref = key.partition("/")[2].partition("/")
+    return CallKind(kind), ref

@@ -13,13 +13,14 @@ have the call retried under the same key (``CallRetryRequested``).
 
 import msgspec
 
-from processors.call_kinds import CallKind
+from processors.call_kinds import CallKind, parse_call_key
 from processors.events import CallAnswered, ChargeFailed, InternalEvent, PrepareFailed, RefundFailed, TicketReceived
 from topics.identity import owner_of
-from topics.orders import Amount, Currency
-from topics.payments import Charged, ChargeId, Declined, Refunded
+from topics.orders import Amount
+from topics.payments import AnyCaseCurrency, Charged, ChargeId, Declined, Refunded
 from topics.pos import TicketAccepted, TicketRejected
 from topics.records import Reader, Record, Undecodable
+from topics.text import cleaned
 
 PAYMENT_REQUIRED, CONFLICT, UNPROCESSABLE = 402, 409, 422
 
@@ -49,7 +50,7 @@ def _charge(answer: CallAnswered) -> Record | InternalEvent | None:
 
 
 def _refund(answer: CallAnswered) -> Record | InternalEvent | None:
-    order, charge_id = owner_of(answer.key), answer.key.rpartition("/")[2]
+    order, charge_id = owner_of(answer.key), parse_call_key(answer.key)[1]
     if answer.status == 200:
         return Refunded(order=order, charge_id=charge_id)
     return None if answer.status == 202 else RefundFailed(charge_id, _unexpected(answer, _reason(answer)))
@@ -67,7 +68,7 @@ def _prepare(answer: CallAnswered) -> Record | InternalEvent | None:
 class _Charge(msgspec.Struct, frozen=True):
     charge_id: ChargeId
     amount: Amount
-    currency: Currency
+    currency: AnyCaseCurrency
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -83,12 +84,12 @@ _bodies = Reader[_Body](_Body)
 
 
 def _text_field(answer: CallAnswered, field: str) -> str:
-    """Return the text in a field of the body, cut at 200 characters; "" if the body has no such text."""
+    """Return the text in a field of the body, cleaned and cut; "" if the body has no such text."""
     try:
         text = getattr(_bodies.read(answer.body.encode()), field)
     except Undecodable:
         return ""
-    return text[:200] if isinstance(text, str) else ""
+    return cleaned(text) if isinstance(text, str) else ""
 
 
 def _reason(answer: CallAnswered) -> str:

@@ -133,6 +133,7 @@ class Rows(Generic[S, G]):
         event: type[E],
         to: G | None,
         does: Callable[[None, E, DecisionContext], Decision[S]],
+        when: Callable[[None, E, DecisionContext], bool] | None = None,
         *,
         update: bool = False,
     ) -> Transition[S, G, E]: ...

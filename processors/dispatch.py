@@ -2,7 +2,7 @@
 
 Rules:
 1. A delivery gets the nearest waiting driver; a driver gets the delivery that has waited longest. Without a match, each
-   waits as a row of the table.
+   waits as a row of the table. A driver farther from the restaurant than ``pickup_limit_m`` is no match.
 2. The transaction that writes the assignment deletes the row of the match.
 3. An attempt to find a driver counts once, however often it is requested; requests are remembered for a day.
 4. An event of a driver carries the driver's shift, and counts only for the row of that shift.
@@ -18,6 +18,7 @@ import msgspec
 
 from processors.decision import CancelTimer, DecisionContext, Outcome, SetTimer
 from processors.events import TimerDue
+from processors.geography import distance_m
 from processors.parameters import Parameters
 from topics.dispatch import DriverAvailable, DriverGone, DriverMoved, DriverRequested
 from topics.drivers import Assign
@@ -99,7 +100,7 @@ class View(Protocol):
     """Rows that a decision may read, committed or not. Implemented in ``processors.spatial_index``."""
 
     def nearest(self, region: str, position: Position) -> WaitingDriver | None: ...
-    def oldest_pending(self, region: str) -> PendingDelivery | None: ...
+    def oldest_pending(self, region: str, near: Position, within_m: float) -> PendingDelivery | None: ...
     def get(self, key: str) -> Row | None: ...
 
 
@@ -144,15 +145,15 @@ def request_driver(view: View, event: DriverRequested, context: DecisionContext)
     """Find a driver for a delivery.
 
     - an attempt seen before: ignore
-    - a driver waits: assign the nearest driver; delete the rows of the driver and of an earlier attempt
-    - no driver waits: queue the delivery; replace the row of an earlier attempt
+    - a driver waits near enough: assign the nearest driver; delete the rows of the driver and of an earlier attempt
+    - no driver waits near enough: queue the delivery; replace the row of an earlier attempt
     """
     seen = view.get(request_key(event.region, event.delivery))
     assert seen is None or isinstance(seen, DriverRequestSeen)
     if seen is not None and seen.attempt >= event.attempt:
         return IGNORED
     driver = view.nearest(event.region, event.pickup)
-    if driver is None:
+    if driver is None or distance_m(driver.position, event.pickup) > context.parameters.pickup_limit_m:
         return queue_delivery(seen, event, context)
     return assign_nearest(view, driver, seen, event, context)
 
@@ -161,24 +162,27 @@ def add_driver(view: View, event: DriverAvailable, context: DecisionContext) -> 
     """Find a delivery for a driver.
 
     - the driver waits already, in this shift or a later one: ignore
-    - a delivery waits: assign the delivery that has waited longest; delete its row and the driver's older row
-    - no delivery waits: queue the driver; replace the row of an earlier shift
+    - a delivery waits near enough: assign the one that has waited longest; delete its row and the driver's older row
+    - no delivery waits near enough: queue the driver; replace the row of an earlier shift
     """
     waiting = view.get(driver_key(event.region, event.driver))
     assert waiting is None or isinstance(waiting, WaitingDriver)
     if waiting is not None and waiting.shift >= event.shift:
         return IGNORED
-    pending = view.oldest_pending(event.region)
-    return queue_driver(event) if pending is None else assign_oldest(waiting, pending, event, context)
+    return _match_driver(view, waiting, event, context)
 
 
-def move_driver(view: View, event: DriverMoved, _: DecisionContext) -> DispatchDecision:
+def move_driver(view: View, event: DriverMoved, context: DecisionContext) -> DispatchDecision:
     """Move a waiting driver.
 
-    - the driver waits in this shift: write the new position to the row
     - the driver does not wait in this shift: ignore
+    - a delivery waits near enough now: assign the one that has waited longest; delete its row and the driver's row
+    - no delivery waits near enough: write the new position to the row
     """
-    return queue_driver(event) if _waits_in_shift(view, event) else IGNORED
+    waiting = view.get(driver_key(event.region, event.driver))
+    if not isinstance(waiting, WaitingDriver) or waiting.shift != event.shift:
+        return IGNORED
+    return _match_driver(view, waiting, event, context)
 
 
 def remove_driver(view: View, event: DriverGone, _: DecisionContext) -> DispatchDecision:
@@ -221,7 +225,15 @@ HANDLERS: tuple[Callable[..., DispatchDecision], ...] = (
 # -- parts of decisions ----------------------------------------------------------------------------------------------
 
 
-def _waits_in_shift(view: View, event: DriverMoved | DriverGone) -> bool:
+def _match_driver(
+    view: View, waiting: WaitingDriver | None, event: DriverAvailable | DriverMoved, context: DecisionContext
+) -> DispatchDecision:
+    """Assign the oldest delivery near the driver; queue the driver if there is none."""
+    pending = view.oldest_pending(event.region, event.position, context.parameters.pickup_limit_m)
+    return queue_driver(event) if pending is None else assign_oldest(waiting, pending, event, context)
+
+
+def _waits_in_shift(view: View, event: DriverGone) -> bool:
     waiting = view.get(driver_key(event.region, event.driver))
     return isinstance(waiting, WaitingDriver) and waiting.shift == event.shift
 
@@ -261,7 +273,10 @@ def queue_delivery(
 
 
 def assign_oldest(
-    waiting: WaitingDriver | None, pending: PendingDelivery, event: DriverAvailable, context: DecisionContext
+    waiting: WaitingDriver | None,
+    pending: PendingDelivery,
+    event: DriverAvailable | DriverMoved,
+    context: DecisionContext,
 ) -> DispatchDecision:
     """Assign the delivery that has waited longest; delete its row and the driver's older row."""
     rows: dict[str, Row | None] = {pending_key(event.region, pending.since_ms, pending.delivery): None}
@@ -309,7 +324,9 @@ def _expires_ms(context: DecisionContext) -> int:
 
 
 def _assign(
-    driver: WaitingDriver | DriverAvailable, delivery: PendingDelivery | DriverRequested, context: DecisionContext
+    driver: WaitingDriver | DriverAvailable | DriverMoved,
+    delivery: PendingDelivery | DriverRequested,
+    context: DecisionContext,
 ) -> Assign:
     return Assign(
         id=f"{delivery.delivery}/assign/{delivery.attempt}",

@@ -7,6 +7,9 @@ Rules:
    with the id of another request is refused.
 4. While a driver waits, dispatch gets the position when the cell changes. While a driver delivers, the delivery gets
    the ETA when it changes. A location that is older than the last one is absorbed.
+5. The time of a location counts if it is near the broker's time of the record; otherwise the broker's time counts. A
+   phone's clock may be wrong.
+6. A location that the driver cannot have reached since the last one is absorbed, and so is latitude 0, longitude 0.
 """
 
 from hashlib import sha256
@@ -23,7 +26,7 @@ from processors.decision import (
     ignore_duplicate,
     refused,
 )
-from processors.geography import cell_name, travel_ms
+from processors.geography import cell_name, distance_m, travel_ms
 from processors.parameters import Parameters
 from topics import deliveries
 from topics.dispatch import DriverAvailable, DriverGone, DriverMoved
@@ -32,6 +35,12 @@ from topics.locations import Location
 from topics.places import Position
 from topics.records import Record, epoch_ms, instant
 
+MAX_CLOCK_BEHIND_MS, MAX_CLOCK_AHEAD_MS = 10 * 60_000, 2 * 60_000
+"""Bounds on the time of a location, around the broker's time of its record."""
+MAX_SPEED_M_S = 300
+"""Speed of a driver above which a location is wrong. A helicopter is slower."""
+MAX_ERROR_M = 1_000
+"""Error of a location that is no jump."""
 REQUESTS_REMEMBERED = 8
 """Number of requests that a driver's row remembers."""
 
@@ -68,7 +77,7 @@ class SeenRequest(msgspec.Struct, frozen=True, array_like=True):
     """Request to become available or unavailable that was applied or absorbed."""
 
     id: str
-    """First 16 hex digits of the SHA-256 of the request's id: ids may be long."""
+    """First 32 hex digits of the SHA-256 of the request's id: ids may be long."""
     region: str
     """Region of a request to become available; "" for unavailable."""
 
@@ -83,7 +92,7 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     region: str
     position: Position
     located_ms: int
-    """Time of the last ``Location``, by the clock of the driver's app; older ones are absorbed."""
+    """Time of the last ``Location``; older ones are absorbed."""
     cell: str
     """H3 cell of ``position``. While the driver waits, dispatch knows the driver in this cell."""
     seen_requests: tuple[SeenRequest, ...] = ()
@@ -152,6 +161,17 @@ def is_last_delivery(driver: Driver, event: PickedUp | Delivered, _: DecisionCon
 def is_outdated(driver: Driver, event: Location, context: DecisionContext) -> bool:
     """the location is not newer than the last"""
     return _event_time_ms(event, context) <= driver.located_ms
+
+
+def is_impossible(driver: Driver, event: Location, context: DecisionContext) -> bool:
+    """the location is latitude 0, longitude 0, or too far from the last for the time since then"""
+    if event.position.is_null:
+        return True
+    if not context.parameters.speed_up:
+        return False
+    elapsed_s = (_event_time_ms(event, context) - driver.located_ms) / 1000
+    reach_m = MAX_ERROR_M + MAX_SPEED_M_S * context.parameters.speed_up * elapsed_s
+    return distance_m(driver.position, event.position) > reach_m
 
 
 def is_in_new_cell(driver: Driver, event: Location, context: DecisionContext) -> bool:
@@ -264,6 +284,12 @@ def deliver(driver: Driver, _event: Delivered, context: DecisionContext) -> Deci
     return Decision(state=idle, emit=(delivered,))
 
 
+def ignore_impossible(_driver: Driver, event: Location, __: DecisionContext) -> Decision[Driver]:
+    """ignore: the driver cannot be there"""
+    place = f"{event.position.lat:g}, {event.position.lon:g}"
+    return Decision(outcome=Outcome.ABSORBED, reason=f"the driver cannot be at {place} now: the location is ignored")
+
+
 def move(driver: Driver, event: Location, context: DecisionContext) -> Decision[Driver]:
     """record the position"""
     return Decision(state=_at(driver, event.position, _event_time_ms(event, context), context))
@@ -373,6 +399,7 @@ ROWS = (
     row(KNOWN, Delivered, None, refuse_delivery_step),
     # locations
     row(KNOWN, Location, None, ignore_duplicate, when=is_outdated),
+    row(KNOWN, Location, None, ignore_impossible, when=is_impossible),
     row((WAITING,), Location, None, change_cell, when=is_in_new_cell),
     row(BUSY, Location, None, change_eta, when=moves_eta),
     row(KNOWN, Location, None, move),
@@ -383,6 +410,14 @@ ROWS = (
     row((None,), Location, None, unknown_driver),
 )
 TABLE = Table[Driver, Stage, Event]("the driver", ROWS)
+
+
+def with_trusted_time(location: Location, recorded_ms: int) -> Location:
+    """Return a location with a time that counts; ``recorded_ms`` is the broker's time of the record."""
+    at_ms = recorded_ms if location.at is None else epoch_ms(location.at)
+    if location.at is not None and -MAX_CLOCK_BEHIND_MS <= at_ms - recorded_ms <= MAX_CLOCK_AHEAD_MS:
+        return location
+    return msgspec.structs.replace(location, at=instant(recorded_ms))
 
 
 def decide(driver: Driver | None, event: object, now_ms: int, parameters: Parameters) -> Decision[Driver]:
@@ -405,7 +440,7 @@ def _at(driver: Driver, position: Position, at_ms: int, context: DecisionContext
 
 def _seen_request(event: SetAvailable | SetUnavailable) -> SeenRequest:
     region = event.region if isinstance(event, SetAvailable) else ""
-    return SeenRequest(sha256(event.id.encode()).hexdigest()[:16], region)
+    return SeenRequest(sha256(event.id.encode()).hexdigest()[:32], region)
 
 
 def _remember_request(driver: Driver, event: SetAvailable | SetUnavailable) -> Driver:
@@ -433,13 +468,14 @@ def _via_pickup_ms(position: Position, assignment: Assignment, parameters: Param
 
 
 def _eta_ms(driver: Driver, event: Location, context: DecisionContext) -> int:
-    """Return the arrival at the customer's from this location, in milliseconds since 1970."""
+    """Return the arrival at the customer's from this location, in milliseconds since 1970; never before now."""
     current, parameters = _assignment(driver), context.parameters
     if driver.picked_up:
         remaining_ms = travel_ms(event.position, current.dropoff, parameters)
     else:
         remaining_ms = _via_pickup_ms(event.position, current, parameters)
-    return _event_time_ms(event, context) + remaining_ms
+    arrival_ms = _event_time_ms(event, context) + remaining_ms
+    return max(context.now_ms, arrival_ms) if parameters.speed_up else arrival_ms
 
 
 def _seconds(duration_ms: int) -> int:

@@ -62,9 +62,7 @@ from topics.orders import Placed
 from topics.places import Position
 from topics.records import epoch_ms, instant
 from topics.restaurants import Restaurant
-
-MAX_TEXT_LENGTH = 200
-"""Limit of ``topics.orders.Text``, in characters."""
+from topics.text import MAX_TEXT_LENGTH
 
 
 class Stage(StageEnum):

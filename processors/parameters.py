@@ -31,6 +31,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
 
     dispatch_resolution: int = 9
     """H3 resolution of the cells: a waiting driver has moved if the cell has changed. At 9 an edge is 200 m."""
+    pickup_limit_m: float = 50_000
+    """Largest distance from a driver to the restaurant; a driver farther away is never chosen."""
     request_memory_s: float = 24 * 3600
     """Time for which dispatch remembers a request, to absorb repeats. Not divided by the speed-up."""
 

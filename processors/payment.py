@@ -8,12 +8,13 @@ Rules:
    gives it up is refused. A callback that reports a decline does not cancel the call, because an unanswered attempt may
    still have charged the customer. The call continues until it is answered, and the order stays in the tables until
    then.
-4. If the provider contradicts an earlier report, the event is refused, and the order asks for attention.
+4. A total of 0 is paid without a charge: payment providers refuse a charge of nothing.
+5. If the provider contradicts an earlier report, the event is refused, and the order asks for attention.
 """
 
 import msgspec
 
-from processors.call_kinds import CallKind, call_key
+from processors.call_kinds import CallKind, call_key, charge_ref
 from processors.decision import Call, Decision, DecisionContext, Rows, StageEnum, Table, ignore_duplicate, refused
 from processors.events import (
     OPERATOR,
@@ -36,6 +37,7 @@ from processors.events import (
 from processors.parameters import Parameters
 from processors.requests import ChargeRequest, RefundRequest
 from topics.payments import Charged, Declined, Refunded
+from topics.records import Record
 
 
 class Stage(StageEnum):
@@ -73,6 +75,21 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------
+
+
+def is_free(_: None, event: PaymentRequested, __: DecisionContext) -> bool:
+    """the total is 0"""
+    return event.amount == 0
+
+
+def was_free(payment: Payment, _event: RefundRequested, __: DecisionContext) -> bool:
+    """the total is 0"""
+    return payment.amount == 0 and not payment.charge_id
+
+
+def is_charge_of_nothing(_payment: Payment, event: Charged, __: DecisionContext) -> bool:
+    """the amount is 0"""
+    return event.amount == 0
 
 
 def matches_amount_due(payment: Payment, event: Charged, _: DecisionContext) -> bool:
@@ -118,6 +135,17 @@ def charge(_: None, event: PaymentRequested, __: DecisionContext) -> Decision[Pa
     """call the provider: charge"""
     payment = Payment(order=event.order, stage=Stage.DUE, amount=event.amount, currency=event.currency)
     return Decision(state=payment, calls=(_charge_call(payment),))
+
+
+def waive_charge(_: None, event: PaymentRequested, __: DecisionContext) -> Decision[Payment]:
+    """notify the order: paid"""
+    payment = Payment(order=event.order, stage=Stage.CHARGED, amount=0, currency=event.currency)
+    return Decision(state=payment, internal_events=(PaymentCharged(),))
+
+
+def waive_refund(_payment: Payment, _event: RefundRequested, __: DecisionContext) -> Decision[Payment]:
+    """notify the order: refunded"""
+    return Decision(internal_events=(PaymentRefunded("a refund of nothing"),))
 
 
 def record_charge(payment: Payment, event: Charged, _: DecisionContext) -> Decision[Payment]:
@@ -246,6 +274,7 @@ Event = (
 """Union of the events of the table."""
 row = Rows[Payment, Stage]()
 ROWS = (
+    row((None,), PaymentRequested, CHARGED, waive_charge, when=is_free),
     row((None,), PaymentRequested, DUE, charge),
     row((DUE,), Charged, CHARGED, record_charge, when=matches_amount_due),
     row((DUE,), Charged, REFUND_DUE, refund_wrong_charge),
@@ -254,9 +283,11 @@ ROWS = (
     row((DECLINED,), Charged, REFUND_DUE, refund_late_charge),
     row((DECLINED,), Declined, None, ignore_duplicate),
     row(HAS_CHARGE, Charged, None, ignore_duplicate, when=is_known_charge),
+    row(HAS_CHARGE, Charged, None, ignore_duplicate, when=is_charge_of_nothing),
     row(HAS_CHARGE, Charged, None, refund_surplus_charge),
     row(HAS_CHARGE, Declined, None, ignore_duplicate, when=declined_before),
     row(HAS_CHARGE, Declined, None, refuse_decline),
+    row((CHARGED,), RefundRequested, REFUNDED, waive_refund, when=was_free),
     row((CHARGED,), RefundRequested, REFUND_DUE, refund_charge),
     row((REFUND_DUE,), Refunded, REFUNDED, record_refund, when=is_refund_of_charge),
     row(HAS_CHARGE, Refunded, None, record_other_refund, when=is_refund_of_other_charge),
@@ -289,6 +320,19 @@ def charge_key(order: str) -> str:
 def refund_key(order: str, charge_id: str) -> str:
     """Return the idempotency key of the refund of this charge."""
     return call_key(order, CallKind.REFUND, charge_id)
+
+
+def charge_of(payment: Payment | None, ref: str) -> str:
+    """Return the id of the charge that a refund's key refers to; ``ref`` itself if no refund has this key."""
+    refunds = payment.refunds if payment else ()
+    return next((refund.charge_id for refund in refunds if charge_ref(refund.charge_id) == ref), ref)
+
+
+def with_charge_id(payment: Payment | None, event: Record | InternalEvent | None) -> Record | InternalEvent | None:
+    """Return the result of a refund with the id of its charge: the key of the call may hold a hash of it."""
+    if isinstance(event, Refunded | RefundFailed):
+        return msgspec.structs.replace(event, charge_id=charge_of(payment, event.charge_id))
+    return event
 
 
 def call_keys(payment: Payment) -> tuple[str, ...]:

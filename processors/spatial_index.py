@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from math import inf
 
 from processors.dispatch import PendingDelivery, Row, WaitingDriver, decode_row, kind_of
-from processors.geography import Point, chord_squared, point
+from processors.geography import Point, chord_squared, distance_m, point
 from topics.identity import owner_of
 from topics.places import Position
 
@@ -151,13 +151,14 @@ class DispatchIndex:
         assert isinstance(row, WaitingDriver)
         return row
 
-    def oldest_pending(self, region: str) -> PendingDelivery | None:
-        """Return the delivery of a region that has waited longest."""
-        if region not in self._pending:
-            return None
-        row = self._rows[self._pending[region][0]]
-        assert isinstance(row, PendingDelivery)
-        return row
+    def oldest_pending(self, region: str, near: Position, within_m: float = inf) -> PendingDelivery | None:
+        """Return the delivery of a region that has waited longest, of those with a pickup within a distance."""
+        for key in self._pending.get(region, ()):
+            row = self._rows[key]
+            assert isinstance(row, PendingDelivery)
+            if distance_m(near, row.pickup) <= within_m:
+                return row
+        return None
 
     def rows(self) -> dict[str, Row]:
         """Return all drivers and deliveries by key, committed or not."""

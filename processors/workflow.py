@@ -57,7 +57,7 @@ from processors.events import (
 )
 from processors.history import Retired
 from processors.order import Order
-from processors.order_validation import Problem, validate
+from processors.order_validation import Problem, timeliness, times_of, validate
 from processors.parameters import Parameters
 from processors.payment import Payment
 from processors.ticket import Ticket
@@ -140,19 +140,23 @@ def journal_key(order_id: str, seq: int) -> str:
 
 
 def decide_step(
-    workflow: Workflow, event: object, now_ms: int, parameters: Parameters, restaurant: Restaurant | None = None
+    workflow: Workflow,
+    event: object,
+    now_ms: int,
+    parameters: Parameters,
+    restaurant: Restaurant | None = None,
+    recorded_ms: int | None = None,
 ) -> Step:
     """Apply one event from outside to an order.
 
     Events: records of the topics orders, payments, pos and deliveries; ``TimerDue``; ``CallAnswered``. Any other event
     is an error of the caller: ``TypeError``. For a ``Placed``, ``restaurant`` is the restaurant that it names (None if
-    there is no such restaurant). Its ``at`` must be set, to the record's Kafka time if the sender gave none, because
-    the wished time is validated against it.
+    there is no such restaurant), and ``recorded_ms`` is the broker's time of the record.
     """
     if workflow.history is not None:
         return _apply_retired(workflow, event, now_ms, parameters)
     if isinstance(event, Placed):
-        return _place(workflow, event, now_ms, parameters, restaurant)
+        return _place(workflow, event, now_ms, parameters, restaurant, recorded_ms)
     if workflow.order is None:
         return Step(outcome=Outcome.NOT_FOUND, reason="there is no such order", workflow=workflow)
     match event:
@@ -164,7 +168,7 @@ def decide_step(
             settled = OperatorSettled(_requested_by(event))
             return _Run(workflow, event.event_id, now_ms, parameters).run(settled)
         case CallAnswered():
-            result = call_results.to_event(event)
+            result = payment.with_charge_id(workflow.payment, call_results.to_event(event))
             if result is None:
                 return Step(outcome=Outcome.APPLIED, reason="the party will answer later", workflow=workflow)
             return _Run(workflow, event.key, now_ms, parameters).run(result)
@@ -174,24 +178,29 @@ def decide_step(
 
 
 def _place(
-    workflow: Workflow, placed: Placed, now_ms: int, parameters: Parameters, restaurant: Restaurant | None
+    workflow: Workflow,
+    placed: Placed,
+    now_ms: int,
+    parameters: Parameters,
+    restaurant: Restaurant | None,
+    recorded_ms: int | None,
 ) -> Step:
     if workflow.order is None:
-        at_ms = _placed_ms(placed, now_ms)
-        placed = msgspec.structs.replace(placed, at=instant(at_ms))
-        if problems := validate(placed, restaurant, at_ms, parameters):
+        sent_ms, placed_ms = times_of(placed, _recorded_ms(placed, recorded_ms, now_ms), now_ms)
+        placed = msgspec.structs.replace(placed, at=instant(placed_ms))
+        problems = [*timeliness(placed, sent_ms, now_ms), *validate(placed, restaurant, placed_ms, parameters)]
+        if problems:
             reason = "; ".join(": ".join(filter(None, (problem.pointer, problem.detail))) for problem in problems)
             return Step(outcome=Outcome.REFUSED, reason=reason, problems=tuple(problems), workflow=workflow)
         workflow = msgspec.structs.replace(workflow, placed=placed)
     return _Run(workflow, placed.event_id, now_ms, parameters).run(OrderPlaced(placed, restaurant))
 
 
-def _placed_ms(placed: Placed, now_ms: int) -> int:
-    """Return the time at which the order was placed, in milliseconds since 1970.
-
-    A time in the future counts as now; otherwise the order would wait for it. A time before 1970 counts as 1970.
-    """
-    return now_ms if placed.at is None else max(0, min(epoch_ms(placed.at), now_ms))
+def _recorded_ms(placed: Placed, recorded_ms: int | None, now_ms: int) -> int:
+    """Return the broker's time of the record; without one, the sender's time counts, or else now."""
+    if recorded_ms is not None:
+        return recorded_ms
+    return now_ms if placed.at is None else epoch_ms(placed.at)
 
 
 def _fire(workflow: Workflow, due: TimerDue, now_ms: int, parameters: Parameters) -> Step:
@@ -214,7 +223,8 @@ def _operator_event(workflow: Workflow, event: CallRetryRequested | CallAbandonR
     assert workflow.order is not None
     requested_by = _requested_by(event)
     retried = isinstance(event, CallRetryRequested)
-    kind, charge_id = parse_call_key(event.call)
+    kind, ref = parse_call_key(event.call)
+    charge_id = payment.charge_of(workflow.payment, ref)
     match kind:
         case CallKind.CHARGE:
             return ChargeRetried(requested_by) if retried else ChargeAbandoned(requested_by)
@@ -328,7 +338,7 @@ class _Run:
             return False
         if decision.outcome is Outcome.REFUSED:
             content = (machine, type(event).__name__, decision.reason, *decision.internal_events)
-            refusal = sha256(msgspec.json.encode(content)).hexdigest()[:16]
+            refusal = sha256(msgspec.json.encode(content)).hexdigest()[:32]
             if refusal == self._last_refusal or self._refusals >= MAX_JOURNALLED_REFUSALS:
                 return False
             self._refusals, self._last_refusal = self._refusals + 1, refusal

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from topics.families import Family, topic_name
+from topics.text import plain, plain_lines
 
 
 class Failure(Exception):
@@ -142,7 +143,7 @@ def run(main: Coroutine[Any, Any, int]) -> None:
     except BrokenPipeError:
         status = 0
     except (Failure, BaseExceptionGroup) as error:
-        print(_failure(error), file=sys.stderr, flush=True)
+        print(plain_lines(str(_failure(error))), file=sys.stderr, flush=True)
         status = 1
     sys.exit(status)
 
@@ -190,7 +191,7 @@ class Reporter:
 
     def notice(self, line: str) -> None:
         """Print a line even if the simulator is quiet."""
-        print(f"{self._name}: {line}", flush=True)
+        print(f"{self._name}: {plain(line)}", flush=True)
 
 
 def counted(number: int, thing: str) -> str:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from simulators.city import KITCHENS
 from simulators.cli import TimeScale
 from simulators.seeding import is_drawn
+from topics.text import plain_lines
 
 SLOW_S = 4.0
 """Real seconds at every speed: below the 8 s after which the worker gives a call up as unanswered."""
@@ -210,7 +211,7 @@ def main() -> int:
     try:
         print(json.dumps(read_all(given)))
     except WrongFault as wrong:
-        print(wrong, file=sys.stderr)
+        print(plain_lines(str(wrong)), file=sys.stderr)
         return 2
     return 0
 

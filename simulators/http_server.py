@@ -21,9 +21,10 @@ from simulators.faults import AFTER, BEFORE, SLOW_S, Faults, WrongFault
 from simulators.http_client import Caller
 from simulators.ledger import record_run
 from topics.headers import IDEMPOTENCY_KEY
+from topics.patterns import HTTP_URL
 from topics.records import Reader, Undecodable
 
-CallbackUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/\s]+", max_length=2000)]
+CallbackUrl = Annotated[str, msgspec.Meta(pattern=HTTP_URL)]
 """The address for a caller's callback."""
 
 _rates: Reader[Mapping[str, float]] = Reader(dict[str, float])

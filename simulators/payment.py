@@ -37,6 +37,7 @@ from simulators.ledger import Ledger, PaymentEntry, now
 from simulators.seeding import is_drawn, split_rule
 from topics.headers import IDEMPOTENCY_KEY
 from topics.identity import OrderId
+from topics.money import amount_text
 from topics.orders import Amount, Currency
 from topics.payments import Charged, ChargeId, Declined, PaymentRecord, Refunded
 from topics.records import Reader, write
@@ -278,7 +279,7 @@ class PaymentProvider:
 
     def _report(self, entry: PaymentEntry) -> None:
         what = {"callback": f"callback answered {entry.status}"}.get(entry.kind, f"{entry.kind} {entry.outcome}")
-        money = f" {entry.currency} {entry.amount / 100:.2f}" if entry.amount else ""
+        money = f" {amount_text(entry.amount, entry.currency)}" if entry.amount else ""
         again = " (again)" if entry.replay else ""
         self._reporter.event(f"{entry.order} {what}{money}{again}{': ' + entry.reason if entry.reason else ''}")
 

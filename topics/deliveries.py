@@ -11,8 +11,8 @@ from msgspec import Meta
 
 from topics.dispatch import Attempt
 from topics.identity import OrderId, PartyId
-from topics.orders import Text
 from topics.records import Reader, Record
+from topics.text import Text
 
 Seconds = Annotated[int, Meta(ge=0)]
 

@@ -15,8 +15,9 @@ from topics.identity import OrderId, PartyId
 from topics.places import Position
 from topics.records import Reader, Record
 
-Attempt = Annotated[int, Meta(ge=1)]
-Shift = Annotated[int, Meta(ge=1)]
+Attempt = Annotated[int, Meta(ge=1, le=1_000_000)]
+Shift = Annotated[int, Meta(ge=1, le=1_000_000)]
+"""The limit keeps a forged number from making all later ones count as repeats."""
 
 
 class _Dispatch(Record, frozen=True, kw_only=True, omit_defaults=True):

@@ -33,18 +33,19 @@ class Family(NamedTuple):
     config: Mapping[str, str]
 
 
-def _week_long(name: str, reader: Reader[Any]) -> Family:
-    return Family(name, reader, {"retention.ms": str(WEEK_MS)})
+def _input(name: str, reader: Reader[Any]) -> Family:
+    """Return a family of events from outside. The broker stamps their time, because a sender's clock may be wrong."""
+    return Family(name, reader, {"retention.ms": str(WEEK_MS), "message.timestamp.type": "LogAppendTime"})
 
 
-ORDERS = _week_long("orders", orders.READER)
-PAYMENTS = _week_long("payments", payments.READER)
-POS = _week_long("pos", pos.READER)
-DISPATCH = _week_long("dispatch", dispatch.READER)
-DRIVERS = _week_long("drivers", drivers.READER)
-LOCATIONS = _week_long("locations", locations.READER)
-DELIVERIES = _week_long("deliveries", deliveries.READER)
-ORDER_UPDATES = _week_long("order-updates", order_updates.READER)
+ORDERS = _input("orders", orders.READER)
+PAYMENTS = _input("payments", payments.READER)
+POS = _input("pos", pos.READER)
+DISPATCH = _input("dispatch", dispatch.READER)
+DRIVERS = _input("drivers", drivers.READER)
+LOCATIONS = _input("locations", locations.READER)
+DELIVERIES = _input("deliveries", deliveries.READER)
+ORDER_UPDATES = Family("order-updates", order_updates.READER, {"retention.ms": str(WEEK_MS)})
 ORDER_HISTORY = Family(
     "order-history", order_history.READER, {"cleanup.policy": "delete", "retention.ms": str(YEAR_MS)}
 )

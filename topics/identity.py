@@ -9,16 +9,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-ProviderId = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$", description="an ordering provider")]
-ExternalId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$", description="the id that the provider gave the order")
-]
-PartyId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$", description="a restaurant, driver or region")
-]
-OrderId = Annotated[
-    str, Meta(pattern=r"^[a-z0-9-]{1,32}:[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$", description="provider:external_id")
-]
+from topics import patterns
+
+ProviderId = Annotated[str, Meta(pattern=patterns.PROVIDER, description="an ordering provider")]
+ExternalId = Annotated[str, Meta(pattern=patterns.NAME, description="the id that the provider gave the order")]
+PartyId = Annotated[str, Meta(pattern=patterns.NAME, description="a restaurant, driver or region")]
+OrderId = Annotated[str, Meta(pattern=patterns.ORDER, description="provider:external_id")]
 
 
 def order_id(provider: str, external_id: str) -> str:
@@ -26,9 +22,12 @@ def order_id(provider: str, external_id: str) -> str:
     return f"{provider}:{external_id}"
 
 
-def external_id_of(idempotency_key: str) -> str:
-    """Return the external id of an order that was placed without one."""
-    return "ik-" + sha256(idempotency_key.encode()).hexdigest()[:32]
+MAX_IDEMPOTENCY_KEY_BYTES = 255
+
+
+def external_id_of(idempotency_key: bytes) -> str:
+    """Return the external id of an order that was placed without one; the key may have any bytes."""
+    return "ik-" + sha256(idempotency_key).hexdigest()[:32]
 
 
 def owner_of(row_key: str) -> str:

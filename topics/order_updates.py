@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Meta
 
 from topics.identity import OrderId, PartyId
-from topics.orders import Text
 from topics.records import Instant, Reader, Record
+from topics.text import Text
 
 
 class OrderStatus(Enum):

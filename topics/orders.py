@@ -13,50 +13,52 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
+from topics import patterns
 from topics.identity import ExternalId, OrderId, PartyId, ProviderId, order_id, owner_of
 from topics.places import Position
 from topics.records import Instant, Reader, Record
+from topics.text import Name, Note, Text
 
-Text = Annotated[str, Meta(max_length=200)]
-Amount = Annotated[int, Meta(ge=0, le=100_000_000)]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+Amount = Annotated[int, Meta(ge=0, le=10**13)]
+"""Minor units. The limit is far beyond any order in any currency."""
+Currency = Annotated[str, Meta(pattern=patterns.CURRENCY)]
 
 
 class Modifier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An addition to an item. Its price is added to the price of each unit."""
 
-    name: Text
-    pos_code: Text = ""
+    name: Name
+    pos_code: Name = ""
     price: Amount = 0
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of an order."""
 
-    id: Text
-    name: Text
+    id: Name
+    name: Name
     quantity: Annotated[int, Meta(ge=1, le=1000)]
     unit_price: Amount
-    pos_code: Text = ""
+    pos_code: Name = ""
     modifiers: Annotated[tuple[Modifier, ...], Meta(max_length=50)] = ()
-    note: Text = ""
+    note: Note = ""
 
 
 class Fee(msgspec.Struct, frozen=True, kw_only=True):
     """A charge besides the items, for example for delivery, packaging or service."""
 
-    name: Text
+    name: Name
     amount: Amount
 
 
 class Customer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Name and address of the customer. Personal data, which is never copied to `order-updates`."""
 
-    name: Text
+    name: Name
     address: Text
     position: Position
-    phone: Text = ""
-    note: Text = ""
+    phone: Name = ""
+    note: Note = ""
 
 
 class Placed(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,7 +73,7 @@ class Placed(Record, frozen=True, kw_only=True, omit_defaults=True):
     currency: Currency
     customer: Customer
     external_id: ExternalId | None = None
-    display_number: Text = ""
+    display_number: Name = ""
     fees: Annotated[tuple[Fee, ...], Meta(max_length=20)] = ()
     tip: Amount = 0
     tax: Amount = 0
@@ -83,9 +85,9 @@ class Placed(Record, frozen=True, kw_only=True, omit_defaults=True):
         return order_id(self.provider, self.external_id or "")
 
     def body_hash(self) -> str:
-        """Return a hash of the order without `id` and `at`, as 16 hex digits: copies of an order have equal hashes."""
+        """Return a hash of the order without `id` and `at`, as 32 hex digits: copies of an order have equal hashes."""
         body = msgspec.json.encode(msgspec.structs.replace(self, id="", at=None), order="deterministic")
-        return sha256(body).hexdigest()[:16]
+        return sha256(body).hexdigest()[:32]
 
     @property
     def cause(self) -> str:
@@ -100,8 +102,7 @@ class Placed(Record, frozen=True, kw_only=True, omit_defaults=True):
 CallKey = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z0-9-]{1,32}:[A-Za-z0-9][A-Za-z0-9._~-]{0,63}"
-        r"/(charge|prepare|refund/[A-Za-z0-9][A-Za-z0-9._~-]{0,63})$",
+        pattern=patterns.CALL,
         description="the idempotency key of a call: <order>/charge, <order>/prepare, <order>/refund/<charge>",
     ),
 ]
@@ -111,7 +112,7 @@ class _CallRequested(Record, frozen=True, kw_only=True, omit_defaults=True):
     family: ClassVar[str] = "orders"
 
     call: CallKey
-    by: Text = ""
+    by: Name = ""
     """Name of the operator."""
     reason: Text = ""
 
@@ -135,7 +136,7 @@ class AttentionSettled(Record, frozen=True, kw_only=True, omit_defaults=True):
     family: ClassVar[str] = "orders"
 
     order: OrderId
-    by: Text = ""
+    by: Name = ""
     """Name of the operator."""
     reason: Text = ""
 

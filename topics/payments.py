@@ -9,13 +9,21 @@ The answer to a call to the provider becomes the same event. The task applies it
 
 from typing import Annotated, ClassVar
 
+import msgspec
 from msgspec import Meta
 
+from topics import patterns
 from topics.identity import OrderId
-from topics.orders import Amount, Currency, Text
+from topics.orders import Amount
 from topics.records import Reader, Record
+from topics.text import Text
 
-ChargeId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$")]
+ChargeId = Annotated[str, Meta(pattern=patterns.CHARGE, description="a charge")]
+RefundId = Annotated[str, Meta(pattern=patterns.OPTIONAL_CHARGE, description="a refund")]
+
+
+AnyCaseCurrency = Annotated[str, Meta(pattern=patterns.CURRENCY_OF_ANSWER, description="in capitals or not")]
+"""Payment providers write `INR` or `inr`."""
 
 
 class _Payment(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -34,7 +42,10 @@ class Charged(_Payment, frozen=True, kw_only=True, omit_defaults=True):
 
     charge_id: ChargeId
     amount: Amount
-    currency: Currency
+    currency: AnyCaseCurrency
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "currency", self.currency.upper())
 
     @property
     def cause(self) -> str:
@@ -55,7 +66,7 @@ class Refunded(_Payment, frozen=True, kw_only=True, omit_defaults=True):
     """The provider refunded the whole charge."""
 
     charge_id: ChargeId
-    refund_id: ChargeId = ""
+    refund_id: RefundId = ""
 
     @property
     def cause(self) -> str:

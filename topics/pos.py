@@ -8,8 +8,8 @@
 from typing import ClassVar
 
 from topics.identity import OrderId, PartyId
-from topics.orders import Text
 from topics.records import Reader, Record
+from topics.text import Text
 
 
 class _Ticket(Record, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,6 +13,7 @@ A new version may only add optional fields, so all records of earlier versions s
 ignored. An unknown type, a missing field or a value out of range raises :class:`Undecodable`, which names the field.
 """
 
+import json
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
@@ -20,10 +21,16 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 import msgspec
 from msgspec import Meta
 
+from topics.advice import advice
+from topics.patterns import LINE
+from topics.shapes import pointer_to_surrogate
+from topics.text import MAX_TEXT_LENGTH, plain
+
 T = TypeVar("T")
 
 Instant = Annotated[datetime, Meta(tz=True)]
 """A time with its time zone; RFC 3339 in JSON."""
+EventId = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH, pattern=LINE)]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=True):
@@ -31,7 +38,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
 
     family: ClassVar[str]
 
-    id: str = ""
+    id: EventId = ""
     at: Instant | None = None
 
     @property
@@ -54,9 +61,9 @@ class Undecodable(ValueError):
     """The bytes are not a record of the topic. ``pointer`` is the JSON pointer (RFC 6901) of the wrong field."""
 
     def __init__(self, reason: str, pointer: str = "") -> None:
-        super().__init__(f"{pointer}: {reason}" if pointer else reason)
-        self.reason = reason
-        self.pointer = pointer
+        self.reason = plain(reason)
+        self.pointer = plain(pointer)
+        super().__init__(f"{self.pointer}: {self.reason}" if pointer else self.reason)
 
 
 class NotJson(Undecodable):
@@ -78,9 +85,10 @@ class Reader(Generic[T]):
             return self._decoder.decode(data)
         except msgspec.ValidationError as error:
             reason, pointer = _locate(str(error))
-            raise Undecodable(reason, pointer) from None
+            kind = self.types if pointer in ("", "/type") else None
+            raise Undecodable(advice(reason, kind), pointer) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise NotJson(f"not JSON: {error}") from None
+            raise _surrogate(data) or NotJson(f"not JSON: {error}") from None
         except RecursionError:
             raise NotJson("the JSON is nested too deeply") from None
 
@@ -101,14 +109,27 @@ def epoch_ms(moment: datetime) -> int:
 
 
 _encoder = msgspec.json.Encoder()
-_MISSING_FIELD = re.compile(r"missing required field `([^`]+)`")
+_MISSING_FIELD = re.compile(r"Object missing required field `([^`]+)`")
+_LOCATION = re.compile(r"(.*) - at `\$([^`]*)`", re.DOTALL)
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def _locate(message: str) -> tuple[str, str]:
     """Split msgspec's message into the reason and a JSON pointer (`$.items[0].price` is `/items/0/price`)."""
-    reason, _, path = message.partition(" - at `")
-    path = path.rstrip("`").removeprefix("$").replace("[", ".").replace("]", "")
-    pointer = path.replace(".", "/")
-    if missing := _MISSING_FIELD.search(reason):
-        return f"the field `{missing[1]}` is missing", f"{pointer}/{missing[1]}"
+    located = _LOCATION.fullmatch(message)
+    reason, path = (located[1], located[2]) if located else (message, "")
+    pointer = path.replace("[", ".").replace("]", "").replace(".", "/")
+    if missing := _MISSING_FIELD.fullmatch(reason):
+        pointer = f"{pointer}/{missing[1]}"
     return reason, pointer
+
+
+def _surrogate(data: bytes) -> Undecodable | None:
+    """Return the error for JSON with half of a surrogate pair; the decoder's message is about something else."""
+    if not _ESCAPED_SURROGATE.search(data):
+        return None
+    try:
+        pointer = pointer_to_surrogate(json.loads(data))
+    except (ValueError, RecursionError):
+        return None
+    return None if pointer is None else Undecodable("the text has half of a surrogate pair: write UTF-8", pointer)

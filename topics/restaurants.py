@@ -18,16 +18,26 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta
 
+from topics import patterns
 from topics.identity import PartyId
-from topics.orders import Amount, Currency, Text
-from topics.places import Position
+from topics.orders import Amount, Currency
+from topics.places import NULL_ADVICE, Position
 from topics.records import Reader, Record
+from topics.text import MAX_NAME_LENGTH, Name
 
 MAX_RESTAURANT_BYTES = 1_000_000
 """Limit of the JSON. Kafka takes records of at most 1 MiB, including key and headers."""
 
-TimeOfDay = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="in the restaurant's zone")]
-PosCode = Annotated[str, Meta(min_length=1, max_length=200, description="the code in the restaurant's point of sale")]
+TimeOfDay = Annotated[str, Meta(pattern=patterns.TIME_OF_DAY, description="in the restaurant's zone")]
+PosCode = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_NAME_LENGTH,
+        pattern=patterns.LINE,
+        description="the code in the restaurant's point of sale",
+    ),
+]
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +55,7 @@ Intervals = Annotated[tuple[Interval, ...], Meta(max_length=24)]
 
 
 class Hours(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Opening hours of a week. Each interval belongs to the day on which it opens. Without intervals: always open."""
+    """Opening hours of a week. An interval belongs to the day on which it opens; a day without intervals is closed."""
 
     monday: Intervals = ()
     tuesday: Intervals = ()
@@ -70,10 +80,10 @@ class Hours(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
 
 class MenuModifier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A possible addition to an item, at most once. Its price is added to the price of each unit."""
+    """A possible addition to an item, once or several times. Its price is added to the price of each unit."""
 
     pos_code: PosCode
-    name: Text
+    name: Name
     price: Amount = 0
 
 
@@ -81,15 +91,15 @@ class MenuItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A dish of the menu. An item of an order refers to it by ``pos_code``."""
 
     pos_code: PosCode
-    name: Text
+    name: Name
     unit_price: Amount
     modifiers: Annotated[tuple[MenuModifier, ...], Meta(max_length=200)] = ()
     available: bool = True
     """False if the dish is sold out for now."""
 
     def __post_init__(self) -> None:
-        if twice := _duplicate(modifier.pos_code for modifier in self.modifiers):
-            raise ValueError(f"modifiers: there are two {twice!r}")
+        if twice := _duplicate(code for code, _ in {(each.pos_code, each.price) for each in self.modifiers}):
+            raise ValueError(f"modifiers: {twice!r} has two prices")
 
 
 class Restaurant(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,20 +108,27 @@ class Restaurant(Record, frozen=True, kw_only=True, omit_defaults=True):
     family: ClassVar[str] = "restaurants"
 
     restaurant: PartyId
-    name: Text
+    name: Name
     region: PartyId
     position: Position
-    pos_url: Annotated[str, Meta(pattern="^https?://")]
+    pos_url: Annotated[str, Meta(pattern=patterns.HTTP_URL)]
     preparation_s: Annotated[int, Meta(ge=0, le=86_400)]
-    time_zone: str = "UTC"
+    time_zone: Annotated[str, Meta(pattern=patterns.TIME_ZONE)] = "UTC"
     """Time zone of the hours: an IANA name, like `Asia/Kolkata`."""
-    hours: Hours = Hours()
+    hours: Hours | None = None
+    """Absent: always open. Without an interval on any day: closed."""
+    last_order_minutes: Annotated[int, Meta(ge=0, le=720)] = 0
+    """The restaurant takes no orders in this time before it closes."""
+    delivery_radius_m: Annotated[int, Meta(ge=1, le=1_000_000)] = 30_000
+    """Largest distance to the customer, as the crow flies."""
     currency: Currency | None = None
     """Currency of the menu's prices; required with a menu."""
     menu: tuple[MenuItem, ...] = ()
 
     def __post_init__(self) -> None:
         zone(self.time_zone)
+        if self.position.is_null:
+            raise ValueError(f"position: {NULL_ADVICE}")
         if self.menu and self.currency is None:
             raise ValueError("currency: the menu has prices, so say in which currency")
         if twice := _duplicate(item.pos_code for item in self.menu):

@@ -4,7 +4,8 @@ The checks compare the payment provider's ledger (`payment.jsonl`) with the ends
 
 - A charge and its refund cancel each other.
 - A refund may take its wait. After that the order has to ask for attention; while it does, a person is responsible.
-- A delivered order has paid the total it was placed with, if `orders` still has the record.
+- A delivered order has paid the total it was placed with, if `orders` still has the record. A total of 0 needs no
+  charge.
 """
 
 from collections import defaultdict
@@ -77,7 +78,7 @@ def _money_against_end(order: Order, lines: Sequence[PaymentLine], facts: Facts)
     status = order.newest.status.value
     if count < 0:
         yield Violation(order.name, f"{order.name} was refunded more than it was charged: {evidence}")
-    elif order.end is OrderStatus.DELIVERED and count == 0:
+    elif order.end is OrderStatus.DELIVERED and count == 0 and not _is_free(order, facts):
         yield Violation(order.name, f"{order.name} is DELIVERED and was not charged: {evidence}; {order.newest.where}")
     elif order.end is OrderStatus.DELIVERED and count == 1:
         yield from _wrong_total(order, lines, facts)
@@ -87,6 +88,11 @@ def _money_against_end(order: Order, lines: Sequence[PaymentLine], facts: Facts)
             f"{order.name} is {status}{' and refunded' if order.newest.refunded else ''} with {count} net charge"
             f"{'s' if count > 1 else ''}: {evidence}; {order.newest.where}",
         )
+
+
+def _is_free(order: Order, facts: Facts) -> bool:
+    """Return whether the order may have been placed with a total of 0, which is paid without a charge."""
+    return any(placed.total == 0 for placed in facts.placings.get(order.name, ()))
 
 
 def _wrong_total(order: Order, lines: Sequence[PaymentLine], facts: Facts) -> Iterator[Violation]:

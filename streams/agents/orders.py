@@ -6,9 +6,8 @@ from exactly_once import Record, RejectRecord, Task
 from streams.agents.decoding import decode_or_reject, forward_unless_owned
 from streams.services import Services
 from topics.headers import IDEMPOTENCY_KEY
-from topics.identity import external_id_of
+from topics.identity import MAX_IDEMPOTENCY_KEY_BYTES, external_id_of
 from topics.orders import READER, Placed
-from topics.records import instant
 
 
 def orders(services: Services, task: Task, record: Record) -> None:
@@ -22,13 +21,16 @@ def orders(services: Services, task: Task, record: Record) -> None:
 
 
 def _complete(placed: Placed, record: Record) -> Placed:
-    """Return the order with an id and a time. The defaults are the `idempotency-key` header and the record's timestamp.
+    """Return the order with an id, by default one that is derived from the `idempotency-key` header.
 
-    Raises `RejectRecord` if the order has no id and the record has no such header.
+    The first header of this name counts, and its bytes may be any. Raises `RejectRecord` if the order has no id and the
+    record has no such header, or one that is empty, null or too long.
     """
     if placed.external_id is None:
         keys = [value for name, value in record.headers if name.lower() == IDEMPOTENCY_KEY.lower()]
-        if not keys:
-            raise RejectRecord("/external_id: give the order an external_id, or the record an idempotency-key header")
-        placed = msgspec.structs.replace(placed, external_id=external_id_of(keys[0].decode(errors="replace")))
-    return placed if placed.at else msgspec.structs.replace(placed, at=instant(record.timestamp))
+        key = keys[0] if keys else None
+        if not key or len(key) > MAX_IDEMPOTENCY_KEY_BYTES:
+            advice = "give the order an external_id, or the record an idempotency-key header of 1 to 255 bytes"
+            raise RejectRecord(f"/external_id: {advice}")
+        placed = msgspec.structs.replace(placed, external_id=external_id_of(key))
+    return placed

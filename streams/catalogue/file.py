@@ -4,35 +4,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 import msgspec
 
 from topics.records import Reader, Undecodable, write
 from topics.restaurants import MAX_RESTAURANT_BYTES, MenuItem, Restaurant, zone
+from topics.shapes import missing_fields, parts
 
 
 class WrongCatalogue(ValueError):
     """The file cannot be used. The message lists each error with its JSON pointer, one a line."""
-
-
-KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "an object",
-}
-"""Type as msgspec names it -> its name in an error."""
-COMPARISONS = {"<=": "at most", ">=": "at least", "<": "below", ">": "above"}
-PATTERNS = {
-    "[0-5][0-9]": "it must be a time of day, such as 11:30",
-    "https?://": "it must begin with http:// or https://",
-    "[A-Z]{3}": "it must be three capital letters, such as INR",
-}
-"""Part of a regular expression -> the error for a text that does not match it."""
-WRONG_ID = "it must be 1 to 64 letters, digits, dots, dashes, tildes or underscores, and begin with a letter or digit"
 
 
 def read_catalogue(file: Path) -> list[Restaurant]:
@@ -72,8 +54,8 @@ def _has_name(entry: Any) -> bool:
 
 def _errors(value: Any, kind: Any, pointer: str) -> Iterator[str]:
     """Yield the errors in and between the parts of a value; if there are none, the error of the value as a whole."""
-    inner = [error for name, part, of in _parts(value, kind) for error in _errors(part, of, f"{pointer}/{name}")]
-    inner += [f"{pointer}/{name}: the field is missing" for name in _missing(value, kind)]
+    inner = [error for name, part, of in parts(value, kind) for error in _errors(part, of, f"{pointer}/{name}")]
+    inner += [f"{pointer}/{name}: the field is missing" for name in missing_fields(value, kind)]
     inner += _between(value, kind, pointer)
     if inner:
         yield from inner
@@ -81,21 +63,7 @@ def _errors(value: Any, kind: Any, pointer: str) -> Iterator[str]:
     try:
         Reader[Any](kind).read(msgspec.json.encode(value))
     except Undecodable as wrong:
-        yield f"{pointer}{wrong.pointer}: {_sentence(wrong.reason, kind)}"
-
-
-def _sentence(reason: str, kind: Any) -> str:
-    """Return msgspec's reason as a plain sentence; ``kind`` is the type of the value."""
-    if wrong := re.fullmatch(r"Expected `(\w+)`, got `(\w+)`", reason):
-        return f"it must be {KINDS.get(wrong[1], wrong[1])}, not {KINDS.get(wrong[2], wrong[2])}"
-    if wrong := re.fullmatch(r"Expected `\w+` (<=|>=|<|>) (\S+)", reason):
-        return f"it must be {COMPARISONS[wrong[1]]} {float(wrong[2]):g}"
-    if wrong := re.fullmatch(r"Object contains unknown field `(.+)`", reason):
-        fields = ", ".join(field.encode_name for field in msgspec.structs.fields(kind)) if _is_struct(kind) else ""
-        return f"there is no field `{wrong[1]}`" + (f"; the fields are {fields}" if fields else "")
-    if "matching regex" in reason:
-        return next((sentence for part, sentence in PATTERNS.items() if part in reason), WRONG_ID)
-    return reason
+        yield f"{pointer}{wrong.pointer}: {wrong.reason}"
 
 
 def _between(value: Any, kind: Any, pointer: str) -> Iterator[str]:
@@ -111,7 +79,7 @@ def _between(value: Any, kind: Any, pointer: str) -> Iterator[str]:
             yield f"{pointer}/currency: the menu has prices, so say in which currency"
         yield from _repeated(value.get("menu"), f"{pointer}/menu")
     elif kind is MenuItem:
-        yield from _repeated(value.get("modifiers"), f"{pointer}/modifiers")
+        yield from _two_prices(value.get("modifiers"), f"{pointer}/modifiers")
 
 
 def _unknown_zone(name: Any, pointer: str) -> Iterator[str]:
@@ -122,6 +90,15 @@ def _unknown_zone(name: Any, pointer: str) -> Iterator[str]:
         yield f"{pointer}: {str(wrong).removeprefix('time_zone: ')}"
 
 
+def _two_prices(rows: Any, pointer: str) -> Iterator[str]:
+    """Yield an error for each place of a modifier whose `pos_code` occurs with another price before."""
+    prices: dict[str, Any] = {}
+    for index, row in enumerate(rows if isinstance(rows, list) else ()):
+        code, price = (row.get("pos_code"), row.get("price", 0)) if isinstance(row, dict) else (None, None)
+        if isinstance(code, str) and price != prices.setdefault(code, price):
+            yield f"{pointer}/{index}/price: {code!r} has the price {prices[code]} before: it needs one price"
+
+
 def _repeated(rows: Any, pointer: str) -> Iterator[str]:
     """Yield an error for each place of a `pos_code` that occurs more than once."""
     codes = [row.get("pos_code") if isinstance(row, dict) else None for row in rows] if isinstance(rows, list) else []
@@ -129,27 +106,3 @@ def _repeated(rows: Any, pointer: str) -> Iterator[str]:
     for index, code in enumerate(codes):
         if isinstance(code, str) and times[code] > 1:
             yield f"{pointer}/{index}/pos_code: {code!r} is there {times[code]} times"
-
-
-def _parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (name, part, type of the part) of a JSON object or list; nothing if the value has another shape."""
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    if isinstance(value, list) and get_origin(kind) is tuple:
-        yield from ((str(index), part, get_args(kind)[0]) for index, part in enumerate(value))
-    if isinstance(value, dict) and _is_struct(kind):
-        yield from (
-            (field.encode_name, value[field.encode_name], field.type)
-            for field in msgspec.structs.fields(kind)
-            if field.encode_name in value
-        )
-
-
-def _missing(value: Any, kind: Any) -> list[str]:
-    if not isinstance(value, dict) or not _is_struct(kind):
-        return []
-    return [f.encode_name for f in msgspec.structs.fields(kind) if f.required and f.encode_name not in value]
-
-
-def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)

@@ -12,7 +12,7 @@ from processors.call_kinds import call_key_forms
 from streams.cli.client import ask
 from streams.cli.errors import CommandError
 from streams.cli.listing import list_command
-from streams.cli.output import duration, seconds_until, text, when
+from streams.cli.output import duration, echo, seconds_until, text, when
 from streams.cli.param_types import ORDER
 from topics.headers import IDEMPOTENCY_KEY
 
@@ -39,10 +39,10 @@ def retry(key: str, reason: str | None) -> None:
     The call is made as soon as the circuit breaker of its destination lets it through.
     """
     if not _command(key, "retry", reason):
-        click.echo(f"{key} will be retried: the command is accepted, but not applied yet.")
+        echo(f"{key} will be retried: the command is accepted, but not applied yet.")
         return
-    click.echo(f"{key} is due now{_delay_of(key)}.")
-    click.echo(f"Next: dabbawala orders watch {key.partition('/')[0]}", err=True)
+    echo(f"{key} is due now{_delay_of(key)}.")
+    echo(f"Next: dabbawala orders watch {key.partition('/')[0]}", err=True)
 
 
 @calls.command()
@@ -52,8 +52,8 @@ def abandon(key: str, reason: str | None) -> None:
     """Give a call up: it is not attempted again. An order that waits for the answer then needs a person."""
     decided = _command(key, "abandon", reason)
     done = "is given up" if decided else "will be given up: the command is accepted, but not applied yet"
-    click.echo(f"{key} {done}.")
-    click.echo(f"Next: dabbawala calls retry {key}, to attempt it again while its order waits.", err=True)
+    echo(f"{key} {done}.")
+    echo(f"Next: dabbawala calls retry {key}, to attempt it again while its order waits.", err=True)
 
 
 def _command(key: str, command: str, reason: str | None) -> bool:

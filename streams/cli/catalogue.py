@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -20,7 +20,7 @@ from streams.catalogue.topic import publish, read
 from streams.cli.client import TIMEOUT_S, ask, credentials, unreachable, worker_url
 from streams.cli.errors import CommandError
 from streams.cli.kafka import services_with_kafka
-from streams.cli.output import counted, json_option, money, print_fields, print_json, print_table, text
+from streams.cli.output import counted, echo, json_option, money, print_fields, print_json, print_table, text
 from streams.cli.param_types import RESTAURANT
 from streams.local.worker_slots import worker_urls
 from streams.settings import Settings
@@ -70,7 +70,19 @@ def check(file: Path) -> None:
     """List every error in a file, without loading it."""
     found = _read(file)
     items = sum(len(restaurant.menu) for restaurant in found.values())
-    click.echo(f"{file} has no errors: {counted(len(found), 'restaurant')} with {counted(items, 'menu item')}.")
+    echo(f"{file} has no errors: {counted(len(found), 'restaurant')} with {counted(items, 'menu item')}.")
+    for restaurant in found.values():
+        for hint in _hints(restaurant):
+            echo(f"restaurant {restaurant.key}: {hint}", err=True)
+
+
+def _hints(restaurant: Restaurant) -> Iterator[str]:
+    """Yield advice about hours that are valid but probably not meant."""
+    days = restaurant.hours.days if restaurant.hours else ()
+    if days and not any(days):
+        yield "it is closed all week; leave `hours` out if it is always open"
+    if any(interval.closes == "23:59" for day in days for interval in day):
+        yield "it closes at 23:59, a minute before midnight; midnight is 00:00, and a whole day 00:00 to 00:00"
 
 
 @catalogue.command()
@@ -85,8 +97,8 @@ def load(file: Path, remove_missing: bool) -> None:
     changes = _load(wanted, remove_missing)
     for what, keys in (("new", changes.new), ("changed", changes.changed), ("removed", changes.removed)):
         for key in keys:
-            click.echo(f"{what:9} {key}")
-    click.echo(f"unchanged {len(changes.unchanged)}")
+            echo(f"{what:9} {key}")
+    echo(f"unchanged {len(changes.unchanged)}")
     _wait_until_served({key: wanted.get(key) for key in (*changes.new, *changes.changed, *changes.removed)})
     _warn_of_overwrite(file, wanted, changes.removed)
 
@@ -127,13 +139,21 @@ def get(restaurant: str, as_json: bool) -> None:
             ("point of sale", found["pos_url"]),
             ("preparation", f"{found['preparation_s']} s"),
             ("time zone", found["time_zone"]),
-            *((day, _hours(found["hours"][day])) for day in WEEK if found["hours"].get(day)),
+            ("hours", _week(found["hours"])),
+            *((day, _hours(found["hours"][day])) for day in WEEK if (found["hours"] or {}).get(day)),
             ("currency of the menu", found["currency"]),
         ],
     )
     if found["menu"]:
         heads = ("code", "name", "price", "available", "modifiers")
         print_table("menu", heads, (_item(item, found["currency"]) for item in found["menu"]))
+
+
+def _week(hours: Mapping[str, Any] | None) -> str | None:
+    """Return the sentence for a week without intervals; None if a day has some."""
+    if hours is None:
+        return "always open"
+    return None if any(hours.values()) else "closed all week"
 
 
 def _hours(spans: Iterable[Mapping[str, str]]) -> str:
@@ -181,12 +201,12 @@ def _wait_until_served(written: Mapping[str, Restaurant | None]) -> None:
     directory = Settings.from_environment().directory
     workers = [worker_url()] if os.environ.get("DABBAWALA_URL") else worker_urls(directory)
     if not workers:
-        click.echo(f"No worker runs under {directory}. Next: make worker")
+        echo(f"No worker runs under {directory}. Next: make worker")
     for worker in workers:
         deadline = time.monotonic() + SERVE_TIMEOUT_S
         for key, restaurant in written.items():
             _wait_for(worker, key, restaurant, deadline)
-        click.echo(f"{worker} serves the restaurants of the file.")
+        echo(f"{worker} serves the restaurants of the file.")
 
 
 def _wait_for(worker: str, key: str, restaurant: Restaurant | None, deadline: float) -> None:
@@ -218,7 +238,7 @@ def _warn_of_overwrite(file: Path, wanted: Rows, removed: Iterable[str]) -> None
         return  # no worker starts with this file
     back = [row.key for row in loaded_at_start if row.key in removed or wanted.get(row.key, row) != row]
     if back:
-        click.echo(
+        echo(
             f"A worker that starts with DABBAWALA_CATALOGUE={own} will overwrite {', '.join(back)}: "
             f"set DABBAWALA_CATALOGUE to {file}, or to nothing."
         )

@@ -8,6 +8,7 @@ from faust.cli.base import AppCommand
 
 from streams.cli.errors import EXIT_FAILED, CommandError
 from streams.cli.kafka import SENTENCES
+from topics.text import plain_lines
 
 
 class Command(AppCommand):
@@ -29,5 +30,5 @@ class Command(AppCommand):
 
 def fail(error: Exception) -> NoReturn:
     """Print the error and exit."""
-    print(error, file=sys.stderr)
+    print(plain_lines(str(error)), file=sys.stderr)
     sys.exit(error.exit_code if isinstance(error, CommandError) else EXIT_FAILED)

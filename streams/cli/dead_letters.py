@@ -8,7 +8,7 @@ from rich.text import Text
 from streams.cli.client import ask
 from streams.cli.errors import CommandError
 from streams.cli.listing import list_command
-from streams.cli.output import json_option, print_fields, print_json, text, when
+from streams.cli.output import echo, json_option, print_fields, print_json, text, when
 
 MAX_REASON = 100
 MAX_KEY = 60
@@ -61,7 +61,7 @@ def show(letter: str, as_json: bool) -> None:
         ],
     )
     done = "discard" if row["not_replayable"] else "replay"
-    click.echo(f"Next: dabbawala dead-letters {done} {row['letter']}", err=True)
+    echo(f"Next: dabbawala dead-letters {done} {row['letter']}", err=True)
 
 
 @dead_letters.command()
@@ -72,7 +72,7 @@ def replay(letter: str) -> None:
     A timer or the answer to a call has no topic and is applied at once.
     """
     answer = ask(f"/v1/dead-letters/{letter}/replay", method="POST")
-    click.echo(f"{letter} {_became(answer, 'is replayed')}")
+    echo(f"{letter} {_became(answer, 'is replayed')}")
 
 
 @dead_letters.command()
@@ -80,7 +80,7 @@ def replay(letter: str) -> None:
 def discard(letter: str) -> None:
     """Discard a dead letter."""
     answer = ask(f"/v1/dead-letters/{letter}/discard", method="POST")
-    click.echo(f"{letter} {_became(answer, 'is discarded')}")
+    echo(f"{letter} {_became(answer, 'is discarded')}")
 
 
 def _became(answer: dict[str, Any], done: str) -> str:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from streams.cli.client import ask
 from streams.cli.listing import list_command
-from streams.cli.output import json_option, print_fields, print_json, text
+from streams.cli.output import echo, json_option, print_fields, print_json, text
 from streams.cli.param_types import DRIVER
 
 STATUSES = ("IDLE", "WAITING_FOR_WORK", "DELIVERING")
@@ -43,7 +43,7 @@ def get(driver: str, as_json: bool) -> None:
         ],
     )
     if row["delivery"]:
-        click.echo(f"Next: dabbawala orders get {row['delivery']}", err=True)
+        echo(f"Next: dabbawala orders get {row['delivery']}", err=True)
 
 
 def _line(row: dict[str, Any]) -> list[Text]:

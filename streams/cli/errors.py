@@ -4,6 +4,8 @@ from typing import IO, Any
 
 import click
 
+from topics.text import plain_lines
+
 EXIT_FALSE = 1
 """The thing that was asked for does not exist, or a check failed."""
 EXIT_FAILED = 2
@@ -17,7 +19,7 @@ class CommandError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message on stderr."""
-        click.echo(self.message, file=file, err=True)
+        click.echo(plain_lines(self.message), file=file, err=True)
 
 
 class NoWorker(CommandError):

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import click
 import msgspec
 
 from streams.access.keys import WrongKeys
 from streams.access.tokens import WrongSecret
 from streams.catalogue.file import WrongCatalogue
 from streams.cli.errors import CommandError
+from streams.cli.output import echo
 from streams.local.errors import SetUpError
 from streams.local.kafka import broker
 from streams.settings import Settings, WrongSetting
@@ -55,7 +55,7 @@ def services_with_kafka() -> "Services":
     """
     settings = read_settings()
     try:
-        servers = find_kafka(settings, lambda progress: click.echo(progress, err=True))
+        servers = find_kafka(settings, lambda progress: echo(progress, err=True))
     except SENTENCES as wrong:
         raise CommandError(str(wrong)) from None
     return _build(msgspec.structs.replace(settings, bootstrap_servers=servers))

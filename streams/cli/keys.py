@@ -8,7 +8,7 @@ import click
 from streams.access.keys import ANY, Role, StoredKey, WrongKeys, add_key, read_keys, revoke_key
 from streams.access.local_keys import make_local_keys
 from streams.cli.errors import CommandError
-from streams.cli.output import counted, json_option, print_json, print_table, text, when
+from streams.cli.output import counted, echo, json_option, print_json, print_table, text, when
 from streams.settings import Settings, WrongSetting
 
 ROLES = [role.value for role in Role]
@@ -31,8 +31,8 @@ def init() -> None:
     except (WrongKeys, OSError) as error:
         raise CommandError(str(error)) from None
     for file in made:
-        click.echo(file)
-    click.echo(f"{counted(len(made), 'file')} made. Only you may read them.", err=True)
+        echo(file)
+    echo(f"{counted(len(made), 'file')} made. Only you may read them.", err=True)
 
 
 @keys.command()
@@ -50,10 +50,10 @@ def new(role: str, party: str, name: str | None, days: int | None) -> None:
     until = None if days is None else now + timedelta(days=days)
     chosen = name or f"{role if party == ANY else party.rstrip(ANY)}-{now:%Y%m%d-%H%M%S}"
     try:
-        click.echo(add_key(_file(), Role(role), party, chosen, until))
+        echo(add_key(_file(), Role(role), party, chosen, until))
     except (WrongKeys, OSError) as error:
         raise CommandError(str(error)) from None
-    click.echo(f"The key {chosen} is valid in a second. Next: send it as `Authorization: Bearer KEY`.", err=True)
+    echo(f"The key {chosen} is valid in a second. Next: send it as `Authorization: Bearer KEY`.", err=True)
 
 
 @keys.command(name="list")
@@ -76,7 +76,7 @@ def revoke(name: str) -> None:
         revoke_key(_file(), name)
     except (WrongKeys, OSError) as error:
         raise CommandError(str(error)) from None
-    click.echo(f"{name} is revoked.")
+    echo(f"{name} is revoked.")
 
 
 def _settings() -> Settings:

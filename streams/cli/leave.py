@@ -17,6 +17,7 @@ from exactly_once import LEAVE_SIGNAL
 from exactly_once.kafka.membership import leave_group
 from streams.cli.errors import CommandError
 from streams.cli.kafka import read_settings, services_with_kafka
+from streams.cli.output import echo
 from streams.local.worker_slots import is_locked, running_workers
 
 STOP_TIMEOUT_S = 10.0
@@ -38,11 +39,11 @@ def leave(number: int | None) -> None:
     stopped = is_locked(home) and _stop(home)
     left = _leave_group((home / "instance-id").read_text().strip())  # the worker may not have been able to
     if stopped:
-        click.echo(f"{home.name} has stopped and left the group.")
+        echo(f"{home.name} has stopped and left the group.")
     elif left:
-        click.echo(f"{home.name} does not run; it has left the group.")
+        echo(f"{home.name} does not run; it has left the group.")
     else:
-        click.echo(f"{home.name} does not run, and is not in the group.")
+        echo(f"{home.name} does not run, and is not in the group.")
 
 
 def _only_one(directory: Path) -> Path:

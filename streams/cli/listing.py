@@ -7,7 +7,7 @@ import click
 from rich.text import Text
 
 from streams.cli.client import ask_list
-from streams.cli.output import json_option, print_json, print_next_page_hint, print_table
+from streams.cli.output import echo, json_option, print_json, print_next_page_hint, print_table
 
 limit_option = click.option(
     "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Rows on a page."
@@ -43,11 +43,11 @@ def list_command(
         if as_json:
             print_json(page)
         elif not rows:
-            click.echo(empty, err=True)
+            echo(empty, err=True)
         else:
             print_table(member.replace("_", " "), heads, map(line, rows))
             if last := footer(rows):
-                click.echo(last, err=True)
+                echo(last, err=True)
             print_next_page_hint(ctx.command_path, page["next"])
 
     command = click.pass_context(run)

@@ -16,6 +16,7 @@ from streams.cli.output import (
     attention_advice,
     attention_text,
     duration,
+    echo,
     json_option,
     money,
     print_fields,
@@ -77,7 +78,7 @@ def get(order: str, as_json: bool) -> None:
         ],
     )
     if attention:
-        click.echo(_advice(row["id"], attention), err=True)
+        echo(_advice(row["id"], attention), err=True)
 
 
 @orders.command()
@@ -97,7 +98,7 @@ def journal(order: str, every: bool, as_json: bool) -> None:
     lines = [_journal_line(entry) for entry in found["entries"]] if every else _folded(found["entries"])
     print_table(order, heads, lines)
     if retired_at := found.get("retired_at"):
-        click.echo(f"The order moved from the tables to the history at {when(retired_at)}.")
+        echo(f"The order moved from the tables to the history at {when(retired_at)}.")
 
 
 @orders.command()
@@ -115,7 +116,7 @@ def watch(ctx: click.Context, order: str, every: bool, as_json: bool) -> None:
     def show(update: OrderUpdated, line: str) -> None:
         nonlocal before
         if every or as_json or before is None or not _differs_by_eta(before, update):
-            click.echo(line if as_json else _update_line(update))
+            echo(line if as_json else _update_line(update))
         before = update
 
     status = follow(order, show)
@@ -143,12 +144,12 @@ def place(file: IO[bytes], key: str | None, as_json: bool) -> None:
         return
     match answer.status_code:
         case httpx.codes.CREATED:
-            click.echo(f"{placed['id']} is placed (new).")
+            echo(f"{placed['id']} is placed (new).")
         case httpx.codes.OK:
-            click.echo(f"{placed['id']} was already placed.")
+            echo(f"{placed['id']} was already placed.")
         case _:
-            click.echo(f"{placed['id']} is accepted, but not checked yet.")
-    click.echo(f"Next: dabbawala orders watch {placed['id']}", err=True)
+            echo(f"{placed['id']} is accepted, but not checked yet.")
+    echo(f"Next: dabbawala orders watch {placed['id']}", err=True)
 
 
 @orders.command()
@@ -171,11 +172,11 @@ def settle(order: str, reason: str | None) -> None:
         raise Refused(f"{refused.message} {_advice(order, _attention_of(order))}") from None
     match answer.get("outcome"):
         case None:
-            click.echo(f"{order} will be settled: the command is accepted, but not applied yet.")
+            echo(f"{order} will be settled: the command is accepted, but not applied yet.")
         case "ABSORBED":
-            click.echo(f"{order} does not need a person; nothing to do.")
+            echo(f"{order} does not need a person; nothing to do.")
         case _:
-            click.echo(f"{order} is settled.")
+            echo(f"{order} is settled.")
 
 
 def _differs_by_eta(before: OrderUpdated, update: OrderUpdated) -> bool:

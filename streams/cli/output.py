@@ -12,7 +12,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from topics.money import amount_text
 from topics.order_updates import OrderStatus
+from topics.text import plain, plain_lines
 
 GAP = 2
 """Blanks between two columns."""
@@ -22,7 +24,6 @@ SENTENCE_WIDTH = 30
 """A wider column holds text, and stays at least this wide in a table."""
 INDENT = 4
 """Blanks before a cell that is printed below its row."""
-MINOR_DIGITS = 2
 STATUS_STYLES = {
     OrderStatus.CREATED: "white",
     OrderStatus.SCHEDULED: "cyan",
@@ -54,9 +55,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 # -- tables and JSON -------------------------------------------------------------------------------------------------
 
 
+def echo(line: str, *, err: bool = False) -> None:
+    """Print one line, on stderr if ``err``. Characters that could drive the terminal are escaped."""
+    click.echo(plain(line), err=err)
+
+
 def print_json(data: Any) -> None:
-    """Print JSON, indented by two blanks."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    """Print JSON, indented by two blanks. Characters that could drive a terminal are escaped as in JSON."""
+    click.echo(plain_lines(json.dumps(data, indent=2, ensure_ascii=False)))
 
 
 def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
@@ -65,7 +71,7 @@ def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Text]]
     In a terminal that is too narrow, text columns and then the last columns move below their rows. Output to a pipe is
     never broken or cut.
     """
-    lines = [[Text(head, "bold") for head in heads], *rows]
+    lines = [[Text(head, "bold") for head in heads], *(list(map(_harmless, row)) for row in rows)]
     columns: list[Column] = [column for column in zip(*lines, strict=True) if not _is_empty(column)]
     below: list[Column] = []
     console, room = _console()
@@ -73,7 +79,7 @@ def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Text]]
         texts = [number for number, column in enumerate(columns) if number and _widest(column) > SENTENCE_WIDTH]
         below.insert(0, columns.pop(texts[-1] if texts else -1))
     widths = _widths(columns, room)
-    console.print(Text(title, "italic"), soft_wrap=True)
+    console.print(Text(plain(title), "italic"), soft_wrap=True)
     if not below:  # one grid takes half the time
         console.print(_grid(list(zip(*columns, strict=True)), widths), crop=False)
         return
@@ -87,17 +93,17 @@ def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Text]]
 
 def print_fields(title: str, fields: Iterable[tuple[str, Any]]) -> None:
     """Print the fields of one thing, one a line; fields without a value are left out."""
-    cells = [(name, value if isinstance(value, Text) else text(value)) for name, value in fields]
+    cells = [(plain(name), _harmless(value if isinstance(value, Text) else text(value))) for name, value in fields]
     columns = list(zip(*((Text(name, "bold"), value) for name, value in cells if value.plain), strict=True))
     console, room = _console()
-    console.print(Text(title, "italic"), soft_wrap=True)
+    console.print(Text(plain(title), "italic"), soft_wrap=True)
     console.print(_grid(list(zip(*columns, strict=True)), _widths(columns, room)), crop=False)
 
 
 def print_next_page_hint(command: str, cursor: str | None) -> None:
     """Print on stderr how to see the next page, if there is one."""
     if cursor is not None:
-        click.echo(f"There are more rows: {command} --cursor '{cursor}', or --all.", err=True)
+        echo(f"There are more rows: {command} --cursor '{cursor}', or --all.", err=True)
 
 
 # -- cells -----------------------------------------------------------------------------------------------------------
@@ -106,6 +112,12 @@ def print_next_page_hint(command: str, cursor: str | None) -> None:
 def text(value: Any) -> Text:
     """Return a value as a cell, without markup; None is empty."""
     return Text("" if value is None else str(value))
+
+
+def _harmless(cell: Text) -> Text:
+    """Return the cell; if it has characters that could drive the terminal, with these escaped and in one style."""
+    shown = plain_lines(cell.plain)
+    return cell if shown == cell.plain else Text(shown, cell.style)
 
 
 def when(moment: str | datetime | None) -> Text:
@@ -122,10 +134,10 @@ def status_text(status: str) -> Text:
 
 
 def money(minor_units: int | None, currency: str | None) -> str | None:
-    """Return an amount as `INR 640.00`; None without one."""
+    """Return an amount as `INR 640.00` with the digits of its currency; None without one."""
     if minor_units is None:
         return None
-    return f"{currency or ''} {minor_units / 10**MINOR_DIGITS:.{MINOR_DIGITS}f}".strip()
+    return amount_text(minor_units, currency or "")
 
 
 def counted(number: int, thing: str, things: str = "") -> str:

@@ -6,7 +6,7 @@ import click
 from rich.text import Text
 
 from streams.cli.client import ask
-from streams.cli.output import json_option, print_json, print_table, text
+from streams.cli.output import echo, json_option, print_json, print_table, text
 
 STYLES = {"closed": "green", "unresponsive": "yellow", "half-open": "yellow"}
 HEADS = ("destination", "breaker", "calls", "waiting", "limit", "failures", "next try", "last error", "worker")
@@ -37,11 +37,11 @@ def parties(as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif not found["parties"]:
-        click.echo("No destination is being called, and none has failed.", err=True)
+        echo("No destination is being called, and none has failed.", err=True)
     else:
         print_table("parties", HEADS, (_line(row) for row in found["parties"]))
         if any(row["state"] == "open" for row in found["parties"]):
-            click.echo("Next: dabbawala calls list, to see the calls that wait.", err=True)
+            echo("Next: dabbawala calls list, to see the calls that wait.", err=True)
 
 
 def _line(row: dict[str, Any]) -> list[Text]:

@@ -3,7 +3,7 @@
 import click
 
 from streams.cli.client import ask
-from streams.cli.output import counted, json_option, print_json, print_table, text, when
+from streams.cli.output import counted, echo, json_option, print_json, print_table, text, when
 from streams.cli.param_types import REGION
 
 
@@ -22,7 +22,7 @@ def get(region: str, limit: int, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    click.echo(
+    echo(
         f"{region}: {counted(found['drivers_waiting'], 'free driver')}, "
         f"{counted(found['deliveries_pending'], 'delivery', 'deliveries')} without a driver."
     )

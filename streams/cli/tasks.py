@@ -8,7 +8,7 @@ from rich.text import Text
 
 from streams.cli.client import ask
 from streams.cli.errors import EXIT_FALSE
-from streams.cli.output import json_option, print_json, print_table, text
+from streams.cli.output import echo, json_option, print_json, print_table, text
 
 OPEN = "open"
 HASH_TIMEOUT_S = 600.0
@@ -45,7 +45,7 @@ def tasks(ctx: click.Context, by_topic: bool, hashed: bool, as_json: bool) -> No
         fields = (*FIELDS, "hash") if hashed else FIELDS
         print_table("tasks", ("partition", "state", *fields), (_line(task, fields) for task in found["tasks"]))
         for reason in dict.fromkeys(task["why"] for task in found["tasks"] if "why" in task):
-            click.echo(f"Held: {reason}.", err=True)
+            echo(f"Held: {reason}.", err=True)
     if any(task["state"] != OPEN for task in found["tasks"]):
         ctx.exit(EXIT_FALSE)
 

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from exactly_once import BrokerTooOld, BrokerUnreachable, ConfigMismatch, TopicMismatch
 from streams.cli.errors import EXIT_FALSE, CommandError
 from streams.cli.kafka import services, services_with_kafka
-from streams.cli.output import json_option, print_json, print_table, text
+from streams.cli.output import echo, json_option, print_json, print_table, text
 
 T = TypeVar("T")
 MAX_NAMED = 3
@@ -54,13 +54,13 @@ def check(create: bool, as_json: bool) -> None:
         before, differences = differences, _ask(engine.compare_topics())
         for mended in (each for each in before if each not in differences):
             done = "created" if mended.what == "topic" else f"{mended.what}={mended.needed} (it was {mended.found})"
-            click.echo(f"{mended.where}: {done}", err=as_json)
+            echo(f"{mended.where}: {done}", err=as_json)
     if as_json:
         print_json({"differences": [asdict(each) for each in differences]})
     elif differences:
         _print(differences)
     else:
-        click.echo(f"All {len(engine.topics())} topics have the right settings.")
+        echo(f"All {len(engine.topics())} topics have the right settings.")
     if differences:
         click.get_current_context().exit(EXIT_FALSE)
 

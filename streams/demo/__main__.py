@@ -34,6 +34,7 @@ from streams.settings import CATALOGUE, Settings, WrongSetting
 from topics.families import ORDER_UPDATES, topic_name
 from topics.order_updates import READER, OrderStatus
 from topics.records import Undecodable
+from topics.text import plain_lines
 
 SPEED = 30.0
 FAULTY_SPEED = 120.0
@@ -378,7 +379,7 @@ def main() -> int:
         screen.say(f"Everything has stopped.\n{NEXT}")
         return 128 + signal.SIGINT if "--orders" in sys.argv else os.EX_OK
     except (SetUpError, WrongSetting, WrongCatalogue, KafkaError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(plain_lines(str(error)), file=sys.stderr)
         return 1
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from streams.cli.output import STATUS_STYLES, attention_text
 from topics.order_updates import Attention, OrderStatus, OrderUpdated
 from topics.records import epoch_ms
+from topics.text import plain, plain_lines
 
 FRAME_S = 0.25
 WIDTHS = {"status": 19, "driver": 9, "ETA": 6, "age": 6}
@@ -87,7 +88,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """Print a line of progress."""
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(plain_lines(line), highlight=False, soft_wrap=True)
 
     def open(self, orders: Orders, run: str, goal: int | None) -> None:
         """Start to show the orders in a terminal; `refresh` redraws them."""
@@ -121,7 +122,7 @@ class Screen:
             parts += [f"driver {update.driver}"] if update.driver else []
             parts += [f"ETA {_eta(update)}"] if _eta(update) else []
             parts += [f"needs a person: {reason_text(update.attention)}"] if update.attention else []
-            print("  ".join(parts), flush=True)
+            print(plain("  ".join(parts)), flush=True)
 
     def _drawn(self, orders: Orders, run: str, goal: int | None) -> RenderableType:
         table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, GAP, 0, 0))
@@ -166,12 +167,12 @@ class Screen:
         return line
 
     def _name(self, update: OrderUpdated) -> str:
-        return self.names.get(update.restaurant, update.restaurant)
+        return plain(self.names.get(update.restaurant, update.restaurant))
 
 
 def reason_text(attention: Attention) -> str:
     """Return the reason that an order needs a person, and for how long it has."""
-    return attention_text(attention.waits_for, attention.since)
+    return plain(attention_text(attention.waits_for, attention.since))
 
 
 def _reason(update: OrderUpdated) -> Text:

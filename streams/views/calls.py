@@ -18,8 +18,9 @@ from streams.web.problems import Problem
 from streams.web.requests import key_part, read_body, respond
 from topics.families import ORDERS
 from topics.identity import owner_of
-from topics.orders import CallAbandonRequested, CallKey, CallRetryRequested, Text
+from topics.orders import CallAbandonRequested, CallKey, CallRetryRequested
 from topics.records import Reader, instant
+from topics.text import Text
 
 CALLS = "calls"
 COMMANDS = {"retry": CallRetryRequested, "abandon": CallAbandonRequested}
@@ -60,7 +61,7 @@ class CallCommand(ApiView):
     async def post(self, request: web.Request, order: str, purpose: str, command: str) -> web.Response:
         """Retry a call at once under the same idempotency key, also after it was abandoned; or abandon it.
 
-        `{order}/{purpose}` is the key of the call. The body may hold a `reason` for the journal, of at most 200
+        `{order}/{purpose}` is the key of the call. The body may hold a `reason` for the journal, of at most 1000
         characters. The journal also has the name of the operator's key.
 
         - 200: the command is applied, or a repeat of its `Idempotency-Key` (`outcome` is `ABSORBED`):

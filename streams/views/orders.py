@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPStatus
+from itertools import islice
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -22,13 +24,18 @@ from streams.web.listing import Listing
 from streams.web.problems import SOON, FieldError, Problem
 from streams.web.requests import idempotency_key, key_part, parse_body, parse_id, read_body, read_bytes, respond
 from topics.families import ORDERS
-from topics.identity import OrderId, external_id_of
+from topics.identity import MAX_IDEMPOTENCY_KEY_BYTES, OrderId, external_id_of
 from topics.order_updates import OrderStatus
 from topics.orders import PLACED, AttentionSettled, Placed
-from topics.records import instant
+from topics.records import Reader, instant
+from topics.shapes import unknown_fields
+from topics.text import plain
 
-MAX_KEY_LENGTH = 255
-"""Characters of an `Idempotency-Key`."""
+_OBJECT: Reader[dict[str, Any]] = Reader(dict[str, Any])
+MAX_UNKNOWN = 20
+"""Fields in a refusal of unknown fields."""
+MAX_POINTER = 200
+"""Characters of a pointer to an unknown field."""
 
 
 class Orders(ApiView):
@@ -37,8 +44,9 @@ class Orders(ApiView):
     async def post(self, request: web.Request) -> web.Response:
         """Place an order. The body has the fields of the record `Placed` on the topic `orders`; `type` may be omitted.
 
-        The provider is the one of the key; a key for several providers needs the field `provider`. An order without an
-        `external_id` gets one from the `Idempotency-Key`, of at most 255 characters. The worker's
+        The provider is the one of the key; a key for several providers needs the field `provider`. A field that is not
+        known is refused: a misspelt one would change the price or the time without a word. An order without an
+        `external_id` gets one from the `Idempotency-Key`, of at most 255 bytes. The worker's
         clock gives the time of the order.
 
         - 201: the order is new: `{"id", "provider", "external_id", "placed_at"}`, and its address in `Location`.
@@ -144,7 +152,7 @@ class OrderSettled(ApiView):
     async def post(self, request: web.Request, order: str) -> web.Response:
         """Clear an attention that no later event clears, such as a provider that contradicts itself.
 
-        The body may hold a `reason` for the journal, of at most 200 characters. The journal also has the name of the
+        The body may hold a `reason` for the journal, of at most 1000 characters. The journal also has the name of the
         operator's key.
 
         - 200: the attention is cleared; `outcome` is `ABSORBED` if there was none: `{"order", "outcome"}`.
@@ -174,6 +182,7 @@ async def _read_order(request: web.Request) -> Placed:
     if sender.role is Role.PROVIDER and not sender.party.endswith(ANY):
         body = _with_provider(body, sender.party)
     placed = parse_body(body, PLACED)
+    _refuse_unknown_fields(parse_body(body, _OBJECT))
     if not sender.speaks_for(placed.provider):
         wrong = f"your key is for the provider {sender.party}"
         raise Problem(403, "not-yours", wrong, [FieldError("/provider", wrong)])
@@ -189,14 +198,33 @@ def _with_provider(body: bytes, provider: str) -> bytes:
     return body if "provider" in fields else msgspec.json.encode({**fields, "provider": provider})
 
 
+def _refuse_unknown_fields(order: dict[str, Any]) -> None:
+    """Raise a problem that names each field that an order does not have, and the field that may be meant.
+
+    `fulfilment` was a field with one value, which older clients send. They may, but no other value.
+    """
+    if order.get("fulfilment") == "delivery":
+        del order["fulfilment"]
+    unknown = [
+        FieldError(
+            plain(found.pointer)[:MAX_POINTER],
+            "an order has no such field here; " + (f"is `{found.nearest}` meant?" if found.nearest else "leave it out"),
+        )
+        for found in islice(unknown_fields(order, Placed), MAX_UNKNOWN)
+    ]
+    if unknown:
+        named = "; ".join(f"{error.pointer}: {error.detail}" for error in unknown)
+        raise Problem(422, "invalid", f"the body cannot be used: {named}", unknown)
+
+
 def _identified(placed: Placed, key: str) -> Placed:
     """Return the order with an external id, by default one that is derived from the `Idempotency-Key`."""
     if placed.external_id is not None:
         return placed
-    if not key or len(key) > MAX_KEY_LENGTH:
-        advice = "give the order an external_id, or the request an Idempotency-Key of up to 255 characters"
+    if not 1 <= len(key.encode()) <= MAX_IDEMPOTENCY_KEY_BYTES:
+        advice = "give the order an external_id, or the request an Idempotency-Key of 1 to 255 bytes"
         raise Problem(422, "invalid", advice, [FieldError("/external_id", advice)])
-    return msgspec.structs.replace(placed, external_id=external_id_of(key))
+    return msgspec.structs.replace(placed, external_id=external_id_of(key.encode()))
 
 
 def _journal(order: str, lines: Iterable[JournalLine]) -> dict[str, object]:

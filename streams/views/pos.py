@@ -9,9 +9,9 @@ from streams.web.deciding import to_response
 from streams.web.requests import parse_id, read_body
 from topics.families import POS
 from topics.identity import OrderId, PartyId
-from topics.orders import Text
 from topics.pos import PosRecord, PreparationFinished, TicketAccepted, TicketRejected
 from topics.records import Instant, Reader
+from topics.text import Text
 
 
 class TicketEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class TicketEvents(ApiView):
         """Apply an event of the point of sale to the ticket of an order.
 
         The last part of the path is the event: `accepted`, `rejected` or `finished` (the food is ready). The body may
-        be empty. It may hold `reason` (at most 200 characters; used for `rejected`) and `at`, the time of the event.
+        be empty. It may hold `reason` (at most 1000 characters; used for `rejected`) and `at`, the time of the event.
 
         - 200: the event is applied, or a repeat (`outcome` is `ABSORBED`): `{"order", "outcome"}`.
         - 404: an id cannot be one, or there is no such order.

@@ -81,7 +81,7 @@ async def problem_middleware(
     except PartitionNotOwned as error:
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", f"{error}; try again", headers=SOON).response()
     except Exception:
-        log.exception("%s %s failed", request.method, request.path)
+        log.exception("%s %r failed", request.method, request.path)
         return Problem(500, "internal", "the worker failed to handle this request; its log has the error").response()
 
 

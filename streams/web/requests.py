@@ -12,6 +12,7 @@ from aiohttp import web
 from streams.web.problems import FieldError, Problem
 from topics.headers import IDEMPOTENCY_KEY
 from topics.records import NotJson, Reader, Undecodable
+from topics.text import plain
 
 MAX_BODY_S = 10.0
 """Time that a client may take to send a body."""
@@ -70,8 +71,8 @@ def parse_id(value: str, kind: Any, what: str) -> str:
 def idempotency_key(request: web.Request) -> str:
     """Return the request's `Idempotency-Key` without quotes; empty if absent. Raises a problem if it is not text."""
     key = request.headers.get(IDEMPOTENCY_KEY, "").strip('"')
-    if not is_text(key):
-        raise Problem(422, "invalid", "Idempotency-Key: it must be text in UTF-8")
+    if not is_text(key) or plain(key) != key:
+        raise Problem(422, "invalid", "Idempotency-Key: it must be text in UTF-8 without control characters")
     return key
 
 

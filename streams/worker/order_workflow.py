@@ -72,7 +72,7 @@ class OrderWorkflow:
         self, task: Task, order: str, event: Any, record: Record, restaurant: Restaurant | None = None
     ) -> None:
         """Apply the event of a record, and answer the view that waits for the decision."""
-        step = self.apply_and_store(task, order, event, restaurant)
+        step = self.apply_and_store(task, order, event, restaurant, record.timestamp)
         reply(task, record, DecisionReply(step.outcome, step.reason, _pairs(step)), f"order {order}")
 
     def timer_due(self, task: Task, name: str) -> None:
@@ -96,10 +96,17 @@ class OrderWorkflow:
         if step.workflow.order is None:
             raise RejectRecord(step.reason)
 
-    def apply_and_store(self, task: Task, order: str, event: Any, restaurant: Restaurant | None = None) -> Step:
+    def apply_and_store(
+        self,
+        task: Task,
+        order: str,
+        event: Any,
+        restaurant: Restaurant | None = None,
+        recorded_ms: int | None = None,
+    ) -> Step:
         """Decide on an event, and write the decision to the task's transaction."""
         before = self._tables.workflow_of(task, order)
-        step = workflow.decide_step(before, event, task.now_ms, self._parameters, restaurant)
+        step = workflow.decide_step(before, event, task.now_ms, self._parameters, restaurant, recorded_ms)
         if step.retire:
             self._retire(task, before, step.workflow)
         for name, row in step.changed.items():

@@ -110,7 +110,7 @@ async def test_another_body_under_the_same_id_is_rejected(client: Client, tiffin
 
 
 async def test_an_idempotency_key_replaces_an_external_id(client: Client, tiffin: Restaurant, unique: str) -> None:
-    body, order = an_order(tiffin, unique, external_id=None), order_id(external_id_of(unique))
+    body, order = an_order(tiffin, unique, external_id=None), order_id(external_id_of(unique.encode()))
     first = await client.place(body, **{"Idempotency-Key": unique})
     quoted = await client.place(body, **{"Idempotency-Key": f'"{unique}"'})
     other = await client.place({**body, "tip": 5_00, "total": 205_00}, **{"Idempotency-Key": unique})

@@ -28,7 +28,7 @@ async def test_check_lists_differences_and_repairs_them_on_request(bare: Stack) 
     assert len([each for each in json.loads(printed)["differences"] if each["what"] == "topic"]) > len(FAMILIES)
     admin = AIOKafkaAdminClient(bootstrap_servers=bare.kafka)
     await admin.start()
-    await admin.create_topics([NewTopic(orders, 4, 1, topic_configs={"retention.ms": "60000"})])
+    await admin.create_topics([NewTopic(orders, 4, 1, topic_configs={**ORDERS.config, "retention.ms": "60000"})])
     await admin.close()
     status, printed, error = bare.faust("topics", "check", "--json")
     assert status == 1, error

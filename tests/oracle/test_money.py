@@ -68,6 +68,12 @@ def test_wrong_money_of_a_delivered_order_is_found(payments: list[PaymentLine], 
     assert delivered(*payments) == [wrong]
 
 
+def test_order_of_nothing_needs_no_charge() -> None:
+    free = {"p:o": [a_placing()._replace(total=0)]}
+    assert not sentences(money_matches_the_end(facts_of(an_order(), payments=[], placings=free)))
+    assert delivered()
+
+
 def test_money_kept_for_a_rejected_order_is_found() -> None:
     evidence = "ledger.jsonl line 1; d.order-updates/0 at 2"
     assert rejected(a_payment()) == [f"p:o is REJECTED with 1 net charge: {evidence}"]

@@ -27,7 +27,7 @@ def test_the_topic_accepts_no_other_kinds_than_the_table() -> None:
     """``CallKey`` repeats the kinds in its regular expression, because topics cannot import processors."""
     [meta] = [argument for argument in get_args(CallKey) if isinstance(argument, msgspec.Meta)]
     assert meta.pattern is not None
-    [alternatives] = re.findall(r"/\(([a-z/|]+)\[", meta.pattern)
+    [alternatives] = re.findall(r"/\(([a-z/|]+)\(", meta.pattern)
     assert {alternative.strip("/") for alternative in alternatives.split("|")} == {kind.value for kind in CallKind}
 
 

@@ -56,6 +56,6 @@ def test_answer_becomes_event_or_record(kind: Any, status: int, body: str, means
 
 
 def test_long_reason_is_cut_to_the_field_s_limit() -> None:
-    result = to_event(CallAnswered(KEYS["charge"], CallKind.CHARGE, 402, '{"reason": "' + "x" * 999 + '"}'))
+    result = to_event(CallAnswered(KEYS["charge"], CallKind.CHARGE, 402, '{"reason": "' + "x" * 9999 + '"}'))
     assert isinstance(result, Declined)
-    assert len(result.reason) == 200
+    assert len(result.reason) == 1000

@@ -29,6 +29,7 @@ from topics.drivers import Assign
 from topics.places import Position
 
 DAY_MS = 24 * 3600 * 1000
+REYKJAVIK = Position(64.1, -21.9)
 
 
 class Rows:
@@ -196,20 +197,24 @@ def test_request_of_a_waiting_delivery_is_kept(rows: Rows) -> None:
 TIMER = TimerDue(request_key(REGION, ORDER))
 STEPS: tuple[tuple[Any, str, int, list[str]], ...] = (
     (TIMER, "the request has no row", NOW, []),
-    (requested(), "no driver waits", NOW, ["asked", "pending"]),
+    (requested(), "no driver waits near enough", NOW, ["asked", "pending"]),
     (requested(), "an attempt seen before", NOW, ["asked", "pending"]),
     (TIMER, "the delivery still waits", NOW + DAY_MS, ["asked", "pending"]),
-    (available(), "a delivery waits", NOW, ["asked"]),
-    (available(), "no delivery waits", NOW, ["asked", "driver"]),
+    (available(), "a delivery waits near enough", NOW, ["asked"]),
+    (available(), "no delivery waits near enough", NOW, ["asked", "driver"]),
     (available(), "the driver waits already, in this shift or a later one", NOW, ["asked", "driver"]),
-    (moved(), "the driver waits in this shift", NOW, ["asked", "driver"]),
+    (moved(), "no delivery waits near enough", NOW, ["asked", "driver"]),
     (moved(shift=9), "the driver does not wait in this shift", NOW, ["asked", "driver"]),
-    (requested(2), "a driver waits", NOW, ["asked"]),
+    (requested(2), "a driver waits near enough", NOW, ["asked"]),
     (gone(), "the driver does not wait in this shift", NOW, ["asked"]),
     (TIMER, "the row has not expired yet", NOW, ["asked"]),
     (TIMER, "the row has expired", NOW + 3 * DAY_MS, []),
-    (available(), "no delivery waits", NOW, ["driver"]),
+    (available(), "no delivery waits near enough", NOW, ["driver"]),
     (gone(), "the driver waits in this shift", NOW, []),
+    (available(position=REYKJAVIK), "no delivery waits near enough", NOW, ["driver"]),
+    (requested(), "no driver waits near enough", NOW, ["asked", "driver", "pending"]),
+    (moved(position=REYKJAVIK), "no delivery waits near enough", NOW, ["asked", "driver", "pending"]),
+    (moved(), "a delivery waits near enough now", NOW, ["asked"]),
 )
 """Events one after the other: event, case in docs/state-machines.md, time, kinds of rows afterwards."""
 

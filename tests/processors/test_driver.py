@@ -1,12 +1,13 @@
 """The machine of the driver."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
 from processors.decision import Decision, Outcome
-from processors.driver import REQUESTS_REMEMBERED, TABLE, Assignment, Driver, Stage, decide
+from processors.driver import REQUESTS_REMEMBERED, TABLE, Assignment, Driver, Stage, decide, with_trusted_time
 from processors.geography import cell_name, travel_ms
 from processors.parameters import Parameters
 from tests.processors import grid
@@ -101,6 +102,8 @@ EVENTS: dict[str, Any] = {
     "location": location(HOME, -1),
     "location-near": location(Position(STREET.lat + 0.00001, STREET.lon), -10 + 0.001),
     "location-old": location(HOME, -10),
+    "location-of-nobody": location(Position(0.0, 0.0), -1),
+    "location-far": location(Position(18.9322, 72.9), -1),
 }
 GRID = """
                       -                IDLE             WAITING_FOR_WORK DELIVERING       PICKED_UP
@@ -128,6 +131,8 @@ deliver-another       ?                x                x                x      
 location              ?                !                !                !                !
 location-near         ?                !                !                !                !
 location-old          ?                =                =                =                =
+location-of-nobody    ?                =                =                =                =
+location-far          ?                =                =                =                =
 """
 
 
@@ -282,9 +287,50 @@ def test_slow_change_of_the_eta_is_sent_every_five_seconds() -> None:
 def test_location_from_the_future_does_not_block_later_ones() -> None:
     ahead = decide(STATES["IDLE"], location(HOME, 3600), NOW, P).state
     assert ahead is not None
-    moved = decide(ahead, location(KITCHEN, 3601), NOW + 1000, P).state
+    moved = decide(ahead, location(KITCHEN, 3610), NOW + 10_000, P).state
     assert moved is not None
     assert moved.position == KITCHEN
+
+
+def test_later_place_is_possible_once_there_was_time_to_get_there() -> None:
+    far = Position(18.9322, 72.9)
+    assert decide(STATES["IDLE"], location(far, -1), NOW, P).reason
+    moved = decide(STATES["IDLE"], location(far, 30), NOW + 30_000, P).state
+    assert moved is not None
+    assert moved.position == far
+
+
+@pytest.mark.parametrize(
+    ("seconds", "counts"), [(-86_400, False), (-601, False), (-600, True), (0, True), (120, True), (121, False)]
+)
+def test_time_of_a_phone_counts_near_the_broker_s_time(seconds: float, counts: bool) -> None:
+    report = location(HOME, seconds)
+    assert with_trusted_time(report, NOW) == (report if counts else location(HOME, 0))
+
+
+@pytest.mark.parametrize("year", [1, 1970, 9999])
+def test_time_of_a_phone_may_be_anything(year: int) -> None:
+    report = Location(driver=DRIVER, position=HOME, at=datetime(year, 1, 1, tzinfo=UTC))
+    assert with_trusted_time(report, NOW) == location(HOME, 0)
+
+
+def test_phone_that_was_an_hour_behind_or_ahead_does_not_hide_later_places() -> None:
+    driver: Driver | None = at(Stage.DELIVERING)
+    for second, wrong_s in enumerate((3600, -3600, 0, 0)):
+        now_ms = NOW + second * 1000
+        report = with_trusted_time(location(STREET if second % 2 else HOME, second + wrong_s), now_ms)
+        driver = decide(driver, report, now_ms, P).state
+        assert driver is not None
+        assert driver.position == report.position
+        assert driver.located_ms == now_ms
+
+
+def test_eta_is_never_before_now() -> None:
+    behind = decide(at(Stage.PICKED_UP), location(HOME, 1), NOW + 500_000, P)
+    [changed] = behind.emit
+    assert isinstance(changed, deliveries.EtaChanged)
+    assert changed.at is not None
+    assert changed.at + timedelta(seconds=changed.eta_s) >= later(500)
 
 
 def test_becoming_available_does_not_outdate_locations() -> None:

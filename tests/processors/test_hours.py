@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from processors.hours import DAYS, describe, is_open
+from processors.hours import DAYS, describe, is_open, takes_orders
 from tests.processors.cases import NOW, RESTAURANT
 from topics.records import epoch_ms
 from topics.restaurants import Hours, Interval, Restaurant
@@ -27,6 +27,27 @@ MONDAY, TUESDAY = "2026-01-05", "2026-01-06"
 
 def test_without_hours_it_is_always_open() -> None:
     assert is_open(RESTAURANT, NOW)
+    assert "hours on" in describe(RESTAURANT, NOW)
+
+
+def test_week_of_empty_days_is_closed() -> None:
+    assert not any(is_open(kitchen(), NOW + hour * 3_600_000) for hour in range(7 * 24))
+
+
+@pytest.mark.parametrize(
+    ("moment", "taken"),
+    [(f"{MONDAY}T11:30", True), (f"{MONDAY}T14:39:59", True), (f"{MONDAY}T14:40", False), (f"{MONDAY}T23:59", True)],
+)
+def test_last_order_is_some_minutes_before_closing(moment: str, taken: bool) -> None:
+    restaurant = msgspec.structs.replace(kitchen(monday=(LUNCH, DINNER)), last_order_minutes=20)
+    assert takes_orders(restaurant, at(moment)) is taken
+
+
+def test_last_order_of_a_restaurant_that_never_closes_is_any() -> None:
+    whole = Interval(opens="00:00", closes="00:00")
+    week = Hours(**dict.fromkeys((day.lower() for day in DAYS), (whole,)))
+    restaurant = msgspec.structs.replace(RESTAURANT, hours=week, last_order_minutes=60)
+    assert all(takes_orders(restaurant, at(f"{MONDAY}T23:{minute:02d}")) for minute in range(60))
 
 
 @pytest.mark.parametrize(

@@ -346,9 +346,9 @@ def test_operator_attention_survives_the_next_stage() -> None:
 
 
 def test_updates_have_reason_driver_and_eta() -> None:
-    [rejected] = decide(at(Stage.CREATED), PaymentDeclined("x" * 300), NOW, P).emit
+    [rejected] = decide(at(Stage.CREATED), PaymentDeclined("x" * 1300), NOW, P).emit
     assert isinstance(rejected, OrderUpdated)
-    assert rejected.reason == "payment: " + "x" * 191
+    assert rejected.reason == "payment: " + "x" * 991
     [assigned] = decide(at(Stage.SCHEDULING_DELIVERY), EVENTS["assigned"], NOW, P).emit
     assert isinstance(assigned, OrderUpdated)
     assert (assigned.driver, assigned.eta) == ("asha", instant(NOW + 900_000))

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from processors.call_kinds import CallKind
+from processors.call_kinds import CallKind, parse_call_key
 from processors.decision import Call, Outcome
 from processors.events import (
     AttentionCleared,
@@ -21,10 +21,11 @@ from processors.events import (
     RefundRequested,
     RefundRetried,
 )
-from processors.payment import TABLE, Payment, Refund, Stage, decide
+from processors.payment import TABLE, Payment, Refund, Stage, charge_of, decide
 from processors.requests import ChargeRequest, RefundRequest
 from tests.processors import grid
 from tests.processors.cases import NOW, ORDER, P
+from topics.orders import CallKey
 from topics.payments import Charged, Declined, Refunded
 
 DUE = Payment(order=ORDER, stage=Stage.DUE, amount=630, currency="INR")
@@ -43,6 +44,7 @@ STATES: dict[str, Payment | None] = {
     "REFUNDED": msgspec.structs.replace(
         REFUND_DUE, stage=Stage.REFUNDED, refunds=(msgspec.structs.replace(REFUND, done=True),)
     ),
+    "FREE": Payment(order=ORDER, stage=Stage.CHARGED, amount=0, currency="INR"),
 }
 EVENTS = {
     "due": PaymentRequested(ORDER, 630, "INR"),
@@ -62,26 +64,30 @@ EVENTS = {
     "retry-refund-c1": RefundRetried("c1", "by ana"),
     "abandon-refund-c1": RefundAbandoned("c1", "by ana"),
     "retry-refund-c2": RefundRetried("c2", "by ana"),
+    "due-free": PaymentRequested(ORDER, 0, "INR"),
+    "charged-nothing": Charged(order=ORDER, charge_id="c0", amount=0, currency="INR"),
 }
 GRID = """
-                 -    DUE        CHARGED    CHARGED+c2 DECLINED   REFUND_DUE REFUND_DUE,declined REFUNDED
-retry-charge     x    !          x          x          x          x          x                   x
-abandon-charge   x    !          x          x          !          x          x                   x
-retry-refund-c1  x    x          x          x          x          !          !                   x
-abandon-refund-c1 x   x          x          x          x          !          !                   x
-retry-refund-c2  x    x          x          !          x          x          x                   x
-due              DUE  x          x          x          x          x          x                   x
-charged-c1       x    CHARGED    =          =          REFUND_DUE =          =                   =
-charged-c2       x    CHARGED    !          =          REFUND_DUE !          !                   !
-charged-much     x    REFUND_DUE !          !          REFUND_DUE !          !                   !
-charged-euros    x    REFUND_DUE !          !          REFUND_DUE !          !                   !
-declined         x    DECLINED   x          x          =          x          =                   x
-refund-due       x    x          REFUND_DUE REFUND_DUE x          x          x                   x
-refunded-c1      x    x          x          x          x          REFUNDED   REFUNDED            =
-refunded-c2      x    x          x          !          x          x          x                   x
-charge-failed    x    !          =          =          =          =          =                   =
-refund-failed-c1 x    x          x          x          x          !          !                   =
-refund-failed-c2 x    x          x          !          x          x          x                   x
+                 -    DUE        CHARGED    CHARGED+c2 DECLINED   REFUND_DUE REFUND_DUE,declined REFUNDED FREE
+retry-charge     x    !          x          x          x          x          x                   x        x
+abandon-charge   x    !          x          x          !          x          x                   x        x
+retry-refund-c1  x    x          x          x          x          !          !                   x        x
+abandon-refund-c1 x   x          x          x          x          !          !                   x        x
+retry-refund-c2  x    x          x          !          x          x          x                   x        x
+due              DUE  x          x          x          x          x          x                   x        x
+charged-c1       x    CHARGED    =          =          REFUND_DUE =          =                   =        !
+charged-c2       x    CHARGED    !          =          REFUND_DUE !          !                   !        !
+charged-much     x    REFUND_DUE !          !          REFUND_DUE !          !                   !        !
+charged-euros    x    REFUND_DUE !          !          REFUND_DUE !          !                   !        !
+declined         x    DECLINED   x          x          =          x          =                   x        x
+refund-due       x    x          REFUND_DUE REFUND_DUE x          x          x                   x        REFUNDED
+refunded-c1      x    x          x          x          x          REFUNDED   REFUNDED            =        x
+refunded-c2      x    x          x          !          x          x          x                   x        x
+charge-failed    x    !          =          =          =          =          =                   =        =
+refund-failed-c1 x    x          x          x          x          !          !                   =        x
+refund-failed-c2 x    x          x          !          x          x          x                   x        x
+due-free         CHARGED x        x          x          x          x          x                   x        x
+charged-nothing  x    REFUND_DUE =          =          REFUND_DUE =          =                   =        =
 """
 
 
@@ -92,6 +98,30 @@ def test_every_event_in_every_stage_does_what_the_grid_says(cell: grid.Cell) -> 
 
 def test_every_row_of_the_table_is_taken() -> None:
     assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == set()
+
+
+def test_total_of_nothing_is_paid_and_given_back_without_a_call() -> None:
+    paid = decide(None, EVENTS["due-free"], NOW, P)
+    refunded = decide(paid.state, EVENTS["refund-due"], NOW, P)
+    assert (paid.internal_events, paid.calls) == ((PaymentCharged(),), ())
+    assert (refunded.internal_events, refunded.calls) == ((PaymentRefunded("a refund of nothing"),), ())
+
+
+@pytest.mark.parametrize("charge_id", ["c1", "a/b", "~" + "0" * 32, "x" * 255, "ch_1:2=3?#%"])
+def test_refund_of_any_charge_has_a_short_key_that_leads_back_to_it(charge_id: str) -> None:
+    due = decide(DUE, Charged(order=ORDER, charge_id=charge_id, amount=6300, currency="inr"), NOW, P)
+    [call] = due.calls
+    assert isinstance(call.request, RefundRequest)
+    assert (call.request.charge_id, call.request.currency) == (charge_id, "INR")
+    assert msgspec.convert(call.key, CallKey) == call.key
+    assert len(call.key) <= 255
+    assert charge_of(due.state, parse_call_key(call.key)[1]) == charge_id
+
+
+def test_currency_of_a_charge_may_be_in_small_letters() -> None:
+    assert decide(DUE, Charged(order=ORDER, charge_id="c1", amount=630, currency="inr"), NOW, P).internal_events == (
+        PaymentCharged(),
+    )
 
 
 def test_charge_uses_the_order_s_key() -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from math import inf
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from msgspec.json import encode
 
 from processors import spatial_index
 from processors.dispatch import PendingDelivery, Row, WaitingDriver, driver_key, pending_key
-from processors.geography import Point, chord_squared, point
+from processors.geography import Point, chord_squared, distance_m, point
 from processors.spatial_index import DispatchIndex, Overlay
 from tests.processors.cases import HOME, KITCHEN, REGION
 from topics.places import Position
@@ -59,8 +60,9 @@ class BruteForce:
         here = point(position)
         return min(drivers, key=lambda row: (chord_squared(here, point(row.position)), row.driver), default=None)
 
-    def oldest_pending(self, region: str) -> PendingDelivery | None:
+    def oldest_pending(self, region: str, near: Position, within_m: float = inf) -> PendingDelivery | None:
         deliveries = [row for row in self.rows.values() if isinstance(row, PendingDelivery) and row.region == region]
+        deliveries = [row for row in deliveries if distance_m(near, row.pickup) <= within_m]
         return min(deliveries, key=lambda row: (row.since_ms, row.delivery), default=None)
 
 
@@ -115,7 +117,7 @@ def test_uncommitted_rows_replace_committed_ones(
         index.write(rows)
         twin.write(rows)
         for region in REGIONS:
-            assert index.oldest_pending(region) == twin.oldest_pending(region)
+            assert index.oldest_pending(region, KITCHEN) == twin.oldest_pending(region, KITCHEN)
             for position in positions:
                 assert index.nearest(region, position) == twin.nearest(region, position)
     assert index.uncommitted() == {}
@@ -162,7 +164,7 @@ def test_uncommitted_row_stays_when_an_earlier_one_commits() -> None:
     index.write({**dict.fromkeys(earlier), **waiting("ravi", HOME)})
     commit(index, earlier)
     assert name(index.nearest(REGION, KITCHEN)) == "ravi"
-    assert index.oldest_pending(REGION) is None
+    assert index.oldest_pending(REGION, KITCHEN) is None
 
 
 def test_committed_row_can_be_replaced_by_the_next_commit() -> None:
@@ -172,7 +174,7 @@ def test_committed_row_can_be_replaced_by_the_next_commit() -> None:
     commit(index, rows)
     assert index.uncommitted() == {}
     commit(index, dict.fromkeys(rows))
-    assert (index.nearest(REGION, KITCHEN), index.oldest_pending(REGION)) == (None, None)
+    assert (index.nearest(REGION, KITCHEN), index.oldest_pending(REGION, KITCHEN)) == (None, None)
 
 
 def test_index_kept_up_to_date_equals_one_built_from_disk() -> None:
@@ -191,14 +193,14 @@ def test_index_kept_up_to_date_equals_one_built_from_disk() -> None:
     rebuilt.load((key.encode(), encode(row)) for key, row in rows.items())
     assert index.rows() == rebuilt.rows() == rows
     assert index.nearest(REGION, KITCHEN) == rebuilt.nearest(REGION, KITCHEN)
-    assert index.oldest_pending(REGION) == rebuilt.oldest_pending(REGION)
+    assert index.oldest_pending(REGION, KITCHEN) == rebuilt.oldest_pending(REGION, KITCHEN)
 
 
 def test_regions_are_separate() -> None:
     index = DispatchIndex()
     commit(index, {**waiting("asha", KITCHEN, "bandra"), **pending("bites:1", 5, "bandra")})
     assert index.nearest(REGION, KITCHEN) is None
-    assert index.oldest_pending(REGION) is None
+    assert index.oldest_pending(REGION, KITCHEN) is None
 
 
 def test_oldest_delivery_is_first_committed_or_not() -> None:
@@ -206,7 +208,7 @@ def test_oldest_delivery_is_first_committed_or_not() -> None:
     commit(index, {**pending("bites:2", 20), **pending("bites:3", 30)})
     index.write({**pending("bites:1", 10)})
     order = []
-    while (row := index.oldest_pending(REGION)) is not None:
+    while (row := index.oldest_pending(REGION, KITCHEN)) is not None:
         order.append(row.delivery)
         index.write({pending_key(REGION, row.since_ms, row.delivery): None})
     assert order == ["bites:1", "bites:2", "bites:3"]

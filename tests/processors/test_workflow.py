@@ -76,6 +76,16 @@ def test_charge_and_call_to_the_restaurant_are_one_transaction() -> None:
     assert [item.name for item in call.request.items] == ["Thali"]
 
 
+def test_answer_to_a_refund_finds_its_charge_by_the_hash_in_the_key() -> None:
+    charge_id = "ch/" + "x" * 200
+    charged = Charged(order=ORDER, charge_id=charge_id, amount=1, currency="INR")
+    wrong = apply(after(placed()), charged)
+    [call] = wrong.calls
+    refunded = apply(wrong.workflow, CallAnswered(call.key, CallKind.REFUND, 200, "{}"))
+    assert refunded.workflow.payment is not None
+    assert refunded.workflow.payment.refunds[0].done
+
+
 def test_finish_and_driver_request_are_one_transaction() -> None:
     step = apply(after(placed(), CHARGED, ACCEPTED), FINISHED)
     assert moves(step) == [
@@ -360,11 +370,11 @@ def test_order_time_in_the_future_does_not_extend_the_limit() -> None:
     assert (step.outcome, [problem.pointer for problem in step.problems]) == (Outcome.REFUSED, ["/deliver_at"])
 
 
-def test_order_time_before_1970_counts_as_1970() -> None:
-    step = apply(Workflow(), placed(at=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))))
-    assert step.workflow.order is not None
-    assert step.workflow.order.placed_ms == 0
-    assert moves(apply(step.workflow, CHARGED))[-1][:2] == ("ticket", "TicketRequested")
+@pytest.mark.parametrize("year", [1, 1969, 2026])
+def test_order_for_now_of_long_ago_is_refused(year: int) -> None:
+    step = apply(Workflow(), placed(at=datetime(year, 1, 1, tzinfo=timezone(timedelta(hours=14)))))
+    assert (step.outcome, step.problems[0].pointer) == (Outcome.REFUSED, "/at")
+    assert "days old" in step.reason
 
 
 def test_problem_of_the_whole_order_has_no_pointer() -> None:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from topics import deliveries
 from topics.drivers import Delivered, PickedUp, SetAvailable, SetUnavailable
 from topics.locations import Location
 from topics.order_updates import OrderStatus
-from topics.orders import AttentionSettled, CallAbandonRequested, CallRetryRequested
+from topics.orders import AttentionSettled, CallAbandonRequested, CallRetryRequested, Placed
 from topics.payments import Charged, Declined, Refunded
 from topics.places import Position
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
@@ -44,6 +45,12 @@ def drain(world: World) -> None:
             return
         world.deliver(places[0])
     raise AssertionError("records go round in circles")
+
+
+def free_of_charge(order: Placed) -> Placed:
+    """Return the order with a total of 0."""
+    gift = msgspec.structs.replace(order.items[0], unit_price=0, modifiers=())
+    return msgspec.structs.replace(order, items=(gift,), fees=(), tip=0, tax=0, total=0)
 
 
 def charged(world: World, order: str, charge: str = "c1", amount: int = 630) -> Charged:
@@ -199,7 +206,8 @@ class AnyWorld:
     def place(self) -> None:
         wished_s = self.choose.choice((None, None, 60, 7200))
         deliver_at = None if wished_s is None else later(wished_s)
-        self.world.produce(placed(self.choose.choice(ORDERS).partition(":")[2], deliver_at=deliver_at))
+        order = placed(self.choose.choice(ORDERS).partition(":")[2], deliver_at=deliver_at)
+        self.world.produce(free_of_charge(order) if self.choose.random() < 0.2 else order)
 
     # -- the payment provider ----------------------------------------------------------------------------------------
 
@@ -221,7 +229,7 @@ class AnyWorld:
             )
 
     def charge(self) -> None:
-        order, amount = self.choose.choice(ORDERS), self.choose.choice((630, 630, 63))
+        order, amount = self.choose.choice(ORDERS), self.choose.choice((630, 630, 63, 0))
         if order in self.world.orders:
             self.world.produce(charged(self.world, order, self.choose.choice(("c1", "c2")), amount))
 

@@ -273,6 +273,7 @@ class World:
         assert flow.order is not None
         assert flow.placed is not None
         charges = self.charges[order].items()
-        kept = [amount for charge, amount in charges if (order, charge) not in self.refunded]
-        owed = [] if flow.order.status is OrderStatus.REJECTED else [flow.placed.total]
+        kept = [amount for charge, amount in charges if amount and (order, charge) not in self.refunded]
+        total = [flow.placed.total] if flow.placed.total else []
+        owed = [] if flow.order.status is OrderStatus.REJECTED else total
         assert kept == owed, f"{order} ends as {flow.order.stage.value}, charged {kept}"

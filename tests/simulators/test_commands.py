@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from simulators.cli import Reporter
 from tests.simulators.conftest import MakeSimulator
 from tests.simulators.process import ROOT
 from tests.simulators.waiting import until
@@ -90,3 +91,8 @@ async def test_waiting_simulator_ends_with_0_on_sigterm(simulator: MakeSimulator
     waiting.start()
     await until(lambda: "waiting for a worker" in waiting.output, "it waits")
     assert await waiting.terminate() == 0
+
+
+def test_lines_of_events_are_harmless_for_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Reporter("payment", False).event("my-shop:1 declined: \x1b[2J\n\u202e")
+    assert capsys.readouterr().out == "payment: my-shop:1 declined: \\u001b[2J\\u000a\\u202e\n"

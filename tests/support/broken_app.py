@@ -22,9 +22,16 @@ ON, FOR = os.environ["BREAKS_ON"], os.environ["BREAKS_FOR"]
 class BrokenWorkflow(OrderWorkflow):
     """The workflow that raises on the event, when all its effects are in the transaction."""
 
-    def apply_and_store(self, task: Task, order: str, event: Any, restaurant: Restaurant | None = None) -> Step:
+    def apply_and_store(
+        self,
+        task: Task,
+        order: str,
+        event: Any,
+        restaurant: Restaurant | None = None,
+        recorded_ms: int | None = None,
+    ) -> Step:
         """Decide, then raise."""
-        step = super().apply_and_store(task, order, event, restaurant)
+        step = super().apply_and_store(task, order, event, restaurant, recorded_ms)
         if type(event).__name__ == ON and FOR in order:
             raise ZeroDivisionError(f"a bug that {order} brings to light")
         return step

@@ -20,6 +20,7 @@ from streams.cli.__main__ import program
 from streams.cli.registry import COMMANDS
 from tests.streams.cli.conftest import Asked, FakeWorker, Run, problem
 from tests.support.stack import FAUST, ROOT, run_command
+from topics.text import plain_lines
 
 AT = "2026-01-02T03:04:05Z"
 
@@ -694,3 +695,43 @@ def test_bash_completes_commands_options_and_ids(worker: FakeWorker, tmp_path: P
     assert completed("dabbawala", "orders", "list", "--att") == ["--attention"]
     assert completed("dabbawala", "orders", "get", "my-shop:100") == ["my-shop:1001", "my-shop:1002"]
     assert worker.asked[-1].query["cursor"] == "my-shop:100"
+
+
+HOSTILE = "\x1b]52;c;eA==\x07\x9b2J\x7f\u202e\u2066"
+SHAPED = {"status", "at", "since", "placed_at", "updated_at", "retired_at", "next_attempt", "eta", "due", "currency"}
+"""Fields whose values a worker makes, in a form that a command reads."""
+
+
+def with_hostile_texts(answer: Any, field: str = "") -> Any:
+    """Return an answer with hostile characters in every text that somebody else may have written."""
+    if isinstance(answer, dict):
+        return {name: with_hostile_texts(value, name) for name, value in answer.items()}
+    if isinstance(answer, list):
+        return [with_hostile_texts(value, field) for value in answer]
+    return answer + HOSTILE if isinstance(answer, str) and field not in SHAPED else answer
+
+
+@pytest.mark.parametrize("form", ["", "--json"])
+@pytest.mark.parametrize("line", READ_COMMANDS)
+def test_texts_of_others_are_harmless_for_the_terminal(worker: FakeWorker, run: Run, line: str, form: str) -> None:
+    path, answer, _ = READ_COMMANDS[line]
+    hostile = with_hostile_texts(answer)
+    worker.says(path, hostile)
+    done = run(*line.split(), *filter(None, [form]))
+    assert plain_lines(done.printed + done.error) == done.printed + done.error
+    if form:
+        assert json.loads(done.printed) == hostile
+    elif answer != hostile and "entries" not in answer:
+        assert "\\u001b" in done.printed
+
+
+def test_refusal_of_a_worker_is_harmless_for_the_terminal(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/orders/my-shop:1", problem(409, f"no{HOSTILE}", (f"/x{HOSTILE}", HOSTILE)))
+    done = run("orders", "get", "my-shop:1")
+    assert plain_lines(done.error) == done.error
+    assert "\\u001b" in done.error
+
+
+def test_commands_print_by_way_of_the_output_module() -> None:
+    others = {path.name for path in (ROOT / "streams/cli").glob("*.py") if "click.echo(" in path.read_text()}
+    assert others == {"output.py", "errors.py", "__main__.py"}

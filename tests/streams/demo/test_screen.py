@@ -10,6 +10,7 @@ from rich.console import Console
 from streams.cli.output import STATUS_STYLES
 from streams.demo.screen import Orders, Screen, faults_text, reason_text
 from topics.order_updates import Attention, OrderStatus, OrderUpdated
+from topics.text import plain_lines
 
 SINCE = datetime.now(UTC) - timedelta(seconds=75)
 
@@ -112,3 +113,17 @@ def test_age_is_blank_without_the_first_update() -> None:
     rows = {line[:3]: line.rstrip() for line in shown.getvalue().splitlines() if re.match(r"s:\d ", line)}
     assert re.search(r"SCHEDULED +\d+ s$", rows["s:1"])
     assert rows["s:2"].endswith("SCHEDULED")
+
+
+@pytest.mark.parametrize("width", [40, 120])
+def test_texts_of_others_are_harmless_on_the_screen(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b]52;c;eA==\x9b2J\x7f\u202e"
+    orders, written = Orders(), io.StringIO()
+    orders.take(update(2, Attention(waits_for=f"the charge: {hostile}", since=SINCE)))
+    screen = Screen({"r": f"name {hostile}"}, Console(file=written, width=width, color_system=None))
+    screen.console.print(screen._drawn(orders, "s", 1))
+    screen.say(f"Starting {hostile}")
+    screen.print_update(orders.stuck()[0])
+    shown = written.getvalue() + capsys.readouterr().out
+    assert plain_lines(shown) == shown
+    assert "\\u001b" in shown

@@ -80,7 +80,7 @@ async def test_orders_are_found_around_an_unreadable_record(
     kept = await orders.read(ORDER, RETIRED)
     assert (kept.workflow.order, kept.journal) == (ROW, (LINE,))
     logged = caplog.text
-    for cause in ("cannot be read at offset 6", "null", "not JSON", "no row of the order", "Expected `str`"):
+    for cause in ("cannot be read at offset 6", "null", "not JSON", "no row of the order", "it must be text"):
         assert cause in logged, cause
 
 

@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer, make_mocked_request
 from processors.order import Order, Stage
 from streams.access.keys import Identity, Role
 from streams.views import dead_letters, operations, orders
+from streams.views.orders import _refuse_unknown_fields
 from streams.web import requests
 from streams.web.doorkeeper import SENDER
 from streams.web.forwarding import FORWARD_TIMEOUT_S, Forwarding
@@ -154,3 +155,21 @@ def test_order_past_its_eta_is_late(eta_ms: int | None, stage: Stage, expected: 
         eta_ms=eta_ms,
     )
     assert orders._eta(order, 10_000) == expected
+
+
+def test_unknown_fields_of_an_order_are_refused_by_name() -> None:
+    with pytest.raises(Problem) as refused:
+        _refuse_unknown_fields({"deliverAt": 1, "customer": {"x\x1b": 1}, "fulfilment": "pickup"})
+    assert refused.value.status == 422
+    assert [error.pointer for error in refused.value.errors] == ["/deliverAt", "/fulfilment", "/customer/x\\u001b"]
+    assert "is `deliver_at` meant?" in refused.value.errors[0].detail
+
+
+def test_older_clients_may_say_that_an_order_is_a_delivery() -> None:
+    _refuse_unknown_fields({"type": "Placed", "id": "x", "fulfilment": "delivery", "deliver_at": None})
+
+
+def test_refusal_of_very_many_unknown_fields_is_short() -> None:
+    with pytest.raises(Problem) as refused:
+        _refuse_unknown_fields({"x" * 1000 + str(number): 1 for number in range(500)})
+    assert len(refused.value.detail) < 10_000

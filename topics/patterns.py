@@ -1,0 +1,54 @@
+r"""Patterns of the ids and texts in records, and the advice for a value that does not match.
+
+Every pattern ends in `\Z`. Python's `$` also matches before a newline at the end, so `"1001\n"` would be an id.
+"""
+
+from collections.abc import Mapping
+
+_CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f"
+"""C0 controls except tab and newline, DEL and C1 controls. They drive terminals, and they forge lines of logs."""
+_DIRECTIONS = r"\u202a-\u202e\u2066-\u2069"
+"""Embeddings, overrides and isolates of bidirectional text. They make a text look like another one."""
+_SURROGATES = r"\ud800-\udfff"
+"""Halves of a surrogate pair. They cannot be written as UTF-8."""
+FORBIDDEN_IN_NOTES = _CONTROLS + _DIRECTIONS + _SURROGATES
+FORBIDDEN = r"\t\n" + FORBIDDEN_IN_NOTES
+"""Characters that no text of one line may contain."""
+
+_PROVIDER = r"[a-z0-9-]{1,32}"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}"
+
+PROVIDER = rf"^{_PROVIDER}\Z"
+NAME = rf"^{_NAME}\Z"
+ORDER = rf"^{_PROVIDER}:{_NAME}\Z"
+CHARGE = r"^[!-~]{1,255}\Z"
+OPTIONAL_CHARGE = r"^[!-~]{0,255}\Z"
+CHARGE_REF = rf"(?:{_NAME}|~[0-9a-f]{{32}})"
+"""Part of the idempotency key of a refund that stands for the charge."""
+CALL = rf"^{_PROVIDER}:{_NAME}/(charge|prepare|refund/{CHARGE_REF})\Z"
+CURRENCY = r"^[A-Z]{3}\Z"
+CURRENCY_OF_ANSWER = r"^[A-Za-z]{3}\Z"
+TIME_OF_DAY = r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z"
+TIME_ZONE = r"^[A-Za-z0-9._+/-]{1,64}\Z"
+HTTP_URL = r"^https?://[!-.0-~][!-~]{0,1999}\Z"
+LINE = rf"^[^{FORBIDDEN}]*\Z"
+NOTE = rf"^[^{FORBIDDEN_IN_NOTES}]*\Z"
+
+_IDS = "letters, digits, dots, dashes, tildes or underscores, and begin with a letter or digit"
+_CHARACTERS = "control characters and characters that change the direction of text are not allowed"
+ADVICE: Mapping[str, str] = {
+    PROVIDER: "it must be 1 to 32 small letters, digits or dashes",
+    NAME: f"it must be 1 to 64 {_IDS}",
+    ORDER: "it must be an order's id, provider:external_id, such as my-shop:1001",
+    CHARGE: "it must be 1 to 255 printable ASCII characters without blanks",
+    OPTIONAL_CHARGE: "it must be at most 255 printable ASCII characters without blanks",
+    CALL: "it must be the key of a call: ORDER/charge, ORDER/prepare or ORDER/refund/CHARGE",
+    CURRENCY: "it must be three capital letters, such as INR",
+    CURRENCY_OF_ANSWER: "it must be three letters, such as INR",
+    TIME_OF_DAY: "it must be a time of day, such as 11:30",
+    TIME_ZONE: "it must be the IANA name of a time zone, such as Asia/Kolkata",
+    HTTP_URL: "it must begin with http:// or https://, and be printable ASCII without blanks",
+    LINE: f"remove control characters from this text: {_CHARACTERS}, nor are tabs and line breaks",
+    NOTE: f"remove control characters from this note: {_CHARACTERS}, except tab and newline",
+}
+"""Pattern -> the advice for a text that does not match it."""
