@@ -29,6 +29,9 @@ REREAD_S = 1.0
 """Pause between two looks at the file's time of change."""
 ANY = "*"
 """A party that ends with it stands for every id that begins with what is before it."""
+KEY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+PARTY = r"^[A-Za-z0-9._~-]{0,64}\*?\Z"
+SHA256 = r"^[0-9a-f]{64}\Z"
 
 
 class Role(StrEnum):
@@ -59,10 +62,10 @@ class Identity(msgspec.Struct, frozen=True):
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """An entry of the file."""
 
-    name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+    name: Annotated[str, Meta(pattern=KEY_NAME)]
     role: Role
-    party: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._~-]{0,64}\*?\Z")] = ANY
-    sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    party: Annotated[str, Meta(pattern=PARTY)] = ANY
+    sha256: Annotated[str, Meta(pattern=SHA256)]
     until: Instant | None = None
     """End of its validity; None: until it is revoked."""
 

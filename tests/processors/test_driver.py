@@ -314,7 +314,7 @@ def test_time_of_a_phone_may_be_anything(year: int) -> None:
     assert with_trusted_time(report, NOW) == location(HOME, 0)
 
 
-def test_phone_that_was_an_hour_behind_or_ahead_does_not_hide_later_places() -> None:
+def test_wrong_clock_does_not_hide_later_places() -> None:
     driver: Driver | None = at(Stage.DELIVERING)
     for second, wrong_s in enumerate((3600, -3600, 0, 0)):
         now_ms = NOW + second * 1000

@@ -108,7 +108,7 @@ def test_total_of_nothing_is_paid_and_given_back_without_a_call() -> None:
 
 
 @pytest.mark.parametrize("charge_id", ["c1", "a/b", "~" + "0" * 32, "x" * 255, "ch_1:2=3?#%"])
-def test_refund_of_any_charge_has_a_short_key_that_leads_back_to_it(charge_id: str) -> None:
+def test_refund_of_any_charge_has_a_short_key(charge_id: str) -> None:
     due = decide(DUE, Charged(order=ORDER, charge_id=charge_id, amount=6300, currency="inr"), NOW, P)
     [call] = due.calls
     assert isinstance(call.request, RefundRequest)

@@ -76,7 +76,7 @@ def test_charge_and_call_to_the_restaurant_are_one_transaction() -> None:
     assert [item.name for item in call.request.items] == ["Thali"]
 
 
-def test_answer_to_a_refund_finds_its_charge_by_the_hash_in_the_key() -> None:
+def test_answer_to_a_refund_finds_its_charge_by_hash() -> None:
     charge_id = "ch/" + "x" * 200
     charged = Charged(order=ORDER, charge_id=charge_id, amount=1, currency="INR")
     wrong = apply(after(placed()), charged)
