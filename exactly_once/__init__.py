@@ -1,7 +1,7 @@
 """Exactly-once tasks for any Faust app; see ``examples/count.py`` and ``docs/exactly-once.md``."""
 
 from exactly_once.calls.destinations import DestinationState
-from exactly_once.calls.interfaces import Completed, DestinationKey, Performer, Retry
+from exactly_once.calls.interfaces import CallOutcome, Completed, DestinationKey, Health, Performer, Retry, Unsettled
 from exactly_once.calls.rows import Call, decode_call
 from exactly_once.engine import Engine, PartitionNotOwned, SourceProgress
 from exactly_once.faust.app_settings import exactly_once
@@ -19,12 +19,14 @@ __all__ = [
     "BrokerTooOld",
     "BrokerUnreachable",
     "Call",
+    "CallOutcome",
     "Completed",
     "ConfigMismatch",
     "DestinationKey",
     "DestinationState",
     "Engine",
     "EngineSettings",
+    "Health",
     "Index",
     "PartitionNotOwned",
     "Performer",
@@ -36,6 +38,7 @@ __all__ = [
     "TopicMismatch",
     "TopicSpec",
     "TwoGenerationCache",
+    "Unsettled",
     "decode_call",
     "exactly_once",
 ]
