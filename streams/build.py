@@ -18,11 +18,12 @@ import httpx
 import msgspec
 
 from exactly_once import Engine, EngineSettings, exactly_once
+from processors.decision import Call
 from processors.parameters import Parameters
 from processors.spatial_index import DispatchIndex
 from streams import agents, views
 from streams.agents import timers
-from streams.calls.http_performer import HttpPerformer
+from streams.calls.http_performer import HttpPerformer, row_of
 from streams.catalogue.topic import HELP, Catalogue, RestaurantTopic
 from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
@@ -96,16 +97,17 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     def this_worker() -> str:
         return str(app.conf.canonical_url).rstrip("/")
 
-    engine.performer = performer = outside.make_performer(
-        settings.payment_url, settings.payment_provider, lambda: settings.public_url or this_worker()
-    )
+    def row_of_call(call: Call) -> bytes:
+        return row_of(call, settings.public_url or this_worker(), settings.payment_provider)
+
+    engine.performer = performer = outside.make_performer(settings.payment_url, settings.payment_provider)
     services = Services(
         settings=settings,
         parameters=parameters,
         app=app,
         engine=engine,
         tables=tables,
-        order_workflow=outside.make_workflow(tables, parameters, settings.topic_prefix),
+        order_workflow=outside.make_workflow(tables, parameters, settings.topic_prefix, row_of_call),
         performer=performer,
         restaurants=restaurants,
         catalogue=_make_catalogue(app, settings, restaurants),
