@@ -34,7 +34,7 @@ NOT_SENT = 0
 WITH_TICKET_STATUS = (OK, CREATED, RECEIVED, CONFLICT, UNPROCESSABLE)
 """Statuses with which a body may report the ticket's status."""
 WITHOUT_TICKET_STATUS = (RECEIVED, NO_CONTENT)
-"""Statuses of a receipt, whatever the body."""
+"""Statuses of a receipt with any body."""
 
 
 class Verdict(Enum):

@@ -139,7 +139,7 @@ def is_refund_due(payment: Payment, event: RefundRetried | RefundAbandoned, _: D
 
 
 def has_all_refunds(payment: Payment, _event: Charged, __: DecisionContext) -> bool:
-    """the row holds no more refunds"""
+    """the row has all the refunds that it may have"""
     return len(payment.refunds) >= MAX_REFUNDS
 
 
@@ -152,17 +152,17 @@ def is_known_unclear(payment: Payment, event: ChargeFailed | RefundFailed, _: De
 
 
 def is_first_report(payment: Payment, event: PaymentReported, _: DecisionContext) -> bool:
-    """it is the first report of a charge"""
+    """the first report of a charge"""
     return isinstance(event.report, Charged) and not payment.reported
 
 
 def is_about_charge(_payment: Payment, event: PaymentReported, __: DecisionContext) -> bool:
-    """it reports a charge or a decline"""
+    """a report of a charge or a decline"""
     return isinstance(event.report, Charged | Declined)
 
 
 def is_about_due_refund(payment: Payment, event: PaymentReported, _: DecisionContext) -> bool:
-    """it reports a refund that is due"""
+    """a report of a refund that is due"""
     return isinstance(event.report, Refunded) and _is_due(payment, event.report.charge_id)
 
 

@@ -317,7 +317,7 @@ def duplicate_applied_twice() -> Iterator[None]:
     """A duplicate report of a charge counts as a second charge, which is refunded."""
 
     def is_charge(_payment: payment.Payment, event: PaymentReported, _: DecisionContext) -> bool:
-        """it reports a charge"""
+        """a report of a charge"""
         return isinstance(event.report, Charged)
 
     def refund(of: payment.Payment, event: PaymentReported, _: DecisionContext) -> Decision[payment.Payment]:
