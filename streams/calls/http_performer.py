@@ -9,6 +9,7 @@ under the same key. ``processors.call_results`` decides the meaning of an answer
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -164,7 +165,8 @@ class HttpPerformer:
         if self._client is None:
             # with a hundred requests in flight, httpx's own transport takes 3 ms of CPU per request, aiohttp's 0.6 ms
             self._client = httpx.AsyncClient(
-                transport=AiohttpTransport(client=_session), timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+                transport=AiohttpTransport(client=partial(_session, urlsplit(self._payment_url).hostname or "")),
+                timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             )
         return self._client
 
@@ -200,14 +202,17 @@ async def _text(response: httpx.Response) -> str:
     return bytes(body[:MAX_BODY_BYTES]).decode(errors="replace")
 
 
-def _session() -> aiohttp.ClientSession:
+def _session(reserved_host: str) -> aiohttp.ClientSession:
     """Return a session without a limit of connections and without cookies.
 
     A limit would let calls wait for connections that hang; the engine has limits of its calls. A cookie of one party
     must not reach another party at the same host.
     """
     connector = aiohttp.TCPConnector(
-        limit=0, resolver=ThreadedResolver(), ssl=httpx.create_ssl_context(), keepalive_timeout=KEEP_ALIVE_S
+        limit=0,
+        resolver=ThreadedResolver([reserved_host]),
+        ssl=httpx.create_ssl_context(),
+        keepalive_timeout=KEEP_ALIVE_S,
     )
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 

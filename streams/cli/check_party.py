@@ -30,7 +30,7 @@ PATIENCE_S = 30.0
 """Longest wait for the result of a request that was answered "later"."""
 PAUSE_S = 0.5
 HEADS = ("check", "fits", "found")
-WORD_FOR = {
+WORD_FOR: dict[type, str] = {
     Charged: "charged",
     Declined: "declined",
     Refunded: "refunded",
@@ -116,7 +116,9 @@ class Party:
 @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Header of each request; repeatable.")
 @json_option
 @click.pass_context
-def check_party(ctx: click.Context, kind: str, url: str, as_json: bool, headers: tuple[str, ...], **given: Any) -> None:
+def check_party(
+    ctx: click.Context, /, kind: str, url: str, as_json: bool, headers: tuple[str, ...], **given: Any
+) -> None:
     """Run the contract against a payment provider or a point of sale at URL.
 
     The command makes real requests under new keys: it charges AMOUNT twice and refunds one of them, or sends two
