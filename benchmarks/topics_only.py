@@ -1,6 +1,7 @@
 """All outside parties in one cheap process, which uses the topics instead of HTTP.
 
-It keeps a constant number of orders in progress. It answers for the payment provider, the restaurants and the drivers
+It keeps a constant number of orders in progress. It answers for the restaurants and the drivers, and
+`benchmarks.answered` for the payment provider,
 as soon as the committed topics ask for an answer. It builds batches with the transaction client of the engine, to leave
 the CPU to the worker, which is measured.
 """
@@ -18,9 +19,8 @@ from exactly_once.kafka.partitioning import java_partition
 from exactly_once.kafka.producer import TransactionalClient
 from simulators.city import driver_home, order
 from topics.drivers import Delivered, PickedUp, SetAvailable
-from topics.families import DRIVERS, ORDER_UPDATES, ORDERS, PAYMENTS, POS, topic_name
+from topics.families import DRIVERS, ORDER_UPDATES, ORDERS, POS, topic_name
 from topics.orders import Placed
-from topics.payments import Charged
 from topics.pos import PreparationFinished, TicketAccepted
 from topics.records import Record, instant, write
 
@@ -60,7 +60,7 @@ class Outside:
 
     async def __aenter__(self) -> "Outside":
         self._producer = TransactionalClient(AIOKafkaClient(bootstrap_servers=self._kafka), f"{self._prefix}-outside")
-        await self._producer.start([self._topic(family.name) for family in (ORDERS, PAYMENTS, POS, DRIVERS)])
+        await self._producer.start([self._topic(family.name) for family in (ORDERS, POS, DRIVERS)])
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=self._kafka,
             isolation_level="read_committed",
@@ -123,16 +123,7 @@ class Outside:
         placed = self._placed.get(seen.order)
         if placed is None:
             return
-        if seen.status == "CREATED":
-            self._queue(
-                Charged(
-                    order=seen.order,
-                    charge_id=f"ch-{placed.external_id}",
-                    amount=placed.total,
-                    currency=placed.currency,
-                )
-            )
-        elif seen.status == "SCHEDULED":
+        if seen.status == "SCHEDULED":
             self._queue(TicketAccepted(order=seen.order, restaurant=placed.restaurant))
             self._queue(PreparationFinished(order=seen.order, restaurant=placed.restaurant))
         elif seen.status in ("DELIVERED", "REJECTED"):

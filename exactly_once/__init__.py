@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from exactly_once.calls.destinations import DestinationState
-from exactly_once.calls.interfaces import Completed, DestinationKey, Performer, Retry
+from exactly_once.calls.interfaces import CallOutcome, Completed, DestinationKey, Health, Performer, Retry, Unsettled
 from exactly_once.calls.rows import Call, decode_call
 from exactly_once.kafka.producer import BrokerTooOld
 from exactly_once.kafka.topic_admin import BrokerUnreachable, ConfigMismatch, TopicMismatch, TopicSpec
@@ -44,12 +44,14 @@ __all__ = [
     "BrokerTooOld",
     "BrokerUnreachable",
     "Call",
+    "CallOutcome",
     "Completed",
     "ConfigMismatch",
     "DestinationKey",
     "DestinationState",
     "Engine",
     "EngineSettings",
+    "Health",
     "Index",
     "PartitionNotOwned",
     "Performer",
@@ -61,6 +63,7 @@ __all__ = [
     "TopicMismatch",
     "TopicSpec",
     "TwoGenerationCache",
+    "Unsettled",
     "decode_call",
     "exactly_once",
 ]

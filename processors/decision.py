@@ -72,7 +72,10 @@ class CancelTimer(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A request to an outside party, repeated until it is answered; ``key`` is the idempotency key."""
+    """A request to an outside party, repeated until it is answered; ``key`` is the idempotency key.
+
+    A call that is open already keeps its request and is made again at once.
+    """
 
     key: str
     kind: CallKind
@@ -92,6 +95,8 @@ class Decision(msgspec.Struct, Generic[S_co], frozen=True, kw_only=True):
     calls: tuple[Call, ...] = ()
     cancel_calls: tuple[str, ...] = ()
     """Keys of calls whose answers are no longer needed."""
+    wake_calls: tuple[str, ...] = ()
+    """Keys of calls that are made again at once, with the request they have; those that are not open stay so."""
     reapply: bool = False
     """True if the event has to be applied once more, to the new state."""
     deleted: bool = False

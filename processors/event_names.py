@@ -42,6 +42,7 @@ EVENT_NAMES: Mapping[type, str] = {
     events.TicketReceived: "the receipt of the ticket",
     # from the other machines of the order
     events.OrderPlaced: "an order",
+    events.PaymentReported: "a report of the payment provider",
     events.PaymentRequested: "a request for the payment",
     events.PaymentCharged: "a payment",
     events.PaymentDeclined: "a decline of the payment",

@@ -11,6 +11,7 @@ import msgspec
 from processors.call_kinds import CallKind
 from topics.order_history import RowKind
 from topics.orders import Placed
+from topics.payments import Charged, Declined, Refunded
 from topics.places import Position
 from topics.restaurants import Restaurant
 
@@ -134,14 +135,20 @@ class RefundRequested(_ForPayment, frozen=True):
     """Refund the customer."""
 
 
+class PaymentReported(_ForPayment, frozen=True):
+    """A callback or record reports a payment. It proves nothing: the answer to the open call does."""
+
+    report: Charged | Declined | Refunded
+
+
 class ChargeFailed(_ForPayment, frozen=True):
-    """The payment provider has answered the charge unusably; a retry does not help."""
+    """The payment provider answers the charge unclearly. The call goes on."""
 
     reason: str
 
 
 class RefundFailed(_ForPayment, frozen=True):
-    """The payment provider has answered the refund of this charge unusably; a retry does not help."""
+    """The payment provider answers the refund of this charge unclearly. The call goes on."""
 
     charge_id: str
     reason: str
@@ -210,7 +217,7 @@ class TicketReceived(_ForTicket, frozen=True):
 
 
 class PrepareFailed(_ForTicket, frozen=True):
-    """The restaurant's point of sale has answered unusably; a retry does not help."""
+    """The restaurant's point of sale answers unclearly. The call goes on."""
 
     reason: str
 

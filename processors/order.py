@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from processors.call_kinds import CallKind, call_key
 from processors.decision import (
     CancelTimer,
     Decision,
@@ -64,6 +65,9 @@ from topics.records import epoch_ms, instant
 from topics.restaurants import Restaurant
 from topics.text import MAX_TEXT_LENGTH
 
+MAX_ATTENTION = 8
+"""Limit of an order's attention items. Further ones are counted in one item, which only an operator can clear."""
+
 
 class Stage(StageEnum):
     """Stage of an order. Finer than its public status: see ``Order.status``."""
@@ -102,7 +106,7 @@ class Timer(msgspec.Struct, frozen=True):
     due_ms: int
 
 
-class AttentionItem(msgspec.Struct, frozen=True):
+class AttentionItem(msgspec.Struct, frozen=True, omit_defaults=True):
     """A reason why a person should look at the order."""
 
     wait: str
@@ -110,6 +114,8 @@ class AttentionItem(msgspec.Struct, frozen=True):
     waits_for: str
     """The awaited thing, for people: "the payment"."""
     since_ms: int
+    others: int = 0
+    """Number of further items that this one stands for."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -381,8 +387,9 @@ def refuse_settlement(order: Order, _event: OperatorSettled, __: DecisionContext
 
 
 def retire(order: Order, _event: RetentionExpired, __: DecisionContext) -> Decision[Order]:
-    """move the order to the history; delete its rows"""
-    return Decision(deleted=True, internal_events=(RetirementRequested(order.id, order.placed_ms, order.body_hash),))
+    """move the order to the history; delete its rows; cancel the call to the restaurant"""
+    retired = RetirementRequested(order.id, order.placed_ms, order.body_hash)
+    return Decision(deleted=True, internal_events=(retired,), cancel_calls=(call_key(order.id, CallKind.PREPARE),))
 
 
 def postpone_retirement(order: Order, _event: RetentionExpired, __: DecisionContext) -> Decision[Order]:
@@ -524,7 +531,15 @@ def _rejected(order: Order, reason: str) -> Order:
 
 
 def _with_attention(order: Order, item: AttentionItem) -> Order:
-    """Add an item; if the wait has one already, replace it and keep its place and time."""
+    """Add an item; if the wait has one already, replace it and keep its place and time.
+
+    An item beyond the limit becomes an operator's: it may wait for anything, so only a person can clear it.
+    """
+    if len(order.attention) >= MAX_ATTENTION and not any(other.wait == item.wait for other in order.attention):
+        operators = next((other for other in order.attention if other.wait == OPERATOR), None)
+        others = 1 if operators is None else operators.others + 1
+        waits_for = f"an operator: the journal has {others} more"
+        item = AttentionItem(OPERATOR, waits_for, item.since_ms, others)
     known = next((index for index, other in enumerate(order.attention) if other.wait == item.wait), None)
     if known is None:
         return msgspec.structs.replace(order, attention=(*order.attention, item))

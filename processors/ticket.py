@@ -3,7 +3,10 @@
 Rules:
 1. The ticket is sent to the restaurant's point of sale under one idempotency key, until it is answered.
 2. The restaurant may skip steps: a finished preparation counts as accepted. Late events are absorbed.
-3. The restaurant cannot reject an accepted ticket: the event is refused, and the order asks for attention.
+3. The restaurant cannot reject an accepted ticket, nor cook one that it rejected: the event is refused, and the order
+   asks for attention.
+4. A callback moves the ticket but does not cancel the call. Only an answer ends the call: a forged callback must not
+   keep the ticket from the restaurant.
 """
 
 import msgspec
@@ -11,6 +14,7 @@ import msgspec
 from processors.call_kinds import CallKind, call_key
 from processors.decision import Call, Decision, DecisionContext, Rows, StageEnum, Table, ignore_duplicate, refused
 from processors.events import (
+    OPERATOR,
     AttentionRaised,
     PrepareAbandoned,
     PrepareFailed,
@@ -44,6 +48,8 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     restaurant: str
     stage: Stage
     reason: str = ""
+    unclear: bool = False
+    """True if an unclear answer has raised attention."""
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------
@@ -54,6 +60,11 @@ def another_restaurant(
 ) -> bool:
     """the event comes from another restaurant"""
     return event.restaurant not in (None, ticket.restaurant)
+
+
+def is_known_unclear(ticket: Ticket, _event: PrepareFailed, __: DecisionContext) -> bool:
+    """an unclear answer has raised attention before"""
+    return ticket.unclear
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
@@ -67,24 +78,20 @@ def ask(_: None, event: TicketRequested, __: DecisionContext) -> Decision[Ticket
     return Decision(state=ticket, calls=(_call(placed, event.pos_url),))
 
 
-def accept(ticket: Ticket, _event: TicketAccepted, __: DecisionContext) -> Decision[Ticket]:
-    """cancel the call; notify the order: accepted"""
-    return Decision(internal_events=(RestaurantAccepted(),), cancel_calls=_open_call_keys(ticket))
+def accept(_ticket: Ticket, _event: TicketAccepted, __: DecisionContext) -> Decision[Ticket]:
+    """notify the order: accepted"""
+    return Decision(internal_events=(RestaurantAccepted(),))
 
 
 def reject(ticket: Ticket, event: TicketRejected, _: DecisionContext) -> Decision[Ticket]:
-    """cancel the call; notify the order: rejected"""
+    """notify the order: rejected"""
     reason = event.reason or "the restaurant does not cook it"
-    return Decision(
-        state=msgspec.structs.replace(ticket, reason=reason),
-        internal_events=(RestaurantRejected(reason),),
-        cancel_calls=_open_call_keys(ticket),
-    )
+    return Decision(state=msgspec.structs.replace(ticket, reason=reason), internal_events=(RestaurantRejected(reason),))
 
 
-def finish(ticket: Ticket, _event: PreparationFinished, __: DecisionContext) -> Decision[Ticket]:
-    """cancel the call; notify the order: finished"""
-    return Decision(internal_events=(RestaurantFinished(),), cancel_calls=_open_call_keys(ticket))
+def finish(_ticket: Ticket, _event: PreparationFinished, __: DecisionContext) -> Decision[Ticket]:
+    """notify the order: finished"""
+    return Decision(internal_events=(RestaurantFinished(),))
 
 
 def record_receipt(_ticket: Ticket, _event: TicketReceived, __: DecisionContext) -> Decision[Ticket]:
@@ -92,9 +99,15 @@ def record_receipt(_ticket: Ticket, _event: TicketReceived, __: DecisionContext)
     return Decision()
 
 
-def raise_attention(_ticket: Ticket, event: PrepareFailed, _: DecisionContext) -> Decision[Ticket]:
+def raise_attention(ticket: Ticket, event: PrepareFailed, _: DecisionContext) -> Decision[Ticket]:
     """raise attention"""
-    return Decision(internal_events=(AttentionRaised(f"the restaurant's answer: {event.reason}"),))
+    needed = AttentionRaised(f"the restaurant's answer: {event.reason}")
+    return Decision(state=msgspec.structs.replace(ticket, unclear=True), internal_events=(needed,))
+
+
+def end_call(ticket: Ticket, _event: PrepareFailed, _: DecisionContext) -> Decision[Ticket]:
+    """cancel the call: a callback has answered it"""
+    return Decision(cancel_calls=(prepare_key(ticket.order),))
 
 
 def ask_again(_ticket: Ticket, event: PrepareRetried, _: DecisionContext) -> Decision[Ticket]:
@@ -109,10 +122,23 @@ def abandon(ticket: Ticket, event: PrepareAbandoned, _: DecisionContext) -> Deci
     return Decision(reason=event.requested_by, internal_events=(needed,), cancel_calls=(prepare_key(ticket.order),))
 
 
+def abandon_call(ticket: Ticket, event: PrepareAbandoned, _: DecisionContext) -> Decision[Ticket]:
+    """cancel the call: a callback has answered it"""
+    return Decision(reason=event.requested_by, cancel_calls=(prepare_key(ticket.order),))
+
+
 def refuse_rejection(ticket: Ticket, event: TicketRejected, _: DecisionContext) -> Decision[Ticket]:
     """refuse: the ticket is accepted already; raise attention"""
     contradiction = f"the restaurant rejects a ticket that is {ticket.stage.value}"
     return refused(contradiction, AttentionRaised(f"the restaurant to make up its mind: {contradiction}"))
+
+
+def refuse_cooking(
+    _ticket: Ticket, event: TicketAccepted | PreparationFinished, _: DecisionContext
+) -> Decision[Ticket]:
+    """refuse: the ticket is rejected; raise attention"""
+    contradiction = "the restaurant cooks a ticket that is REJECTED"
+    return refused(contradiction, AttentionRaised(f"an operator: {contradiction}", OPERATOR))
 
 
 def refuse_other_restaurant(
@@ -151,6 +177,7 @@ ROWS = (
     row(ANY, TicketRejected, None, refuse_other_restaurant, when=another_restaurant),
     row(ANY, PreparationFinished, None, refuse_other_restaurant, when=another_restaurant),
     row((ASKED,), TicketReceived, RECEIVED, record_receipt),
+    row((ASKED,), PrepareFailed, None, ignore_duplicate, when=is_known_unclear),
     row((ASKED,), PrepareFailed, None, raise_attention),
     row((ASKED, RECEIVED), TicketAccepted, ACCEPTED, accept),
     row((ASKED, RECEIVED), TicketRejected, REJECTED, reject),
@@ -160,10 +187,13 @@ ROWS = (
     row((REJECTED,), TicketRejected, None, ignore_duplicate),
     row((ACCEPTED, FINISHED), TicketRejected, None, refuse_rejection),
     row((RECEIVED, ACCEPTED, REJECTED, FINISHED), TicketReceived, None, ignore_duplicate),
-    row((RECEIVED, ACCEPTED, REJECTED, FINISHED), PrepareFailed, None, ignore_duplicate),
+    row((REJECTED,), TicketAccepted, None, refuse_cooking),
+    row((REJECTED,), PreparationFinished, None, refuse_cooking),
+    row((RECEIVED, ACCEPTED, REJECTED, FINISHED), PrepareFailed, None, end_call),
     # requests of operators
     row((ASKED, RECEIVED), PrepareRetried, ASKED, ask_again),
     row((ASKED,), PrepareAbandoned, None, abandon),
+    row((RECEIVED, ACCEPTED, REJECTED, FINISHED), PrepareAbandoned, None, abandon_call),
 )
 TABLE = Table[Ticket, Stage, Event]("the ticket", ROWS)
 
@@ -176,11 +206,6 @@ def decide(ticket: Ticket | None, event: object, now_ms: int, parameters: Parame
 def prepare_key(order: str) -> str:
     """Return the idempotency key of the call to the restaurant."""
     return call_key(order, CallKind.PREPARE)
-
-
-def _open_call_keys(ticket: Ticket) -> tuple[str, ...]:
-    """Return the key of the open call, whose answer a callback has made unnecessary."""
-    return (prepare_key(ticket.order),) if ticket.stage is Stage.ASKED else ()
 
 
 def _call(placed: Placed, pos_url: str) -> Call:

@@ -7,7 +7,7 @@ internal event that this machine sends to the order. The happy path:
 |---|---|---|---|---|
 | 1 | record `Placed` | | order: OrderPlaced | CREATED |
 | 2 | | | payment: PaymentRequested | CREATED |
-| 3 | call `charge`, or record `Charged` | payment: Charged | order: PaymentCharged | SCHEDULED |
+| 3 | call `charge` | payment: Charged | order: PaymentCharged | SCHEDULED |
 | 4 | timer `start` (only an order for later) | | order: PreparationDue | SCHEDULED |
 | 5 | | | ticket: TicketRequested | SCHEDULED |
 | 6 | call `prepare`, or record `TicketAccepted` | ticket: TicketAccepted | order: RestaurantAccepted | IN_PREPARATION |
@@ -18,6 +18,9 @@ internal event that this machine sends to the order. The happy path:
 | 11 | record `Delivered` | delivery: Delivered | order: DeliveryCompleted | DELIVERED |
 | 12 | timer `retirement` | | order: RetentionExpired | (deleted) |
 | 13 | | | history: RetirementRequested | (in the history topic) |
+
+A record on `payments` is not a fact: it becomes PaymentReported, which has the open call made again. Only the answer to
+that call moves the payment.
 
 Between 8 and 9 the topic `dispatch` finds the driver: DriverRequested there, Assign on `drivers`, DriverAssigned on
 `deliveries`. The driver's app sends PickedUp and Delivered to `drivers`; the driver's machine sends the records of the
@@ -47,6 +50,7 @@ from processors.events import (
     InternalEvent,
     OperatorSettled,
     OrderPlaced,
+    PaymentReported,
     PrepareAbandoned,
     PrepareRetried,
     RefundAbandoned,
@@ -64,6 +68,7 @@ from processors.ticket import Ticket
 from topics.identity import owner_of
 from topics.order_history import RowKind
 from topics.orders import AttentionSettled, CallAbandonRequested, CallRetryRequested, Placed
+from topics.payments import Charged, Declined, Refunded
 from topics.records import Record, epoch_ms, instant
 from topics.restaurants import Restaurant
 
@@ -132,6 +137,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     timers: tuple[SetTimer | CancelTimer, ...] = ()
     calls: tuple[Call, ...] = ()
     cancel_calls: tuple[str, ...] = ()
+    wake_calls: tuple[str, ...] = ()
 
 
 def journal_key(order_id: str, seq: int) -> str:
@@ -172,6 +178,8 @@ def decide_step(
             if result is None:
                 return Step(outcome=Outcome.APPLIED, reason="the party will answer later", workflow=workflow)
             return _Run(workflow, event.key, now_ms, parameters).run(result)
+        case Charged() | Declined() | Refunded():
+            return _Run(workflow, event.event_id, now_ms, parameters).run(PaymentReported(event))
         case Record():
             return _Run(workflow, event.event_id, now_ms, parameters).run(event)
     raise TypeError(f"an order does not handle {type(event).__name__}")
@@ -391,4 +399,5 @@ class _Run:
             timers=tuple([timer for decision in decisions for timer in decision.timers]),
             calls=tuple([call for decision in decisions for call in decision.calls]),
             cancel_calls=tuple([key for decision in decisions for key in decision.cancel_calls]),
+            wake_calls=tuple([key for decision in decisions for key in decision.wake_calls]),
         )

@@ -71,6 +71,16 @@ def serve_options(parser: argparse.ArgumentParser, port: int) -> None:
     parser.add_argument("--port", type=whole(0, 65535), default=port, help="port to listen on; 0: any free one")
 
 
+def strict_option(parser: argparse.ArgumentParser) -> None:
+    """Add the strictness about idempotency keys."""
+    parser.add_argument(
+        "--strict",
+        choices=("ietf", "stripe"),
+        default="",
+        help="compare whole bodies under a key (ietf: 422, stripe: 400) and answer 409 while the first is under way",
+    )
+
+
 def worker_options(parser: argparse.ArgumentParser, role: str) -> None:
     """Add the worker's address, and the key of a role, for a simulator that calls it."""
     parser.add_argument(

@@ -120,6 +120,23 @@ def with_faults(handler: Handler, faults: Faults) -> Handler:
     return handle
 
 
+def one_at_a_time(handler: Handler, *, is_strict: bool) -> Handler:
+    """Return the handler; if strict, with 409 for a request whose key is under way, also if its client has gone."""
+    under_way: set[str] = set()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        key = request.headers.get(IDEMPOTENCY_KEY, "")
+        if key in under_way:
+            raise Problem(409, f"the first request with the key {key} is under way")
+        under_way.add(key)
+        try:
+            return await handler(request)
+        finally:
+            under_way.discard(key)
+
+    return handle if is_strict else handler
+
+
 def _cut(request: web.Request) -> web.Response:
     """Cut the connection; the returned answer is never sent."""
     if request.transport is not None:

@@ -102,6 +102,7 @@ class PaymentEntry(Entry, frozen=True, kw_only=True):
     reason: str = ""
     callback_url: str = ""
     status: int = 0
+    body_hash: str = ""
 
 
 class TicketEntry(Entry, frozen=True, kw_only=True):

@@ -1,15 +1,19 @@
 """A payment provider: it charges, declines and refunds, and performs a repeated request once.
 
     POST /v1/charges   Idempotency-Key, {order, amount, currency, callback_url}
-                       200 {charge_id, amount, currency} | 402 {reason} | with --callback 202 {}, then a callback
+                       200 {charge_id, amount, currency} | 402 {reason} | with --callback first 202 {}
     POST /v1/refunds   Idempotency-Key, {order, charge_id, amount, currency, callback_url}
-                       200 {refund_id, charge_id} | with --callback 202 {}, then a callback
+                       200 {refund_id, charge_id} | with --callback first 202 {}
 
-A key that is sent again with the same request returns the first answer and has no other effect. A key with another
-request is answered 422, and a request without a key 400; with --keyless the provider performs it each time, as many
-providers do. A callback is a `Charged`, `Declined` or `Refunded` record that is posted to `callback_url` until its
-answer is final; a repeated request repeats the callback. The ledger has every outcome before it is sent.
-While a fault of callbacks is switched on, every request is answered by callback.
+A key that is sent again with the same request returns the result and has no other effect. A key with another request
+is answered 422, and a request without a key 400; with --keyless the provider performs it each time, as many providers
+do. After a 202 the provider takes its time; then a repeated request is answered with the result, and a callback reports
+it: a `Charged`, `Declined` or `Refunded` record that is posted to `callback_url` until its answer is final. The ledger
+has every outcome before it is sent. While a fault of callbacks is switched on, every request is answered 202 first.
+
+--strict compares the whole body under a key, and answers 409 while the first request is under way:
+    ietf      422 for another body, as draft-ietf-httpapi-idempotency-key-header has it
+    stripe    400 for another body, and for an amount below 50
 """
 
 import argparse
@@ -20,14 +24,16 @@ from typing import NamedTuple, NoReturn
 import msgspec
 from aiohttp import web
 
-from simulators.cli import Reporter, TimeScale, options, run, serve_options, share
+from simulators.cli import Reporter, TimeScale, options, run, serve_options, share, strict_option
 from simulators.faults import CALLBACKS, HELD_BACK, Faults, fault_options
 from simulators.http_client import Caller
 from simulators.http_server import (
     CallbackUrl,
+    Handler,
     Problem,
     faults_routes,
     idempotency_key,
+    one_at_a_time,
     read_body,
     respond,
     serve_party,
@@ -42,6 +48,8 @@ from topics.orders import Amount, Currency
 from topics.payments import Charged, ChargeId, Declined, PaymentRecord, Refunded
 from topics.records import Reader, write
 
+MIN_STRIPE_AMOUNT = 50
+"""Smallest amount that a provider with `--strict stripe` charges, in minor units."""
 PROCESSING_S = 0.5
 """Simulated seconds that a bank takes."""
 
@@ -103,6 +111,7 @@ class PaymentProvider:
         self._time_scale: TimeScale = arguments.speed
         self._declined: DeclineRule = arguments.decline
         self._calls_back: bool = arguments.callback
+        self._strict: str = arguments.strict
         self._takes_keyless: bool = arguments.keyless
         self._faults = Faults("payment", arguments.seed, arguments.faults)
         self._caller = caller
@@ -119,16 +128,21 @@ class PaymentProvider:
         """Keys whose callback had no final answer yet."""
         self._calling: set[str] = set()
         """Keys whose callback is being made."""
+        self._in_process: set[str] = set()
+        """Keys whose result is not ready yet."""
         for entry in self._ledger.written_before():
             self._remember(entry)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the provider."""
         return [
-            web.post("/v1/charges", with_faults(self.charge, self._faults)),
-            web.post("/v1/refunds", with_faults(self.refund, self._faults)),
+            web.post("/v1/charges", self._guarded(self.charge)),
+            web.post("/v1/refunds", self._guarded(self.refund)),
             *faults_routes(self._faults),
         ]
+
+    def _guarded(self, handler: Handler) -> Handler:
+        return one_at_a_time(with_faults(handler, self._faults), is_strict=bool(self._strict))
 
     def resume(self) -> None:
         """Make the callbacks that the last process left open."""
@@ -138,6 +152,8 @@ class PaymentProvider:
     async def charge(self, request: web.Request) -> web.Response:
         """Handle `POST /v1/charges`."""
         key, asked = self._key(request), await read_body(request, _charges)
+        if self._strict == "stripe" and asked.amount < MIN_STRIPE_AMOUNT:
+            raise Problem(400, f"the amount must be at least {MIN_STRIPE_AMOUNT}")
         if (done := self._done.get(key)) is None:
             reason = self._reason_to_decline(asked)
             done = self._record_outcome(
@@ -151,6 +167,7 @@ class PaymentProvider:
                     currency=asked.currency,
                     reason=reason,
                     callback_url=self._callback_url(asked),
+                    body_hash=_hash(asked),
                 )
             )
         else:
@@ -174,6 +191,7 @@ class PaymentProvider:
                     amount=asked.amount,
                     currency=asked.currency,
                     callback_url=self._callback_url(asked),
+                    body_hash=_hash(asked),
                 )
             )
         else:
@@ -211,8 +229,10 @@ class PaymentProvider:
         return entry
 
     def _repeat(self, done: PaymentEntry, same: bool, asked: ChargeRequest | RefundRequest) -> PaymentEntry:
-        if not same:
-            self._refuse(done.key, asked, 422, f"the key {done.key} was used for another request")
+        """Return the outcome of a repeated request; refuse another request."""
+        if not same or (self._strict and done.body_hash != _hash(asked)):
+            status = 400 if self._strict == "stripe" else 422
+            self._refuse(done.key, asked, status, f"the key {done.key} was used for another request")
         address = asked.callback_url if done.callback_url else ""
         return self._record_outcome(msgspec.structs.replace(done, at=now(), replay=True, callback_url=address))
 
@@ -242,19 +262,27 @@ class PaymentProvider:
             self._charged[entry.charge_id] = entry
         if entry.outcome == "refunded":
             self._refunded.add(entry.charge_id)
-        if entry.callback_url:
+        if entry.callback_url and not entry.replay:
             self._owed.add(entry.key)
 
     async def _answer(self, done: PaymentEntry) -> web.Response:
-        if done.callback_url:
+        if done.callback_url and not done.replay:
+            self._in_process.add(done.key)
             self._start_calling_back(done.key)
+        if done.callback_url and done.key in self._in_process:
             return respond(202, {})
-        await self._time_scale.pass_time(PROCESSING_S)
+        await self._process(done.key)
         if done.outcome == "declined":
             return respond(402, {"reason": done.reason})
         if done.outcome == "refunded":
             return respond(200, {"refund_id": done.refund_id, "charge_id": done.charge_id})
         return respond(200, {"charge_id": done.charge_id, "amount": done.amount, "currency": done.currency})
+
+    async def _process(self, key: str) -> None:
+        """Take the time of a bank."""
+        self._in_process.add(key)
+        await self._time_scale.pass_time(PROCESSING_S)
+        self._in_process.discard(key)
 
     def _start_calling_back(self, key: str) -> None:
         if key not in self._calling:
@@ -262,7 +290,7 @@ class PaymentProvider:
             self._tasks.create_task(self._call_back(key))
 
     async def _call_back(self, key: str) -> None:
-        await self._time_scale.pass_time(PROCESSING_S)
+        await self._process(key)
         if fault := self._faults.one_of(HELD_BACK, key):
             await self._faults.hold_back(fault, self._time_scale)
         copies = 2 if self._faults.applies("doubled", key) else 1
@@ -286,6 +314,11 @@ class PaymentProvider:
 
 def _money(of: PaymentEntry | ChargeRequest | RefundRequest) -> tuple[str, int, str]:
     return of.order, of.amount, of.currency
+
+
+def _hash(asked: ChargeRequest | RefundRequest) -> str:
+    """Return a hash of the whole request, its callback address included."""
+    return blake2b(msgspec.json.encode(asked), digest_size=8).hexdigest()
 
 
 def _record(done: PaymentEntry) -> PaymentRecord:
@@ -312,6 +345,7 @@ def main() -> None:
         help="never; always; share:P (that share of the orders); ending:DIGITS (amounts in minor units that end so)",
     )
     parser.add_argument("--callback", action="store_true", help="answer 202 and call back with the outcome")
+    strict_option(parser)
     parser.add_argument("--keyless", action="store_true", help="perform every request that has no Idempotency-Key")
     fault_options(parser, "payment")
     run(serve_party("payment", parser.parse_args(), PaymentProvider))

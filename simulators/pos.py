@@ -1,12 +1,14 @@
 """The points of sale of all the city's restaurants: they take tickets, cook, and report when the food is ready.
 
     POST /restaurants/{restaurant}/prepare   Idempotency-Key, {order, restaurant, items, callback_url, ...}
-        200 {status: accepted} | 409 {reason} | with --receive 202 {status: received}, decided later
+        200 {status: accepted} | 409 {status: rejected, reason} | with --receive 202 {status: received}, decided later
     then they call {callback_url}/accepted or /rejected (after a 202) and {callback_url}/finished
 
 A key that is sent again with the same request refers to the same ticket and gets the same answer; with another request
-it is answered 400. The ledger has every event of a ticket before it is sent. After a crash, preparations end at their
-original moments, and callbacks without a final answer are made again.
+it is answered 400. --strict compares the whole body, its callback address included, and answers 409 while the first
+request with the key is under way; --strict ietf answers another body with 422. The ledger has every event of a ticket
+before it is sent. After a crash, preparations end at their original moments, and callbacks without a final answer are
+made again.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import msgspec
 from aiohttp import web
 
 from simulators.city import KITCHENS
-from simulators.cli import Reporter, TimeScale, options, run, serve_options, share
+from simulators.cli import Reporter, TimeScale, options, run, serve_options, share, strict_option
 from simulators.faults import HELD_BACK, Faults, fault_options
 from simulators.http_client import Caller
 from simulators.http_server import (
@@ -27,6 +29,7 @@ from simulators.http_server import (
     Problem,
     faults_routes,
     idempotency_key,
+    one_at_a_time,
     read_body,
     respond,
     serve_party,
@@ -69,9 +72,9 @@ class PrepareRequest(msgspec.Struct, frozen=True, kw_only=True):
     display_number: str = ""
     note: str = ""
 
-    def body_hash(self) -> str:
-        """Return a hash of the request without its callback address."""
-        asked = msgspec.json.encode(msgspec.structs.replace(self, callback_url=""))
+    def body_hash(self, *, is_strict: bool = False) -> str:
+        """Return a hash of the request, unless strict without its callback address."""
+        asked = msgspec.json.encode(self if is_strict else msgspec.structs.replace(self, callback_url=""))
         return blake2b(asked, digest_size=8).hexdigest()
 
 
@@ -141,6 +144,7 @@ class PointsOfSale:
         self._time_scale: TimeScale = arguments.speed
         self._rejected: RejectRule = arguments.reject
         self._receives: bool = arguments.receive
+        self._strict: str = arguments.strict
         self._faults = Faults("pos", arguments.seed, arguments.faults)
         self._caller = caller
         self._tasks = tasks
@@ -153,7 +157,7 @@ class PointsOfSale:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the points of sale."""
-        prepare = with_faults(self.prepare, self._faults)
+        prepare = one_at_a_time(with_faults(self.prepare, self._faults), is_strict=bool(self._strict))
         return [web.post("/restaurants/{restaurant}/prepare", prepare), *faults_routes(self._faults)]
 
     def resume(self) -> None:
@@ -169,7 +173,7 @@ class PointsOfSale:
             raise Problem(404, f"there is no restaurant {restaurant} here for a ticket of {asked.restaurant}")
         if (ticket := self._tickets.get(key)) is None:
             return self._answer(self._open(key, asked))
-        if ticket.first.body_hash != asked.body_hash():
+        if ticket.first.body_hash != self._hash(asked):
             self._refuse(key, asked)
         self._write(msgspec.structs.replace(ticket.first, at=now(), event="replay", callback_url=asked.callback_url))
         return self._answer(ticket)
@@ -186,12 +190,15 @@ class PointsOfSale:
             display_number=asked.display_number,
             reason=reason,
             callback_url=asked.callback_url,
-            body_hash=asked.body_hash(),
+            body_hash=self._hash(asked),
         )
         self._write(entry if self._receives else self._decided(entry))
         ticket = self._tickets[key]
         self._tasks.create_task(self._process(ticket))
         return ticket
+
+    def _hash(self, asked: PrepareRequest) -> str:
+        return asked.body_hash(is_strict=bool(self._strict))
 
     def _decided(self, entry: TicketEntry) -> TicketEntry:
         """Return the ledger line that decides a ticket: rejected if it has a reason, otherwise accepted."""
@@ -206,13 +213,13 @@ class PointsOfSale:
         self._write(
             TicketEntry(event="refused", order=asked.order, key=key, restaurant=asked.restaurant, reason=reason)
         )
-        raise Problem(400, reason)
+        raise Problem(422 if self._strict == "ietf" else 400, reason)
 
     def _answer(self, ticket: Ticket) -> web.Response:
         if ticket.first.event == "received":
             return respond(202, {"status": "received"})
         if ticket.first.event == "rejected":
-            return respond(409, {"reason": ticket.first.reason})
+            return respond(409, {"status": "rejected", "reason": ticket.first.reason})
         return respond(200, {"status": "accepted"})
 
     async def _process(self, ticket: Ticket) -> None:
@@ -288,6 +295,7 @@ def main() -> None:
         help="never; always; share:P (that share of the tickets); restaurant:ID; product:CODE",
     )
     parser.add_argument("--receive", action="store_true", help="answer 202 and call back with the decision")
+    strict_option(parser)
     fault_options(parser, "pos")
     run(serve_party("pos", parser.parse_args(), PointsOfSale))
 

@@ -20,13 +20,14 @@ import msgspec
 
 from exactly_once import Engine, EngineSettings, exactly_once
 from exactly_once.task.failpoints import parse_failpoints
+from processors.decision import Call
 from processors.parameters import Parameters
 from processors.spatial_index import DispatchIndex
 from streams import agents, views
 from streams.access.keys import KeyRing
 from streams.access.tokens import Tokens, read_secret
 from streams.agents import timers
-from streams.calls.http_performer import HttpPerformer
+from streams.calls.http_performer import HttpPerformer, row_of
 from streams.catalogue.topic import HELP, Catalogue, RestaurantTopic
 from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
@@ -106,12 +107,13 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
 
     tokens = Tokens(lambda: outside.read_secret(settings.secret_file))
     doorkeeper = Doorkeeper(outside.make_keys(settings.keys), tokens, outside.now_ms)
+
+    def row_of_call(call: Call) -> bytes:
+        return row_of(call, settings.public_url or this_worker(), settings.payment_provider)
+
     engine.letter_signer = tokens.letter_signature
     engine.performer = performer = outside.make_performer(
-        settings.payment_url,
-        settings.payment_provider,
-        lambda: settings.public_url or this_worker(),
-        tokens.capability,
+        settings.payment_url, settings.payment_provider, tokens.capability
     )
     services = Services(
         settings=settings,
@@ -119,7 +121,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         app=app,
         engine=engine,
         tables=tables,
-        order_workflow=outside.make_workflow(tables, parameters, settings.topic_prefix),
+        order_workflow=outside.make_workflow(tables, parameters, settings.topic_prefix, row_of_call),
         performer=performer,
         restaurants=restaurants,
         catalogue=_make_catalogue(app, settings, restaurants),

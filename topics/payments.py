@@ -4,7 +4,8 @@
 |---|---|---|---|
 | payments | order id | the callback view; the payment provider, by Kafka | agent `payments` |
 
-The answer to a call to the provider becomes the same event. The task applies it without writing it to the topic.
+A record on the topic is a hint: it has the open call made again. The answer to a call becomes the same event, without
+being written to the topic, and only that is a fact.
 """
 
 from typing import Annotated, ClassVar

@@ -120,8 +120,13 @@ class Destination:
         return bool(self._retries) and self._running_retries < max(1, self.window // 2)
 
     def take(self) -> Waiting:
-        """Remove and return the next call to start: first attempts and retries in turn."""
-        retry = self._retry_may_start and (self._retry_is_next or not self._first)
+        """Remove and return the next call to start: first attempts and retries in turn.
+
+        If the breaker was open, first attempts come before all retries: a call that fails whenever it is made must not
+        keep the breaker open for the others.
+        """
+        was_open = self.failures >= self._settings.breaker_failures
+        retry = self._retry_may_start and (not self._first or (self._retry_is_next and not was_open))
         self._retry_is_next = not retry
         return (self._retries if retry else self._first).popleft()
 

@@ -1,11 +1,12 @@
 """Protocols of the call runner: tasks that own calls, and a performer that makes them.
 
 task       CallingTask: reads the call's row, verifies that this worker still owns the task, stores the outcome
-performer  Performer: makes one attempt and returns Completed or Retry
+performer  Performer: makes one attempt and returns Completed, Unsettled or Retry
 """
 
 import asyncio
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple, Protocol
 
 
@@ -14,6 +15,17 @@ class DestinationKey(NamedTuple):
 
     party: str
     host: str
+
+
+class Health(Enum):
+    """Evidence that an attempt gives about its destination."""
+
+    ANSWERS = "answers"
+    """The destination answered: its circuit breaker closes."""
+    FAILS = "fails"
+    """The destination failed: its circuit breaker counts it."""
+    UNKNOWN = "unknown"
+    """The attempt did not reach the destination, because this side failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +37,28 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A failed attempt. The next one follows after the back-off, or after ``after_s`` if the destination asked so."""
+    """An attempt without a result. The next one follows after the back-off, or after ``after_s`` if that is set."""
 
     last_error: str
     after_s: float | None = None
+    health: Health = Health.FAILS
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A result that does not end the call: it goes to ``on_result``, and the next attempt follows as after a `Retry`.
+
+    ``on_result`` may cancel the call.
+    """
+
+    result: bytes
+    last_error: str
+    after_s: float | None = None
+    health: Health = Health.ANSWERS
+
+
+CallOutcome = Completed | Retry | Unsettled
+"""CallOutcome of one attempt."""
 
 
 class Performer(Protocol):
@@ -38,8 +68,11 @@ class Performer(Protocol):
         """Return the destination: window and circuit breaker are per party; the parties of a host share a limit."""
         ...
 
-    async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Completed | Retry:
-        """Make one attempt, with ``call_id`` as its idempotency key. An exception counts as ``Retry``."""
+    async def perform(self, call_id: bytes, request: bytes, attempt: int) -> CallOutcome:
+        """Make one attempt, with ``call_id`` as its idempotency key.
+
+        An exception counts as a `Retry` of unknown health: it is a failure of the performer, not of the destination.
+        """
         ...
 
 
@@ -74,7 +107,7 @@ class CallingTask(Protocol):
         """Return True once no other worker can own the task; False if the row has changed by then."""
         ...
 
-    def finish_call(self, call_id: bytes, row: bytes, answer: Completed | Retry) -> None:
+    def finish_call(self, call_id: bytes, row: bytes, answer: CallOutcome) -> None:
         """Store the outcome of the attempt that began with this row."""
         ...
 

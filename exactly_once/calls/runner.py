@@ -4,6 +4,8 @@
     attempt   The runner makes it once the row is in RocksDB.
     answer    The answer enters the task as an event, in the transaction that deletes the row.
     retry     A failed attempt replaces the row. The next attempt's time is in it, so a back-off survives a restart.
+              A result may be unsettled: it enters the task, and the next attempt follows all the same.
+    wake      A handler may have an open call made again at once, with the same request.
 
 After a crash in between, the row is still there and the runner makes the call again under the same idempotency key,
 the row's key: the destination may get a request more than once and can recognise it.
@@ -21,7 +23,16 @@ from typing import Protocol
 
 from exactly_once.calls.destinations import Attempt, Destination, DestinationState, Waiting
 from exactly_once.calls.fairness import ConcurrencyLimit, FairQueue
-from exactly_once.calls.interfaces import CallingTask, Completed, DestinationKey, Performer, Retry
+from exactly_once.calls.interfaces import (
+    CallingTask,
+    CallOutcome,
+    Completed,
+    DestinationKey,
+    Health,
+    Performer,
+    Retry,
+    Unsettled,
+)
 from exactly_once.calls.rows import CALLS, MAX_ERROR_CHARS, Call, decode_call
 from exactly_once.settings import EngineSettings
 
@@ -91,7 +102,7 @@ class CallRunner:
         if task.running_calls:
             await asyncio.wait([*task.running_calls.values()], timeout=timeout_s)
 
-    def next_attempt(self, call_id: bytes, call: Call, answer: Retry, now_ms: int) -> Call:
+    def next_attempt(self, call_id: bytes, call: Call, answer: Retry | Unsettled, now_ms: int) -> Call:
         """Return the row of the next attempt."""
         delay_s = self._backoff_s(call_id, call.attempt) if answer.after_s is None else answer.after_s
         due_ms = max(now_ms + int(delay_s * 1000), call.due_ms + 1)
@@ -225,24 +236,28 @@ class CallRunner:
                 return
             task.pass_failpoint("before_call")
             answer = await self._attempt(performer, call_id, decode_call(row))
-            if isinstance(answer, Retry):
-                destination.record_failure(attempt, answer.last_error, self._clock.monotonic())
-            else:
-                destination.record_answer()
+            self._record_health(destination, attempt, answer)
             task.pass_failpoint("after_call")
             if task.alive:
                 task.finish_call(call_id, row, answer)
         except Exception as exc:
             task.fail(exc)
 
-    async def _attempt(self, performer: Performer, call_id: bytes, call: Call) -> Completed | Retry:
+    def _record_health(self, destination: Destination, attempt: Attempt, answer: CallOutcome) -> None:
+        """Count the attempt for the destination's circuit breaker."""
+        if isinstance(answer, Completed) or answer.health is Health.ANSWERS:
+            destination.record_answer()
+        elif answer.health is Health.FAILS:
+            destination.record_failure(attempt, answer.last_error, self._clock.monotonic())
+
+    async def _attempt(self, performer: Performer, call_id: bytes, call: Call) -> CallOutcome:
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 return await performer.perform(call_id, call.request, call.attempt)
         except TimeoutError:
             return Retry(f"no answer within {self._settings.call_timeout_s:g} s")
         except Exception as exc:
-            return Retry(f"{type(exc).__name__}: {exc}")
+            return Retry(f"{type(exc).__name__}: {exc}", health=Health.UNKNOWN)
 
 
 def _ms(seconds: float) -> int:

@@ -21,9 +21,10 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
-from exactly_once.calls.interfaces import Completed, Retry
+from exactly_once.calls.interfaces import CallOutcome, Completed, Retry
 from exactly_once.calls.rows import CALLS, GROWTH_BYTES, Call, decode_call, encode_call
 from exactly_once.task.context import TaskContext
 from exactly_once.task.digest import digest_of
@@ -105,6 +106,8 @@ class Task:
         self.calls = {call_id: decode_call(row).due_ms for call_id, row in store.rows(CALLS)}
         """The committed calls: id -> due time of the next attempt, in milliseconds since the epoch."""
         self.running_calls: dict[bytes, asyncio.Task[None]] = {}
+        self._woken: set[bytes] = set()
+        """Calls under way that were woken since their attempt began."""
         self._indexes = {table: context.index_factories[table]() for table in context.index_factories}
         for table, index in self._indexes.items():
             index.load(store.rows(table))
@@ -214,6 +217,20 @@ class Task:
         """Return whether this call is requested and has no answer yet."""
         return self.get(CALLS, call_id) is not None
 
+    def wake_call(self, call_id: bytes) -> None:
+        """Have an open call made again at once, with its request; do nothing for a call that is not open.
+
+        An attempt under way may end first, so that repeated wakes do not hold up its answer. If it does not settle the
+        call, the next one follows at once.
+        """
+        row = self.get(CALLS, call_id)
+        if row is None:
+            return
+        if (call := decode_call(row)).due_ms > self.now_ms:
+            self.put(CALLS, call_id, encode_call(replace(call, due_ms=self.now_ms)))
+        elif call_id in self.running_calls:
+            self._woken.add(call_id)
+
     def cancel_call(self, call_id: bytes) -> None:
         """Cancel a call: no further attempt, and the answer to one under way is ignored."""
         if self.has_call(call_id):
@@ -274,18 +291,24 @@ class Task:
                 self.dead_letter(record, reason, exc)
         pending.positions[record.topic] = self.next_offsets[record.topic] = record.offset + 1
 
-    def finish_call(self, call_id: bytes, row: bytes, answer: Completed | Retry) -> None:
+    def finish_call(self, call_id: bytes, row: bytes, answer: CallOutcome) -> None:
         """Store the outcome of the attempt that began with this row. Ignored if the row has changed meanwhile."""
+        was_woken = call_id in self._woken
+        self._woken.discard(call_id)
         if self.get(CALLS, call_id) != row:
             return
         call = decode_call(row)
-        if isinstance(answer, Retry):
-            self.put(CALLS, call_id, encode_call(self._context.calls.next_attempt(call_id, call, answer, self.now_ms)))
-            self.pending.count("calls_again")
-        else:
-            result = answer.result
+        if isinstance(answer, Completed):
             self.put(CALLS, call_id, None)
             self.pending.count("calls")
+        else:
+            following = self._context.calls.next_attempt(call_id, call, answer, self.now_ms)
+            if was_woken:
+                following = replace(following, due_ms=max(self.now_ms, call.due_ms + 1))
+            self.put(CALLS, call_id, encode_call(following))
+            self.pending.count("calls_again")
+        if not isinstance(answer, Retry):
+            result = answer.result
             self._guard(
                 {"call": call_id.decode(errors="replace")},
                 (call_id, result),

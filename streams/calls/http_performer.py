@@ -1,12 +1,16 @@
 """HTTP client of the calls that tasks request.
 
-A call's row holds its ``kind`` and ``request``; this module turns it into an HTTP request. It decides only whether the
-response is an answer. A server error, a request to slow down, a time-out or a broken connection is no answer: the
-engine repeats the call under the same idempotency key. The processors decide what an answer means.
+The body of a request is written once, when a task requests the call, and stored in the call's row: every attempt sends
+the same bytes, whichever worker makes it. Destinations compare the bodies under one idempotency key.
+
+A server error, a request to slow down, a time-out or a broken connection is no answer: the engine repeats the call
+under the same key. ``processors.call_results`` decides the meaning of an answer, and whether it ends the call.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,9 +19,11 @@ import httpx
 import msgspec
 from httpx_aiohttp import AiohttpTransport
 
-from exactly_once import Completed, DestinationKey, Retry
+from exactly_once import CallOutcome, Completed, DestinationKey, Health, Retry, Unsettled
 from processors.call_kinds import CALLS, CallKind
+from processors.call_results import NOT_SENT, Verdict, unclear, verdict_on
 from processors.decision import Call
+from processors.events import CallAnswered
 from processors.requests import PrepareRequest
 from streams.access.rules import PAYMENTS, POS, callback_subject
 from streams.calls.resolver import ThreadedResolver
@@ -38,17 +44,33 @@ MAX_BODY_BYTES = 65_536
 """Bytes of an answer that are read; the rest is ignored."""
 MAX_RETRY_AFTER_S = 600.0
 """Upper bound on the pause that a party may ask for with ``Retry-After``."""
+QUICK_ATTEMPTS = 4
+"""Attempts with the usual back-off before an unclear answer needs a person. They take about three seconds."""
+SLOW_RETRY_S = 600.0
+"""Pause after each unclear answer from then on. The party may settle it by itself."""
 
 
-class Row(msgspec.Struct, frozen=True):
-    """Row of a call: its kind, and the request as JSON."""
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Row of a call: its kind, and the body as it is sent. A point of sale is named by its restaurant and address."""
 
     kind: CallKind
-    request: msgspec.Raw
+    body: msgspec.Raw
+    restaurant: str = ""
+    pos_url: str = ""
+
+
+CAPABILITY = "~capability~"
+"""Place of the capability in a callback's address, so that no row has the proof itself."""
+OUR_ERRORS = (ValueError, httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+"""Errors of a request that cannot be written: a header that no protocol can hold, or a URL that is none."""
+log = logging.getLogger(__name__)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Answer of a party: the HTTP status and the text of the body, at most ``MAX_BODY_BYTES`` of it."""
+    """Answer of a party: the HTTP status and the text of the body, at most ``MAX_BODY_BYTES`` of it.
+
+    The status ``NOT_SENT`` stands for an attempt that failed in this worker; the body is the error then.
+    """
 
     status: int
     body: str
@@ -58,33 +80,40 @@ ROWS = msgspec.json.Decoder(Row)
 ANSWERS = msgspec.json.Decoder(Answer)
 
 
-def row_of(call: Call) -> bytes:
-    """Return the row of a call."""
-    return msgspec.json.encode(Row(call.kind, msgspec.Raw(msgspec.json.encode(call.request))))
+def row_of(call: Call, public_url: str, payment_provider: str) -> bytes:
+    """Return the row of a call. The called party reaches the HTTP API at ``public_url`` for its callbacks."""
+    body: dict[str, Any] = msgspec.to_builtins(call.request)
+    if isinstance(call.request, PrepareRequest):
+        body["callback_url"] = _callback_url(public_url, POS, call.request.restaurant, call.request.order)
+        address = {"restaurant": call.request.restaurant, "pos_url": body.pop("pos_url")}
+    else:
+        body["callback_url"] = _callback_url(public_url, PAYMENTS, payment_provider, body["order"])
+        address = {}
+    return msgspec.json.encode(Row(call.kind, msgspec.Raw(msgspec.json.encode(body)), **address))
+
+
+def _callback_url(public_url: str, kind: str, party: str, order: str) -> str:
+    """Return the address as the row has it: the capability takes its place when the request is sent."""
+    return f"{public_url}/v1/callbacks/{CAPABILITY}/{kind}/{party}/{order}"
 
 
 class HttpRequest(NamedTuple):
     """A call as an HTTP request. The party is the restaurant's id or the payment provider's name, not a host."""
 
+    kind: CallKind
     party: str
     url: str
-    body: dict[str, Any]
+    body: bytes
 
 
 class HttpPerformer:
     """Performer of calls over HTTP. The engine limits the calls at once: in all, per party and per host."""
 
-    def __init__(
-        self, payment_url: str, payment_provider: str, public_url: Callable[[], str], capability: Callable[[str], str]
-    ) -> None:
-        """``public_url`` returns the URL at which the called parties reach the HTTP API for their callbacks.
-
-        ``capability`` returns the proof in a callback's address for its subject (`streams.access.rules`).
-        """
+    def __init__(self, payment_url: str, payment_provider: str, capability: Callable[[str], str]) -> None:
+        """``capability`` returns the proof in a callback's address for its subject (`streams.access.rules`)."""
         self._capability = capability
         self._payment_url = payment_url
         self._payment_provider = payment_provider
-        self._public_url = public_url
         self._client: httpx.AsyncClient | None = None
 
     def destination_of(self, request: bytes) -> DestinationKey:
@@ -96,26 +125,42 @@ class HttpPerformer:
         """Return the URL of a call."""
         return self._http_request(request).url
 
-    async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Completed | Retry:
-        """Make one attempt of a call. Never raises for a failure of the party: it returns a `Retry` with the error."""
-        key = call_id.decode()
-        _, url, body = self._http_request(request)
+    async def perform(self, call_id: bytes, request: bytes, attempt: int) -> CallOutcome:
+        """Make one attempt of a call.
+
+        A failure of the party is a `Retry` with the error. An error of this side, such as a request that cannot be
+        written, is `Unsettled`: it is no failure of the party, and a person has to look.
+        """
+        http = self._http_request(request)
+        try:
+            return await self._attempt(call_id.decode(), http, attempt)
+        except TimeoutError:
+            return Retry(f"{http.url}: no answer within {TIMEOUT_S:g} s")
+        except OUR_ERRORS as error:
+            return _not_sent(http.url, error)
+        except (httpx.HTTPError, aiohttp.ClientError) as error:  # the transport does not convert all of aiohttp's
+            return Retry(f"{http.url}: {_text_of(error)}")
+        except Exception as error:
+            log.exception("the call %s failed in this worker", call_id.decode(errors="replace"))
+            return _not_sent(http.url, error)
+
+    async def _attempt(self, key: str, http: HttpRequest, attempt: int) -> CallOutcome:
         headers = {
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",  # a small compressed body could unpack to a huge one
             IDEMPOTENCY_KEY: key,
             "traceparent": traceparent(owner_of(key), f"{key}#{attempt}"),
         }
-        try:
-            async with (
-                asyncio.timeout(TIMEOUT_S),
-                self._open_client().stream("POST", url, content=msgspec.json.encode(body), headers=headers) as response,
-            ):
-                return await _answer(url, response)
-        except TimeoutError:
-            return Retry(f"{url}: no answer within {TIMEOUT_S:g} s")
-        except (httpx.HTTPError, aiohttp.ClientError) as error:  # the transport does not convert all of aiohttp's
-            return Retry(f"{url}: {type(error).__name__} {error}".rstrip())
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            self._open_client().stream(
+                "POST", http.url, content=self._with_capability(http, owner_of(key)), headers=headers
+            ) as response,
+        ):
+            if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or response.status_code in RETRY_STATUSES:
+                return Retry(f"{http.url}: status {response.status_code}", _retry_after_s(response))
+            answer = CallAnswered(key, http.kind, response.status_code, await _text(response))
+            return _outcome(answer, http.url, attempt, _retry_after_s(response))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -123,34 +168,47 @@ class HttpPerformer:
             await self._client.aclose()
             self._client = None
 
+    def _with_capability(self, http: HttpRequest, order: str) -> bytes:
+        """Return the body with the capability of its callback address, the last member of the object."""
+        kind = PAYMENTS if CALLS[http.kind].is_payment else POS
+        before, _, after = http.body.rpartition(CAPABILITY.encode())
+        return before + self._capability(callback_subject(kind, http.party, order)).encode() + after
+
     def _http_request(self, request: bytes) -> HttpRequest:
         row = ROWS.decode(request)
-        content: msgspec.Struct = msgspec.json.decode(row.request, type=CALLS[row.kind].request)
-        body: dict[str, Any] = msgspec.to_builtins(content)
-        if isinstance(content, PrepareRequest):
-            body.pop("pos_url")
-            body["callback_url"] = self._callback_url(POS, content.restaurant, content.order)
-            return HttpRequest(content.restaurant, f"{content.pos_url}{CALLS[row.kind].path}", body)
-        body["callback_url"] = self._callback_url(PAYMENTS, self._payment_provider, body["order"])
-        return HttpRequest(self._payment_provider, f"{self._payment_url}{CALLS[row.kind].path}", body)
-
-    def _callback_url(self, kind: str, party: str, order: str) -> str:
-        capability = self._capability(callback_subject(kind, party, order))
-        return f"{self._public_url()}/v1/callbacks/{capability}/{kind}/{party}/{order}"
+        spec = CALLS[row.kind]
+        party, base = (self._payment_provider, self._payment_url) if spec.is_payment else (row.restaurant, row.pos_url)
+        return HttpRequest(row.kind, party, base + spec.path, bytes(row.body))
 
     def _open_client(self) -> httpx.AsyncClient:
         if self._client is None:
             # with a hundred requests in flight, httpx's own transport takes 3 ms of CPU per request, aiohttp's 0.6 ms
             self._client = httpx.AsyncClient(
-                transport=AiohttpTransport(client=_session), timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+                transport=AiohttpTransport(client=partial(_session, urlsplit(self._payment_url).hostname or "")),
+                timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             )
         return self._client
 
 
-async def _answer(url: str, response: httpx.Response) -> Completed | Retry:
-    if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or response.status_code in RETRY_STATUSES:
-        return Retry(f"{url}: status {response.status_code}", _retry_after_s(response))
-    return Completed(msgspec.json.encode(Answer(response.status_code, await _text(response))))
+def _outcome(answer: CallAnswered, url: str, attempt: int, after_s: float | None) -> CallOutcome:
+    """Return the outcome of an attempt that was answered."""
+    verdict, result = verdict_on(answer), msgspec.json.encode(Answer(answer.status, answer.body))
+    if verdict is Verdict.FINAL:
+        return Completed(result)
+    error = f"{url}: {unclear(answer)}"
+    if verdict is Verdict.UNCLEAR and attempt >= QUICK_ATTEMPTS:
+        return Unsettled(result, error, max(after_s or 0.0, SLOW_RETRY_S))
+    return Retry(error, after_s, Health.ANSWERS)
+
+
+def _not_sent(url: str, error: Exception) -> Unsettled:
+    """Return the outcome of an attempt that failed in this worker."""
+    text = _text_of(error)[:200]
+    return Unsettled(msgspec.json.encode(Answer(NOT_SENT, text)), f"{url}: {text}", SLOW_RETRY_S, Health.UNKNOWN)
+
+
+def _text_of(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".rstrip()
 
 
 async def _text(response: httpx.Response) -> str:
@@ -163,14 +221,17 @@ async def _text(response: httpx.Response) -> str:
     return bytes(body[:MAX_BODY_BYTES]).decode(errors="replace")
 
 
-def _session() -> aiohttp.ClientSession:
+def _session(reserved_host: str) -> aiohttp.ClientSession:
     """Return a session without a limit of connections and without cookies.
 
     A limit would let calls wait for connections that hang; the engine has limits of its calls. A cookie of one party
     must not reach another party at the same host.
     """
     connector = aiohttp.TCPConnector(
-        limit=0, resolver=ThreadedResolver(), ssl=httpx.create_ssl_context(), keepalive_timeout=KEEP_ALIVE_S
+        limit=0,
+        resolver=ThreadedResolver([reserved_host]),
+        ssl=httpx.create_ssl_context(),
+        keepalive_timeout=KEEP_ALIVE_S,
     )
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 

@@ -31,7 +31,7 @@ def init() -> None:
     except (WrongKeys, OSError) as error:
         raise CommandError(str(error)) from None
     for file in made:
-        echo(file)
+        echo(str(file))
     echo(f"{counted(len(made), 'file')} made. Only you may read them.", err=True)
 
 

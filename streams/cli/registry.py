@@ -11,6 +11,7 @@ COMMANDS = {
     "timers": "streams.cli.timers:timers",
     "calls": "streams.cli.calls:calls",
     "parties": "streams.cli.parties:parties",
+    "check-party": "streams.cli.check_party:check_party",
     "tasks": "streams.cli.tasks:tasks",
     "catalogue": "streams.cli.catalogue:catalogue",
     "dead-letters": "streams.cli.dead_letters:dead_letters",

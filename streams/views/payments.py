@@ -15,14 +15,15 @@ class PaymentEvents(ApiView):
     """Events of charges and refunds."""
 
     async def post(self, request: web.Request, provider: str) -> web.Response:
-        """Apply a payment event to an order: `Charged`, `Declined` or `Refunded`.
+        """Take a report of a payment: `Charged`, `Declined` or `Refunded`. It is a hint, not a fact.
 
-        The body has the fields of the record on the topic `payments`, with its `type`. `provider` is
-        `DABBAWALA_PAYMENT_PROVIDER`.
+        The open call to the provider is made again at once; only its answer moves money. A report that the answers
+        contradict raises attention once for an order. The body has the fields of the record on the topic `payments`,
+        with its `type`. `provider` is `DABBAWALA_PAYMENT_PROVIDER`.
 
-        - 200: the event is applied, or a repeat (`outcome` is `ABSORBED`): `{"order", "outcome"}`.
+        - 200: the report is taken; `outcome` is `ABSORBED` if it changes nothing: `{"order", "outcome"}`.
         - 404: there is no such provider or order.
-        - 409: the payment's state does not allow the event.
+        - 409: the order has left the tables.
         """
         if provider != self.services.settings.payment_provider:
             raise Problem(404, "unknown", f"there is no payment provider {provider!r} here")

@@ -4,18 +4,19 @@
 transaction as rows, records, timers and calls.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from exactly_once import Record, RejectRecord, Task
 from processors import history, payment, workflow
-from processors.decision import Outcome
+from processors.decision import Call, Outcome
 from processors.events import CallAnswered, TimerDue
 from processors.parameters import Parameters
 from processors.timers import TimerKind
 from processors.workflow import Step, Workflow, journal_key
-from streams.calls.http_performer import ANSWERS, ROWS, row_of
+from streams.calls.http_performer import ANSWERS, ROWS
 from streams.worker.outbox import emit, set_timers
 from streams.worker.tables import Tables
 from topics.headers import REQUEST_ID
@@ -63,10 +64,14 @@ def request_id_of(record: Record) -> str:
 class OrderWorkflow:
     """Moves the machines of one order inside a task's transaction."""
 
-    def __init__(self, tables: Tables, parameters: Parameters, topic_prefix: str) -> None:
+    def __init__(
+        self, tables: Tables, parameters: Parameters, topic_prefix: str, row_of_call: Callable[[Call], bytes]
+    ) -> None:
+        """``row_of_call`` returns the row of a new call, with the body that every attempt sends."""
         self._tables = tables
         self._parameters = parameters
         self._topic_prefix = topic_prefix
+        self._row_of_call = row_of_call
 
     def apply_record(
         self, task: Task, order: str, event: Any, record: Record, restaurant: Restaurant | None = None
@@ -85,7 +90,7 @@ class OrderWorkflow:
         )
 
     def call_answered(self, task: Task, key: str, request: bytes, result: bytes) -> None:
-        """Apply the answer to a call, in the transaction that deletes the call.
+        """Apply the answer to a call, in the transaction that deletes the call or sets its next attempt.
 
         Raises `RejectRecord` if the order has left the tables. Its journal is gone too, so the answer becomes a dead
         letter.
@@ -117,10 +122,20 @@ class OrderWorkflow:
             emit(task, record, self._topic_prefix)
         set_timers(task, step.timers, TIMER)
         for call in step.calls:
-            task.call(call.key.encode(), row_of(call))
+            self._request(task, call)
+        for key in step.wake_calls:
+            task.wake_call(key.encode())
         for key in step.cancel_calls:
             task.cancel_call(key.encode())
         return step
+
+    def _request(self, task: Task, call: Call) -> None:
+        """Request a call. One that is open keeps its body, as its attempts may have reached the destination."""
+        key = call.key.encode()
+        if task.has_call(key):
+            task.wake_call(key)
+        else:
+            task.call(key, self._row_of_call(call))
 
     def _retire(self, task: Task, flow: Workflow, after: Workflow) -> None:
         """Emit an order's rows and journal to the history topic, and delete the journal's rows.

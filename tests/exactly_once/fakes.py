@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from exactly_once.calls.interfaces import Completed, DestinationKey, Retry
+from exactly_once.calls.interfaces import CallOutcome, Completed, DestinationKey
 from exactly_once.calls.rows import CALLS
 from exactly_once.settings import EngineSettings
 from exactly_once.state.rocksdb import Snapshot
@@ -133,7 +133,7 @@ class FakePerformer:
 
     def __init__(self) -> None:
         self.calls: list[tuple[bytes, bytes, int]] = []
-        self.answers: dict[bytes, list[Completed | Retry | Exception]] = {}
+        self.answers: dict[bytes, list[CallOutcome | Exception]] = {}
         self.gate = asyncio.Event()
         self.gate.set()
         self.hung: dict[str, asyncio.Event] = {}
@@ -144,7 +144,7 @@ class FakePerformer:
         party, _, host = request.split(b"/")[0].decode().partition("@")
         return DestinationKey(party, host or party)
 
-    async def perform(self, call_id: bytes, request: bytes, attempt: int) -> Completed | Retry:
+    async def perform(self, call_id: bytes, request: bytes, attempt: int) -> CallOutcome:
         self.calls.append((call_id, request, attempt))
         self.running += 1
         self.most = max(self.most, self.running)

@@ -30,20 +30,25 @@ async def command(client: Client, order: str, what: str, **body: Any) -> Any:
     return await client.post(f"/v1/calls/{order}/prepare/{what}", body)
 
 
-async def test_an_operator_retries_an_abandoned_call_with_its_key(
+async def test_an_operator_retries_an_unclear_call_with_its_key_and_body(
     client: Client, kitchen: Restaurant, hand_pos: HandPos, unique: str
 ) -> None:
     order = order_id(unique)
     hand_pos.answers[kitchen.restaurant] = REFUSES
     await client.place(an_order(kitchen, unique))
     await client.until(lambda: attention(client, order), "the order needs attention")
-    assert await prepare_of(client, order) is None, "the call is abandoned"
+    call = await prepare_of(client, order)
+    assert call is not None, "the call goes on"
+    assert "answered 404 (no such restaurant)" in call["last_error"]
     hand_pos.answers[kitchen.restaurant] = (200, {"status": "accepted"})
     answer = await command(client, order, "retry", reason="they are back")
     assert (answer.status_code, answer.json()["outcome"]) == (200, "APPLIED")
     shown = await client.reaches(order, "IN_PREPARATION")
     assert shown["attention"] is None
-    assert [asked.key for asked in hand_pos.asked_for(order)] == [f"{order}/prepare"] * 2
+    asked = hand_pos.asked_for(order)
+    assert {each.key for each in asked} == {f"{order}/prepare"}
+    assert len(asked) == 5, "four quick attempts, and the operator's"
+    assert all(each.body == asked[0].body for each in asked)
     assert "by test-operator: they are back" in [entry.get("reason") for entry in await client.journal(order)]
 
 

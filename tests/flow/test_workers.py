@@ -74,7 +74,7 @@ async def test_either_worker_forwards_callbacks_and_drivers(
         order, driver = order_id(name), Driver(other, f"{name}-driver")
         await owner.place(an_order(kitchen, name))
         await other.reaches(order, "IN_PREPARATION")
-        assert (await other.charged(order, "ch-none", 1)).status_code == 200, "a second charge, to be refunded"
+        assert (await other.charged(order, "ch-none", 1)).status_code == 200, "a report that no answer shows"
         assert (await other.ticket(kitchen, order, "finished")).status_code == 200
         await driver.available(kitchen.region, kitchen.position)
         await driver.has(order)

@@ -18,7 +18,7 @@ from topics.deliveries import Delivered, DriverAssigned
 from topics.drivers import Unassign
 from topics.order_history import OrderRetired, RowKind
 from topics.order_updates import OrderStatus
-from topics.payments import Charged, Declined
+from topics.payments import Charged
 from topics.pos import PreparationFinished
 from topics.records import instant, write
 
@@ -62,7 +62,8 @@ def test_every_row_of_the_table_is_taken() -> None:
 
 def rejected() -> Workflow:
     flow = workflow.decide_step(Workflow(), placed(), NOW, P, RESTAURANT).workflow
-    return workflow.decide_step(flow, Declined(order=ORDER, reason="no funds"), NOW + 1, P).workflow
+    declined = CallAnswered(f"{ORDER}/charge", CallKind.CHARGE, 402, '{"reason": "no funds"}')
+    return workflow.decide_step(flow, declined, NOW + 1, P).workflow
 
 
 def retired() -> Workflow:

@@ -1,5 +1,7 @@
 """The machine of the payment."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -15,13 +17,14 @@ from processors.events import (
     PaymentDeclined,
     PaymentMismatched,
     PaymentRefunded,
+    PaymentReported,
     PaymentRequested,
     RefundAbandoned,
     RefundFailed,
     RefundRequested,
     RefundRetried,
 )
-from processors.payment import TABLE, Payment, Refund, Stage, charge_of, decide
+from processors.payment import MAX_REFUNDS, TABLE, Payment, Refund, Stage, charge_of, decide
 from processors.requests import ChargeRequest, RefundRequest
 from tests.processors import grid
 from tests.processors.cases import NOW, ORDER, P
@@ -38,9 +41,16 @@ STATES: dict[str, Payment | None] = {
     "DUE": DUE,
     "CHARGED": CHARGED,
     "CHARGED+c2": msgspec.structs.replace(CHARGED, refunds=(SURPLUS,)),
+    "DUE,unclear": msgspec.structs.replace(DUE, unclear=True),
+    "DUE,reported": msgspec.structs.replace(DUE, reported="c1"),
+    "CHARGED,full": msgspec.structs.replace(
+        CHARGED, refunds=tuple(Refund(charge_id=f"x{n}", amount=1, currency="INR") for n in range(MAX_REFUNDS))
+    ),
+    "CHARGED,contradicted": msgspec.structs.replace(CHARGED, contradicted=True),
     "DECLINED": msgspec.structs.replace(DUE, stage=Stage.DECLINED, declined=True),
     "REFUND_DUE": REFUND_DUE,
     "REFUND_DUE,declined": msgspec.structs.replace(REFUND_DUE, declined=True),
+    "REFUND_DUE,unclear": msgspec.structs.replace(REFUND_DUE, refunds=(msgspec.structs.replace(REFUND, unclear=True),)),
     "REFUNDED": msgspec.structs.replace(
         REFUND_DUE, stage=Stage.REFUNDED, refunds=(msgspec.structs.replace(REFUND, done=True),)
     ),
@@ -59,36 +69,44 @@ EVENTS = {
     "charge-failed": ChargeFailed("answered 400"),
     "refund-failed-c1": RefundFailed("c1", "answered 400"),
     "refund-failed-c2": RefundFailed("c2", "answered 400"),
+    "says-charged-c1": PaymentReported(Charged(order=ORDER, charge_id="c1", amount=630, currency="INR")),
+    "says-charged-c2": PaymentReported(Charged(order=ORDER, charge_id="c2", amount=630, currency="INR")),
+    "says-declined": PaymentReported(Declined(order=ORDER, reason="no funds")),
+    "says-refunded-c1": PaymentReported(Refunded(order=ORDER, charge_id="c1")),
+    "says-refunded-c2": PaymentReported(Refunded(order=ORDER, charge_id="c2")),
     "retry-charge": ChargeRetried("by ana"),
     "abandon-charge": ChargeAbandoned("by ana"),
     "retry-refund-c1": RefundRetried("c1", "by ana"),
     "abandon-refund-c1": RefundAbandoned("c1", "by ana"),
     "retry-refund-c2": RefundRetried("c2", "by ana"),
     "due-free": PaymentRequested(ORDER, 0, "INR"),
-    "charged-nothing": Charged(order=ORDER, charge_id="c0", amount=0, currency="INR"),
 }
 GRID = """
-                 -    DUE        CHARGED    CHARGED+c2 DECLINED   REFUND_DUE REFUND_DUE,declined REFUNDED FREE
-retry-charge     x    !          x          x          x          x          x                   x        x
-abandon-charge   x    !          x          x          !          x          x                   x        x
-retry-refund-c1  x    x          x          x          x          !          !                   x        x
-abandon-refund-c1 x   x          x          x          x          !          !                   x        x
-retry-refund-c2  x    x          x          !          x          x          x                   x        x
-due              DUE  x          x          x          x          x          x                   x        x
-charged-c1       x    CHARGED    =          =          REFUND_DUE =          =                   =        !
-charged-c2       x    CHARGED    !          =          REFUND_DUE !          !                   !        !
-charged-much     x    REFUND_DUE !          !          REFUND_DUE !          !                   !        !
-charged-euros    x    REFUND_DUE !          !          REFUND_DUE !          !                   !        !
-declined         x    DECLINED   x          x          =          x          =                   x        x
-refund-due       x    x          REFUND_DUE REFUND_DUE x          x          x                   x        REFUNDED
-refunded-c1      x    x          x          x          x          REFUNDED   REFUNDED            =        x
-refunded-c2      x    x          x          !          x          x          x                   x        x
-charge-failed    x    !          =          =          =          =          =                   =        =
-refund-failed-c1 x    x          x          x          x          !          !                   =        x
-refund-failed-c2 x    x          x          !          x          x          x                   x        x
-due-free         CHARGED x        x          x          x          x          x                   x        x
-charged-nothing  x    REFUND_DUE =          =          REFUND_DUE =          =                   =        =
-"""
+                  -       DUE        DUE,unclear DUE,reported CHARGED    CHARGED+c2 CHARGED,full CHARGED,contradicted DECLINED   REFUND_DUE REFUND_DUE,declined REFUND_DUE,unclear REFUNDED FREE
+retry-charge      x       !          !           !            x          x          x            x                    x          x          x                   x                  x        x
+abandon-charge    x       !          !           !            x          x          x            x                    x          x          x                   x                  x        x
+retry-refund-c1   x       x          x           x            x          x          x            x                    x          !          !                   !                  x        x
+abandon-refund-c1 x       x          x           x            x          x          x            x                    x          !          !                   !                  x        x
+retry-refund-c2   x       x          x           x            x          !          x            x                    x          x          x                   x                  x        x
+due               DUE     x          x           x            x          x          x            x                    x          x          x                   x                  x        x
+charged-c1        x       CHARGED    CHARGED     CHARGED      =          =          =            =                    REFUND_DUE =          =                   =                  =        !
+charged-c2        x       CHARGED    CHARGED     CHARGED      !          =          !            !                    REFUND_DUE !          !                   !                  !        !
+charged-much      x       REFUND_DUE REFUND_DUE  REFUND_DUE   !          !          !            !                    REFUND_DUE !          !                   !                  !        !
+charged-euros     x       REFUND_DUE REFUND_DUE  REFUND_DUE   !          !          !            !                    REFUND_DUE !          !                   !                  !        !
+declined          x       DECLINED   DECLINED    DECLINED     x          x          x            x                    =          x          =                   x                  x        x
+refund-due        x       x          x           x            REFUND_DUE REFUND_DUE REFUND_DUE   REFUND_DUE           x          x          x                   x                  x        REFUNDED
+refunded-c1       x       x          x           x            x          x          x            x                    x          REFUNDED   REFUNDED            REFUNDED           =        x
+refunded-c2       x       x          x           x            x          !          x            x                    x          x          x                   x                  x        x
+charge-failed     x       !          =           !            =          =          =            =                    =          =          =                   =                  =        =
+refund-failed-c1  x       x          x           x            x          x          x            x                    x          !          !                   =                  =        x
+refund-failed-c2  x       x          x           x            x          !          x            x                    x          x          x                   x                  x        x
+says-charged-c1   x       !          !           =            =          =          =            =                    !          =          =                   =                  =        !
+says-charged-c2   x       !          !           =            !          =          !            =                    !          !          !                   !                  !        !
+says-declined     x       =          =           =            !          !          !            =                    =          !          =                   !                  !        !
+says-refunded-c1  x       !          !           !            !          !          !            =                    !          =          =                   =                  =        !
+says-refunded-c2  x       !          !           !            !          =          !            =                    !          !          !                   !                  !        !
+due-free          CHARGED x          x           x            x          x          x            x                    x          x          x                   x                  x        x
+"""  # noqa: E501
 
 
 @grid.parameters(GRID)
@@ -174,32 +192,78 @@ def test_first_charge_is_refunded_while_the_second_is_due() -> None:
     assert (second.stage, [refund.done for refund in second.refunds]) == (Stage.REFUNDED, [True, True])
 
 
-def test_contradictions_raise_attention_for_an_operator() -> None:
+def test_contradicting_answers_raise_attention_for_an_operator() -> None:
     for event in ("declined", "refunded-c1"):
         [needed] = decide(CHARGED, EVENTS[event], NOW, P).internal_events
         assert isinstance(needed, AttentionRaised)
         assert needed.wait == "operator"
 
 
-@pytest.mark.parametrize("charged", ["charged-c1", "charged-much"])
-@pytest.mark.parametrize("stage", ["DUE", "DECLINED"])
-def test_charge_callback_cancels_the_call(stage: str, charged: str) -> None:
-    assert decide(STATES[stage], EVENTS[charged], NOW, P).cancel_calls == (f"{ORDER}/charge",)
+@pytest.mark.parametrize("answer", ["charged-c1", "charged-much", "declined"])
+def test_answer_ends_the_charge_call(answer: str) -> None:
+    assert decide(DUE, EVENTS[answer], NOW, P).cancel_calls == (f"{ORDER}/charge",)
 
 
-def test_declined_callback_does_not_cancel_the_charge_call() -> None:
-    declined = decide(DUE, EVENTS["declined"], NOW, P)
-    assert declined.cancel_calls == ()
-    abandoned = decide(declined.state, EVENTS["abandon-charge"], NOW, P)
-    assert (abandoned.cancel_calls, abandoned.internal_events) == ((f"{ORDER}/charge",), ())
+@pytest.mark.parametrize("state", [name for name in STATES if name != "-"])
+@pytest.mark.parametrize("report", [name for name in EVENTS if name.startswith("says-")])
+def test_no_report_moves_money_or_cancels_a_call(state: str, report: str) -> None:
+    decision = decide(STATES[state], EVENTS[report], NOW, P)
+    assert (decision.calls, decision.cancel_calls) == ((), ())
+    assert all(isinstance(event, AttentionRaised) for event in decision.internal_events)
 
 
-@pytest.mark.parametrize(("stage", "refunded"), [("REFUND_DUE", "refunded-c1"), ("CHARGED+c2", "refunded-c2")])
-def test_refund_callback_cancels_the_call(stage: str, refunded: str) -> None:
-    assert decide(STATES[stage], EVENTS[refunded], NOW, P).cancel_calls == (f"{ORDER}/refund/{refunded[-2:]}",)
+@pytest.mark.parametrize("report", ["says-charged-c1", "says-charged-c2", "says-declined"])
+def test_report_of_a_charge_has_the_open_call_made_again(report: str) -> None:
+    decision = decide(DUE, EVENTS[report], NOW, P)
+    assert (decision.wake_calls, decision.internal_events) == ((f"{ORDER}/charge",), ())
 
 
-def test_cancelled_call_cannot_be_given_up() -> None:
+@pytest.mark.parametrize(("state", "charge"), [("REFUND_DUE", "c1"), ("CHARGED+c2", "c2")])
+def test_report_of_a_due_refund_has_the_open_call_made_again(state: str, charge: str) -> None:
+    assert decide(STATES[state], EVENTS[f"says-refunded-{charge}"], NOW, P).wake_calls == (f"{ORDER}/refund/{charge}",)
+
+
+@pytest.mark.parametrize("report", ["says-charged-c2", "says-declined", "says-refunded-c2"])
+def test_reports_that_no_answer_shows_raise_attention_once(report: str) -> None:
+    payment: Payment | None = CHARGED
+    raised: list[Any] = []
+    for number in range(50):
+        event = EVENTS[report]
+        if report == "says-charged-c2":
+            event = PaymentReported(Charged(order=ORDER, charge_id=f"x{number}", amount=630, currency="INR"))
+        decision = decide(payment, event, NOW, P)
+        raised += decision.internal_events
+        payment = decision.state or payment
+    assert [event.wait for event in raised if isinstance(event, AttentionRaised)] == ["operator"]
+    assert payment == msgspec.structs.replace(CHARGED, contradicted=True), "the row does not grow"
+
+
+@pytest.mark.parametrize("answer", ["charged-c2", "charged-much", "declined"])
+def test_charge_reported_before_the_answer_that_names_another_raises_attention(answer: str) -> None:
+    reported = decide(DUE, EVENTS["says-charged-c1"], NOW, P).state
+    events = decide(reported, EVENTS[answer], NOW, P).internal_events
+    assert [event.wait for event in events if isinstance(event, AttentionRaised)][-1:] == ["operator"]
+    agreed = decide(reported, EVENTS["charged-c1"], NOW, P)
+    assert agreed.internal_events == (PaymentCharged(),)
+
+
+def test_refunds_of_a_row_are_bounded_and_further_charges_counted() -> None:
+    payment: Payment | None = CHARGED
+    calls: list[Any] = []
+    raised: list[Any] = []
+    for number in range(MAX_REFUNDS + 20):
+        charged = Charged(order=ORDER, charge_id=f"x{number}", amount=630, currency="INR")
+        decision = decide(payment, charged, NOW, P)
+        calls += decision.calls
+        raised += decision.internal_events[-1:]
+        payment = decision.state
+    assert payment is not None
+    assert (len(calls), len(payment.refunds), payment.surplus) == (MAX_REFUNDS, MAX_REFUNDS, 20)
+    assert len(set(raised)) == MAX_REFUNDS + 1
+    assert decide(payment, EVENTS["refund-due"], NOW, P).calls, "the order's own charge is refunded all the same"
+
+
+def test_answered_call_cannot_be_given_up() -> None:
     charge = decide(CHARGED, EVENTS["abandon-charge"], NOW, P)
     assert charge.reason == "the payment is CHARGED: giving up the charge is not possible"
     refund = decide(STATES["REFUNDED"], EVENTS["abandon-refund-c1"], NOW, P)
@@ -221,7 +285,7 @@ def test_given_up_call_is_cancelled_and_raises_attention() -> None:
     assert refund.internal_events == (AttentionRaised("the refund of c1, given up by ana", "refund of c1"),)
 
 
-def test_failed_call_raises_attention() -> None:
+def test_unclear_answer_raises_attention_and_leaves_the_call() -> None:
     assert decide(DUE, EVENTS["charge-failed"], NOW, P).internal_events == (
         AttentionRaised("the charge: answered 400"),
     )

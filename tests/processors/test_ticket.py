@@ -3,7 +3,7 @@
 import pytest
 
 from processors.call_kinds import CallKind
-from processors.decision import Call
+from processors.decision import Call, Outcome
 from processors.events import (
     AttentionRaised,
     PrepareAbandoned,
@@ -21,9 +21,11 @@ from tests.processors import grid
 from tests.processors.cases import NOW, ORDER, P, placed
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
 
+UNCLEAR = Ticket(order=ORDER, restaurant="lakshmi", stage=Stage.ASKED, unclear=True)
 STATES: dict[str, Ticket | None] = {
     "-": None,
     **{stage.name: Ticket(order=ORDER, restaurant="lakshmi", stage=stage) for stage in Stage},
+    "ASKED,unclear": UNCLEAR,
 }
 EVENTS = {
     "asked": TicketRequested("http://pos.example", placed()),
@@ -40,19 +42,19 @@ EVENTS = {
     "finished-elsewhere": PreparationFinished(order=ORDER, restaurant="other"),
 }
 GRID = """
-                   -     ASKED    RECEIVED ACCEPTED REJECTED FINISHED
-asked              ASKED x        x        x        x       x
-retry              x     !        ASKED    x        x       x
-abandon            x     !        x        x        x       x
-received           x     RECEIVED =        =        =       =
-failed             x     !        =        =        =       =
-accepted           x     ACCEPTED ACCEPTED =        x       =
-accepted-by-name   x     ACCEPTED ACCEPTED =        x       =
-rejected           x     REJECTED REJECTED x        =       x
-finished           x     FINISHED FINISHED FINISHED x       =
-accepted-elsewhere x     x        x        x        x       x
-rejected-elsewhere x     x        x        x        x       x
-finished-elsewhere x     x        x        x        x       x
+                   -     ASKED    ASKED,unclear RECEIVED ACCEPTED REJECTED FINISHED
+asked              ASKED x        x             x        x        x       x
+retry              x     !        !             ASKED    x        x       x
+abandon            x     !        !             !        !        !       !
+received           x     RECEIVED RECEIVED      =        =        =       =
+failed             x     !        =             !        !        !       !
+accepted           x     ACCEPTED ACCEPTED      ACCEPTED =        x       =
+accepted-by-name   x     ACCEPTED ACCEPTED      ACCEPTED =        x       =
+rejected           x     REJECTED REJECTED      REJECTED x        =       x
+finished           x     FINISHED FINISHED      FINISHED FINISHED x       =
+accepted-elsewhere x     x        x             x        x        x       x
+rejected-elsewhere x     x        x             x        x        x       x
+finished-elsewhere x     x        x             x        x        x       x
 """
 
 
@@ -100,10 +102,26 @@ def test_order_is_notified_of_the_restaurant_s_answer(stage: str) -> None:
     assert decide(STATES[stage], EVENTS["finished"], NOW, P).internal_events == (RestaurantFinished(),)
 
 
-def test_restaurant_callback_cancels_the_call() -> None:
-    for event in ("accepted", "rejected", "finished"):
-        assert decide(STATES["ASKED"], EVENTS[event], NOW, P).cancel_calls == (f"{ORDER}/prepare",)
-        assert decide(STATES["RECEIVED"], EVENTS["finished"], NOW, P).cancel_calls == ()
+@pytest.mark.parametrize("stage", [stage.name for stage in Stage])
+@pytest.mark.parametrize("event", ["accepted", "rejected", "finished"])
+def test_callback_never_cancels_the_call(stage: str, event: str) -> None:
+    assert decide(STATES[stage], EVENTS[event], NOW, P).cancel_calls == ()
+
+
+@pytest.mark.parametrize("stage", ["RECEIVED", "ACCEPTED", "REJECTED", "FINISHED"])
+@pytest.mark.parametrize("event", ["failed", "abandon"])
+def test_call_that_a_callback_answered_ends_when_it_fails_or_is_given_up(stage: str, event: str) -> None:
+    decision = decide(STATES[stage], EVENTS[event], NOW, P)
+    assert (decision.cancel_calls, decision.internal_events) == ((f"{ORDER}/prepare",), ())
+
+
+@pytest.mark.parametrize("event", ["accepted", "finished"])
+def test_restaurant_that_cooks_a_rejected_ticket_raises_attention_for_an_operator(event: str) -> None:
+    decision = decide(STATES["REJECTED"], EVENTS[event], NOW, P)
+    assert decision.outcome is Outcome.REFUSED
+    [needed] = decision.internal_events
+    assert isinstance(needed, AttentionRaised)
+    assert needed.wait == "operator"
 
 
 def test_rejection_of_an_accepted_ticket_raises_attention() -> None:
@@ -112,7 +130,7 @@ def test_rejection_of_an_accepted_ticket_raises_attention() -> None:
     assert needed.wait == ""
 
 
-def test_failed_call_to_the_restaurant_raises_attention() -> None:
+def test_unclear_answer_of_the_restaurant_raises_attention() -> None:
     assert decide(STATES["ASKED"], EVENTS["failed"], NOW, P).internal_events == (
         AttentionRaised("the restaurant's answer: answered 404"),
     )

@@ -13,7 +13,7 @@ from processors import workflow
 from processors.call_kinds import CallKind
 from processors.decision import CancelTimer, Outcome, SetTimer
 from processors.events import CallAnswered, TimerDue
-from processors.order import Order
+from processors.order import MAX_ATTENTION, AttentionItem, Order
 from processors.order_validation import MAX_ORDER_BYTES
 from processors.requests import PrepareRequest
 from processors.workflow import MAX_JOURNAL_LINES, MAX_JOURNALLED_REFUSALS, JournalLine, Step, Workflow, journal_key
@@ -25,6 +25,7 @@ from topics.payments import Charged, Declined, Refunded
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
 
 CHARGED = CallAnswered(f"{ORDER}/charge", CallKind.CHARGE, 200, '{"charge_id": "c1", "amount": 630, "currency": "INR"}')
+DECLINED = CallAnswered(f"{ORDER}/charge", CallKind.CHARGE, 402, '{"reason": "no funds"}')
 ACCEPTED = CallAnswered(f"{ORDER}/prepare", CallKind.PREPARE, 200, '{"status": "accepted"}')
 FINISHED = PreparationFinished(order=ORDER)
 ASSIGNED = DriverAssigned(id="a", order=ORDER, driver="asha", attempt=1, eta_s=60)
@@ -78,8 +79,8 @@ def test_charge_and_call_to_the_restaurant_are_one_transaction() -> None:
 
 def test_answer_to_a_refund_finds_its_charge_by_hash() -> None:
     charge_id = "ch/" + "x" * 200
-    charged = Charged(order=ORDER, charge_id=charge_id, amount=1, currency="INR")
-    wrong = apply(after(placed()), charged)
+    charge = msgspec.json.encode({"charge_id": charge_id, "amount": 1, "currency": "INR"}).decode()
+    wrong = apply(after(placed()), CallAnswered(f"{ORDER}/charge", CallKind.CHARGE, 200, charge))
     [call] = wrong.calls
     refunded = apply(wrong.workflow, CallAnswered(call.key, CallKind.REFUND, 200, "{}"))
     assert refunded.workflow.payment is not None
@@ -126,7 +127,7 @@ def test_pickup_before_assignment_is_journalled_as_both() -> None:
 def test_rejection_and_refund_are_one_transaction() -> None:
     step = apply(after(placed(), CHARGED), TicketRejected(order=ORDER, reason="closed"))
     assert [call.key for call in step.calls] == [f"{ORDER}/refund/c1"]
-    assert step.cancel_calls == (f"{ORDER}/prepare",)
+    assert step.cancel_calls == ()
     assert step.workflow.order is not None
     assert step.workflow.order.status is OrderStatus.REJECTED
     refunded = apply(step.workflow, CallAnswered(f"{ORDER}/refund/c1", CallKind.REFUND, 200, "{}"))
@@ -136,7 +137,8 @@ def test_rejection_and_refund_are_one_transaction() -> None:
 
 
 def test_wrong_charge_rejects_the_order_and_raises_attention() -> None:
-    step = apply(after(placed()), Charged(order=ORDER, charge_id="c1", amount=63, currency="INR"))
+    body = '{"charge_id": "c1", "amount": 63, "currency": "INR"}'
+    step = apply(after(placed()), CallAnswered(f"{ORDER}/charge", CallKind.CHARGE, 200, body))
     assert step.workflow.order is not None
     assert step.workflow.order.status is OrderStatus.REJECTED
     assert [call.key for call in step.calls] == [f"{ORDER}/refund/c1"]
@@ -150,7 +152,7 @@ def test_wrong_charge_rejects_the_order_and_raises_attention() -> None:
 
 
 def test_late_charge_is_refunded_because_the_order_stays() -> None:
-    declined = apply(after(placed()), Declined(order=ORDER, reason="no funds")).workflow
+    declined = apply(after(placed()), DECLINED).workflow
     stays = apply(declined, TimerDue(f"{ORDER}/retirement", has_open_call=True))
     assert (stays.outcome, stays.retire) == (Outcome.APPLIED, False)
     assert [timer.name for timer in stays.timers] == [f"{ORDER}/retirement"]
@@ -241,26 +243,24 @@ def test_identical_refusal_makes_no_line() -> None:
     assert "exists with another body" in again.reason
 
 
-def refund_of_none(number: int) -> Refunded:
-    return Refunded(order=ORDER, charge_id=f"c{number}")
+def report_elsewhere(number: int) -> TicketAccepted:
+    return TicketAccepted(order=ORDER, restaurant=f"other-{number}")
 
 
 @given(numbers=st.lists(st.integers(0, 3), max_size=60))
 def test_journal_of_refusals_is_bounded(numbers: list[int]) -> None:
     full = msgspec.structs.replace(order_of(after(placed(), CHARGED)), refusals=MAX_JOURNALLED_REFUSALS - 5)
     flow = msgspec.structs.replace(after(placed(), CHARGED), order=full)
-    flow, lines = apply_all(flow, map(refund_of_none, numbers))
+    flow, lines = apply_all(flow, map(report_elsewhere, numbers))
     assert sum(line.outcome is Outcome.REFUSED for line in lines) <= 5
     assert len(lines) <= 10 + 1
     assert order_of(flow).journal == full.journal + len(lines)
-    assert bool(order_of(flow).attention) is bool(numbers)
 
 
 def test_refusal_above_the_limit_raises_the_first_attention() -> None:
-    full = msgspec.structs.replace(order_of(after(placed(), CHARGED)), refusals=MAX_JOURNALLED_REFUSALS)
-    flow, lines = apply_all(
-        msgspec.structs.replace(after(placed(), CHARGED), order=full), map(refund_of_none, range(2, 99))
-    )
+    full = msgspec.structs.replace(order_of(after(placed(), CHARGED, ACCEPTED)), refusals=MAX_JOURNALLED_REFUSALS)
+    rejected = [TicketRejected(order=ORDER, reason=f"no {number}") for number in range(99)]
+    flow, lines = apply_all(msgspec.structs.replace(after(placed(), CHARGED, ACCEPTED), order=full), rejected)
     assert [line.event for line in lines] == ["AttentionRaised"]
     assert len(order_of(flow).attention) == 1
 
@@ -318,14 +318,71 @@ def test_answer_202_changes_nothing() -> None:
     assert (step.outcome, step.changed, step.workflow) == (Outcome.APPLIED, {}, flow)
 
 
-def test_callback_counts_after_a_failed_call() -> None:
+def test_answer_counts_after_an_unclear_one() -> None:
     step = apply(after(placed()), CallAnswered(f"{ORDER}/charge", CallKind.CHARGE, 400, ""))
     assert step.workflow.order is not None
     [item] = step.workflow.order.attention
     assert (item.wait, item.waits_for) == ("charge", "the charge: answered 400")
-    paid = apply(step.workflow, Charged(order=ORDER, charge_id="c1", amount=630, currency="INR"))
+    paid = apply(step.workflow, CHARGED)
     assert paid.workflow.order is not None
     assert paid.workflow.order.attention == ()
+
+
+CHARGE_REPORT = Charged(order=ORDER, charge_id="c1", amount=630, currency="INR")
+
+
+def test_reported_charge_pays_nothing_and_has_the_call_made_again() -> None:
+    step = apply(after(placed()), CHARGE_REPORT)
+    assert (step.wake_calls, step.cancel_calls, step.calls) == ((f"{ORDER}/charge",), (), ())
+    assert order_of(step.workflow).status is OrderStatus.CREATED
+    again = apply(step.workflow, CHARGE_REPORT)
+    assert (again.outcome, again.wake_calls) == (Outcome.ABSORBED, (f"{ORDER}/charge",))
+
+
+def reports(number: int) -> list[Charged | Declined | Refunded]:
+    return [
+        Charged(order=ORDER, charge_id=f"x{number}", amount=99_000_000, currency="INR"),
+        Declined(order=ORDER, reason=f"no {number}"),
+        Refunded(order=ORDER, charge_id=f"x{number}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "events", [(placed(),), (placed(), CHARGED), (placed(), CHARGED, ACCEPTED), (placed(), DECLINED)]
+)
+def test_any_number_of_reports_grows_no_row_and_makes_no_call(events: tuple[Any, ...]) -> None:
+    flow = after(*events)
+    calls: list[Any] = []
+    updates: list[Any] = []
+    sizes = []
+    for number in range(300):
+        for report in reports(number):
+            step = apply(flow, report)
+            flow = step.workflow
+            calls += step.calls
+            updates += step.emit
+        sizes.append(len(msgspec.json.encode(flow)))
+    assert not calls
+    assert len(updates) <= 1
+    assert sizes[-1] - sizes[0] <= 20, "the counts may get longer"
+
+
+def test_restaurant_that_cooks_a_rejected_order_reaches_a_person() -> None:
+    rejected = after(placed(), CHARGED, TicketRejected(order=ORDER, reason="closed"))
+    step = apply(rejected, FINISHED)
+    assert step.outcome is Outcome.REFUSED
+    assert [item.wait for item in order_of(step.workflow).attention] == ["operator"]
+
+
+def test_attention_beyond_the_limit_is_counted_in_one_item() -> None:
+    flow = after(placed(), CHARGED, ACCEPTED)
+    items = tuple(AttentionItem(f"refund of x{number}", "a refund", NOW) for number in range(MAX_ATTENTION))
+    flow = msgspec.structs.replace(flow, order=msgspec.structs.replace(order_of(flow), attention=items))
+    for number in range(5):
+        flow = apply(flow, TicketRejected(order=ORDER, reason=f"no {number}")).workflow
+    *kept, last = order_of(flow).attention
+    assert tuple(kept) == items
+    assert (last.wait, last.waits_for, last.others) == ("operator", "an operator: the journal has 5 more", 5)
 
 
 def test_journal_lines_have_the_id_of_the_outside_event() -> None:

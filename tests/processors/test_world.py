@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors import delivery, dispatch, driver, history, order, payment, ticket
+from processors.call_kinds import CallKind
 from processors.decision import DecisionContext, Outcome, Table, Transition
+from processors.events import CallAnswered
 from tests.processors.cases import HOME, KITCHEN, REGION, STREET, later, placed
 from tests.processors.world import World
 from topics import deliveries
@@ -123,7 +125,7 @@ class AnyWorld:
         self.misbehaviour = self.choose.choice((0.0, 0.1, 0.5))
         people = (self.accept_or_finish, self.accept_or_finish, self.become_available, self.work, self.work, self.move)
         self.usual: tuple[Callable[[], None], ...] = (self.place, self.answer, *people)
-        money = (self.answer_badly, self.charge, self.decline, self.refund)
+        money = (self.answer_badly, self.report_charge, self.decline, self.refund, self.replay_answer)
         drivers = (self.send_any_driver_event, self.go_offline, self.mix_up_keys, self.claim)
         kafka = (self.repeat_record, self.repeat_record, self.overtake, self.overtake, self.fire_timer)
         self.odd: tuple[Callable[[], None], ...] = (
@@ -156,7 +158,7 @@ class AnyWorld:
             if self.world.timers.keys() <= self.timers_of_pending_requests():
                 break
             self.world.fire()
-            for send in (self.place, self.charge, self.claim, self.send_any_ticket_event):
+            for send in (self.place, self.report_charge, self.claim, self.send_any_ticket_event):
                 if turn < LATE_TURNS and self.choose.random() < self.misbehaviour / 10:
                     send()
             drain(self.world)
@@ -224,14 +226,45 @@ class AnyWorld:
         if self.world.calls:
             key = self.choose.choice(sorted(self.world.calls))
             charged_already = self.world.charges[key.split("/")[0]] and key.endswith("/charge")
-            self.world.answer(
-                key, self.choose.choice((400, 409) if charged_already else (400, 402, 409)), {"reason": "no"}
-            )
+            status = self.choose.choice((400, 409, 422) if charged_already else (400, 402, 409, 422))
+            body = {"reason": "no", "status": self.choose.choice(("rejected", 409))}
+            self.world.answer(key, status, body)
 
-    def charge(self) -> None:
+    def report_charge(self) -> None:
+        """Charge while the call is open, rarely a wrong amount, and report it; or report a charge that was not made."""
         order, amount = self.choose.choice(ORDERS), self.choose.choice((630, 630, 63, 0))
-        if order in self.world.orders:
-            self.world.produce(charged(self.world, order, self.choose.choice(("c1", "c2")), amount))
+        if f"{order}/charge" in self.world.calls and self.choose.random() < 0.7:
+            self.world.produce(charged(self.world, order, amount=amount))
+        else:
+            charge = self.choose.choice(("c1", "c2"))
+            self.world.produce(Charged(order=order, charge_id=charge, amount=amount, currency="INR"))
+
+    def replay_answer(self) -> None:
+        """Replay an answer to a call of an order: the first one again, or one that contradicts it.
+
+        While the call to charge is open, its answers agree: the provider keeps the result of a key.
+        """
+        order = self.choose.choice(ORDERS)
+        flow = self.world.orders.get(order)
+        if flow is None or flow.payment is None:
+            return
+        is_open = flow.payment.stage is payment.Stage.DUE
+        if self.choose.random() < 0.2:
+            key = self.choose.choice(payment.call_keys(flow.payment))
+            kind = CallKind.CHARGE if key.endswith("/charge") else CallKind.REFUND
+            self.world.replay_answer(CallAnswered(key, kind, 400, ""))
+        elif self.choose.random() < 0.3 and not (is_open and self.world.charges[order]):
+            self.world.replay_answer(CallAnswered(f"{order}/charge", CallKind.CHARGE, 402, ""))
+        elif self.choose.random() < 0.7:
+            event = charged(self.world, order, "c1" if is_open else self.choose.choice(("c1", "c1", "c2")))
+            body = {"charge_id": event.charge_id, "amount": event.amount, "currency": event.currency}
+            text = msgspec.json.encode(body).decode()
+            self.world.replay_answer(CallAnswered(f"{order}/charge", CallKind.CHARGE, 200, text))
+        else:
+            due = [refund.charge_id for refund in flow.payment.refunds]
+            charge = self.choose.choice([*due, "c9"])
+            self.world.refunded.add((order, charge))
+            self.world.replay_answer(CallAnswered(f"{order}/refund/{charge}", CallKind.REFUND, 200, ""))
 
     def decline(self) -> None:
         self.world.produce(Declined(order=self.choose.choice(ORDERS), reason="no"))
@@ -241,7 +274,7 @@ class AnyWorld:
         asked = sorted(key for key, call in self.world.calls.items() if call.kind == "refund")
         if asked:
             order, _, charge = self.choose.choice(asked).split("/")
-            self.world.produce(refund(self.world, order, charge))
+            self.world.produce(refund(self.world, order, charge))  # the call is open: its answer will confirm it
         else:
             self.world.produce(Refunded(order=self.choose.choice(ORDERS), charge_id="c9"))
 
@@ -326,11 +359,14 @@ class AnyWorld:
         for name, flow in sorted(self.world.orders.items()):
             if flow.payment is None:
                 continue  # it was retired
-            for due in flow.payment.refunds:
-                if not due.done:
-                    self.world.produce(refund(self.world, name, due.charge_id))
-            if flow.payment.stage is payment.Stage.DUE:
-                self.world.produce(charged(self.world, name))
+            for key in payment.call_keys(flow.payment):
+                is_due = key.endswith("/charge") and flow.payment.stage is payment.Stage.DUE
+                is_due |= any(
+                    key.endswith(f"/{refund.charge_id}") and not refund.done for refund in flow.payment.refunds
+                )
+                if is_due and key not in self.world.calls:  # an operator gave it up
+                    self.requests += 1
+                    self.world.produce(CallRetryRequested(id=f"w{self.requests}", call=key))
             if flow.ticket is not None and flow.ticket.stage.name in ("ASKED", "RECEIVED", "ACCEPTED"):
                 self.world.produce(PreparationFinished(order=name))
         is_driver_wanted = any(flow.delivery and flow.delivery.driver is None for flow in self.world.orders.values())
@@ -383,9 +419,7 @@ UNREACHABLE = {
     "the order: DeliveryEtaChanged ignore_duplicate",
     "the order: DeliveryCompleted ignore_duplicate",
     "the order: AttentionCleared ignore_duplicate",
-    "the payment: RefundFailed ignore_duplicate",
-    "the ticket: TicketReceived ignore_duplicate",
-    "the ticket: PrepareFailed ignore_duplicate",
+    "the payment: Charged count_surplus_charge",
 }
 
 

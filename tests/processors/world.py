@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from processors import dispatch, driver, workflow
+from processors import dispatch, driver, payment, workflow
+from processors.call_results import Verdict, verdict_on
 from processors.decision import Call, CancelTimer, Outcome, SetTimer
 from processors.driver import Driver, Stage
 from processors.events import CallAnswered, TimerDue
@@ -60,6 +61,8 @@ class World:
         """Every record that was produced to a topic with a reader, and the time."""
         self.timers: dict[str, int] = {}
         self.calls: dict[str, Call] = {}
+        self.woken: list[str] = []
+        """Open calls that were to be made again at once."""
         self.charges: defaultdict[str, dict[str, int]] = defaultdict(dict)
         """The payment provider's ledger: order -> charge -> amount."""
         self.refunded: set[tuple[str, str]] = set()
@@ -93,10 +96,18 @@ class World:
                 return self._move_order(key, record)
 
     def answer(self, key: str, status: int, body: object = None) -> Outcome:
-        """Apply the answer to a call."""
-        call = self.calls.pop(key)
-        text = msgspec.json.encode(body).decode()
-        return self._move_order(owner_of(key), CallAnswered(key, call.kind, status, text))
+        """Apply the answer to a call. An unclear one leaves the call open, and one without a result does nothing."""
+        answer = CallAnswered(key, self.calls[key].kind, status, msgspec.json.encode(body).decode())
+        verdict = verdict_on(answer)
+        if verdict is Verdict.LATER:
+            return Outcome.ABSORBED
+        if verdict is Verdict.FINAL:
+            del self.calls[key]
+        return self._move_order(owner_of(key), answer)
+
+    def replay_answer(self, answer: CallAnswered) -> Outcome:
+        """Apply an answer again, as an operator does with a dead letter."""
+        return self._move_order(owner_of(answer.key), answer)
 
     def fire(self) -> bool:
         """Advance the time to the next timer and fire it; return False if there is none.
@@ -112,7 +123,8 @@ class World:
         if "/asked/" in name:
             self._match(TimerDue(name))
         else:
-            has_open_call = any(owner_of(call) == owner_of(name) for call in self.calls)
+            keys = payment.call_keys(flow.payment) if (flow := self.orders[owner_of(name)]).payment else ()
+            has_open_call = any(key in self.calls for key in keys)
             assert self._move_order(owner_of(name), TimerDue(name, has_open_call)) is Outcome.APPLIED
         return True
 
@@ -146,6 +158,7 @@ class World:
             self.calls[call.key] = call
         for key in step.cancel_calls:
             self.calls.pop(key, None)
+        self.woken.extend(key for key in step.wake_calls if key in self.calls)
         self.outcomes[step.outcome] += 1
         return step.outcome
 
@@ -265,7 +278,8 @@ class World:
         assert not flow.order.attention
         assert flow.payment is not None
         assert all(refund.done for refund in flow.payment.refunds)
-        assert not any(owner_of(call) == order for call in self.calls), f"{order} leaves before it was answered"
+        open_calls = [key for key in self.calls if owner_of(key) == order and not key.endswith("/prepare")]
+        assert not open_calls, f"{order} leaves before {open_calls} were answered"
         self._check_money(order, flow)
 
     def _check_money(self, order: str, flow: Workflow) -> None:

@@ -21,13 +21,14 @@ def charge(**fields: Any) -> dict[str, Any]:
     return {"order": ORDER, "amount": 530_00, "currency": "INR", "callback_url": "http://127.0.0.1:9/none", **fields}
 
 
-def post(url: str, path: str, body: Any, key: str = f"{ORDER}/charge") -> httpx.Response:
+def post(url: str, path: str, body: Any, key: str = f"{ORDER}/charge", *, timeout_s: float = 30.0) -> httpx.Response:
     return httpx.post(
         f"{url}/v1/{path}",
         json=body,
         headers={"Idempotency-Key": key} if key else {},
         verify=NO_CERTIFICATES,
         trust_env=False,
+        timeout=timeout_s,
     )
 
 
@@ -139,15 +140,49 @@ async def test_callback_is_repeated_until_answered_also_after_a_kill(
     assert done(payment) == {"charged": 1, "answered": 1}
 
 
-async def test_repeated_request_repeats_its_callback(simulator: MakeSimulator, worker: FakeWorker) -> None:
+async def test_request_repeated_after_its_callback_is_answered_with_the_result(
+    simulator: MakeSimulator, worker: FakeWorker
+) -> None:
     payment, path = simulator("payment", "--speed", "0", "--callback", "--decline", "always"), "/v1/payments/p/events"
     url = await payment.serving()
-    post(url, "charges", charge(callback_url=worker.url + path))
+    first = post(url, "charges", charge(callback_url=worker.url + path))
     await until(lambda: done(payment)["answered"] == 1, "the callback is answered")
-    post(url, "charges", charge(callback_url=worker.url + path))
-    await until(lambda: done(payment)["answered"] == 2, "the callback is answered again")
-    assert [call.body["type"] for call in worker.calls(path)] == ["Declined", "Declined"]
+    again = post(url, "charges", charge(callback_url=worker.url + path))
+    assert (first.status_code, again.status_code) == (202, 402)
+    assert [call.body["type"] for call in worker.calls(path)] == ["Declined"]
     assert done(payment)["declined"] == 1
+
+
+async def test_request_repeated_while_the_bank_works_is_answered_202(simulator: MakeSimulator) -> None:
+    url = await simulator("payment", "--speed", "0.01", "--callback").serving()
+    assert [post(url, "charges", charge()).status_code for _ in range(2)] == [202, 202]
+
+
+@pytest.mark.parametrize(("mode", "status"), [("ietf", 422), ("stripe", 400)])
+async def test_strict_provider_compares_the_whole_body(simulator: MakeSimulator, mode: str, status: int) -> None:
+    payment = simulator("payment", "--speed", "0", "--strict", mode)
+    url = await payment.serving()
+    moved = charge(callback_url="http://127.0.0.1:9/moved")
+    assert [post(url, "charges", body).status_code for body in (charge(), moved, charge())] == [200, status, 200]
+    assert done(payment) == {"charged": 1, "refused": 1}
+
+
+@pytest.mark.parametrize("mode", ["ietf", "stripe"])
+async def test_strict_provider_answers_409_while_the_first_request_is_under_way(
+    simulator: MakeSimulator, mode: str
+) -> None:
+    payment = simulator("payment", "--speed", "0", "--strict", mode, "--faults", "slow")
+    url = await payment.serving()
+    with pytest.raises(httpx.TimeoutException):
+        post(url, "charges", charge(), timeout_s=0.5)
+    assert post(url, "charges", charge()).status_code == 409
+    await until(lambda: post(url, "charges", charge()).status_code == 200, "the first request is over")
+    assert done(payment) == {"charged": 1}
+
+
+async def test_stripe_like_provider_refuses_small_amounts(simulator: MakeSimulator) -> None:
+    url = await simulator("payment", "--strict", "stripe").serving()
+    assert post(url, "charges", charge(amount=49)).status_code == 400
 
 
 async def test_keyless_provider_performs_each_request(simulator: MakeSimulator) -> None:

@@ -102,6 +102,17 @@ async def test_key_of_another_ticket_is_rejected(simulator: MakeSimulator, worke
     assert events(pos) == ["accepted", "refused"]
 
 
+@pytest.mark.parametrize(("mode", "status"), [("ietf", 422), ("stripe", 400)])
+async def test_strict_pos_compares_the_whole_body(
+    simulator: MakeSimulator, worker: FakeWorker, mode: str, status: int
+) -> None:
+    pos = simulator("pos", "--strict", mode)
+    url = await pos.serving()
+    answers = [prepare(url, worker.url, callback_url=worker.url + path) for path in (TICKETS, "/moved", TICKETS)]
+    assert [answer.status_code for answer in answers] == [200, status, 200]
+    assert events(pos) == ["accepted", "refused", "replay"]
+
+
 @pytest.mark.parametrize(
     ("rule", "rejected"),
     [
@@ -128,7 +139,7 @@ async def test_rejected_ticket_has_a_reason_and_stays_rejected(simulator: MakeSi
     await pos.serving()
     again = prepare(url, worker.url)
     assert rejected.status_code == again.status_code == 409
-    assert rejected.json() == again.json() == {"reason": "HC-02 is sold out"}
+    assert rejected.json() == again.json() == {"status": "rejected", "reason": "HC-02 is sold out"}
     assert events(pos) == ["rejected", "replay"]
 
 

@@ -18,19 +18,21 @@ from uuid import uuid4
 
 import msgspec
 
-from exactly_once.calls.interfaces import Completed, Performer, Retry
+from exactly_once.calls.interfaces import CallOutcome, Performer
 from exactly_once.calls.rows import CALLS, Call
 from exactly_once.calls.runner import CallRunner
 from exactly_once.task.interfaces import Record, Transactions
 from exactly_once.task.task import POSITIONS, Task
 from exactly_once.task.timers import TimerHead
 from exactly_once.task.transaction import PendingTransaction, ProduceResult, ProducerRecord
-from processors import delivery, dispatch, order, payment, ticket
+from processors import delivery, dispatch, order, payment, ticket, workflow
 from processors.decision import Decision, DecisionContext, Table, Transition, ignore_duplicate
 from processors.dispatch import DispatchDecision
+from processors.events import PaymentReported
 from processors.order import Stage as OrderStage
 from processors.ticket import Stage as TicketStage
 from processors.ticket import Ticket
+from topics.payments import Charged, Declined, Refunded
 from topics.pos import PreparationFinished, TicketAccepted
 
 EARLY_MS = 5_000
@@ -266,7 +268,7 @@ def _attempts(key: Callable[[bytes, Call], bytes]) -> Iterator[None]:
     """Make each attempt of a call under this idempotency key."""
     original = CallRunner._attempt
 
-    async def attempt(runner: CallRunner, performer: Performer, call_id: bytes, call: Call) -> Completed | Retry:
+    async def attempt(runner: CallRunner, performer: Performer, call_id: bytes, call: Call) -> CallOutcome:
         return await original(runner, performer, key(call_id, call), call)
 
     with patch.object(CallRunner, "_attempt", attempt):
@@ -313,7 +315,36 @@ def _replaced(
 @_bug(breaks=3)
 def duplicate_applied_twice() -> Iterator[None]:
     """A duplicate report of a charge counts as a second charge, which is refunded."""
-    with _table(payment, lambda rows: [row for row in rows if row.when is not payment.is_known_charge]):
+
+    def is_charge(_payment: payment.Payment, event: PaymentReported, _: DecisionContext) -> bool:
+        """a report of a charge"""
+        return isinstance(event.report, Charged)
+
+    def refund(of: payment.Payment, event: PaymentReported, _: DecisionContext) -> Decision[payment.Payment]:
+        """call: refund that charge"""
+        assert isinstance(event.report, Charged)
+        return payment._with_refund(of, event.report.charge_id, event.report.amount, event.report.currency)
+
+    def believe(rows: list[Transition[Any, Any, Any]]) -> list[Transition[Any, Any, Any]]:
+        believed = [
+            row._replace(at=payment.HAS_CHARGE, does=refund, when=is_charge)
+            for row in rows
+            if row.does is ignore_duplicate and row.when is payment.is_known_report
+        ]
+        return believed + rows
+
+    with _table(payment, believe):
+        yield
+
+
+@_bug(breaks=3)
+def callback_believed() -> Iterator[None]:
+    """A callback counts as a charge: it pays the order and cancels the call."""
+
+    def believe(report: Charged | Declined | Refunded) -> Charged | PaymentReported:
+        return report if isinstance(report, Charged) else PaymentReported(report)
+
+    with patch.object(workflow, "PaymentReported", believe):
         yield
 
 

@@ -223,8 +223,8 @@ async def charge_answered_with_500(world: World) -> None:
 
 
 async def early_and_duplicate_callbacks(world: World) -> None:
-    """The payment provider calls back twice, and the restaurant calls back before it answers. Drivers come late."""
-    world.stack.start_payment(*INSTANT, "--callback", "--faults", "doubled")
+    """The payment provider calls back twice and late, the restaurant before it answers. Drivers come late."""
+    world.stack.start_payment(*INSTANT, "--callback", "--faults", "doubled,late")
     world.stack.start_pos("--speed", "600", "--receive", "--faults", "slow")
     world.start_worker()
     async with Client(world.stack) as client:
@@ -241,6 +241,20 @@ async def early_and_duplicate_callbacks(world: World) -> None:
             return any(entry.event == "delivered" for entry in world.stack.trips())
 
         await world.until(client, noted, "the driver has noted the delivery")
+
+
+async def forged_charge(world: World) -> None:
+    """The payment provider fails. Somebody else reports the charge, with the right amount. Then the provider works."""
+    world.stack.start_payment(*INSTANT, "--faults", "500")
+    world.stack.start_pos(*INSTANT)
+    world.start_worker()
+    async with Client(world.stack) as client:
+        world.stack.start_drivers(6, *INSTANT)
+        order = await world.place(client)
+        assert (await client.charged(order, "ch-forged")).status_code == 200
+        async with httpx.AsyncClient() as provider:
+            await provider.delete(f"{world.stack.payment_url}/faults")
+        await world.ended(client)
 
 
 async def scheduled_order(world: World) -> None:
@@ -319,6 +333,7 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
     disk_lost: ("changelog-record-dropped", "output-dropped"),
     charge_answered_with_500: ("charge-without-key", "new-key-on-retry", "refund-forgotten"),
     early_and_duplicate_callbacks: ("duplicate-applied-twice", "driver-assigned-twice", "early-callback-lost"),
+    forged_charge: ("callback-believed",),
     scheduled_order: ("timer-fired-early", "timer-lost"),
     nobody_answers_and_some_talk_nonsense: ("attention-lost", "dead-letter-dropped"),
     frozen_worker_replaced: ("zombie-commits",),

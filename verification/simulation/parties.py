@@ -52,6 +52,7 @@ SILENT_S = 1800.0
 PREPARATION_S = 60.0
 DECISION_S = 20.0
 EARLY_S = 2.0
+PROCESSING_S = 0.5
 POLL_S = 30.0
 RESTAURANT = Restaurant(
     restaurant="lakshmi",
@@ -132,11 +133,15 @@ class PaymentProvider(Party):
     def __init__(self, shared: SharedContext) -> None:
         super().__init__("payment", shared)
         self._done: dict[str, PaymentEntry] = {}
-        self._calls_back: set[str] = set()
+        self._ready_at: dict[str, float] = {}
+        """Key that was answered 202 -> the time from which a repeated request is answered with the result."""
 
     async def serve(self, kind: str, key: str, body: Any) -> httpx.Response:
         """Serve `POST /v1/charges` and `/v1/refunds`."""
         fault = self.shared.fault_at(kind)
+        if fault == "forged":
+            self._forge(body)
+            return httpx.Response(500)
         if (failure := await fail_before(fault)) is not None:
             return failure
         done = self._done.get(key)
@@ -147,16 +152,23 @@ class PaymentProvider(Party):
                 return httpx.Response(422, json={"reason": "the key was used for another request"})
             self._write(msgspec.structs.replace(done, at=self.shared.now(), replay=True))
         if fault in ("callback", "early", "doubled-callback"):
-            self._calls_back.add(key)
-        if key in self._calls_back:
+            after_s = 0.0 if fault == "early" else PROCESSING_S
+            self._ready_at[key] = self.shared.time() + after_s
             for _ in range(2 if fault == "doubled-callback" else 1):
-                self._report(done, 0.0 if fault == "early" else 0.5)
+                self._report(done, after_s)
             if fault == "early":
                 await self.delay_answer()
             return httpx.Response(202, json={})
+        if self.shared.time() < self._ready_at.get(key, 0.0):
+            return httpx.Response(409, json={})
         if fault == "both":
-            self._report(done, 0.5)
+            self._report(done, PROCESSING_S)
         return await fail_after(fault) or _payment_response(done)
+
+    def _forge(self, body: Any) -> None:
+        """Have somebody else report a charge that was not made."""
+        forged = Charged(order=body["order"], charge_id="forged", amount=body["amount"], currency=body["currency"])
+        self.call_back(call_back_payment(forged), lambda _: None, 0.0)
 
     def _perform(self, kind: Any, key: str, body: Any, *, declined: bool) -> PaymentEntry:
         charge = kind == "charge"
@@ -220,7 +232,7 @@ class PointOfSale(Party):
         if ticket.event == "received":
             return httpx.Response(202, json={"status": "received"})
         if ticket.event == "rejected":
-            return httpx.Response(409, json={"reason": ticket.reason})
+            return httpx.Response(409, json={"status": "rejected", "reason": ticket.reason})
         return httpx.Response(200, json={"status": "accepted"})
 
     def _open_ticket(self, key: str, body: Any, fault: str) -> TicketEntry:
@@ -440,7 +452,7 @@ class Performer(HttpPerformer):
     """The product's performer of calls, connected to the simulated parties."""
 
     def __init__(self, worker: Worker, payment: PaymentProvider, pos: PointOfSale) -> None:
-        super().__init__("http://payment", "payments", lambda: "http://front", lambda subject: "capability")
+        super().__init__("http://payment", "payments", lambda subject: "capability")
         self._worker = worker
         self._payment = payment
         self._pos = pos

@@ -35,6 +35,7 @@ PARTY_FAULTS = {
         "doubled-callback",
         "both",
         "early",
+        "forged",
         "decline",
     ),
     "refund": ("500", "cut-after", "silent-after", "callback", "early", "doubled-callback"),

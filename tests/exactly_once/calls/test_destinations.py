@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from exactly_once.calls.destinations import Destination, DestinationState, Waiting
-from exactly_once.calls.interfaces import DestinationKey, Retry
+from exactly_once.calls.interfaces import DestinationKey, Retry, Unsettled
 from exactly_once.calls.rows import CALLS
 from exactly_once.settings import EngineSettings
 from tests.exactly_once.calls.test_runner import Calling
@@ -334,3 +334,49 @@ async def test_a_closed_task_leaves_no_destinations(stage: Calling) -> None:
     await stage.task.close(commit=False)
     assert stage.manager.calls.destinations() == []
     assert stage.manager.calls.running == 0
+
+
+# -- failures that are not the destination's ---------------------------------------------------------------------------
+
+
+async def test_failures_of_the_performer_open_no_breaker(stage: Calling) -> None:
+    stage.performer.answers = {b"poison-%d" % n: [ValueError("no header can hold it")] * 50 for n in range(20)}
+    await ask(stage, "bank", 20, "poison")
+    await ask(stage, "bank", 20)
+    await until(lambda: len(stage.results) == 20)
+    assert all((row := stage.row(b"poison-%d" % n)) and "no header" in row.last_error for n in range(20))
+    assert [(state.failures, state.state) for state in stage.manager.calls.destinations()] in ([], [(0, "closed")])
+
+
+async def test_a_failure_of_the_performer_does_not_close_a_breaker(stage: Calling) -> None:
+    stage.performer.answers = {b"bank-%d" % n: [Retry("down", after_s=600)] for n in range(5)}
+    await ask(stage, "bank", 5)
+    await until(lambda: all((row := stage.row(b"bank-%d" % n)) and row.attempt == 2 for n in range(5)))
+    stage.performer.answers[b"poison-0"] = [ValueError("no header can hold it")]
+    await ask(stage, "bank", 1, "poison")
+    await stage.pass_time(1)
+    await until(lambda: (row := stage.row(b"poison-0")) and row.attempt == 2)
+    (state,) = stage.manager.calls.destinations()
+    assert (state.failures, state.state) == (5, "half-open")
+
+
+async def test_an_unsettled_result_closes_the_breaker(stage: Calling) -> None:
+    stage.performer.answers[b"bank-0"] = [Retry("down"), Unsettled(b"hm", "unclear", after_s=600)]
+    await ask(stage, "bank")
+    await stage.pass_time(1)
+    await until(lambda: stage.results)
+    assert not [state for state in stage.manager.calls.destinations() if state.failures]
+
+
+def test_first_attempts_come_before_retries_while_a_breaker_is_half_open() -> None:
+    task: Any = None
+    destination = Destination(DestinationKey("bank", "bank"), SETTINGS)
+    first = [Waiting(task, b"first-%d" % n, 0, is_retry=False) for n in range(3)]
+    again = [Waiting(task, b"again-%d" % n, 0, is_retry=True) for n in range(3)]
+    for each in (*again, *first):
+        destination.add(each)
+    destination.failures = SETTINGS.breaker_failures
+    assert [destination.take() for _ in range(4)] == [*first, again[0]]
+    destination.failures = 0
+    destination.add(first[0])
+    assert {destination.take(), destination.take()} == {again[1], first[0]}, "in turn while the breaker is closed"

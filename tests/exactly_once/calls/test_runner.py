@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exactly_once.calls.interfaces import DestinationKey, Retry
+from exactly_once.calls.interfaces import DestinationKey, Retry, Unsettled
 from exactly_once.calls.rows import CALLS, GROWTH_BYTES, Call, decode_call, encode_call
 from exactly_once.settings import EngineSettings
 from exactly_once.task.failpoints import FailpointError
@@ -89,6 +89,72 @@ async def test_a_retry_uses_the_same_key_after_a_stored_back_off(stage: Calling)
     await until(lambda: stage.results)
     assert [attempt for _, _, attempt in stage.performer.calls] == [1, 2, 3, 4]
     assert stage.manager.counters["calls_again"] == 3
+
+
+async def test_an_unsettled_result_is_handed_over_and_the_call_goes_on(stage: Calling) -> None:
+    stage.performer.answers[b"id"] = [Unsettled(b"hm", "unclear", after_s=3)]
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: (row := stage.row(b"id")) and row.attempt == 2)
+    assert stage.results == [(b"id", b"host/x", b"hm")]
+    assert (row := stage.row(b"id")) is not None
+    assert (row.last_error, row.due_ms - stage.clock.ms) == ("unclear", 3_000)
+    await stage.pass_time(3)
+    await until(lambda: len(stage.results) == 2 and not stage.store.tables[CALLS])
+    assert stage.results[1] == (b"id", b"host/x", b"ok")
+
+
+async def test_an_unsettled_result_whose_handler_raises_leaves_the_call(stage: Calling) -> None:
+    def handler(task: Task, call_id: bytes, request: bytes, result: bytes) -> None:
+        raise RuntimeError("poison")
+
+    stage.manager.result_handler = handler
+    stage.performer.answers[b"id"] = [Unsettled(b"hm", "unclear")]
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: (row := stage.row(b"id")) and row.attempt == 2)
+    assert stage.manager.counters["dead_letters"] == 1
+
+
+async def test_a_woken_call_is_made_at_once_with_its_request(stage: Calling) -> None:
+    stage.performer.answers[b"id"] = [Retry("503")]
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: (row := stage.row(b"id")) and row.attempt == 2)
+    stage.task.wake_call(b"id")
+    stage.task.wake_call(b"no such call")
+    await stage.task.committed()
+    await until(lambda: stage.results)
+    assert stage.performer.calls == [(b"id", b"host/x", 1), (b"id", b"host/x", 2)]
+
+
+async def test_repeated_wakes_do_not_hold_up_an_answer(stage: Calling) -> None:
+    stage.performer.gate.clear()
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: stage.performer.running == 1)
+    for _ in range(3):
+        stage.task.wake_call(b"id")
+        stage.task.request_commit()
+        await stage.settle()
+    stage.performer.gate.set()
+    await until(lambda: stage.results)
+    assert len(stage.performer.calls) == 1
+
+
+async def test_a_call_woken_during_an_attempt_without_a_result_is_made_again_at_once(stage: Calling) -> None:
+    stage.performer.gate.clear()
+    stage.performer.answers[b"id"] = [Retry("later", after_s=600), Retry("later", after_s=600)]
+    stage.task.call(b"id", b"host/x")
+    await stage.task.committed()
+    await until(lambda: stage.performer.running == 1)
+    stage.task.wake_call(b"id")
+    stage.performer.gate.set()
+    await until(lambda: (row := stage.row(b"id")) and row.attempt == 2)
+    await stage.pass_time(0.001)
+    await until(lambda: (row := stage.row(b"id")) and row.attempt == 3)
+    assert (row := stage.row(b"id")) is not None
+    assert row.due_ms - stage.clock.ms == 600_000, "one wake, one attempt"
 
 
 async def test_a_call_that_times_out_is_retried(stage: Calling) -> None:

@@ -10,12 +10,12 @@ from exactly_once.engine import Engine
 from exactly_once.task.task import Task
 from exactly_once.task.timers import TimerHead
 from exactly_once.task.transaction import PendingTransaction
-from processors import delivery, dispatch, order, payment, ticket
+from processors import delivery, dispatch, order, payment, ticket, workflow
 from processors.decision import Table
 from verification.planted.catalogue import BUGS, UnknownBug, plant
 
 PLACES: tuple[Any, ...] = (Task, PendingTransaction, TimerHead, CallRunner, Engine, order.Wait)
-PLACES += (order, payment, ticket, delivery, dispatch)
+PLACES += (order, payment, ticket, delivery, dispatch, workflow)
 WANTED = {
     "offsets-before-outputs",
     "output-dropped",
@@ -23,6 +23,7 @@ WANTED = {
     "charge-without-key",
     "new-key-on-retry",
     "duplicate-applied-twice",
+    "callback-believed",
     "timer-fired-early",
     "timer-lost",
     "disk-before-commit",
@@ -59,6 +60,7 @@ def test_a_bug_exists_only_within_its_block(name: str) -> None:
         ("timer-lost", TimerHead, "committed"),
         ("new-key-on-retry", CallRunner, "_attempt"),
         ("driver-assigned-twice", dispatch, "assign_oldest"),
+        ("callback-believed", workflow, "PaymentReported"),
         ("zombie-commits", Engine, "_transactional_client"),
         ("zombie-commits", Task, "verify_ownership_for_call"),
     ],
