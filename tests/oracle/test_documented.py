@@ -43,7 +43,7 @@ def test_waits_agree_with_the_machine_of_the_order() -> None:
 
 
 @pytest.mark.parametrize("status", WAIT_S)
-def test_status_without_a_longest_time_is_named_until_the_run_is_over(
+def test_status_without_a_longest_time_is_named(
     status: OrderStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(WAIT_S, status)
