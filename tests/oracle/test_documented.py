@@ -43,9 +43,7 @@ def test_waits_agree_with_the_machine_of_the_order() -> None:
 
 
 @pytest.mark.parametrize("status", WAIT_S)
-def test_status_without_a_longest_time_is_named(
-    status: OrderStatus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_without_a_longest_time_is_named(status: OrderStatus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(WAIT_S, status)
     order = an_order(LIFE[: LIFE.index(status) + 1])
     sentence = f"the waits in {status.value}: the oracle has no longest time for it"
