@@ -1,7 +1,8 @@
 """The stack that the tests of this folder share by default. Its simulators take no time; its waits are real."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 import msgspec
 import pytest
@@ -11,8 +12,8 @@ from tests.flow.hand_pos import HandPos, played_by_hand
 from tests.support.stack import ROOT, TAKES_ANYTHING, Stack, installed
 from topics.restaurants import Restaurant
 
-KITCHENS = 60
-"""Number of restaurants by hand; each test that asks for one gets its own."""
+KITCHENS = 100
+"""Restaurants by hand in each stack whose tests take `kitchen`: more than one process uses in all its test files."""
 INSTANT = ("--speed", "0")
 RULES = {"payment": ("--decline", "ending:13"), "pos": ("--reject", "product:SOLD-OUT")}
 """Options that make the simulators decline or reject certain orders."""
@@ -50,9 +51,15 @@ def _kitchens(hand_pos: HandPos) -> Iterator[Restaurant]:
 
 
 @pytest.fixture
-def kitchen(_kitchens: Iterator[Restaurant]) -> Restaurant:
+def new_kitchen(_kitchens: Iterator[Restaurant]) -> Callable[[], Restaurant]:
+    """Return a function that returns a restaurant by hand that no other test uses, in a region without drivers."""
+    return partial(next, _kitchens)
+
+
+@pytest.fixture
+def kitchen(new_kitchen: Callable[[], Restaurant]) -> Restaurant:
     """Return a restaurant by hand that no other test uses. Its region has no other restaurant and no driver."""
-    return next(_kitchens)
+    return new_kitchen()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -10,6 +10,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from tests.flow.client import Client, Driver, an_order, order_id
+from tests.flow.conftest import KITCHENS
 from tests.flow.event_source import Event, EventSource
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS, WITHIN_S, Following, illegal_steps
@@ -30,7 +31,7 @@ LOAD = 10_000
 @pytest.fixture(scope="module")
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Run two workers in one directory, and all outside parties."""
-    with two_workers(kafka, tmp_path_factory.mktemp("feeds"), hand_pos.kitchens(20)) as stack:
+    with two_workers(kafka, tmp_path_factory.mktemp("feeds"), hand_pos.kitchens(KITCHENS)) as stack:
         yield stack
 
 
@@ -49,11 +50,10 @@ async def read_to_the_end(client: Client, path: str, last_event_id: str = "") ->
 
 
 async def test_an_orders_feed_is_the_same_at_either_worker(
-    clients: tuple[Client, Client], hand_pos: HandPos, unique: str
+    clients: tuple[Client, Client], new_kitchen: Callable[[], Restaurant], unique: str
 ) -> None:
-    kitchens = iter(hand_pos.kitchens(20)[8:])
     for owner, other in (clients, clients[::-1]):
-        kitchen, name = next(kitchens), await one_of(owner, unique)
+        kitchen, name = new_kitchen(), await one_of(owner, unique)
         order, path = order_id(name), f"/v1/orders/{order_id(name)}/events"
         await owner.place(an_order(kitchen, name))
         await owner.reaches(order, "IN_PREPARATION")
@@ -175,9 +175,8 @@ async def test_a_stalled_listener_blocks_no_other_and_catches_up(stack: Stack, c
 
 
 async def test_hundreds_of_listeners_get_each_update_once(
-    stack: Stack, clients: tuple[Client, Client], hand_pos: HandPos, unique: str
+    stack: Stack, clients: tuple[Client, Client], kitchen: Restaurant, unique: str
 ) -> None:
-    kitchen = hand_pos.kitchens(20)[7]
     name = await one_of(clients[1], unique)
     await clients[0].place(an_order(kitchen, name))
     await clients[0].reaches(order_id(name), "IN_PREPARATION")

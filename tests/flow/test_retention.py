@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from streams.demo.processes import Child
 from tests.flow.client import Body, Client, Driver, an_order, order_id, partition_of, room_for
-from tests.flow.conftest import INSTANT
+from tests.flow.conftest import INSTANT, KITCHENS
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import Following, headers
 from tests.support.own_broker import own_broker
@@ -39,7 +39,7 @@ def days(seconds: float) -> str:
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Run a worker that keeps an order for three seconds after its end."""
     name, directory = f"retention-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("retention")
-    with installed(kafka, name, directory, 1.0, hand_pos.kitchens(20)) as stack:
+    with installed(kafka, name, directory, 1.0, hand_pos.kitchens(KITCHENS)) as stack:
         stack.environment["DABBAWALA_RETENTION_DAYS"] = days(3)
         stack.start_payment(*INSTANT)
         stack.start_pos(*INSTANT)

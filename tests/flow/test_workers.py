@@ -1,12 +1,13 @@
 """Two workers of one installation share the partitions, and either answers every request."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
 import pytest
 
 from tests.flow.client import Client, Driver, an_order, order_id
+from tests.flow.conftest import KITCHENS
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS
 from tests.flow.two_workers import one_of, one_of_each, two_workers
@@ -24,7 +25,7 @@ POLLS = 130
 @pytest.fixture(scope="module")
 def stack(kafka: str, hand_pos: HandPos, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Run two workers in one directory, and all outside parties."""
-    with two_workers(kafka, tmp_path_factory.mktemp("workers"), hand_pos.kitchens(20)) as stack:
+    with two_workers(kafka, tmp_path_factory.mktemp("workers"), hand_pos.kitchens(KITCHENS)) as stack:
         yield stack
 
 
@@ -66,11 +67,10 @@ async def test_an_order_placed_at_either_worker_reaches_its_owner(
 
 
 async def test_either_worker_forwards_callbacks_and_drivers(
-    clients: tuple[Client, Client], hand_pos: HandPos, unique: str
+    clients: tuple[Client, Client], new_kitchen: Callable[[], Restaurant], unique: str
 ) -> None:
-    kitchens = iter(hand_pos.kitchens(20))
     for owner, other in (clients, clients[::-1]):
-        kitchen, name = next(kitchens), await one_of(owner, unique)
+        kitchen, name = new_kitchen(), await one_of(owner, unique)
         order, driver = order_id(name), Driver(other, f"{name}-driver")
         await owner.place(an_order(kitchen, name))
         await other.reaches(order, "IN_PREPARATION")
