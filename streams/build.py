@@ -28,7 +28,7 @@ from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
 from streams.feed.update_log import UpdateLog
 from streams.services import Services
-from streams.settings import Settings
+from streams.settings import LOOPBACK, Settings
 from streams.web.deciding import Decisions
 from streams.web.forwarding import Forwarding, http_client
 from streams.web.problems import problem_middleware
@@ -52,6 +52,8 @@ class Place:
     port: int
     url: str
     instance_id: str
+    bind: str = LOOPBACK
+    """IP address that its HTTP server listens on."""
 
 
 class WorkerApp(faust.App):
@@ -163,15 +165,29 @@ def _app_settings(settings: Settings, place: Place | None) -> dict[str, Any]:
     """Return the settings of the Faust app."""
     servers = settings.bootstrap_servers or settings.embedded_address() or DEFAULT_BROKER
     placed: dict[str, Any] = (
-        {} if place is None else {"datadir": place.datadir, "web_port": place.port, "canonical_url": place.url}
+        {}
+        if place is None
+        else {
+            "datadir": place.datadir,
+            "web_bind": place.bind,
+            "web_port": place.port,
+            "canonical_url": place.url,
+        }
     )
     return exactly_once(
+        # Faust prefers variables such as WEB_BIND, BROKER_URL and APP_DEBUG to its arguments. Another program may have
+        # set them.
+        env={},
+        debug=False,
         partitions=settings.partitions,
         instance_id=INSPECTOR if place is None else place.instance_id,
         broker=[f"kafka://{server}" for server in servers.split(",")],
         origin="streams",
         web_tables_enabled=False,  # Faust's view hashes a row's whole key, and cannot list rows
         web_router_enabled=False,
+        web_graph_enabled=False,
+        web_metrics_enabled=False,
+        web_stats_enabled=False,
         web_application_options={"middlewares": [problem_middleware], "client_max_size": MAX_BODY_BYTES},
         **placed,
     )

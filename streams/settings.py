@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ import msgspec
 T = TypeVar("T")
 CATALOGUE = Path("catalogue.json")
 """The restaurants of the simulated city."""
+LOOPBACK = "127.0.0.1"
 MAX_DAYS = 36_500
 DAY_S = 24 * 3600
 SERVER = re.compile(r"(?:[\w.-]+|\[[\w:.%]+\])(?::(\d{1,5}))?", re.ASCII)
@@ -57,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Address of the payment provider."""
     public_url: str | None
     """Address at which payment provider and restaurants reach the HTTP API. None: the worker's own address."""
+    bind: str
+    """IP address that a worker listens on; ``0.0.0.0`` means all. ``faust worker --web-bind`` overrides it."""
     catalogue: Path | None
     """Catalogue file that a worker writes to the topic of restaurants at its start. Empty: none."""
     retention_days: float
@@ -89,6 +93,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
             payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),
+            bind=_address(variables, "DABBAWALA_BIND", LOOPBACK),
             catalogue=_file(variables, "DABBAWALA_CATALOGUE", CATALOGUE),
             retention_days=_number(variables, "DABBAWALA_RETENTION_DAYS", 30.0, 0.0, MAX_DAYS, float),
             history_days=_number(variables, "DABBAWALA_HISTORY_DAYS", 365.0, 0.0, MAX_DAYS, float),
@@ -166,6 +171,18 @@ def _url(variables: Mapping[str, str], name: str, default: U) -> str | U:
     if not value.startswith(("http://", "https://")):
         raise WrongSetting(f"{name}={value!r}: it must be a URL that starts with http:// or https://")
     return value.rstrip("/")
+
+
+def _address(variables: Mapping[str, str], name: str, default: str) -> str:
+    return checked_address(variables.get(name) or default, name)
+
+
+def checked_address(value: str, name: str) -> str:
+    """Return an IP address to listen on. ``name`` is the setting or option that has it. Raises `WrongSetting`."""
+    try:
+        return str(ip_address("127.0.0.1" if value == "localhost" else value.strip("[]")))
+    except ValueError:
+        raise WrongSetting(f"{name}={value!r}: it must be an IP address, such as 127.0.0.1 or 0.0.0.0") from None
 
 
 def _failpoints(variables: Mapping[str, str], name: str, default: str) -> str:

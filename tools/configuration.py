@@ -35,6 +35,7 @@ KINDS = {
     "_url": "URL",
     "_servers": "`host:port[,host:port]`",
     "_file": "file",
+    "_address": "IP address",
     "_failpoints": "`name:action:every[,...]`",
     "get": "folder",
 }
