@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import faust
 import httpx
 import msgspec
+from faust.web.drivers.aiohttp import Web
 
 from exactly_once import Engine, EngineSettings, exactly_once
 from processors.parameters import Parameters
@@ -29,6 +30,7 @@ from streams.feed.order_history import OrderHistory
 from streams.feed.update_log import UpdateLog
 from streams.services import Services
 from streams.settings import LOOPBACK, Settings
+from streams.web.browser_rules import BrowserRules
 from streams.web.deciding import Decisions
 from streams.web.forwarding import Forwarding, http_client
 from streams.web.problems import problem_middleware
@@ -121,6 +123,9 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     agents.register(services)
     timers.register(services)
     views.register(services)
+    if place is not None:
+        urls = [place.url] if settings.public_url is None else [place.url, settings.public_url]
+        BrowserRules(urls, place.port, settings.allowed_origins).install(cast(Web, app.web).web_app)
     engine.before_consuming(lambda: services.catalogue.start(engine.client_settings))
     app.on_before_shutdown.connect(_closing(services), weak=False)
     app.rebuild = partial(_rebuild, settings, surroundings)

@@ -21,6 +21,8 @@ MAX_DAYS = 36_500
 DAY_S = 24 * 3600
 SERVER = re.compile(r"(?:[\w.-]+|\[[\w:.%]+\])(?::(\d{1,5}))?", re.ASCII)
 """A broker: its name or address, and its port; without one, Kafka's default port."""
+ORIGIN = re.compile(r"https?://(?:[a-z0-9_.-]+|\[[a-f0-9:.]+\])(?::\d{1,5})?", re.ASCII)
+"""An origin of web pages as browsers send it: scheme, host in lower case, and the port unless it is the scheme's."""
 MAX_PORT = 65_535
 
 
@@ -61,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Address at which payment provider and restaurants reach the HTTP API. None: the worker's own address."""
     bind: str
     """IP address that a worker listens on; ``0.0.0.0`` means all. ``faust worker --web-bind`` overrides it."""
+    allowed_origins: tuple[str, ...]
+    """Origins of web pages that may call the HTTP API (CORS), such as ``https://shop.example``, separated by commas."""
     catalogue: Path | None
     """Catalogue file that a worker writes to the topic of restaurants at its start. Empty: none."""
     retention_days: float
@@ -94,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),
             bind=_address(variables, "DABBAWALA_BIND", LOOPBACK),
+            allowed_origins=_origins(variables, "DABBAWALA_ALLOWED_ORIGINS", ""),
             catalogue=_file(variables, "DABBAWALA_CATALOGUE", CATALOGUE),
             retention_days=_number(variables, "DABBAWALA_RETENTION_DAYS", 30.0, 0.0, MAX_DAYS, float),
             history_days=_number(variables, "DABBAWALA_HISTORY_DAYS", 365.0, 0.0, MAX_DAYS, float),
@@ -183,6 +188,14 @@ def checked_address(value: str, name: str) -> str:
         return str(ip_address("127.0.0.1" if value == "localhost" else value.strip("[]")))
     except ValueError:
         raise WrongSetting(f"{name}={value!r}: it must be an IP address, such as 127.0.0.1 or 0.0.0.0") from None
+
+
+def _origins(variables: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
+    value = variables.get(name, default)
+    origins = tuple(part.strip().lower().rstrip("/") for part in value.split(",")) if value.strip() else ()
+    if not all(ORIGIN.fullmatch(origin) for origin in origins):
+        raise WrongSetting(f"{name}={value!r}: it must be origins such as https://shop.example, separated by commas")
+    return origins
 
 
 def _failpoints(variables: Mapping[str, str], name: str, default: str) -> str:

@@ -27,6 +27,7 @@ DEFAULTS = {
     "DABBAWALA_COMMIT_GAP_MS": "0 with the embedded Kafka, else 4",
     "DABBAWALA_PUBLIC_URL": "the worker's address",
     "DABBAWALA_CATALOGUE": "`catalogue.json`",
+    "DABBAWALA_ALLOWED_ORIGINS": "none",
     "DABBAWALA_FAILPOINTS": "none",
 }
 """Defaults that are shown in words, because the source computes them or they are empty."""
@@ -36,6 +37,7 @@ KINDS = {
     "_servers": "`host:port[,host:port]`",
     "_file": "file",
     "_address": "IP address",
+    "_origins": "`origin[,origin...]`",
     "_failpoints": "`name:action:every[,...]`",
     "get": "folder",
 }

@@ -82,7 +82,7 @@ def request(
                 address,
                 params=_given(query or {}),
                 content=body,
-                headers=_in_bytes({"Accept": "application/json", **(headers or {})}),
+                headers=_in_bytes(_headers(body) | dict(headers or {})),
                 timeout=timeout_s,
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -127,6 +127,11 @@ def _given(query: Mapping[str, Any]) -> dict[str, str]:
         for name, value in query.items()
         if value not in (None, False)
     }
+
+
+def _headers(body: bytes | None) -> dict[str, str]:
+    """Return the headers of every request: `Accept`, and with a body its type."""
+    return {"Accept": "application/json"} | ({} if body is None else {"Content-Type": "application/json"})
 
 
 def _in_bytes(headers: Mapping[str, str]) -> dict[bytes, bytes]:

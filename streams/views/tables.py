@@ -1,7 +1,9 @@
 """Committed rows of all tables, decoded: as JSON, or as a page if `Accept` contains `text/html`."""
 
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from hashlib import sha256
 from html import escape
 from typing import Any
 
@@ -221,7 +223,7 @@ def _page(title: str, heads: list[str], rows: Iterable[list[str]]) -> web.Respon
         '<p><a href="/table/">all tables</a></p>'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></html>"
     )
-    return web.Response(text=text, content_type="text/html")
+    return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
 
 _STYLE = (
@@ -230,3 +232,8 @@ _STYLE = (
     "code{font-size:12px;word-break:break-all}a{color:#0645ad}"
     "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,td{border-color:#333}a{color:#8ab4f8}}"
 )
+_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
+_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Content security policy: the page's own style and nothing else."""
