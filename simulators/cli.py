@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from topics.families import Family, topic_name
 
@@ -68,6 +69,14 @@ def serve_options(parser: argparse.ArgumentParser, port: int) -> None:
     """Add the address that a called simulator listens on."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=whole(0, 65535), default=port, help="port to listen on; 0: any free one")
+    worker = urlsplit(os.environ.get("DABBAWALA_URL", "")).hostname
+    parser.add_argument(
+        "--callback-host",
+        action="append",
+        default=[] if worker is None else [worker],
+        metavar="HOST",
+        help="host that it calls back, besides this machine and the host of DABBAWALA_URL; may be repeated",
+    )
 
 
 def worker_options(parser: argparse.ArgumentParser) -> None:
