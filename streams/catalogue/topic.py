@@ -81,7 +81,7 @@ class CatalogueReader:
                 self._apply_record(record)
             except Undecodable as wrong:
                 place = f"{record.topic}/{record.partition} at offset {record.offset}"
-                log.warning("the restaurant %r in %s is passed over: %s", record.key, place, wrong)
+                log.warning("the restaurant %r in %s is passed over: %r", record.key, place, str(wrong))
 
     def _apply_record(self, record: Any) -> None:
         key = record.key or b""
