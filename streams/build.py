@@ -23,6 +23,7 @@ from processors.parameters import Parameters
 from processors.spatial_index import DispatchIndex
 from streams import agents, views
 from streams.agents import timers
+from streams.calls.addresses import AllowedAddresses
 from streams.calls.http_performer import HttpPerformer
 from streams.catalogue.topic import HELP, Catalogue, RestaurantTopic
 from streams.feed.feed import Feed
@@ -101,7 +102,10 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         return str(app.conf.canonical_url).rstrip("/")
 
     engine.performer = performer = outside.make_performer(
-        settings.payment_url, settings.payment_provider, lambda: settings.public_url or this_worker()
+        settings.payment_url,
+        settings.payment_provider,
+        lambda: settings.public_url or this_worker(),
+        AllowedAddresses(settings.allowed_networks),
     )
     services = Services(
         settings=settings,
@@ -159,7 +163,7 @@ def _sink(
 def _make_catalogue(app: WorkerApp, settings: Settings, restaurants: RestaurantTopic) -> Catalogue:
     # the host has no meaning, but Faust does not recognise a URL without one
     table = app.Table("restaurants", store="memory://here", changelog_topic=app.topic(restaurants.name), help=HELP)
-    return Catalogue(table, restaurants, settings.catalogue)
+    return Catalogue(table, restaurants, settings.catalogue, allow_http=settings.allow_http_parties)
 
 
 def _rebuild(settings: Settings, surroundings: Surroundings | None, servers: str, place: Place) -> Services:

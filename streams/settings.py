@@ -7,11 +7,13 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+
+from topics.party_urls import party_url_problem
 
 T = TypeVar("T")
 CATALOGUE = Path("catalogue.json")
@@ -59,6 +61,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the payment provider in the address of its callbacks."""
     payment_url: str
     """Address of the payment provider."""
+    allow_http_parties: bool
+    """1: payment provider and restaurants may have http addresses outside this machine, on a network that you trust."""
+    allowed_networks: tuple[str, ...]
+    """Networks without public addresses in which calls may reach a party, such as ``10.0.0.0/8``, separated by commas.
+    Link-local addresses, with the metadata of cloud providers, are never called."""
     public_url: str | None
     """Address at which payment provider and restaurants reach the HTTP API. None: the worker's own address."""
     bind: str
@@ -95,7 +102,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             clock_apart_s=_number(variables, "DABBAWALA_CLOCK_APART_S", 2.0, 0.1, DAY_S, float),
             decision_s=_number(variables, "DABBAWALA_DECISION_S", 5.0, 0.1, 30.0, float),
             payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
-            payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
+            payment_url=_party_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
+            allow_http_parties=_allows_http(variables),
+            allowed_networks=_networks(variables, "DABBAWALA_ALLOWED_NETWORKS", "127.0.0.0/8,::1/128"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),
             bind=_address(variables, "DABBAWALA_BIND", LOOPBACK),
             allowed_origins=_origins(variables, "DABBAWALA_ALLOWED_ORIGINS", ""),
@@ -196,6 +205,25 @@ def _origins(variables: Mapping[str, str], name: str, default: str) -> tuple[str
     if not all(ORIGIN.fullmatch(origin) for origin in origins):
         raise WrongSetting(f"{name}={value!r}: it must be origins such as https://shop.example, separated by commas")
     return origins
+
+
+def _allows_http(variables: Mapping[str, str]) -> bool:
+    return bool(_number(variables, "DABBAWALA_ALLOW_HTTP_PARTIES", 0, 0, 1, int))
+
+
+def _party_url(variables: Mapping[str, str], name: str, default: str) -> str:
+    value = variables.get(name, default)
+    if problem := party_url_problem(value, allow_http=_allows_http(variables)):
+        raise WrongSetting(f"{name}={value!r}: {problem}")
+    return value.rstrip("/")
+
+
+def _networks(variables: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
+    value = variables.get(name, default)
+    try:
+        return tuple(str(ip_network(part.strip())) for part in value.split(",")) if value.strip() else ()
+    except ValueError:
+        raise WrongSetting(f"{name}={value!r}: it must be networks such as 10.0.0.0/8, separated by commas") from None
 
 
 def _failpoints(variables: Mapping[str, str], name: str, default: str) -> str:

@@ -38,6 +38,8 @@ KINDS = {
     "_file": "file",
     "_address": "IP address",
     "_origins": "`origin[,origin...]`",
+    "_party_url": "URL",
+    "_networks": "`network[,network...]`",
     "_failpoints": "`name:action:every[,...]`",
     "get": "folder",
 }

@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from topics.identity import PartyId
 from topics.orders import Amount, Currency, Text
+from topics.party_urls import PartyUrl
 from topics.places import Position
 from topics.records import Reader, Record
 
@@ -101,7 +102,7 @@ class Restaurant(Record, frozen=True, kw_only=True, omit_defaults=True):
     name: Text
     region: PartyId
     position: Position
-    pos_url: Annotated[str, Meta(pattern="^https?://")]
+    pos_url: PartyUrl
     preparation_s: Annotated[int, Meta(ge=0, le=86_400)]
     time_zone: str = "UTC"
     """Time zone of the hours: an IANA name, like `Asia/Kolkata`."""

@@ -14,11 +14,13 @@ import aiohttp
 import httpx
 import msgspec
 from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
 from exactly_once import Completed, DestinationKey, Retry
 from processors.call_kinds import CALLS, CallKind
 from processors.decision import Call
 from processors.requests import PrepareRequest
+from streams.calls.addresses import AllowedAddresses
 from streams.calls.resolver import ThreadedResolver
 from streams.tracing import traceparent
 from topics.headers import IDEMPOTENCY_KEY
@@ -37,6 +39,8 @@ MAX_BODY_BYTES = 65_536
 """Bytes of an answer that are read; the rest is ignored."""
 MAX_RETRY_AFTER_S = 600.0
 """Upper bound on the pause that a party may ask for with ``Retry-After``."""
+
+LOOPBACK_AND_PUBLIC = AllowedAddresses(("127.0.0.0/8", "::1/128"))
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -73,11 +77,21 @@ class HttpRequest(NamedTuple):
 class HttpPerformer:
     """Performer of calls over HTTP. The engine limits the calls at once: in all, per party and per host."""
 
-    def __init__(self, payment_url: str, payment_provider: str, public_url: Callable[[], str]) -> None:
-        """``public_url`` returns the URL at which the called parties reach the HTTP API for their callbacks."""
+    def __init__(
+        self,
+        payment_url: str,
+        payment_provider: str,
+        public_url: Callable[[], str],
+        addresses: AllowedAddresses = LOOPBACK_AND_PUBLIC,
+    ) -> None:
+        """``public_url`` returns the URL at which the called parties reach the HTTP API for their callbacks.
+
+        ``addresses`` are those that calls may reach.
+        """
         self._payment_url = payment_url
         self._payment_provider = payment_provider
         self._public_url = public_url
+        self._addresses = addresses
         self._client: httpx.AsyncClient | None = None
 
     def destination_of(self, request: bytes) -> DestinationKey:
@@ -124,18 +138,34 @@ class HttpPerformer:
             body.pop("pos_url")
             callback = f"/v1/pos/{content.restaurant}/tickets/{content.order}"
             body["callback_url"] = self._public_url() + callback
-            return HttpRequest(content.restaurant, f"{content.pos_url}{CALLS[row.kind].path}", body)
+            return HttpRequest(content.restaurant, _joined(content.pos_url, CALLS[row.kind].path), body)
         callback = f"/v1/payments/{self._payment_provider}/events"
-        url = f"{self._payment_url}{CALLS[row.kind].path}"
+        url = _joined(self._payment_url, CALLS[row.kind].path)
         return HttpRequest(self._payment_provider, url, {**body, "callback_url": self._public_url() + callback})
 
     def _open_client(self) -> httpx.AsyncClient:
         if self._client is None:
             # with a hundred requests in flight, httpx's own transport takes 3 ms of CPU per request, aiohttp's 0.6 ms
             self._client = httpx.AsyncClient(
-                transport=AiohttpTransport(client=_session), timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+                transport=AiohttpTransport(client=self._session),
+                timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             )
         return self._client
+
+    def _session(self) -> aiohttp.ClientSession:
+        """Return a session without a limit of connections and without cookies.
+
+        A limit would let calls wait for connections that hang; the engine has limits of its calls. A cookie of one
+        party must not reach another party at the same host.
+        """
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            resolver=ThreadedResolver(urlsplit(self._payment_url).hostname or ""),
+            socket_factory=self._addresses.connect_socket,
+            ssl=httpx.create_ssl_context(),
+            keepalive_timeout=KEEP_ALIVE_S,
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 async def _answer(url: str, response: httpx.Response) -> Completed | Retry:
@@ -154,16 +184,9 @@ async def _text(response: httpx.Response) -> str:
     return bytes(body[:MAX_BODY_BYTES]).decode(errors="replace")
 
 
-def _session() -> aiohttp.ClientSession:
-    """Return a session without a limit of connections and without cookies.
-
-    A limit would let calls wait for connections that hang; the engine has limits of its calls. A cookie of one party
-    must not reach another party at the same host.
-    """
-    connector = aiohttp.TCPConnector(
-        limit=0, resolver=ThreadedResolver(), ssl=httpx.create_ssl_context(), keepalive_timeout=KEEP_ALIVE_S
-    )
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+def _joined(url: str, path: str) -> str:
+    """Return the URL of a path below another URL."""
+    return str(URL(url).joinpath(path.removeprefix("/")))
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

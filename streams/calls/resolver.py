@@ -6,30 +6,51 @@ for as long as the operating system retries. A few restaurants with such a name 
 
 import asyncio
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from typing import Any
+from weakref import WeakValueDictionary
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 MAX_THREADS = 256
 """Look-ups at the same time: as many as calls, because aiohttp looks up a host once at a time. A thread is started only
 if no other is idle."""
+RESERVED_THREADS = 2
+"""Look-ups at the same time of the reserved host."""
+MAX_PER_DOMAIN = 2
+"""Look-ups at the same time within one domain, whose name servers they share."""
+LOOK_UP_S = 3.0
+"""Time limit of a look-up. Its thread stays busy for as long as the operating system retries."""
 
 
 class ThreadedResolver(AbstractResolver):
     """Resolver for aiohttp, which itself recognises IP addresses and caches names for a while."""
 
-    def __init__(self) -> None:
+    def __init__(self, reserved_host: str = "") -> None:
+        """``reserved_host`` has threads of its own, so that no other host can occupy them all."""
         self._threads = ThreadPoolExecutor(MAX_THREADS, "names")
+        self._reserved_threads = ThreadPoolExecutor(RESERVED_THREADS, "reserved-names")
+        self._reserved_host = reserved_host
+        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """Domain -> its look-ups; a domain without any has no entry."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return the addresses of a host. Raises `OSError` if it has none."""
+        """Return the addresses of a host. Raises `OSError` if it has none, or is not found within `LOOK_UP_S`."""
         look_up = partial(
             socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
         )
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        try:
+            async with asyncio.timeout(LOOK_UP_S):
+                found = await self._look_up(host, look_up)
+        except TimeoutError:
+            raise socket.gaierror(socket.EAI_AGAIN, f"the name is not found within {LOOK_UP_S:g} s") from None
+        except UnicodeError:  # a part of the name is too long
+            raise socket.gaierror(socket.EAI_NONAME, "this cannot be a host name") from None
         flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         return [
             ResolveResult(
@@ -39,5 +60,28 @@ class ThreadedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Stop the pool without waiting for look-ups that are running."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Stop the pools without waiting for look-ups that are running."""
+        for threads in (self._threads, self._reserved_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _look_up(self, host: str, look_up: Callable[[], Any]) -> Any:
+        if host == self._reserved_host:
+            return await asyncio.wrap_future(self._reserved_threads.submit(look_up))
+        places = self._places.setdefault(domain_of(host), asyncio.Semaphore(MAX_PER_DOMAIN))
+        await places.acquire()
+        running = self._threads.submit(look_up)
+        running.add_done_callback(partial(_release, asyncio.get_running_loop(), places))
+        return await asyncio.wrap_future(running)
+
+
+def domain_of(host: str) -> str:
+    """Return the domain that was probably registered: the last two labels, or three for one such as `a.co.in`."""
+    labels = host.rstrip(".").lower().split(".")
+    is_deep = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3
+    return ".".join(labels[-3:] if is_deep else labels[-2:])
+
+
+def _release(loop: asyncio.AbstractEventLoop, places: asyncio.Semaphore, _: "Future[Any]") -> None:
+    """Give a place back when the thread has ended, and not when its caller has given up."""
+    with suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(places.release)

@@ -48,7 +48,7 @@ class worker(faust.cli.worker.worker):
             signal.signal(stop, lambda *_: sys.exit(0))
         try:
             if settings.catalogue is not None:
-                read_catalogue(settings.catalogue)
+                read_catalogue(settings.catalogue, allow_http=settings.allow_http_parties)
             bind = checked_bind(settings, web_bind)
             servers = find_kafka(settings, self.say)
             self.slot = acquire_slot(settings.directory, port=web_port, host=web_host, bind=bind)

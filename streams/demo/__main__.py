@@ -252,7 +252,7 @@ class Demo:
 
     def _catalogue(self, pos_port: int) -> Path:
         """Write the catalogue of the demo: the restaurants with the port of their points of sale."""
-        found = read_catalogue(self._settings.catalogue or CATALOGUE)
+        found = read_catalogue(self._settings.catalogue or CATALOGUE, allow_http=True)  # the demo replaces them
         moved = [
             msgspec.structs.replace(r, pos_url=f"http://127.0.0.1:{pos_port}/restaurants/{r.restaurant}") for r in found
         ]

@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from yarl import URL
 
 from streams.web.problems import Problem
@@ -81,7 +82,7 @@ class BrowserRules:
         application.middlewares.append(self.middleware())
         application.on_response_prepare.append(self.add_headers)
 
-    def middleware(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    def middleware(self) -> Middleware:
         """Return the middleware, which raises a problem if a rule refuses the request."""
 
         @web.middleware

@@ -49,7 +49,7 @@ def only_new_listeners() -> Iterator[set[str]]:
 def listeners() -> set[tuple[str, int]]:
     """Return the addresses and ports on which this process listens."""
     connections = psutil.Process().net_connections("inet")
-    return {tuple(each.laddr) for each in connections if each.status == psutil.CONN_LISTEN}
+    return {(each.laddr.ip, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN}
 
 
 @pytest.mark.parametrize(("more", "addresses"), [({}, {LOOPBACK}), ({"bind": "0.0.0.0"}, {"0.0.0.0"})])
