@@ -125,8 +125,9 @@ def home() -> Path:
 def run(main: Coroutine[Any, Any, int]) -> None:
     """Run a simulator to its end, or until SIGTERM or Ctrl-C (status 0), and end the process.
 
-    A `Failure` becomes one sentence on stderr and status 1.
+    A `Failure` becomes one sentence on stderr and status 1. Its files are for its user alone.
     """
+    os.umask(0o077)
     # aiokafka logs a hundred times a second that a broker is down; the simulators report it once
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:

@@ -20,6 +20,7 @@ from streams.catalogue.file import read_catalogue
 from streams.cli.banner import print_banner_when, quiet_logs
 from streams.cli.command import fail
 from streams.cli.kafka import SENTENCES, find_kafka, read_settings
+from streams.local.private_directory import make_private
 from streams.local.run_record import record_run
 from streams.local.worker_slots import Slot, acquire_slot
 from streams.settings import Settings, checked_address
@@ -50,6 +51,7 @@ class worker(faust.cli.worker.worker):
             if settings.catalogue is not None:
                 read_catalogue(settings.catalogue, allow_http=settings.allow_http_parties)
             bind = checked_bind(settings, web_bind)
+            make_private(settings.directory)
             servers = find_kafka(settings, self.say)
             self.slot = acquire_slot(settings.directory, port=web_port, host=web_host, bind=bind)
             record_run(settings.directory, self.slot.datadir.name, settings.speed_up)

@@ -30,6 +30,7 @@ from streams.local.errors import SetUpError
 from streams.local.file_lock import FileLock
 from streams.local.kafka.broker import EmbeddedKafka
 from streams.local.ports import is_free
+from streams.local.private_directory import make_private
 from streams.settings import CATALOGUE, Settings, WrongSetting
 from topics.families import ORDER_UPDATES, topic_name
 from topics.order_updates import READER, OrderStatus
@@ -125,7 +126,7 @@ class Demo:
 
     def _hold_directory(self, stack: ExitStack) -> None:
         """Lock the directory for this demo; `SetUpError` if another demo runs in it."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_private(self._directory)
         lock = FileLock.try_acquire(self._directory / "demo.lock")
         if lock is None:
             raise SetUpError(

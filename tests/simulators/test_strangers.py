@@ -1,13 +1,18 @@
 """Simulators serve no web pages, read only JSON, and call back only hosts that they may call."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from aiohttp import web
 
-from simulators.cli import options, serve_options
+from simulators.cli import Failure, options, serve_options
 from simulators.http_server import respond, served
+from simulators.ledger import Ledger, PaymentEntry
+from tests.simulators.conftest import MakeSimulator
+from tests.support.modes import readable_by_others
 from tests.support.plain_http import JSON, NO_CERTIFICATES
 
 
@@ -74,3 +79,21 @@ def test_hosts_come_from_the_worker_and_the_options(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("DABBAWALA_URL", "http://worker:6066")
     assert hosts() == ["worker"]
     assert hosts("--callback-host", "other") == ["worker", "other"]
+
+
+async def test_files_of_a_simulator_are_private(simulator: MakeSimulator, tmp_path: Path) -> None:
+    party = simulator("payment")
+    party.ledger = tmp_path / "ledgers" / "payment.jsonl"
+    before = os.umask(0o022)
+    try:
+        await party.serving()
+    finally:
+        os.umask(before)
+    assert sorted(file.name for file in (tmp_path / "ledgers").iterdir()) == ["payment.jsonl", "runs.jsonl"]
+    assert readable_by_others(tmp_path / "ledgers") == []
+
+
+def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(Failure, match="belongs to another user"):
+        Ledger(tmp_path / "payment.jsonl", PaymentEntry)
