@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import click
-import httpx
 import msgspec
 from aiokafka.errors import KafkaError
 from rich.text import Text
 
 from streams.catalogue.file import WrongCatalogue, read_catalogue
-from streams.cli.client import TIMEOUT_S, ask, unreachable, worker_url
+from streams.cli.client import TIMEOUT_S, UNREACHABLE, ask, open_client, unreachable, worker_url
 from streams.cli.errors import CommandError
 from streams.cli.kafka import read_settings, services_with_kafka
 from streams.cli.output import counted, json_option, money, print_fields, print_json, print_table, text
@@ -203,8 +202,9 @@ def _wait_for(worker: str, key: str, restaurant: Restaurant | None, deadline: fl
 def _served_by(worker: str, key: str) -> Restaurant | None:
     address = f"{worker}/table/restaurants/{quote(key, safe='')}"
     try:
-        rows = httpx.get(address, timeout=TIMEOUT_S).raise_for_status().json()["rows"]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
+        with open_client(address, TIMEOUT_S) as client:
+            rows = client.get(address).raise_for_status().json()["rows"]
+    except (*UNREACHABLE, ValueError, KeyError) as error:
         raise CommandError(
             f"The file is loaded, but its workers cannot be checked: {unreachable(worker, error)}"
         ) from None

@@ -11,6 +11,7 @@ import httpx
 from streams.cli.errors import CommandError, NotFound, NoWorker, Refused
 from streams.local.worker_slots import worker_urls
 from streams.settings import Settings, WrongSetting
+from topics.party_urls import is_loopback
 
 TIMEOUT_S = 15.0
 PATIENCE_S = 15.0
@@ -19,6 +20,8 @@ RETRY_S = 0.5
 MAX_PAGE = 1000
 """Rows in one request of `--all`."""
 
+UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
+"""Errors of an address without a worker. The last one comes from the look-up of a name that cannot be."""
 KINDS: Mapping[int, type[CommandError]] = {httpx.codes.NOT_FOUND: NotFound, httpx.codes.CONFLICT: Refused}
 """HTTP status -> the error that the command ends with."""
 
@@ -77,15 +80,15 @@ def request(
     address, deadline = worker_url() + path, time.monotonic() + PATIENCE_S
     while True:
         try:
-            answer = httpx.request(
-                method,
-                address,
-                params=_given(query or {}),
-                content=body,
-                headers=_in_bytes(_headers(body) | dict(headers or {})),
-                timeout=timeout_s,
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            with open_client(address, timeout_s) as client:
+                answer = client.request(
+                    method,
+                    address,
+                    params=_given(query or {}),
+                    content=body,
+                    headers=_in_bytes(_headers(body) | dict(headers or {})),
+                )
+        except UNREACHABLE as error:
             raise unreachable(address, error) from None
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
             break
@@ -93,6 +96,21 @@ def request(
     if not answer.is_success:
         raise error_of(answer)
     return answer
+
+
+def open_client(address: str, timeout: httpx.Timeout | float) -> httpx.Client:
+    """Return an HTTP client for this address. It uses the environment's proxies, but for a worker on this machine.
+
+    Raises `CommandError` if the environment's proxies cannot be used.
+    """
+    is_here = is_loopback(httpx.URL(address).host)
+    try:
+        return httpx.Client(timeout=timeout, trust_env=not is_here)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # in turn: a SOCKS proxy, an unknown scheme, no URL
+        raise CommandError(
+            f"The proxies of the environment cannot be used ({error}): correct or unset HTTP_PROXY, HTTPS_PROXY, "
+            "ALL_PROXY and NO_PROXY."
+        ) from None
 
 
 def content_of(answer: httpx.Response) -> Any:

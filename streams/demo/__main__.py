@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -56,6 +56,8 @@ FAULTS_POLL_S = 1.0
 MAX_STUCK_SHOWN = 5
 """Stuck orders that the error names."""
 CHECK_S = 0.25
+DIRECT = build_opener(ProxyHandler({}))
+"""HTTP client for the processes of this demo. A proxy of the environment does not reach them."""
 NEXT = """\
 Next: make worker                            a worker that stays, and Kafka with it
       .venv/bin/dabbawala orders list        the orders of this demo
@@ -306,12 +308,12 @@ async def _order_updates(settings: Settings, bootstrap: str) -> AsyncIterator[AI
 
 
 def _answers(url: str) -> bool:
-    with urlopen(url, timeout=2) as answer:  # a process of this demo
+    with DIRECT.open(url, timeout=2) as answer:  # a process of this demo
         return bool(answer.status == 200)
 
 
 def _faults_of(url: str) -> dict[str, float]:
-    with urlopen(f"{url}/faults", timeout=2) as answer:  # a process of this demo
+    with DIRECT.open(f"{url}/faults", timeout=2) as answer:  # a process of this demo
         return msgspec.json.decode(answer.read(), type=dict[str, float])
 
 

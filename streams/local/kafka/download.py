@@ -89,8 +89,7 @@ def _is_complete(path: Path, sha256: str) -> bool:
 def _download(jars: list[Jar], directory: Path, progress: Callable[[str], None]) -> None:
     base = os.environ.get("DABBAWALA_MAVEN_URL", MAVEN_CENTRAL).rstrip("/")
     done, size = 0, 0
-    client = httpx.Client(base_url=base, timeout=30, follow_redirects=True)
-    with client, ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
+    with _client(base) as client, ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
         fetches = [pool.submit(_download_one, client, jar, directory) for jar in jars]
         try:
             for finished in as_completed(fetches):
@@ -107,6 +106,17 @@ def _download(jars: list[Jar], directory: Path, progress: Callable[[str], None])
             raise SetUpError(_disk_sentence(error, directory)) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _client(base: str) -> httpx.Client:
+    """Return a client of a Maven repository, by the environment's proxies. Raises `SetUpError` if there can be none."""
+    try:
+        return httpx.Client(base_url=base, timeout=30, follow_redirects=True)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # in turn: a SOCKS proxy, an unknown scheme, no URL
+        raise SetUpError(
+            f"Kafka's jars cannot be downloaded from {base} ({error}): correct DABBAWALA_MAVEN_URL, or HTTP_PROXY, "
+            "HTTPS_PROXY, ALL_PROXY and NO_PROXY."
+        ) from None
 
 
 def _download_one(client: httpx.Client, jar: Jar, directory: Path) -> int:
