@@ -82,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Factor by which simulated time is faster than real time; divides waits and travel times. 0: no delays."""
     failpoints: str = ""
     """Faults on purpose, for tests: ``name:action:every[,name:action:every...]``. The names and actions are those of
-    ``exactly_once/task/failpoints.py``."""
+    ``exactly_once/task/failpoints.py``. They need ``DABBAWALA_ALLOW_FAILPOINTS=1``."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -230,6 +230,8 @@ def _failpoints(variables: Mapping[str, str], name: str, default: str) -> str:
     """Return the failpoints as text, after the engine has parsed them once."""
     value = variables.get(name, default)
     if value:
+        if variables.get("DABBAWALA_ALLOW_FAILPOINTS") != "1":
+            raise WrongSetting(f"{name}={value!r}: it causes faults; unset it, or set DABBAWALA_ALLOW_FAILPOINTS=1")
         engine = import_module("exactly_once.task.failpoints")  # imports Faust, which most commands do without
         try:
             engine.parse_failpoints(value)

@@ -46,6 +46,7 @@ KINDS = {
 """Function that reads a setting -> the values allowed, unless they are a range of numbers."""
 OTHER = """| `DABBAWALA_URL` | the first worker here; for simulators `http://127.0.0.1:6066` | URL | Worker that \
 commands and simulators use. |
+| `DABBAWALA_ALLOW_FAILPOINTS` | 0 | 0 or 1 | 1: a worker may start with failpoints. |
 | `DABBAWALA_MAVEN_URL` | Maven Central | URL | Source of Kafka's jars. |
 
 Choose the number of partitions once: it cannot change later. A topic that exists keeps its retention; \

@@ -65,7 +65,9 @@ class worker(faust.cli.worker.worker):
         services = self.app.rebuild(servers, place)
         self.app = self._finalize_concrete_app(services.app)
         ready = services.engine.ready
-        self.banner_task = loop.create_task(print_banner_when(ready, slot.url, servers, slot.datadir))
+        self.banner_task = loop.create_task(
+            print_banner_when(ready, slot.url, servers, slot.datadir, settings.failpoints)
+        )
         return super().as_service(loop, *args, web_port=None, web_host=None, web_bind=None, **kwargs)
 
     def on_worker_created(self, worker: mode.Worker) -> None:

@@ -13,6 +13,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.test_utils import TestServer, make_mocked_request
 
 from streams.views import operations
+from streams.views.health import Ready
 from streams.web import requests
 from streams.web.forwarding import FORWARD_TIMEOUT_S, Forwarding
 from streams.web.problems import Problem, problem_middleware
@@ -98,3 +99,13 @@ def test_long_idempotency_keys_with_one_prefix_differ() -> None:
     assert part("k" * 100 + "1") != part("k" * 100 + "2")
     assert part("k" * 100) == part("k" * 100)
     assert len(part("k" * 1000)) == 64
+
+
+async def test_readiness_shows_failpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    services = unconnected_services()
+    monkeypatch.setattr(type(services.engine), "ready", lambda _: True)
+    faulty = replace(services, settings=msgspec.structs.replace(services.settings, failpoints="committed:kill:3"))
+    for each, shown in ((services, {}), (faulty, {"failpoints": "committed:kill:3"})):
+        answer = await view_of(each, Ready).get(make_mocked_request("GET", "/readyz"))
+        assert isinstance(answer.body, bytes)
+        assert msgspec.json.decode(answer.body) == {"status": "ready", "partitions": [], **shown}
