@@ -19,6 +19,7 @@ import msgspec
 from faust.web.drivers.aiohttp import Web
 
 from exactly_once import Engine, EngineSettings, exactly_once
+from processors.order_validation import MAX_ORDER_BYTES
 from processors.parameters import Parameters
 from processors.spatial_index import DispatchIndex
 from streams import agents, views
@@ -34,6 +35,7 @@ from streams.settings import LOOPBACK, Settings
 from streams.web.browser_rules import BrowserRules
 from streams.web.deciding import Decisions
 from streams.web.forwarding import Forwarding, http_client
+from streams.web.limits import Limits
 from streams.web.problems import problem_middleware
 from streams.worker.order_workflow import OrderWorkflow
 from streams.worker.tables import Tables
@@ -42,7 +44,6 @@ from topics.families import topic_name
 
 DEFAULT_BROKER = "127.0.0.1:9092"
 """Broker address of an app that is only inspected. The worker command finds Kafka before it builds the worker."""
-MAX_BODY_BYTES = 1 << 20
 INSPECTOR = "inspector"
 """Group instance id of an app that is only inspected. It never joins the consumer group."""
 
@@ -121,6 +122,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         history=OrderHistory(engine, history, outside.now_ms),
         forwarding=Forwarding(engine, this_worker, outside.make_http_client),
         decisions=Decisions(app, engine, settings.topic_prefix, outside.new_id, settings.decision_s),
+        limits=Limits(),
         now_ms=outside.now_ms,
         new_id=outside.new_id,
     )
@@ -197,7 +199,7 @@ def _app_settings(settings: Settings, place: Place | None) -> dict[str, Any]:
         web_graph_enabled=False,
         web_metrics_enabled=False,
         web_stats_enabled=False,
-        web_application_options={"middlewares": [problem_middleware], "client_max_size": MAX_BODY_BYTES},
+        web_application_options={"middlewares": [problem_middleware], "client_max_size": MAX_ORDER_BYTES},
         **placed,
     )
 

@@ -15,6 +15,7 @@ from streams.feed.order_history import OrderHistory
 from streams.settings import Settings
 from streams.web.deciding import Decisions
 from streams.web.forwarding import Forwarding
+from streams.web.limits import Limits
 from streams.worker.order_workflow import OrderWorkflow
 from streams.worker.tables import Tables
 from topics.families import INPUTS, Family, topic_name
@@ -37,6 +38,7 @@ class Services:
     history: OrderHistory
     forwarding: Forwarding
     decisions: Decisions
+    limits: Limits
     now_ms: Callable[[], int]
     """Wall clock in milliseconds since the epoch, for views; handlers use the clock of their task."""
     new_id: Callable[[], str]

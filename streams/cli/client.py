@@ -126,6 +126,8 @@ def ask_list(path: str, member: str, query: Mapping[str, Any], *, every: bool) -
     if every:
         return {member: list(_every(path, member, query)), "next": None}
     page: dict[str, Any] = ask(path, query)
+    while not page[member] and page["next"] is not None:  # no row of those that the worker looked at matched a filter
+        page = ask(path, {**query, "cursor": page["next"]})
     return page
 
 

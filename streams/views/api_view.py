@@ -6,6 +6,7 @@ from aiohttp import web
 from faust.web import View
 
 from streams.services import Services
+from streams.web.forwarding import FORWARDED
 
 
 class ApiView(View):
@@ -13,10 +14,15 @@ class ApiView(View):
 
     services: ClassVar[Services]
     """The parts of the worker, set by `streams.views.register`."""
+    scans: ClassVar[bool] = False
+    """True if GET reads a table or a part of it that may be large. Such requests take turns."""
 
     async def dispatch(self, request: Any) -> Any:
         """Call the handler of the request's method. The middleware turns errors into problems."""
         method = self.methods[request.method.lower()]
         if request.method not in self.get_methods():
             raise web.HTTPMethodNotAllowed(request.method, sorted(self.get_methods()))
-        return await method(request, **request.match_info)
+        if not self.scans or request.method == "POST" or FORWARDED in request.headers:
+            return await method(request, **request.match_info)
+        async with self.services.limits.scan():  # of the first worker: two workers would wait for each other
+            return await method(request, **request.match_info)

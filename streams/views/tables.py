@@ -52,6 +52,8 @@ class Tables(ApiView):
 class TableRows(ApiView):
     """Rows of a table."""
 
+    scans = True
+
     async def get(self, request: web.Request, name: str) -> web.Response:
         """List rows of a table from all workers.
 
@@ -76,6 +78,8 @@ class TableRows(ApiView):
 
 class RowsOfOwner(ApiView):
     """Rows of an owner in a table."""
+
+    scans = True
 
     async def get(self, request: web.Request, name: str, key: str) -> web.Response:
         """List the rows of one order, driver, region or restaurant; of `positions`, those of one topic.

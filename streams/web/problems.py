@@ -102,6 +102,6 @@ def incident(what: str, reason: str) -> Problem:
 _HTTP_ERRORS = {
     404: ("no-such-route", "there is no {path} here"),
     405: ("method-not-allowed", "{path} does not take {method}"),
-    413: ("too-large", "the body is too large; the limit is 1 MiB"),
+    413: ("too-large", "the body is too large; the limit is 256 KiB"),
 }
 """Status of an error of aiohttp -> kind and detail."""

@@ -99,8 +99,8 @@ async def test_a_body_that_is_no_json_object_is_rejected(client: Client, content
 
 
 async def test_a_body_that_is_too_large_is_rejected(client: Client, tiffin: Restaurant, unique: str) -> None:
-    body = an_order(tiffin, unique, note="x" * (1 << 20))
-    assert "1 MiB" in problem(await client.place(body), 413)["detail"]
+    body = an_order(tiffin, unique, note="x" * (256 << 10))
+    assert "256 KiB" in problem(await client.place(body), 413)["detail"]
 
 
 async def test_unknown_paths_methods_and_ids_are_problems(client: Client) -> None:

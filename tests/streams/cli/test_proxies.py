@@ -32,7 +32,7 @@ PROXIES = [
 EXCEPTIONS = ["*", "fd00::/8", "10.0.0.0/8,192.168.0.0/16", "[::1]", ".example", "http://", "a b", ",,", "::1", ""]
 NAMES = [name for upper in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (upper, upper.lower())]
 CASES = [*product(NAMES, PROXIES), *product(["NO_PROXY", "no_proxy"], EXCEPTIONS)]
-TASKS = {"workers": [], "tasks": []}
+TASKS: dict[str, list[object]] = {"workers": [], "tasks": []}
 UPDATE = (
     'event: order-updated\ndata: {"type":"OrderUpdated","id":"u","at":"2026-01-02T03:04:05Z","order":"my-shop:1",'
     '"version":1,"status":"DELIVERED","restaurant":"r"}\n\n'
