@@ -30,7 +30,7 @@ class ThreadedResolver(AbstractResolver):
     """Resolver for aiohttp, which itself recognises IP addresses and caches names for a while."""
 
     def __init__(self, reserved_host: str = "") -> None:
-        """``reserved_host`` has threads of its own, so that no other host can occupy them all."""
+        """``reserved_host`` has separate threads, so that other hosts cannot occupy all."""
         self._threads = ThreadPoolExecutor(MAX_THREADS, "names")
         self._reserved_threads = ThreadPoolExecutor(RESERVED_THREADS, "reserved-names")
         self._reserved_host = reserved_host

@@ -1,4 +1,4 @@
-"""Listening: a worker serves the loopback address alone unless it is told otherwise, whatever the environment has."""
+"""Listening: a worker serves the loopback address unless a setting opens it; other variables change nothing."""
 
 import os
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def listeners() -> set[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(("more", "addresses"), [({}, {LOOPBACK}), ({"bind": "0.0.0.0"}, {"0.0.0.0"})])
-async def test_a_worker_listens_where_it_is_told_and_by_default_on_loopback(
+async def test_a_worker_listens_on_its_address_and_by_default_on_loopback(
     tmp_path: Path, more: dict[str, str], addresses: set[str]
 ) -> None:
     web = cast(Web, placed(tmp_path, **more).app.web)
