@@ -103,7 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             decision_s=_number(variables, "DABBAWALA_DECISION_S", 5.0, 0.1, 30.0, float),
             payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
             payment_url=_party_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
-            allow_http_parties=_allows_http(variables),
+            allow_http_parties=bool(_number(variables, "DABBAWALA_ALLOW_HTTP_PARTIES", 0, 0, 1, int)),
             allowed_networks=_networks(variables, "DABBAWALA_ALLOWED_NETWORKS", "127.0.0.0/8,::1/128"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),
             bind=_address(variables, "DABBAWALA_BIND", LOOPBACK),
@@ -207,13 +207,9 @@ def _origins(variables: Mapping[str, str], name: str, default: str) -> tuple[str
     return origins
 
 
-def _allows_http(variables: Mapping[str, str]) -> bool:
-    return bool(_number(variables, "DABBAWALA_ALLOW_HTTP_PARTIES", 0, 0, 1, int))
-
-
 def _party_url(variables: Mapping[str, str], name: str, default: str) -> str:
     value = variables.get(name, default)
-    if problem := party_url_problem(value, allow_http=_allows_http(variables)):
+    if problem := party_url_problem(value, allow_http=variables.get("DABBAWALA_ALLOW_HTTP_PARTIES") == "1"):
         raise WrongSetting(f"{name}={value!r}: {problem}")
     return value.rstrip("/")
 
