@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from benchmarks.lab import Lab, Sample, quantile
 from simulators.city import order
 from tests.support.keys import HEADERS
+from tests.support.plain_http import JSON
 from tests.support.stack import Stack, running
 from topics.families import DELIVERIES, DISPATCH, DRIVERS, ORDER_UPDATES, ORDERS, Family, topic_name
 from topics.orders import Placed
@@ -77,7 +78,7 @@ async def _measure(stack: Stack, count: int) -> tuple[list[float], list[int], di
             before = await _commits(client)
             placed = order("1", "alone", number, instant(time.time_ns() // 1_000_000))
             began = time.perf_counter()
-            posting = asyncio.create_task(client.post("/v1/orders", content=write(placed)))
+            posting = asyncio.create_task(client.post("/v1/orders", content=write(placed), headers=JSON))
             seen = await _follow(consumer, stack.name, placed, began)
             answer = await posting
             assert answer.status_code == 201, answer.text

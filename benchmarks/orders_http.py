@@ -16,6 +16,7 @@ from httpx_aiohttp import AiohttpTransport
 from benchmarks.lab import Cpu, Lab, Sample, quantile
 from benchmarks.topics_only import UPDATES, made
 from tests.support.keys import HEADERS
+from tests.support.plain_http import JSON
 from tests.support.stack import Stack, installed
 from topics.families import ORDER_UPDATES, topic_name
 from topics.orders import Placed
@@ -140,7 +141,7 @@ class Following:
         """Place an order; return the seconds until it is delivered."""
         began = time.perf_counter()
         ended = self._ended[order.key] = asyncio.get_running_loop().create_future()
-        answer = await (client or self._clients[0]).post("/v1/orders", content=write(order))
+        answer = await (client or self._clients[0]).post("/v1/orders", content=write(order), headers=JSON)
         if answer.status_code not in (201, 202):
             raise SystemExit(f"{order.key}: {answer.status_code} {answer.text}")
         return float(await ended - began)

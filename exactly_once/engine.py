@@ -1,10 +1,13 @@
 """The engine: the public face of exactly-once tasks in a Faust app."""
 
 import asyncio
+import logging
+import shutil
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -34,12 +37,17 @@ from exactly_once.kafka.topic_admin import (
 )
 from exactly_once.opening import TaskOpening
 from exactly_once.settings import EngineSettings
+from exactly_once.state.rocksdb import set_stale_aside
 from exactly_once.task.indexes import IndexFactory
 from exactly_once.task.interfaces import TaskBroken
 from exactly_once.task.manager import Handler, ResultHandler, TaskManager, TimerHandler
 from exactly_once.task.task import POSITIONS, TIMERS, Task
 
+log = logging.getLogger(__name__)
+
 MAX_INT = 2**31 - 1
+SWEEP_S = 3600.0
+"""Time between two searches for stores that are to be deleted."""
 VERIFY_TIMEOUT_S = 3.0
 """Limit of the commit that proves to a view that this worker still owns the partition."""
 KEYS_REMEMBERED = 200_000
@@ -335,7 +343,22 @@ class Engine(TaskManager):
         await retry_while_unavailable(self._prepare_cluster, self.settings.cluster_patience_s)
         for step in self._before_consuming:
             await step()
+        self._remove_stale_stores()
         self._prepared = True
+
+    def _remove_stale_stores(self) -> None:
+        """Delete the stores of partitions that moved to another worker long ago, now and then every `SWEEP_S`."""
+        loop = asyncio.get_running_loop()
+        in_use = {*self.owned_partitions(), *self.tasks, *self.suspended}
+        for store in set_stale_aside(self._stores, in_use, time.time()):
+            log.info("the local state of partition %s, which moved to another worker, is deleted", store.stem)
+            loop.run_in_executor(None, partial(shutil.rmtree, store, ignore_errors=True))
+        loop.call_later(SWEEP_S, self._remove_stale_stores)
+
+    @property
+    def _stores(self) -> Path:
+        """Directory of the tasks' local stores."""
+        return Path(self.app.conf.datadir) / "tasks"
 
     async def _prepare_cluster(self) -> None:
         if self.settings.create_topics:
@@ -350,7 +373,7 @@ class Engine(TaskManager):
     async def open(self, partition: int) -> Task:
         """Open the task of a partition that the group has assigned to this worker: see ``TaskOpening``."""
         client = self._transactional_client(partition)
-        path = Path(self.app.conf.datadir) / "tasks" / str(partition)
+        path = self._stores / str(partition)
         return await TaskOpening(self, partition, client, self.client_settings, path, self.clock_skewed).run()
 
     def _transactional_client(self, partition: int) -> TransactionalClient:

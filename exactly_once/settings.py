@@ -78,6 +78,11 @@ class EngineSettings:
     """Longest wait for calls under way when a task is suspended. The next owner makes the others again."""
     close_commit_s: float = 2.0
     """Longest wait for the last commit when a task is suspended."""
+    max_connections: int = 2000
+    """Limit of HTTP connections; others are answered 503. Half of the process's descriptors, if that is less: RocksDB
+    and Kafka's clients need the rest."""
+    keep_alive_s: float = 75.0
+    """Time that an idle HTTP connection stays open; above the 60 s of most proxies, which should close first."""
     close_requests_s: float = 0.5
     """Longest wait for HTTP requests under way when the worker stops."""
     stop_s: float = 4.5

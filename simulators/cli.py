@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from topics.families import Family, topic_name
 from topics.text import plain, plain_lines
@@ -69,6 +70,14 @@ def serve_options(parser: argparse.ArgumentParser, port: int) -> None:
     """Add the address that a called simulator listens on."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=whole(0, 65535), default=port, help="port to listen on; 0: any free one")
+    worker = urlsplit(os.environ.get("DABBAWALA_URL", "")).hostname
+    parser.add_argument(
+        "--callback-host",
+        action="append",
+        default=[] if worker is None else [worker],
+        metavar="HOST",
+        help="host that it calls back, besides this machine and the host of DABBAWALA_URL; may be repeated",
+    )
 
 
 def strict_option(parser: argparse.ArgumentParser) -> None:
@@ -144,8 +153,9 @@ def home() -> Path:
 def run(main: Coroutine[Any, Any, int]) -> None:
     """Run a simulator to its end, or until SIGTERM or Ctrl-C (status 0), and end the process.
 
-    A `Failure` becomes one sentence on stderr and status 1.
+    A `Failure` becomes one sentence on stderr and status 1. Its files are for its user alone.
     """
+    os.umask(0o077)
     # aiokafka logs a hundred times a second that a broker is down; the simulators report it once
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:

@@ -2,7 +2,7 @@
 
     python -m simulators.payment --faults slow,500:0.2     # always slow, and a server error for one request in five
     python -m simulators.pos --faults silent@ballard-slice # one of the restaurants
-    curl -X POST localhost:5050/faults -d '{"silent": 1}'  # at runtime (payment, pos); DELETE switches all off
+    curl localhost:5050/faults --json '{"silent": 1}'  # at runtime (payment, pos); DELETE switches all off
     python -m simulators.faults                            # list the faults of each party
     python -m simulators.faults payment:slow,pos:500:0.2   # the value of `make demo FAULTS=` as JSON, by party
 

@@ -3,15 +3,20 @@
 GET /faults             {kind: rate} of the faults that are switched on
 POST /faults            {kind: rate}: switch these on, besides the others
 DELETE /faults          switch all off; requests that were left unanswered are cut
+
+A simulator serves no web pages and calls back only workers on this machine, the host of `DABBAWALA_URL`, and those of
+`--callback-host`.
 """
 
 import argparse
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Annotated, Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -26,6 +31,11 @@ from topics.records import Reader, Undecodable
 
 CallbackUrl = Annotated[str, msgspec.Meta(pattern=HTTP_URL)]
 """The address for a caller's callback."""
+
+
+class _CallingBack(msgspec.Struct):
+    callback_url: str = ""
+
 
 _rates: Reader[Mapping[str, float]] = Reader(dict[str, float])
 
@@ -145,10 +155,12 @@ def _cut(request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def served(routes: list[web.RouteDef], host: str, port: int) -> AsyncIterator[tuple[str, asyncio.Future[None]]]:
+async def served(
+    routes: list[web.RouteDef], host: str, port: int, callback_hosts: Collection[str]
+) -> AsyncIterator[tuple[str, asyncio.Future[None]]]:
     """Serve; yield the address, and a future that fails with the first `Failure` of a handler."""
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    application = web.Application(middlewares=[_answers_problems(failed)])
+    application = web.Application(middlewares=[_answers_problems(failed), _refuses_strangers(callback_hosts)])
     application.add_routes(routes)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
@@ -173,7 +185,8 @@ async def serve_party(
     async with Caller(reporter, arguments.seed) as caller, asyncio.TaskGroup() as tasks:
         party = make(arguments, caller, tasks, reporter)
         record_run(arguments.ledger, name, arguments.speed.factor)
-        async with served(party.routes(), arguments.host, arguments.port) as (address, failed):
+        hosts = arguments.callback_host
+        async with served(party.routes(), arguments.host, arguments.port, hosts) as (address, failed):
             reporter.notice(f"listening on {address}")
             party.resume()
             await failed
@@ -195,6 +208,39 @@ def _answers_problems(failed: "asyncio.Future[None]") -> Any:
             return _problem(Problem(503, "out of order"))
 
     return middleware
+
+
+def _refuses_strangers(callback_hosts: Collection[str]) -> Any:
+    """Return a middleware that refuses web pages, bodies that are not JSON, and callbacks to other hosts."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
+            raise Problem(403, "a simulator serves no web pages: send the request with another program")
+        if request.body_exists:
+            if request.content_type != "application/json":
+                raise Problem(415, "a body must be application/json: send this Content-Type (with curl: --json BODY)")
+            _check_callback(await request.read(), callback_hosts)
+        return await handler(request)
+
+    return middleware
+
+
+def _check_callback(body: bytes, hosts: Collection[str]) -> None:
+    """Raise a `Problem` (422) if the body asks for a callback to a host that is not allowed."""
+    try:
+        host = urlsplit(msgspec.json.decode(body, type=_CallingBack).callback_url).hostname
+    except (msgspec.DecodeError, ValueError):  # the handler names the field that is wrong
+        return
+    if host is not None and host not in hosts and not _is_loopback(host):
+        raise Problem(422, f"/callback_url: this simulator calls no host {host!r} unless --callback-host names it")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _problem(problem: Problem) -> web.Response:

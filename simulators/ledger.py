@@ -64,6 +64,7 @@ minor units. The files, one object a line:
 """
 
 import fcntl
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -175,6 +176,8 @@ class Ledger(Generic[E]):
         self._encoder = msgspec.json.Encoder()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.parent.stat().st_uid != os.geteuid():
+                raise Failure(f"{path.parent} belongs to another user: name a file elsewhere with --ledger")
             self._file = path.open("ab", buffering=0)  # unbuffered: one `write` a call
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -11,32 +11,37 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import faust
 import httpx
 import msgspec
+from faust.web.drivers.aiohttp import Web
 
 from exactly_once import Engine, EngineSettings, exactly_once
 from exactly_once.task.failpoints import parse_failpoints
 from processors.decision import Call
+from processors.order_validation import MAX_ORDER_BYTES
 from processors.parameters import Parameters
 from processors.spatial_index import DispatchIndex
 from streams import agents, views
 from streams.access.keys import KeyRing
 from streams.access.tokens import Tokens, read_secret
 from streams.agents import timers
+from streams.calls.addresses import AllowedAddresses
 from streams.calls.http_performer import HttpPerformer, row_of
 from streams.catalogue.topic import HELP, Catalogue, RestaurantTopic
 from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
 from streams.feed.update_log import UpdateLog
 from streams.services import Services
-from streams.settings import Settings, WrongSetting
+from streams.settings import LOOPBACK, Settings, WrongSetting
+from streams.web.browser_rules import BrowserRules
 from streams.web.deciding import Decisions
 from streams.web.doorkeeper import Doorkeeper, Keys
 from streams.web.forwarding import Forwarding, http_client
+from streams.web.limits import Limits
 from streams.web.problems import problem_middleware
 from streams.worker.order_workflow import OrderWorkflow
 from streams.worker.tables import Tables
@@ -45,7 +50,6 @@ from topics.families import topic_name
 
 DEFAULT_BROKER = "127.0.0.1:9092"
 """Broker address of an app that is only inspected. The worker command finds Kafka before it builds the worker."""
-MAX_BODY_BYTES = 1 << 20
 INSPECTOR = "inspector"
 """Group instance id of an app that is only inspected. It never joins the consumer group."""
 
@@ -58,6 +62,8 @@ class Place:
     port: int
     url: str
     instance_id: str
+    bind: str = LOOPBACK
+    """IP address that its HTTP server listens on."""
 
 
 class WorkerApp(faust.App):
@@ -113,7 +119,10 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
 
     engine.letter_signer = tokens.letter_signature
     engine.performer = performer = outside.make_performer(
-        settings.payment_url, settings.payment_provider, tokens.capability
+        settings.payment_url,
+        settings.payment_provider,
+        tokens.capability,
+        AllowedAddresses(settings.allowed_networks),
     )
     services = Services(
         settings=settings,
@@ -131,12 +140,16 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         doorkeeper=doorkeeper,
         forwarding=Forwarding(engine, doorkeeper, this_worker, outside.make_http_client),
         decisions=Decisions(app, engine, settings.topic_prefix, outside.new_id, settings.decision_s),
+        limits=Limits(),
         now_ms=outside.now_ms,
         new_id=outside.new_id,
     )
     agents.register(services)
     timers.register(services)
     views.register(services)
+    if place is not None:
+        urls = [place.url] if settings.public_url is None else [place.url, settings.public_url]
+        BrowserRules(urls, place.port, settings.allowed_origins).install(cast(Web, app.web).web_app)
     engine.before_consuming(lambda: services.catalogue.start(engine.client_settings))
     app.on_before_shutdown.connect(_closing(services), weak=False)
     app.rebuild = partial(_rebuild, settings, surroundings)
@@ -177,7 +190,7 @@ def _sink(
 def _make_catalogue(app: WorkerApp, settings: Settings, restaurants: RestaurantTopic) -> Catalogue:
     # the host has no meaning, but Faust does not recognise a URL without one
     table = app.Table("restaurants", store="memory://here", changelog_topic=app.topic(restaurants.name), help=HELP)
-    return Catalogue(table, restaurants, settings.catalogue)
+    return Catalogue(table, restaurants, settings.catalogue, allow_http=settings.allow_http_parties)
 
 
 def _rebuild(settings: Settings, surroundings: Surroundings | None, servers: str, place: Place) -> Services:
@@ -188,16 +201,30 @@ def _app_settings(settings: Settings, place: Place | None) -> dict[str, Any]:
     """Return the settings of the Faust app."""
     servers = settings.bootstrap_servers or settings.embedded_address() or DEFAULT_BROKER
     placed: dict[str, Any] = (
-        {} if place is None else {"datadir": place.datadir, "web_port": place.port, "canonical_url": place.url}
+        {}
+        if place is None
+        else {
+            "datadir": place.datadir,
+            "web_bind": place.bind,
+            "web_port": place.port,
+            "canonical_url": place.url,
+        }
     )
     return exactly_once(
+        # Faust prefers variables such as WEB_BIND, BROKER_URL and APP_DEBUG to its arguments. Another program may have
+        # set them.
+        env={},
+        debug=False,
         partitions=settings.partitions,
         instance_id=INSPECTOR if place is None else place.instance_id,
         broker=[f"kafka://{server}" for server in servers.split(",")],
         origin="streams",
         web_tables_enabled=False,  # Faust's view hashes a row's whole key, and cannot list rows
         web_router_enabled=False,
-        web_application_options={"middlewares": [problem_middleware], "client_max_size": MAX_BODY_BYTES},
+        web_graph_enabled=False,
+        web_metrics_enabled=False,
+        web_stats_enabled=False,
+        web_application_options={"middlewares": [problem_middleware], "client_max_size": MAX_ORDER_BYTES},
         **placed,
     )
 

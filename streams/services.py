@@ -17,6 +17,7 @@ from streams.settings import Settings
 from streams.web.deciding import Decisions
 from streams.web.doorkeeper import Doorkeeper
 from streams.web.forwarding import Forwarding
+from streams.web.limits import Limits
 from streams.worker.order_workflow import OrderWorkflow
 from streams.worker.tables import Tables
 from topics.families import INPUTS, Family, topic_name
@@ -41,6 +42,7 @@ class Services:
     doorkeeper: Doorkeeper
     forwarding: Forwarding
     decisions: Decisions
+    limits: Limits
     now_ms: Callable[[], int]
     """Wall clock in milliseconds since the epoch, for views; handlers use the clock of their task."""
     new_id: Callable[[], str]

@@ -6,18 +6,24 @@ A wrong value stops the start with one sentence that names the variable and the 
 import os
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from topics.party_urls import party_url_problem
+
 T = TypeVar("T")
 CATALOGUE = Path("catalogue.json")
 """The restaurants of the simulated city."""
+LOOPBACK = "127.0.0.1"
 MAX_DAYS = 36_500
 DAY_S = 24 * 3600
 SERVER = re.compile(r"(?:[\w.-]+|\[[\w:.%]+\])(?::(\d{1,5}))?", re.ASCII)
 """A broker: its name or address, and its port; without one, Kafka's default port."""
+ORIGIN = re.compile(r"https?://(?:[a-z0-9_.-]+|\[[a-f0-9:.]+\])(?::\d{1,5})?", re.ASCII)
+"""An origin of web pages as browsers send it: scheme, host in lower case, and the port unless it is the scheme's."""
 MAX_PORT = 65_535
 
 
@@ -59,8 +65,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the payment provider in the address of its callbacks."""
     payment_url: str
     """Address of the payment provider."""
+    allow_http_parties: bool
+    """1: payment provider and restaurants may have http addresses outside this machine, on a network that you trust."""
+    allowed_networks: tuple[str, ...]
+    """Networks without public addresses in which calls may reach a party, such as ``10.0.0.0/8``, separated by commas.
+    Link-local addresses, with the metadata of cloud providers, are never called."""
     public_url: str | None
     """Address at which payment provider and restaurants reach the HTTP API. None: the worker's own address."""
+    bind: str
+    """IP address that a worker listens on; ``0.0.0.0`` means all. ``faust worker --web-bind`` overrides it."""
+    allowed_origins: tuple[str, ...]
+    """Origins of web pages that may call the HTTP API (CORS), such as ``https://shop.example``, separated by commas."""
     catalogue: Path | None
     """Catalogue file that a worker writes to the topic of restaurants at its start. Empty: none."""
     retention_days: float
@@ -71,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Factor by which simulated time is faster than real time; divides waits and travel times. 0: no delays."""
     failpoints: str = ""
     """Faults on purpose, for tests: ``name:action:every[,name:action:every...]``. The names and actions are those of
-    ``exactly_once/task/failpoints.py``."""
+    ``exactly_once/task/failpoints.py``. They need ``DABBAWALA_ALLOW_FAILPOINTS=1``."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -94,8 +109,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             keys=_path(variables, "DABBAWALA_KEYS", home / "keys.json"),
             secret_file=_path(variables, "DABBAWALA_SECRET_FILE", home / "secret"),
             payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
-            payment_url=_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
+            payment_url=_party_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
+            allow_http_parties=bool(_number(variables, "DABBAWALA_ALLOW_HTTP_PARTIES", 0, 0, 1, int)),
+            allowed_networks=_networks(variables, "DABBAWALA_ALLOWED_NETWORKS", "127.0.0.0/8,::1/128"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),
+            bind=_address(variables, "DABBAWALA_BIND", LOOPBACK),
+            allowed_origins=_origins(variables, "DABBAWALA_ALLOWED_ORIGINS", ""),
             catalogue=_file(variables, "DABBAWALA_CATALOGUE", CATALOGUE),
             retention_days=_number(variables, "DABBAWALA_RETENTION_DAYS", 30.0, 0.0, MAX_DAYS, float),
             history_days=_number(variables, "DABBAWALA_HISTORY_DAYS", 365.0, 0.0, MAX_DAYS, float),
@@ -180,6 +199,44 @@ def _url(variables: Mapping[str, str], name: str, default: U) -> str | U:
     return value.rstrip("/")
 
 
+def _address(variables: Mapping[str, str], name: str, default: str) -> str:
+    return checked_address(variables.get(name) or default, name)
+
+
+def checked_address(value: str, name: str) -> str:
+    """Return an IP address to listen on. ``name`` is the setting or option that has it. Raises `WrongSetting`."""
+    try:
+        return str(ip_address("127.0.0.1" if value == "localhost" else value.strip("[]")))
+    except ValueError:
+        raise WrongSetting(f"{name}={value!r}: it must be an IP address, such as 127.0.0.1 or 0.0.0.0") from None
+
+
+def _origins(variables: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
+    value = variables.get(name, default)
+    origins = tuple(part.strip().lower().rstrip("/") for part in value.split(",")) if value.strip() else ()
+    if not all(ORIGIN.fullmatch(origin) for origin in origins):
+        raise WrongSetting(f"{name}={value!r}: it must be origins such as https://shop.example, separated by commas")
+    return origins
+
+
+def _party_url(variables: Mapping[str, str], name: str, default: str) -> str:
+    value = variables.get(name, default)
+    if problem := party_url_problem(value, allow_http=variables.get("DABBAWALA_ALLOW_HTTP_PARTIES") == "1"):
+        raise WrongSetting(f"{name}={value!r}: {problem}")
+    return value.rstrip("/")
+
+
+def _networks(variables: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
+    value = variables.get(name, default)
+    try:
+        return tuple(str(ip_network(part.strip())) for part in value.split(",")) if value.strip() else ()
+    except ValueError:
+        raise WrongSetting(f"{name}={value!r}: it must be networks such as 10.0.0.0/8, separated by commas") from None
+
+
 def _failpoints(variables: Mapping[str, str], name: str, default: str) -> str:
-    """Return the failpoints as text. The worker parses them, see `streams.build`."""
-    return variables.get(name, default)
+    """Return the failpoints as text, if they are allowed. The worker parses them, see `streams.build`."""
+    value = variables.get(name, default)
+    if value and variables.get("DABBAWALA_ALLOW_FAILPOINTS") != "1":
+        raise WrongSetting(f"{name}={value!r}: it causes faults; unset it, or set DABBAWALA_ALLOW_FAILPOINTS=1")
+    return value

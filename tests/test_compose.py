@@ -73,6 +73,7 @@ class Image:
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "DABBAWALA_TOPIC_PREFIX": unique,
             "DABBAWALA_DIR": str(self.data),
+            "DABBAWALA_BIND": "127.0.0.1",
         }
 
     def environment(self, service: Service, **more: str) -> dict[str, str]:
@@ -115,7 +116,7 @@ class Image:
 def copied() -> list[tuple[str, str]]:
     """Return (path in the repository, path in the image) of each file or folder that the Dockerfile copies."""
     found = []
-    for line in re.findall(r"^COPY (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
+    for line in re.findall(r"^COPY (?!--from)(.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
         *sources, target = line.split()
         into = target.endswith("/")
         found += [(source, f"{target}{source}" if into else target) for source in sources]
@@ -175,6 +176,54 @@ def test_services_call_served_names_and_ports(compose: dict[str, Any]) -> None:
             assert command[command.index(option) + 1] == port, f"{host}:{port}"
 
 
+def test_every_service_is_confined(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert service["pids_limit"] > 0, name
+        assert service["mem_limit"], name
+        assert not {"privileged", "cap_add", "devices", "pid", "ipc"} & service.keys(), name
+    for name, service in services(compose).items():
+        assert service["read_only"], name
+        assert any(place.startswith("/tmp:") for place in service["tmpfs"]), name
+
+
+def test_ports_are_published_on_this_machine_alone(compose: dict[str, Any]) -> None:
+    published = {port for service in compose["services"].values() for port in service.get("ports", ())}
+    assert published == {"127.0.0.1:9094:9094", "127.0.0.1:6066:6066"}
+
+
+def test_only_those_who_use_kafka_share_its_network(compose: dict[str, Any]) -> None:
+    networks = {name: set(service.get("networks", ())) for name, service in compose["services"].items()}
+    assert {name for name, joined in networks.items() if "kafka" in joined} == {
+        "kafka",
+        "topics",
+        "worker",
+        "drivers",
+        "provider",
+    }
+    assert networks["payment"] == networks["pos"] == {"outside"}
+    assert compose["services"]["catalogue"]["network_mode"] == "none"
+    kafka = compose["services"]["kafka"]["environment"]
+    assert "CONTROLLER://localhost:" in kafka["KAFKA_LISTENERS"], "the controller is for the broker alone"
+
+
+def test_every_listening_service_has_a_health_check(compose: dict[str, Any]) -> None:
+    checked = {name for name, service in compose["services"].items() if "healthcheck" in service}
+    assert checked == {"kafka", "worker", *SERVED}
+    waits = compose["services"]["provider"]["depends_on"]
+    assert {waits[name]["condition"] for name in ("worker", *SERVED)} == {"service_healthy"}
+
+
+def test_the_image_runs_as_a_user_without_installers() -> None:
+    *_, build, final = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    assert "--require-hashes" in build
+    assert "pip uninstall --yes setuptools pip" in build
+    assert "COPY --from=build /venv /venv" in final
+    assert re.search(r"^USER dabbawala$", final, re.MULTILINE)
+    assert "--mode=0700 /data" in final
+
+
 def test_every_service_of_ours_is_started_by_a_test(compose: dict[str, Any]) -> None:
     started = {"catalogue", "topics", "worker", *SERVED, *CALLING}
     assert services(compose).keys() == started
@@ -221,6 +270,8 @@ def test_a_listening_party_starts(compose: dict[str, Any], image: Image, name: s
     command = image.command(service, **{SERVED[name]: port, "0.0.0.0": "127.0.0.1"})
     with image.running(command, image.environment(service)) as (process, log):
         until(lambda: b"listening on" in log.read_bytes(), "it listens", process, log)
+        check = [part.replace(SERVED[name], port) for part in service["healthcheck"]["test"][1:]]
+        assert subprocess.run(check, env=image.environment(service), check=False).returncode == 0
     assert (image.data / "ledgers").is_dir()
 
 

@@ -27,6 +27,7 @@ DEFAULTS = {
     "DABBAWALA_COMMIT_GAP_MS": "0 with the embedded Kafka, else 4",
     "DABBAWALA_PUBLIC_URL": "the worker's address",
     "DABBAWALA_CATALOGUE": "`catalogue.json`",
+    "DABBAWALA_ALLOWED_ORIGINS": "none",
     "DABBAWALA_FAILPOINTS": "none",
     "DABBAWALA_KEYS": "`keys.json` in `DABBAWALA_DIR`",
     "DABBAWALA_SECRET_FILE": "`secret` in `DABBAWALA_DIR`",
@@ -38,6 +39,10 @@ KINDS = {
     "_servers": "`host:port[,host:port]`",
     "_file": "file",
     "_path": "file",
+    "_address": "IP address",
+    "_origins": "`origin[,origin...]`",
+    "_party_url": "URL",
+    "_networks": "`network[,network...]`",
     "_failpoints": "`name:action:every[,...]`",
     "get": "folder",
 }
@@ -46,6 +51,7 @@ OTHER = """| `DABBAWALA_URL` | the first worker here; for simulators `http://127
 commands and simulators use. |
 | `DABBAWALA_KEY` | the key of this installation for the role | key | Key of the commands and simulators; \
 `dabbawala keys new` makes one. |
+| `DABBAWALA_ALLOW_FAILPOINTS` | 0 | 0 or 1 | 1: a worker may start with failpoints. |
 | `DABBAWALA_MAVEN_URL` | Maven Central | URL | Source of Kafka's jars. |
 
 Choose the number of partitions once: it cannot change later. A topic that exists keeps its retention; \

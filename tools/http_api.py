@@ -19,23 +19,27 @@ INTRODUCTION = """# HTTP API
 
 Any worker answers any request: it forwards a request to the worker that owns the key. Bodies are JSON, times are RFC
 3339 in UTC, durations end in `_s`, money is an integer in minor units with an ISO 4217 code. Unknown fields of a body
-are ignored. The body of a request has at most 1 MiB.
+are ignored. The body of a request has at most 256 KiB.
 
 A list that is answered page by page takes `?limit=`, from 1 to 1000 rows, by default 100. Its answer has `next`: send
-that as `?cursor=` for the next page; null on the last page.
+that as `?cursor=` for the next page; null on the last page. A page with a filter may have fewer rows than `limit`, or
+none, before the last page: a request looks at a limited number of rows.
 
 | status | meaning |
 |---|---|
 | 200, 201 | the event is applied; 200 also for a repeated event |
 | 202 | the broker has the event; the decision takes over `DABBAWALA_DECISION_S`; see `Location` for the result |
 | 400 | the body is not JSON |
+| 403 | a web page of another origin sent the request: see `DABBAWALA_ALLOWED_ORIGINS` |
 | 404 | unknown id |
 | 408 | the body did not arrive within 10 s |
 | 409 | the state does not allow the event |
 | 413 | the body is too large |
+| 415 | the body is not `application/json` by its `Content-Type` |
+| 421 | the `Host` is none of the worker's: see `DABBAWALA_PUBLIC_URL` |
 | 422 | the body or a parameter is invalid; `errors` names each field |
-| 500 | the event could not be applied; it is a dead letter |
-| 503 | the partition is moving or Kafka does not answer; repeat the request after `Retry-After` |
+| 500 | the event could not be applied; it is a dead letter. `detail` names the incident in the worker's log |
+| 503 | the partition is moving, Kafka does not answer, or the worker is busy; repeat the request after `Retry-After` |
 
 Errors are `application/problem+json` (RFC 9457). The routes below list what differs from this table or adds to it.
 There is no authentication yet: see [SECURITY.md](../SECURITY.md).

@@ -21,6 +21,7 @@ from msgspec import Meta
 from topics import patterns
 from topics.identity import PartyId
 from topics.orders import Amount, Currency
+from topics.party_urls import PartyUrl
 from topics.places import NULL_ADVICE, Position
 from topics.records import Reader, Record
 from topics.text import MAX_NAME_LENGTH, Name
@@ -111,7 +112,7 @@ class Restaurant(Record, frozen=True, kw_only=True, omit_defaults=True):
     name: Name
     region: PartyId
     position: Position
-    pos_url: Annotated[str, Meta(pattern=patterns.HTTP_URL)]
+    pos_url: PartyUrl
     preparation_s: Annotated[int, Meta(ge=0, le=86_400)]
     time_zone: Annotated[str, Meta(pattern=patterns.TIME_ZONE)] = "UTC"
     """Time zone of the hours: an IANA name, like `Asia/Kolkata`."""

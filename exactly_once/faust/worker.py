@@ -11,11 +11,11 @@ import threading
 from typing import NoReturn, cast
 
 import faust
-from aiohttp.web import AppRunner
 from aiokafka.errors import KafkaError
 from faust.web.drivers.aiohttp import Web
 
 from exactly_once.faust.host import TaskHost, host_of
+from exactly_once.faust.http_server import BoundedRunner, raise_descriptor_limit
 from exactly_once.kafka.producer import BrokerTooOld
 from exactly_once.kafka.topic_admin import BrokerUnreachable, TopicMismatch
 from exactly_once.settings import LEAVE_SIGNAL
@@ -40,7 +40,14 @@ class TaskWorker(faust.Worker):
         """Refuse to start, in one sentence, before there is anything to stop."""
         await super().on_first_start()
         web = cast(Web, self.app.web)
-        web._runner = AppRunner(web.web_app, access_log=None, shutdown_timeout=self.host.settings.close_requests_s)
+        settings = self.host.settings
+        web._runner = BoundedRunner(
+            web.web_app,
+            max_connections=min(settings.max_connections, raise_descriptor_limit() // 2),
+            access_log=None,
+            keepalive_timeout=settings.keep_alive_s,
+            shutdown_timeout=settings.close_requests_s,
+        )
         try:
             await self.host.prepare()
         except (BrokerUnreachable, BrokerTooOld, TopicMismatch) as exc:

@@ -10,7 +10,7 @@ the whole store then. ``restore`` checks whether the store matches its changelog
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -37,6 +37,9 @@ this: related records read the same rows again and again, and RocksDB takes seve
 MAX_AGE_S = 12 * 3600
 """Half of the changelogs' ``delete.retention.ms`` (a day). Older tombstones may be gone from the changelog, so an older
 store might keep rows that were deleted."""
+
+STALE = ".stale"
+"""Ending of the name of a store that is to be deleted."""
 
 _block_cache = Cache(BLOCK_CACHE_BYTES)
 """Shared by all partitions of the worker, so that memory does not grow with their number."""
@@ -312,6 +315,19 @@ class PartitionStore:
         if self._db is None:
             raise StoreError(f"{self.path} is closed")
         return self._db
+
+
+def set_stale_aside(directory: Path, in_use: Collection[int], now_s: float) -> list[Path]:
+    """Rename the stores in ``directory`` that no opening could use, and return them; the caller deletes them.
+
+    A store has the number of its partition as name. Those ``in_use`` stay. Of the others, the partition has moved to
+    another worker: its rows are deleted here too once the store is older than `MAX_AGE_S`. ``now_s`` is the time.
+    """
+    stores = [path for path in directory.glob("*") if path.name.isdecimal() and int(path.name) not in in_use]
+    for store in stores:
+        if now_s - max(file.stat().st_mtime for file in (store, *store.iterdir())) > MAX_AGE_S:
+            store.rename(store.with_suffix(STALE))
+    return sorted(directory.glob(f"*{STALE}"))
 
 
 def _options() -> Options:

@@ -10,7 +10,6 @@ under the same key. ``processors.call_results`` decides the meaning of an answer
 import asyncio
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ import aiohttp
 import httpx
 import msgspec
 from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
 from exactly_once import CallOutcome, Completed, DestinationKey, Health, Retry, Unsettled
 from processors.call_kinds import CALLS, CallKind
@@ -26,6 +26,7 @@ from processors.decision import Call
 from processors.events import CallAnswered
 from processors.requests import PrepareRequest
 from streams.access.rules import PAYMENTS, POS, callback_subject
+from streams.calls.addresses import AllowedAddresses
 from streams.calls.resolver import ThreadedResolver
 from streams.tracing import traceparent
 from topics.headers import IDEMPOTENCY_KEY
@@ -48,6 +49,8 @@ QUICK_ATTEMPTS = 4
 """Attempts with the usual back-off before an unclear answer needs a person. They take about three seconds."""
 SLOW_RETRY_S = 600.0
 """Pause after each unclear answer from then on. The party may settle it by itself."""
+
+LOOPBACK_AND_PUBLIC = AllowedAddresses(("127.0.0.0/8", "::1/128"))
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -109,11 +112,21 @@ class HttpRequest(NamedTuple):
 class HttpPerformer:
     """Performer of calls over HTTP. The engine limits the calls at once: in all, per party and per host."""
 
-    def __init__(self, payment_url: str, payment_provider: str, capability: Callable[[str], str]) -> None:
-        """``capability`` returns the proof in a callback's address for its subject (`streams.access.rules`)."""
+    def __init__(
+        self,
+        payment_url: str,
+        payment_provider: str,
+        capability: Callable[[str], str],
+        addresses: AllowedAddresses = LOOPBACK_AND_PUBLIC,
+    ) -> None:
+        """``capability`` returns the proof in a callback's address for its subject (`streams.access.rules`).
+
+        ``addresses`` are those that calls may reach.
+        """
         self._capability = capability
         self._payment_url = payment_url
         self._payment_provider = payment_provider
+        self._addresses = addresses
         self._client: httpx.AsyncClient | None = None
 
     def destination_of(self, request: bytes) -> DestinationKey:
@@ -178,16 +191,31 @@ class HttpPerformer:
         row = ROWS.decode(request)
         spec = CALLS[row.kind]
         party, base = (self._payment_provider, self._payment_url) if spec.is_payment else (row.restaurant, row.pos_url)
-        return HttpRequest(row.kind, party, base + spec.path, bytes(row.body))
+        return HttpRequest(row.kind, party, _joined(base, spec.path), bytes(row.body))
 
     def _open_client(self) -> httpx.AsyncClient:
         if self._client is None:
             # with a hundred requests in flight, httpx's own transport takes 3 ms of CPU per request, aiohttp's 0.6 ms
             self._client = httpx.AsyncClient(
-                transport=AiohttpTransport(client=partial(_session, urlsplit(self._payment_url).hostname or "")),
+                transport=AiohttpTransport(client=self._session),
                 timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             )
         return self._client
+
+    def _session(self) -> aiohttp.ClientSession:
+        """Return a session without a limit of connections and without cookies.
+
+        A limit would let calls wait for connections that hang; the engine has limits of its calls. A cookie of one
+        party must not reach another party at the same host.
+        """
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            resolver=ThreadedResolver(urlsplit(self._payment_url).hostname or ""),
+            socket_factory=self._addresses.connect_socket,
+            ssl=httpx.create_ssl_context(),
+            keepalive_timeout=KEEP_ALIVE_S,
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 def _outcome(answer: CallAnswered, url: str, attempt: int, after_s: float | None) -> CallOutcome:
@@ -221,19 +249,9 @@ async def _text(response: httpx.Response) -> str:
     return bytes(body[:MAX_BODY_BYTES]).decode(errors="replace")
 
 
-def _session(reserved_host: str) -> aiohttp.ClientSession:
-    """Return a session without a limit of connections and without cookies.
-
-    A limit would let calls wait for connections that hang; the engine has limits of its calls. A cookie of one party
-    must not reach another party at the same host.
-    """
-    connector = aiohttp.TCPConnector(
-        limit=0,
-        resolver=ThreadedResolver([reserved_host]),
-        ssl=httpx.create_ssl_context(),
-        keepalive_timeout=KEEP_ALIVE_S,
-    )
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+def _joined(url: str, path: str) -> str:
+    """Return the URL of a path below another URL."""
+    return str(URL(url).joinpath(path.removeprefix("/")))
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from topics.party_urls import party_url_problem
 from topics.records import Reader, Undecodable, write
 from topics.restaurants import MAX_RESTAURANT_BYTES, MenuItem, Restaurant, zone
 from topics.shapes import missing_fields, parts
@@ -17,17 +18,25 @@ class WrongCatalogue(ValueError):
     """The file cannot be used. The message lists each error with its JSON pointer, one a line."""
 
 
-def read_catalogue(file: Path) -> list[Restaurant]:
-    """Return the restaurants of a file. Raises `WrongCatalogue` unless all of them can be used."""
+def read_catalogue(file: Path, *, allow_http: bool = False) -> list[Restaurant]:
+    """Return the restaurants of a file. Raises `WrongCatalogue` unless all of them can be used.
+
+    ``allow_http`` admits points of sale with an http address outside this machine.
+    """
     try:
         entries = msgspec.json.decode(file.read_bytes(), type=list[Any])
     except OSError as error:
         raise WrongCatalogue(f"{file}: {error.strerror}; name a catalogue, a JSON list of restaurants.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WrongCatalogue(f"{file} is not a JSON list of restaurants: {error}") from None
-    if wrong := [_with_name(line, entries) for line in _all_errors(entries)]:
-        raise WrongCatalogue("\n".join([f"{file} cannot be used:", *wrong]))
-    return msgspec.convert(entries, list[Restaurant])
+    wrong = list(_all_errors(entries))
+    restaurants = [] if wrong else msgspec.convert(entries, list[Restaurant])
+    for index, restaurant in enumerate(restaurants):
+        if problem := party_url_problem(restaurant.pos_url, allow_http=allow_http):
+            wrong.append(f"/{index}/pos_url: {problem}")
+    if wrong:
+        raise WrongCatalogue("\n".join([f"{file} cannot be used:", *(_with_name(line, entries) for line in wrong)]))
+    return restaurants
 
 
 def _all_errors(entries: list[Any]) -> Iterator[str]:

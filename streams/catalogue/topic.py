@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 
 from exactly_once.kafka.consumers import skipping_consumer
 from streams.catalogue.file import read_catalogue
+from topics.party_urls import party_url_problem
 from topics.records import Undecodable, write
 from topics.restaurants import READER, Restaurant
 
@@ -38,8 +39,12 @@ class RestaurantTopic(NamedTuple):
 class CatalogueReader:
     """Consumer that keeps `rows` equal to the newest records of the topic."""
 
-    def __init__(self, topic: RestaurantTopic, rows: MutableMapping[str, Restaurant]) -> None:
+    def __init__(
+        self, topic: RestaurantTopic, rows: MutableMapping[str, Restaurant], *, allow_http: bool = True
+    ) -> None:
+        """``allow_http`` admits points of sale with an http address outside this machine."""
         self.rows = rows
+        self._allow_http = allow_http
         self._topic = topic
         self._partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
 
@@ -83,7 +88,7 @@ class CatalogueReader:
                 self._apply_record(record)
             except Undecodable as wrong:
                 place = f"{record.topic}/{record.partition} at offset {record.offset}"
-                log.warning("the restaurant %r in %s is passed over: %s", record.key, place, wrong)
+                log.warning("the restaurant %r in %s is passed over: %r", record.key, place, str(wrong))
 
     def _apply_record(self, record: Any) -> None:
         key = record.key or b""
@@ -97,17 +102,25 @@ class CatalogueReader:
             raise Undecodable(
                 f"the body names {restaurant.key!r}: a record's key must be its restaurant's id", "/restaurant"
             )
+        if problem := party_url_problem(restaurant.pos_url, allow_http=self._allow_http):
+            raise Undecodable(problem, "/pos_url")
         self.rows[restaurant.key] = restaurant
 
 
 class Catalogue:
     """The restaurants of a worker by id: rows of a Faust table in memory, whose changelog is the topic."""
 
-    def __init__(self, table: "TableT[str, Restaurant]", topic: RestaurantTopic, file: Path | None) -> None:
-        """``file`` is written to the topic when the worker starts; None for no file."""
+    def __init__(
+        self, table: "TableT[str, Restaurant]", topic: RestaurantTopic, file: Path | None, *, allow_http: bool = True
+    ) -> None:
+        """``file`` is written to the topic when the worker starts; None for no file.
+
+        ``allow_http`` admits points of sale with an http address outside this machine.
+        """
         self._table = table
         self._topic = topic
         self._file = file
+        self._allow_http = allow_http
         self._following: asyncio.Task[None] | None = None
 
     @property
@@ -130,7 +143,7 @@ class Catalogue:
         """
         if self._following is not None:
             return
-        reader = CatalogueReader(self._topic, self._rows)
+        reader = CatalogueReader(self._topic, self._rows, allow_http=self._allow_http)
         await reader.start(client_settings)
         try:
             if await self._load_file(client_settings):
@@ -150,7 +163,8 @@ class Catalogue:
         """Write the restaurants of the file that differ from the topic; return whether there were any."""
         if self._file is None:
             return False
-        changed = [restaurant for restaurant in read_catalogue(self._file) if self.get(restaurant.key) != restaurant]
+        wanted = read_catalogue(self._file, allow_http=self._allow_http)
+        changed = [restaurant for restaurant in wanted if self.get(restaurant.key) != restaurant]
         await publish(client_settings, self._topic, changed)
         return bool(changed)
 

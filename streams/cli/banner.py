@@ -22,21 +22,22 @@ def quiet_logs() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-async def print_banner_when(ready: Callable[[], bool], url: str, kafka: str, home: Path) -> None:
+async def print_banner_when(ready: Callable[[], bool], url: str, kafka: str, home: Path, failpoints: str = "") -> None:
     """Print every address and the next commands on stderr as soon as the worker is ready."""
     while not ready():  # noqa: ASYNC110  (readiness has no event)
         await asyncio.sleep(POLL_S)
-    logging.getLogger(__name__).info("%s", banner(url, kafka, home))
+    logging.getLogger(__name__).info("%s", banner(url, kafka, home, failpoints))
 
 
-def banner(url: str, kafka: str, home: Path) -> str:
-    """Return the addresses of a worker, its directory `home`, and the commands to try next."""
+def banner(url: str, kafka: str, home: Path, failpoints: str = "") -> str:
+    """Return the addresses of a worker, its directory `home`, its failpoints, and the commands to try next."""
+    faults = f"\n  FAULTS     {failpoints} (DABBAWALA_FAILPOINTS: this worker fails on purpose)" if failpoints else ""
     return f"""{home.name} is ready
 
   HTTP       {url}
   tables     {url}/table/
   Kafka      {kafka}
-  directory  {home}
+  directory  {home}{faults}
 
   Next: .venv/bin/dabbawala orders list      the newest orders
         .venv/bin/dabbawala tasks            each partition's worker and lag

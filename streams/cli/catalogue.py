@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import click
-import httpx
 import msgspec
 from aiokafka.errors import KafkaError
 from rich.text import Text
@@ -17,9 +16,9 @@ from rich.text import Text
 from exactly_once import BrokerTooOld, BrokerUnreachable, TopicMismatch
 from streams.catalogue.file import WrongCatalogue, read_catalogue
 from streams.catalogue.topic import publish, read
-from streams.cli.client import TIMEOUT_S, ask, credentials, unreachable, worker_url
+from streams.cli.client import TIMEOUT_S, UNREACHABLE, ask, open_client, unreachable, worker_url
 from streams.cli.errors import CommandError
-from streams.cli.kafka import services_with_kafka
+from streams.cli.kafka import read_settings, services_with_kafka
 from streams.cli.output import counted, echo, json_option, money, print_fields, print_json, print_table, text
 from streams.cli.param_types import RESTAURANT
 from streams.local.worker_slots import worker_urls
@@ -136,7 +135,6 @@ def get(restaurant: str, as_json: bool) -> None:
             ("region", found["region"]),
             ("open", "yes" if found["open"] else "no"),
             ("position", f"{position['lat']:.5f}, {position['lon']:.5f}"),
-            ("point of sale", found["pos_url"]),
             ("preparation", f"{found['preparation_s']} s"),
             ("time zone", found["time_zone"]),
             ("hours", _week(found["hours"])),
@@ -170,7 +168,8 @@ def _item(item: Mapping[str, Any], currency: str | None) -> list[Text]:
 
 def _read(file: Path) -> dict[str, Restaurant]:
     try:
-        return {restaurant.key: restaurant for restaurant in read_catalogue(file)}
+        allow_http = read_settings().allow_http_parties
+        return {restaurant.key: restaurant for restaurant in read_catalogue(file, allow_http=allow_http)}
     except WrongCatalogue as wrong:
         raise CommandError(str(wrong)) from None
 
@@ -221,8 +220,9 @@ def _wait_for(worker: str, key: str, restaurant: Restaurant | None, deadline: fl
 def _served_by(worker: str, key: str) -> Restaurant | None:
     address = f"{worker}/table/restaurants/{quote(key, safe='')}"
     try:
-        rows = httpx.get(address, headers=credentials(), timeout=TIMEOUT_S).raise_for_status().json()["rows"]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
+        with open_client(address, TIMEOUT_S) as client:
+            rows = client.get(address).raise_for_status().json()["rows"]
+    except (*UNREACHABLE, ValueError, KeyError) as error:
         raise CommandError(
             f"The file is loaded, but its workers cannot be checked: {unreachable(worker, error)}"
         ) from None
@@ -231,9 +231,10 @@ def _served_by(worker: str, key: str) -> Restaurant | None:
 
 def _warn_of_overwrite(file: Path, wanted: Rows, removed: Iterable[str]) -> None:
     """Warn if the file that a worker loads at its start would undo these changes."""
-    own = Settings.from_environment().catalogue
+    settings = Settings.from_environment()
+    own = settings.catalogue
     try:
-        loaded_at_start = read_catalogue(own) if own else []
+        loaded_at_start = read_catalogue(own, allow_http=settings.allow_http_parties) if own else []
     except WrongCatalogue:
         return  # no worker starts with this file
     back = [row.key for row in loaded_at_start if row.key in removed or wanted.get(row.key, row) != row]

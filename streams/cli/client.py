@@ -13,6 +13,7 @@ from streams.access.local_keys import local_key
 from streams.cli.errors import CommandError, NotFound, NoWorker, Refused
 from streams.local.worker_slots import worker_urls
 from streams.settings import Settings, WrongSetting
+from topics.party_urls import is_loopback
 
 TIMEOUT_S = 15.0
 PATIENCE_S = 15.0
@@ -21,6 +22,8 @@ RETRY_S = 0.5
 MAX_PAGE = 1000
 """Rows in one request of `--all`."""
 
+UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
+"""Errors of an address without a worker. The last one comes from the look-up of a name that cannot be."""
 KINDS: Mapping[int, type[CommandError]] = {httpx.codes.NOT_FOUND: NotFound, httpx.codes.CONFLICT: Refused}
 """HTTP status -> the error that the command ends with."""
 
@@ -88,15 +91,15 @@ def request(
     address, deadline = worker_url() + path, time.monotonic() + PATIENCE_S
     while True:
         try:
-            answer = httpx.request(
-                method,
-                address,
-                params=_given(query or {}),
-                content=body,
-                headers=_in_bytes({"Accept": "application/json", **credentials(), **(headers or {})}),
-                timeout=timeout_s,
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            with open_client(address, timeout_s) as client:
+                answer = client.request(
+                    method,
+                    address,
+                    params=_given(query or {}),
+                    content=body,
+                    headers=_in_bytes(_headers(body) | dict(headers or {})),
+                )
+        except UNREACHABLE as error:
             raise unreachable(address, error) from None
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
             break
@@ -104,6 +107,23 @@ def request(
     if not answer.is_success:
         raise error_of(answer)
     return answer
+
+
+def open_client(address: str, timeout: httpx.Timeout | float) -> httpx.Client:
+    """Return an HTTP client with the operator's key for this address.
+
+    It uses the environment's proxies, but for a worker on this machine.
+
+    Raises `CommandError` if the environment's proxies cannot be used.
+    """
+    is_here = is_loopback(httpx.URL(address).host)
+    try:
+        return httpx.Client(headers=credentials(), timeout=timeout, trust_env=not is_here)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # in turn: a SOCKS proxy, an unknown scheme, no URL
+        raise CommandError(
+            f"The proxies of the environment cannot be used ({error}): correct or unset HTTP_PROXY, HTTPS_PROXY, "
+            "ALL_PROXY and NO_PROXY."
+        ) from None
 
 
 def content_of(answer: httpx.Response) -> Any:
@@ -119,6 +139,8 @@ def ask_list(path: str, member: str, query: Mapping[str, Any], *, every: bool) -
     if every:
         return {member: list(_every(path, member, query)), "next": None}
     page: dict[str, Any] = ask(path, query)
+    while not page[member] and page["next"] is not None:  # no row of those that the worker looked at matched a filter
+        page = ask(path, {**query, "cursor": page["next"]})
     return page
 
 
@@ -138,6 +160,11 @@ def _given(query: Mapping[str, Any]) -> dict[str, str]:
         for name, value in query.items()
         if value not in (None, False)
     }
+
+
+def _headers(body: bytes | None) -> dict[str, str]:
+    """Return the headers of every request: `Accept`, and with a body its type."""
+    return {"Accept": "application/json"} | ({} if body is None else {"Content-Type": "application/json"})
 
 
 def _in_bytes(headers: Mapping[str, str]) -> dict[bytes, bytes]:

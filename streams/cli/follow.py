@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import httpx
 
-from streams.cli.client import ask, credentials, error_of, unreachable, worker_url
+from streams.cli.client import UNREACHABLE, ask, error_of, open_client, unreachable, worker_url
 from streams.cli.errors import CommandError, NoWorker
 from topics.order_updates import READER, OrderStatus, OrderUpdated
 from topics.records import Undecodable
@@ -48,7 +48,7 @@ def follow(order: str, show: Callable[[OrderUpdated, str], None]) -> OrderStatus
             status = status or OrderStatus(ask(f"/v1/orders/{order}")["status"])
             if status.ended:
                 return status
-        except (httpx.HTTPError, NoWorker) as error:
+        except (*UNREACHABLE, NoWorker) as error:
             if time.monotonic() - last_event_at > PATIENCE_S:
                 raise unreachable(f"{worker_url()}/v1/orders/{order}/events", error) from None
             if isinstance(error, NoWorker) and not last_id:
@@ -79,10 +79,8 @@ class _stream:
 
     def __init__(self, order: str, last_id: str) -> None:
         self._address = f"{worker_url()}/v1/orders/{order}/events"
-        self._headers = (
-            {"Accept": "text/event-stream"} | credentials() | ({"Last-Event-ID": last_id} if last_id else {})
-        )
-        self._client = httpx.Client(timeout=httpx.Timeout(10.0, read=SILENCE_S))
+        self._headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+        self._client = open_client(self._address, httpx.Timeout(10.0, read=SILENCE_S))
 
     def __enter__(self) -> httpx.Response:
         request = self._client.build_request("GET", self._address, headers=self._headers)

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-import httpx
 import msgspec
 from click.shell_completion import CompletionItem
 
-from streams.cli.client import credentials, worker_url
+from streams.cli.client import UNREACHABLE, open_client, worker_url
 from streams.cli.errors import CommandError
 from topics.identity import OrderId, PartyId
 
@@ -36,7 +35,7 @@ class Id(click.ParamType):
         """Return the ids that a worker knows; none if no worker answers."""
         try:
             return [CompletionItem(found) for found in self._suggest(incomplete)]
-        except (CommandError, httpx.HTTPError, ValueError, KeyError):
+        except (CommandError, *UNREACHABLE, ValueError, KeyError):
             return []
 
 
@@ -45,9 +44,8 @@ def _listed(path: str, member: str, field: str) -> Callable[[str], list[str]]:
 
     def suggest(incomplete: str) -> list[str]:
         query = {"limit": str(MAX_SUGGESTIONS), "cursor": incomplete}
-        answer = httpx.get(
-            worker_url() + path, params=query, headers=credentials(), timeout=SUGGEST_TIMEOUT_S
-        ).raise_for_status()
+        with open_client(address := worker_url() + path, SUGGEST_TIMEOUT_S) as client:
+            answer = client.get(address, params=query).raise_for_status()
         return [row[field] for row in answer.json()[member] if row[field].startswith(incomplete)]
 
     return suggest

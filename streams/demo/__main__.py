@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -30,6 +30,7 @@ from streams.local.errors import SetUpError
 from streams.local.file_lock import FileLock
 from streams.local.kafka.broker import EmbeddedKafka
 from streams.local.ports import is_free
+from streams.local.private_directory import make_private
 from streams.settings import CATALOGUE, Settings, WrongSetting
 from topics.families import ORDER_UPDATES, topic_name
 from topics.order_updates import READER, OrderStatus
@@ -56,6 +57,8 @@ FAULTS_POLL_S = 1.0
 MAX_STUCK_SHOWN = 5
 """Stuck orders that the error names."""
 CHECK_S = 0.25
+DIRECT = build_opener(ProxyHandler({}))
+"""HTTP client for the processes of this demo. A proxy of the environment does not reach them."""
 NEXT = """\
 Next: make worker                            start Kafka and a worker again, in another terminal; then
       .venv/bin/dabbawala orders list        list the orders of this demo (needs the worker)
@@ -126,7 +129,7 @@ class Demo:
 
     def _hold_directory(self, stack: ExitStack) -> None:
         """Lock the directory for this demo; `SetUpError` if another demo runs in it."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_private(self._directory)
         lock = FileLock.try_acquire(self._directory / "demo.lock")
         if lock is None:
             raise SetUpError(
@@ -253,7 +256,7 @@ class Demo:
 
     def _catalogue(self, pos_port: int) -> Path:
         """Write the catalogue of the demo: the restaurants with the port of their points of sale."""
-        found = read_catalogue(self._settings.catalogue or CATALOGUE)
+        found = read_catalogue(self._settings.catalogue or CATALOGUE, allow_http=True)  # the demo replaces them
         moved = [
             msgspec.structs.replace(r, pos_url=f"http://127.0.0.1:{pos_port}/restaurants/{r.restaurant}") for r in found
         ]
@@ -306,12 +309,12 @@ async def _order_updates(settings: Settings, bootstrap: str) -> AsyncIterator[AI
 
 
 def _answers(url: str) -> bool:
-    with urlopen(url, timeout=2) as answer:  # a process of this demo
+    with DIRECT.open(url, timeout=2) as answer:  # a process of this demo
         return bool(answer.status == 200)
 
 
 def _faults_of(url: str) -> dict[str, float]:
-    with urlopen(f"{url}/faults", timeout=2) as answer:  # a process of this demo
+    with DIRECT.open(f"{url}/faults", timeout=2) as answer:  # a process of this demo
         return msgspec.json.decode(answer.read(), type=dict[str, float])
 
 

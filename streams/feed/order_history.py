@@ -118,7 +118,9 @@ def _parts(order: str, retired: Retired, fetched: Mapping[TopicPartition, list[A
         try:
             part = _part(record.value)
         except Undecodable as wrong:
-            log.warning("%s/%d at offset %d is passed over: %s", record.topic, record.partition, record.offset, wrong)
+            log.warning(
+                "%s/%d at offset %d is passed over: %r", record.topic, record.partition, record.offset, str(wrong)
+            )
             continue
         if part.at is not None and epoch_ms(part.at) == retired.retired_ms:
             parts[part.part] = part

@@ -8,6 +8,7 @@ import itertools
 import os
 import uuid
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,11 +38,11 @@ class Slot:
         self.lock.release()
 
 
-def acquire_slot(directory: Path, port: int | None = None, host: str | None = None) -> Slot:
+def acquire_slot(directory: Path, port: int | None = None, host: str | None = None, bind: str = LOOPBACK) -> Slot:
     """Acquire the first `worker-N` under `directory` that no worker holds, and a port for it.
 
     `port`: the port to use; by default the slot's last port, or the first free one from 6066 on if that is taken.
-    `host`: the host name of the slot's URL; by default the loopback address, which only this machine reaches.
+    `host`: the host name of the slot's URL; by default `bind`, or the loopback address if `bind` means all addresses.
     Raises `SetUpError` if `port` is taken.
     """
     with locked(directory / "workers.lock"):  # two workers that start together could choose one port
@@ -52,10 +53,17 @@ def acquire_slot(directory: Path, port: int | None = None, host: str | None = No
         number, lock = _first_free(directory)
         home = directory / f"worker-{number}"
         chosen = port or _any_port(directory, home)
-        slot = Slot(number, home, chosen, f"http://{host or LOOPBACK}:{chosen}", _instance_id(home, number), lock)
+        slot = Slot(number, home, chosen, f"http://{host or _host_of(bind)}:{chosen}", _instance_id(home, number), lock)
         (home / "url").write_text(f"{slot.url}\n")
         (home / "pid").write_text(f"{os.getpid()}\n")
         return slot
+
+
+def _host_of(bind: str) -> str:
+    """Return the host of a URL at which a server that listens on this IP address is reached from this machine."""
+    if (address := ip_address(bind)).is_unspecified:
+        return LOOPBACK
+    return f"[{address}]" if address.version == 6 else bind
 
 
 def worker_urls(directory: Path) -> list[str]:

@@ -8,6 +8,7 @@ from faust.web import View
 
 from streams.access.rules import Rule
 from streams.services import Services
+from streams.web.doorkeeper import is_forwarded
 
 
 class ApiView(View):
@@ -17,6 +18,8 @@ class ApiView(View):
     """The parts of the worker, set by `streams.views.register`."""
     rules: ClassVar[Mapping[str, Rule]]
     """The rule of each method, set by `streams.views.register`."""
+    scans: ClassVar[bool] = False
+    """True if GET reads a table or a part of it that may be large. Such requests take turns."""
 
     async def dispatch(self, request: Any) -> Any:
         """Admit the request and call the handler of its method. The middleware turns errors into problems."""
@@ -25,4 +28,7 @@ class ApiView(View):
             raise web.HTTPMethodNotAllowed(request.method, sorted(self.get_methods()))
         rule = self.rules["GET" if request.method == "HEAD" else request.method]
         await self.services.doorkeeper.admit(request, rule, request.match_info)
-        return await method(request, **request.match_info)
+        if not self.scans or request.method == "POST" or is_forwarded(request):
+            return await method(request, **request.match_info)
+        async with self.services.limits.scan():  # of the first worker: two workers would wait for each other
+            return await method(request, **request.match_info)

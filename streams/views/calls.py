@@ -38,6 +38,8 @@ OPERATOR_NOTE: Reader[OperatorNote] = Reader(OperatorNote)
 class Calls(ApiView):
     """All calls without an answer."""
 
+    scans = True
+
     async def get(self, request: web.Request) -> web.Response:
         """List the calls that have no answer yet, by key, page by page.
 

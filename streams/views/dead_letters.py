@@ -22,6 +22,8 @@ from topics.records import instant
 class DeadLetters(ApiView):
     """All dead letters."""
 
+    scans = True
+
     async def get(self, request: web.Request) -> web.Response:
         """List the dead letters that are neither replayed, discarded nor expired, page by page.
 

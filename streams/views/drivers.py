@@ -52,6 +52,8 @@ _location_report: Reader[LocationReport] = Reader(LocationReport)
 class Drivers(ApiView):
     """All drivers."""
 
+    scans = True
+
     async def get(self, request: web.Request) -> web.Response:
         """List the drivers by id, page by page.
 
@@ -191,7 +193,14 @@ class AssignedDelivery(ApiView):
         - 404: the driver has never been available.
         """
         parse_id(driver, PartyId, "a driver")
-        deadline = asyncio.get_running_loop().time() + _wait(request)
+        wait_s = _wait(request)
+        if wait_s == 0:
+            return await self._poll(request, driver, wait_s)
+        with self.services.limits.waiting.take():
+            return await self._poll(request, driver, wait_s)
+
+    async def _poll(self, request: web.Request, driver: str, wait_s: float) -> web.Response:
+        deadline = asyncio.get_running_loop().time() + wait_s
         if (answer := await self.services.forwarding.forward_to_owner(request, driver)) is not None:
             return answer
         while (row := _known(self.services, driver)).assignment is None:

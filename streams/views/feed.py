@@ -92,7 +92,8 @@ class OrderEvents(ApiView):
         ):
             return web.Response(status=HTTPStatus.NO_CONTENT)
         listener = self.services.feed.of_order(order, partition, after=after, snapshot=snapshot)
-        return await _stream(request, listener, _record_id, lambda record: record.status.ended)
+        with self.services.limits.waiting.take():
+            return await _stream(request, listener, _record_id, lambda record: record.status.ended)
 
 
 class Events(ApiView):
@@ -113,7 +114,8 @@ class Events(ApiView):
         matches, positions = _filter(request), _last_positions(self.services, request)
         if request.method == "HEAD":
             return web.Response(headers=HEADERS)
-        return await _stream(request, self.services.feed.of_all(matches, positions), _positions_id, lambda _: False)
+        with self.services.limits.waiting.take():
+            return await _stream(request, self.services.feed.of_all(matches, positions), _positions_id, lambda _: False)
 
 
 class UpdateFilter(msgspec.Struct, frozen=True, kw_only=True):

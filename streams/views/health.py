@@ -24,10 +24,12 @@ class Ready(ApiView):
     async def get(self, request: web.Request) -> web.Response:
         """Report whether this worker has restored and opened every task that is assigned to it.
 
-        - 200: `{"status": "ready", "partitions": [...]}` with the open partitions.
+        - 200: `{"status": "ready", "partitions": [...]}` with the open partitions, and `failpoints` if there are any.
         - 503: a task is being restored, or the clocks of worker and brokers differ too much; `detail` gives the reason.
         """
         if not self.services.engine.ready():
             why = next(iter(self.services.engine.clock_skewed.values()), "not every task of this worker is restored")
             raise Problem(503, "not-ready", why, headers=SOON)
-        return respond(200, {"status": "ready", "partitions": self.services.engine.open_partitions()})
+        failpoints = self.services.settings.failpoints
+        body = {"status": "ready", "partitions": self.services.engine.open_partitions()}
+        return respond(200, body | ({"failpoints": failpoints} if failpoints else {}))

@@ -16,7 +16,7 @@ from streams.views.api_view import ApiView
 from streams.web.doorkeeper import is_forwarded
 from streams.web.forwarding import FORWARD_TIMEOUT_S
 from streams.web.listing import Listing, limit_of
-from streams.web.problems import Problem
+from streams.web.problems import SOON, Problem
 from streams.web.requests import parse_id, respond
 from streams.worker.tables import shown
 from topics.identity import PartyId
@@ -29,6 +29,8 @@ HASH_TIMEOUT_S = 590.0
 
 class Region(ApiView):
     """The dispatch queues of a region."""
+
+    scans = True
 
     async def get(self, request: web.Request, region: str) -> web.Response:
         """Count the waiting drivers and deliveries of a region, and list the first ones.
@@ -61,6 +63,8 @@ class Region(ApiView):
 class Timers(ApiView):
     """All timers."""
 
+    scans = True
+
     async def get(self, request: web.Request) -> web.Response:
         """List the pending timers in the order in which they are due, page by page.
 
@@ -75,7 +79,8 @@ class AllTasks(ApiView):
     async def get(self, request: web.Request) -> web.Response:
         """List the partitions with their tasks, and the workers with their counters.
 
-        With `?hash=true` each open task has the hash of its tables, for which it reads every row.
+        With `?hash=true` each open task has the hash of its tables, for which it reads every row. A worker answers one
+        such request at a time.
 
         - 200: `{"workers": [...], "tasks": [...]}`. A worker has `worker` (its URL), `ready` and `counters`. A task has
           `partition`, `worker` and `state`: `open`, `restoring`, `held` (`why` gives the reason), `unknown` (its worker
@@ -83,7 +88,12 @@ class AllTasks(ApiView):
           read; `lag` is null if Kafka does not answer), `commits`, `resets`, `calls`, `backlog`, and `hash`. `hash` is
           null if the task was closed meanwhile.
         """
-        hashed = request.query.get("hash") == "true"
+        if request.query.get("hash") != "true":
+            return await self._list(request, hashed=False)
+        with self.services.limits.hashes.take():
+            return await self._list(request, hashed=True)
+
+    async def _list(self, request: web.Request, *, hashed: bool) -> web.Response:
         if is_forwarded(request):
             return respond(200, await _own(self.services, hashed))
         within_s = HASH_TIMEOUT_S if hashed else FORWARD_TIMEOUT_S
@@ -171,6 +181,8 @@ async def _ask(
         answer = await services.forwarding.forward(request, worker, within_s=within_s)
     except Problem:
         return None
+    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise Problem(503, "busy", f"{worker} is busy with another request for hashes; try again", headers=SOON)
     return msgspec.json.decode(answer.text or "") if answer.status == HTTPStatus.OK else None
 
 

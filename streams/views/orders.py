@@ -41,6 +41,8 @@ MAX_POINTER = 200
 class Orders(ApiView):
     """All orders."""
 
+    scans = True
+
     async def post(self, request: web.Request) -> web.Response:
         """Place an order. The body has the fields of the record `Placed` on the topic `orders`; `type` may be omitted.
 

@@ -31,10 +31,11 @@ class RestaurantDetail(ApiView):
     """One restaurant."""
 
     async def get(self, request: web.Request, restaurant: str) -> web.Response:
-        """Return a restaurant with its position, point of sale, preparation time, hours, currency and menu.
+        """Return a restaurant with its position, preparation time, hours, currency and menu.
 
-        - 200: the fields of the list, and those of the record on the topic `restaurants`. Prices are in minor units of
-          `currency`; `preparation_s` is in seconds. A menu item or modifier shows its default values too.
+        - 200: the fields of the list, and those of the record on the topic `restaurants` without `pos_url`. Prices are
+          in minor units of `currency`; `preparation_s` is in seconds. A menu item or modifier shows its default values
+          too.
         - 404: there is no such restaurant.
         """
         found = self.services.catalogue.get(parse_id(restaurant, PartyId, "a restaurant"))
@@ -56,7 +57,6 @@ def _detail(services: Services, restaurant: Restaurant) -> dict[str, Any]:
     return {
         **_summary(services, restaurant),
         "position": restaurant.position,
-        "pos_url": restaurant.pos_url,
         "preparation_s": restaurant.preparation_s,
         "time_zone": restaurant.time_zone,
         "hours": restaurant.hours,

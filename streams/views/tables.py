@@ -1,7 +1,9 @@
 """Committed rows of all tables, decoded: as JSON, or as a page if `Accept` contains `text/html`."""
 
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from hashlib import sha256
 from html import escape
 from typing import Any
 
@@ -50,6 +52,8 @@ class Tables(ApiView):
 class TableRows(ApiView):
     """Rows of a table."""
 
+    scans = True
+
     async def get(self, request: web.Request, name: str) -> web.Response:
         """List rows of a table from all workers.
 
@@ -74,6 +78,8 @@ class TableRows(ApiView):
 
 class RowsOfOwner(ApiView):
     """Rows of an owner in a table."""
+
+    scans = True
 
     async def get(self, request: web.Request, name: str, key: str) -> web.Response:
         """List the rows of one order, driver, region or restaurant; of `positions`, those of one topic.
@@ -221,7 +227,7 @@ def _page(title: str, heads: list[str], rows: Iterable[list[str]]) -> web.Respon
         '<p><a href="/table/">all tables</a></p>'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></html>"
     )
-    return web.Response(text=text, content_type="text/html")
+    return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
 
 _STYLE = (
@@ -230,3 +236,8 @@ _STYLE = (
     "code{font-size:12px;word-break:break-all}a{color:#0645ad}"
     "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,td{border-color:#333}a{color:#8ab4f8}}"
 )
+_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
+_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Content security policy: the page's own style and nothing else."""

@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from exactly_once import Engine
 from processors.decision import Outcome
 from streams.tracing import traceparent
-from streams.web.problems import SOON, FieldError, Problem
+from streams.web.problems import SOON, FieldError, Problem, incident
 from streams.web.requests import respond
 from streams.worker.order_workflow import DecisionReply
 from topics.families import Family, topic_name
@@ -107,7 +107,7 @@ def to_response(reply: DecisionReply | None, subject: str, location: str, body: 
 def to_problem(reply: DecisionReply, subject: str, status: int = HTTPStatus.CONFLICT) -> Problem:
     """Return the problem that gives the reason of a refusal."""
     if reply.failed:
-        return Problem(500, "internal", f"this could not be applied; it is a dead letter now: {reply.reason}")
+        return incident("this could not be applied; it is a dead letter now", repr(reply.reason))
     if reply.outcome is Outcome.NOT_FOUND:
         return Problem(404, "unknown", f"there is no {subject} here")
     errors = [FieldError(pointer, detail) for pointer, detail in reply.problems]

@@ -29,6 +29,8 @@ from streams.worker.tables import paged
 DEFAULT_LIMIT = 100
 """Rows on a page, unless the request has a `limit`."""
 MAX_LIMIT = 1000
+MAX_ROWS_LOOKED_AT = 20_000
+"""Rows that a worker decodes for one page in the order of keys: 0.2 s of its time. A filter may fit few of them."""
 MAX_CURSOR_LENGTH = 1000
 WRONG_CURSOR = "cursor: it must be `next` of the previous page"
 LATEST_MS = 10**14 - 1
@@ -37,14 +39,21 @@ LATEST_MS = 10**14 - 1
 Row = tuple[str, dict[str, Any]]
 """(cursor, row as shown)."""
 
+Scanned = tuple[list[Row], str | None]
+"""Rows of a partition, and the cursor of the last row that was looked at, unless the scan came to its end."""
+
 T = TypeVar("T")
 
 
 class PartialPage(msgspec.Struct):
-    """Part of a page that one worker returns: the partitions it read, and its first rows as (cursor, row)."""
+    """Part of a page that one worker returns: the partitions it read, and its first rows as (cursor, row).
+
+    ``upto`` is the cursor up to which these are all rows that fit, if the worker has not looked at the rows after it.
+    """
 
     partitions: list[int]
     rows: list[tuple[str, Any]]
+    upto: str | None = None
 
 
 class Listing(Generic[T]):
@@ -101,10 +110,12 @@ class Listing(Generic[T]):
             )
         if is_forwarded(request):
             return respond(HTTPStatus.OK, own)
-        found = (row for part in await collect_pages(self._engine, self._forwarding, request, own) for row in part.rows)
+        parts = await collect_pages(self._engine, self._forwarding, request, own)
+        upto = min((part.upto for part in parts if part.upto is not None), default=None)
+        found = (row for part in parts for row in part.rows if upto is None or row[0] <= upto)
         rows = dict(sorted(found, key=lambda row: row[0]))  # a partition that moves may be in two parts
         page = list(islice(rows.items(), limit))
-        more = page[-1][0] if len(rows) > limit else None
+        more = page[-1][0] if len(rows) > limit else upto
         return respond(HTTPStatus.OK, {self._member: [row for _, row in page], "next": more})
 
     def _after(self, request: web.Request) -> bytes:
@@ -119,25 +130,32 @@ class Listing(Generic[T]):
             raise Problem(422, "invalid", WRONG_CURSOR)
         return cursor
 
-    async def _own_part(self, count: int, rows_of: Callable[[int, str | None], Awaitable[list[Row]]]) -> PartialPage:
+    async def _own_part(self, count: int, rows_of: Callable[[int, str | None], Awaitable[Scanned]]) -> PartialPage:
         """Return this worker's first rows. ``rows_of`` takes a partition and the cursor after which no row fits."""
         found: list[Row] = []
         scanned: list[int] = []
+        upto: str | None = None
         for partition in self._engine.open_partitions():
-            last = found[-1][0] if len(found) == count else None
+            ends = [found[-1][0] if len(found) == count else None, upto]
+            last = min((end for end in ends if end is not None), default=None)
             try:
-                more = await rows_of(partition, last)
+                more, stopped_at = await rows_of(partition, last)
             except PartitionNotOwned:  # it has moved: its new owner answers for it, once it is open
                 continue
             scanned.append(partition)
             found = sorted(found + more, key=itemgetter(0))[:count]
-        return PartialPage(scanned, found)
+            upto = min(upto or stopped_at, stopped_at) if stopped_at is not None else upto
+        return PartialPage(scanned, found, upto)
 
     async def _scan_partition(
         self, partition: int, after: bytes, last: str | None, count: int, fits: Callable[[T], bool]
-    ) -> list[Row]:
-        """Return the first rows that fit, up to the cursor ``last``. Each is converted at once: a row may have 1 MB."""
+    ) -> Scanned:
+        """Return the first rows that fit, up to the cursor ``last``. Each is converted at once: a row may have 1 MB.
+
+        Looks at this partition's share of `MAX_ROWS_LOOKED_AT`, and returns the cursor where it stopped for that.
+        """
         found: list[Row] = []
+        left = max(1, MAX_ROWS_LOOKED_AT // len(self._engine.open_partitions()))
         async with aclosing(paged(self._engine, self._table, partition, after=after)) as rows:
             async for key, value in rows:
                 cursor = self._cursor_of(key)
@@ -145,11 +163,14 @@ class Listing(Generic[T]):
                     break
                 if fits(row := self._read(key, value)):
                     found.append((cursor, self._show(partition, row)))
-        return found
+                left -= 1
+                if left == 0:
+                    return found, cursor
+        return found, None
 
     async def _newest(
         self, partition: int, after: str, count: int, fits: Callable[[T], bool], time_ms: Callable[[T], int]
-    ) -> list[Row]:
+    ) -> Scanned:
         """Return the newest rows that fit, after a cursor. Holds at most twice as many rows as it returns."""
         best: list[tuple[str, T]] = []
         async with aclosing(paged(self._engine, self._table, partition)) as rows:
@@ -160,7 +181,8 @@ class Listing(Generic[T]):
                     best.append((cursor, row))
                 if len(best) >= 2 * count:
                     best = nsmallest(count, best, key=itemgetter(0))
-        return [(cursor, self._show(partition, row)) for cursor, row in nsmallest(count, best, key=itemgetter(0))]
+        first = nsmallest(count, best, key=itemgetter(0))
+        return [(cursor, self._show(partition, row)) for cursor, row in first], None
 
 
 def limit_of(request: web.Request, default: int = DEFAULT_LIMIT, most: int = MAX_LIMIT) -> int:

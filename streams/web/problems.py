@@ -1,8 +1,11 @@
 """Errors over HTTP: every error is an `application/problem+json` document (RFC 9457)."""
 
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
+from textwrap import indent
+from uuid import uuid4
 
 import msgspec
 from aiohttp import web
@@ -75,18 +78,30 @@ async def problem_middleware(
     except web.HTTPException as error:
         if error.status < HTTPStatus.BAD_REQUEST:
             raise
-        kind, detail = _HTTP_ERRORS.get(error.status, ("refused", error.reason))
+        kind, template = _HTTP_ERRORS.get(error.status, ("refused", ""))
+        detail = template.format(path=request.path, method=request.method) if template else error.reason
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return Problem(error.status, kind, detail.format(request=request), headers=allow).response()
+        return Problem(error.status, kind, detail, headers=allow).response()
     except PartitionNotOwned as error:
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", f"{error}; try again", headers=SOON).response()
     except Exception:
-        log.exception("%s %r failed", request.method, request.path)
-        return Problem(500, "internal", "the worker failed to handle this request; its log has the error").response()
+        # indented, because the text of an exception may contain lines that look like those of a log
+        stack = indent(traceback.format_exc(), "  | ")
+        return incident(
+            "the worker failed to handle this request", f"{request.method} {request.path!r} failed\n{stack}"
+        ).response()
+
+
+def incident(what: str, reason: str) -> Problem:
+    """Log the reason of a failure under a new id, and return a 500 problem that names the id and not the reason."""
+    number = uuid4().hex[:12]
+    log.error("incident %s: %s", number, reason)
+    return Problem(500, "internal", f"{what}; the worker's log has the reason under incident {number}")
 
 
 _HTTP_ERRORS = {
-    404: ("no-such-route", "there is no {request.path} here"),
-    405: ("method-not-allowed", "{request.path} does not take {request.method}"),
-    413: ("too-large", "the body is too large; the limit is 1 MiB"),
+    404: ("no-such-route", "there is no {path} here"),
+    405: ("method-not-allowed", "{path} does not take {method}"),
+    413: ("too-large", "the body is too large; the limit is 256 KiB"),
 }
+"""Status of an error of aiohttp -> kind and detail."""

@@ -149,7 +149,7 @@ async def test_paid_orders_continue_while_the_payment_provider_hangs(
 
 async def test_an_unfinished_request_blocks_nobody_and_gets_408(stack: Stack, tiffin: Restaurant, unique: str) -> None:
     host, _, port = urlsplit(stack.url).netloc.partition(":")
-    head = f"POST /v1/pos/{tiffin.restaurant}/tickets/{order_id('x')}/finished HTTP/1.1\r\nHost: {host}\r\n"
+    head = f"POST /v1/pos/{tiffin.restaurant}/tickets/{order_id('x')}/finished HTTP/1.1\r\nHost: {host}:{port}\r\n"
     connections = [await asyncio.open_connection(host, int(port)) for _ in range(200)]
     for _, writer in connections:
         writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{".encode())

@@ -180,7 +180,8 @@ async def test_sigterm_ends_a_worker_with_open_connections(clients: tuple[Client
     half, idle = (socket.create_connection((address.hostname, address.port)) for _ in range(2))
     with half, idle:
         half.sendall(
-            b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+            f"POST /v1/orders HTTP/1.1\r\nHost: {address.netloc}\r\n".encode()
+            + b"Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
         )
         await asyncio.sleep(0.2)  # lets the polls begin, which is not visible from outside
         assert not any(poll.done() for poll in polls)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.flow.client import Body, Client, an_order, order_id, partition_of
 from tests.flow.reading import PARTITIONS, Following, headers
+from tests.support.plain_http import JSON
 from topics.families import DEAD_LETTERS, INPUTS, ORDERS, Family
 from topics.restaurants import Restaurant
 
@@ -94,12 +95,12 @@ async def test_an_order_without_an_id_names_the_idempotency_key(
     [(b"{", 400), (b"\xff\xfe", 400), (b"", 422), (b"[]", 422), (b'"order"', 422), (b"null", 422)],
 )
 async def test_a_body_that_is_no_json_object_is_rejected(client: Client, content: bytes, status: int) -> None:
-    problem(await client.http.post("/v1/orders", content=content), status)
+    problem(await client.http.post("/v1/orders", content=content, headers=JSON), status)
 
 
 async def test_a_body_that_is_too_large_is_rejected(client: Client, tiffin: Restaurant, unique: str) -> None:
-    body = an_order(tiffin, unique, note="x" * (1 << 20))
-    assert "1 MiB" in problem(await client.place(body), 413)["detail"]
+    body = an_order(tiffin, unique, note="x" * (256 << 10))
+    assert "256 KiB" in problem(await client.place(body), 413)["detail"]
 
 
 async def test_unknown_paths_methods_and_ids_are_problems(client: Client) -> None:

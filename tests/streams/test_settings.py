@@ -1,12 +1,16 @@
 """Settings: valid values are used, invalid ones are refused by name."""
 
+from pathlib import Path
+
 import pytest
 
 from streams.build import build
+from streams.cli.banner import banner
 from streams.settings import Settings, WrongSetting
 
 KAFKA = "KAFKA_BOOTSTRAP_SERVERS"
 FAILPOINTS = "DABBAWALA_FAILPOINTS"
+ALLOW = "DABBAWALA_ALLOW_FAILPOINTS"
 
 
 @pytest.mark.parametrize(
@@ -40,12 +44,24 @@ def test_an_invalid_broker_is_named_in_the_error(value: str) -> None:
 )
 def test_wrong_failpoint_is_rejected_by_variable(value: str, reason: str) -> None:
     with pytest.raises(WrongSetting) as wrong:
-        build(Settings.from_environment({FAILPOINTS: value}))
+        build(Settings.from_environment({FAILPOINTS: value, ALLOW: "1"}))
     assert str(wrong.value).startswith(f"{FAILPOINTS}={value!r}: {reason}")
     assert "\n" not in str(wrong.value)
 
 
 def test_failpoints_are_passed_on_as_they_are() -> None:
     value = "committed:raise:3, stored:cut:1"
-    assert Settings.from_environment({FAILPOINTS: value}).failpoints == value
+    assert Settings.from_environment({FAILPOINTS: value, ALLOW: "1"}).failpoints == value
     assert Settings.from_environment({}).failpoints == ""
+
+
+@pytest.mark.parametrize("allow", [{}, {ALLOW: ""}, {ALLOW: "0"}, {ALLOW: "yes"}])
+def test_failpoints_need_a_second_setting(allow: dict[str, str]) -> None:
+    with pytest.raises(WrongSetting, match=r"^DABBAWALA_FAILPOINTS=.*set DABBAWALA_ALLOW_FAILPOINTS=1$"):
+        Settings.from_environment({FAILPOINTS: "committed:raise:3", **allow})
+
+
+def test_a_worker_with_failpoints_shows_them() -> None:
+    value = "committed:raise:3"
+    assert value in banner("http://w", "k:1", Path("worker-1"), value)
+    assert "FAULTS" not in banner("http://w", "k:1", Path("worker-1"))

@@ -71,6 +71,7 @@ class Stack:
             "DABBAWALA_REPLICATION_FACTOR": "1",
             "DABBAWALA_COMMIT_GAP_MS": "0",
             "DABBAWALA_SPEED_UP": str(speed),
+            "DABBAWALA_ALLOW_FAILPOINTS": "1",
             "DABBAWALA_DECISION_S": "30",  # a busy machine takes longer than the 5 s after which the answer is 202
             "DABBAWALA_PAYMENT_URL": f"http://127.0.0.1:{self._payment_port}",
             "DABBAWALA_CATALOGUE": str(self._catalogue(kitchens)),

@@ -33,6 +33,7 @@ from streams.local.file_lock import locked
 from streams.local.kafka import download, java
 from streams.local.kafka.java import Java
 from streams.local.ports import LOOPBACK, is_free
+from streams.local.private_directory import make_private
 
 FIRST_PORT = 9092
 """Kafka's default. If it is taken, the broker tries two ports further: the second port is the controller's."""
@@ -96,6 +97,7 @@ def ensure(directory: Path, progress: Progress) -> str:
     lines for the user. Several processes may call it at the same time: one starts the broker, the others wait for it.
     Raises `SetUpError`.
     """
+    make_private(directory)
     return EmbeddedKafka(directory, progress).start()
 
 
@@ -152,6 +154,7 @@ class EmbeddedKafka:
 
     def start(self) -> str:
         """Start the broker unless it runs. See `ensure`."""
+        make_private(self.directory)
         with locked(self._lock):
             known = self.address_file.read_text().strip() if self.address_file.exists() else None
             if known and self.running() and _answers(known, self._cluster_id()):

@@ -26,6 +26,8 @@ POM = Path(__file__).with_name("pom.xml")
 MAX_CONNECTIONS = 8
 JARS_PER_LINE = 9
 """Jars for each line of progress, which makes about five lines."""
+MAX_JAR_BYTES = 32 << 20
+"""Limit of a jar; the largest of kafka.lock has 10 MB. A mirror that sends without end must not fill the disk."""
 MAX_ATTEMPTS = 3
 """Attempts for one jar. A broken connection is tried again, a wrong hash is not."""
 
@@ -89,8 +91,7 @@ def _is_complete(path: Path, sha256: str) -> bool:
 def _download(jars: list[Jar], directory: Path, progress: Callable[[str], None]) -> None:
     base = os.environ.get("DABBAWALA_MAVEN_URL", MAVEN_CENTRAL).rstrip("/")
     done, size = 0, 0
-    client = httpx.Client(base_url=base, timeout=30, follow_redirects=True)
-    with client, ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
+    with _client(base) as client, ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
         fetches = [pool.submit(_download_one, client, jar, directory) for jar in jars]
         try:
             for finished in as_completed(fetches):
@@ -109,29 +110,53 @@ def _download(jars: list[Jar], directory: Path, progress: Callable[[str], None])
             pool.shutdown(cancel_futures=True)
 
 
+def _client(base: str) -> httpx.Client:
+    """Return a client of a Maven repository, by the environment's proxies. Raises `SetUpError` if there can be none."""
+    try:
+        return httpx.Client(base_url=base, timeout=30, follow_redirects=True)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # in turn: a SOCKS proxy, an unknown scheme, no URL
+        raise SetUpError(
+            f"Kafka's jars cannot be downloaded from {base} ({error}): correct DABBAWALA_MAVEN_URL, or HTTP_PROXY, "
+            "HTTPS_PROXY, ALL_PROXY and NO_PROXY."
+        ) from None
+
+
 def _download_one(client: httpx.Client, jar: Jar, directory: Path) -> int:
     """Download and verify a jar, and only then give the file its name. Return its size in bytes."""
-    content = _get(client, jar.path)
-    found = hashlib.sha256(content).hexdigest()
+    part = directory / f"{jar.name}.part"
+    size, found = _get(client, jar.path, part)
     if found != jar.sha256:
+        part.unlink()
         raise SetUpError(
             f"{jar.name} from {client.base_url} is not the file of kafka.lock (its sha256 is "
             f"{found[:12]}..., not {jar.sha256[:12]}...): set DABBAWALA_MAVEN_URL to a mirror that serves Maven "
             "Central's files unchanged."
         )
-    part = directory / f"{jar.name}.part"
-    part.write_bytes(content)
     part.rename(directory / jar.name)
-    return len(content)
+    return size
 
 
-def _get(client: httpx.Client, path: str, attempts: int = MAX_ATTEMPTS) -> bytes:
+def _get(client: httpx.Client, path: str, part: Path, attempts: int = MAX_ATTEMPTS) -> tuple[int, str]:
+    """Write the file at a path to ``part``; return its size and SHA-256. Raises `SetUpError` if it is too large."""
+    size, digest = 0, hashlib.sha256()
     try:
-        return client.get(path).raise_for_status().content
+        with client.stream("GET", path, headers={"Accept-Encoding": "identity"}) as answer, part.open("wb") as file:
+            answer.raise_for_status()
+            for chunk in answer.iter_raw():
+                size += len(chunk)
+                if size > MAX_JAR_BYTES:
+                    part.unlink()
+                    raise SetUpError(
+                        f"{client.base_url}{path} is no jar of Kafka, because it has more than {MAX_JAR_BYTES} bytes: "
+                        "set DABBAWALA_MAVEN_URL to a mirror that serves Maven Central's files unchanged."
+                    )
+                digest.update(chunk)
+                file.write(chunk)
     except httpx.TransportError:
         if attempts == 1:
             raise
-        return _get(client, path, attempts - 1)
+        return _get(client, path, part, attempts - 1)
+    return size, digest.hexdigest()
 
 
 def _reason(error: httpx.HTTPError) -> str:

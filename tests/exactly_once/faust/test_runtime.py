@@ -6,6 +6,8 @@ Versions are pinned. When one is raised, these tests show which parts need anoth
 import asyncio
 import gc
 import inspect
+import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from importlib.metadata import version
 from io import StringIO
@@ -35,6 +37,7 @@ from faust.worker import Worker
 from mode import Service
 
 from exactly_once import Engine, EngineSettings, PartitionNotOwned, Record, Task, exactly_once
+from exactly_once import engine as engine_module
 from exactly_once.faust import batches, recovery, tables, transport
 from exactly_once.faust import consumer as consumers
 from exactly_once.faust import worker as workers
@@ -49,6 +52,7 @@ from exactly_once.kafka.partitioning import java_partition
 from exactly_once.kafka.protocol import TransactionError
 from exactly_once.opening import TaskOpening
 from exactly_once.state.restore import LogBounds
+from exactly_once.state.rocksdb import MAX_AGE_S
 from exactly_once.task.transaction import Position
 from tests.exactly_once.fakes import Stage
 
@@ -509,3 +513,20 @@ def test_a_task_resumes_at_its_commit_and_logs_a_mismatch(
     assert start_position == Position(expected, "now")
     assert warning in caplog.text
     assert engine.counters["sources_not_as_left"] == bool(warning)
+
+
+async def test_local_state_of_partitions_that_moved_away_is_deleted_every_hour(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "SWEEP_S", 0.01)
+    monkeypatch.setattr(type(engine), "_stores", tmp_path)
+    monkeypatch.setattr(type(engine.transport), "owned", frozenset({1}))
+    long_ago = time.time() - MAX_AGE_S - 60
+    engine._remove_stale_stores()
+    for partition in (0, 1, 2):
+        (tmp_path / str(partition)).mkdir()
+        os.utime(tmp_path / str(partition), (long_ago, long_ago))
+    os.utime(tmp_path / "2")
+    async with asyncio.timeout(60):
+        while {path.name for path in tmp_path.iterdir()} != {"1", "2"}:  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import os
 import random
 import shutil
 import subprocess
@@ -421,3 +422,21 @@ def test_a_table_that_cannot_catch_up_is_invalid(tmp_path: Path, noted: Checkpoi
 
 def test_no_row_is_mistaken_for_a_checkpoint() -> None:
     assert CHECKPOINT_KEY.startswith(b"\xff\xff")
+
+
+def test_stores_of_partitions_that_moved_away_are_set_aside_once_they_are_too_old(tmp_path: Path) -> None:
+    for partition in range(4):
+        PartitionStore(tmp_path / str(partition), partition, ("a",), {"a": "id-a"}, lambda: NOW_MS).close()
+    (tmp_path / "3").rename(tmp_path / "3.stale")  # left by a worker that was killed meanwhile
+    (tmp_path / "other").mkdir()
+    now_s = (tmp_path / "0").stat().st_mtime
+    assert rocksdb.set_stale_aside(tmp_path, {0}, now_s + rocksdb.MAX_AGE_S - 60) == [tmp_path / "3.stale"]
+    young = max((tmp_path / "2").iterdir())
+    os.utime(young, (now_s + 3600, now_s + 3600))
+    aside = rocksdb.set_stale_aside(tmp_path, {0}, now_s + rocksdb.MAX_AGE_S + 60)
+    assert aside == [tmp_path / "1.stale", tmp_path / "3.stale"]
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1.stale", "2", "3.stale", "other"}
+
+
+def test_a_worker_without_stores_has_none_to_set_aside(tmp_path: Path) -> None:
+    assert rocksdb.set_stale_aside(tmp_path / "tasks", (), 0.0) == []

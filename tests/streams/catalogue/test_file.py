@@ -13,6 +13,7 @@ from processors.parameters import Parameters
 from streams.catalogue.file import WrongCatalogue, read_catalogue
 from tests.support.stack import ROOT
 from topics import orders
+from topics.party_urls import SHAPE
 from topics.records import write
 from topics.restaurants import MAX_RESTAURANT_BYTES, READER
 
@@ -75,7 +76,7 @@ def test_an_error_names_the_restaurant_and_the_fields_that_exist(tmp_path: Path)
     for sentence in (
         "restaurant lakshmi-tiffin /0/hours: there is no field `freitag`; the fields are monday, tuesday,",
         "restaurant lakshmi-tiffin /0/position/lat: it must be at most 90",
-        "restaurant lakshmi-tiffin /0/pos_url: it must begin with http:// or https://",
+        "restaurant lakshmi-tiffin /0/pos_url: it must be a URL such as https://pos.example/orders, without user name",
     ):
         assert sentence in str(wrong.value)
 
@@ -145,3 +146,20 @@ def test_documented_restaurant_is_valid(tmp_path: Path) -> None:
     [shown] = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
     [restaurant] = read_catalogue(file_of(tmp_path, f"[{shown}]"))
     assert restaurant.menu[0].modifiers
+
+
+def test_an_http_address_outside_this_machine_needs_a_setting(tmp_path: Path) -> None:
+    file = file_of(tmp_path, [GOOD[0], {**GOOD[1], "pos_url": "http://pos.example"}])
+    assert wrong_with(file) == [
+        "/1/pos_url: it must begin with https://, because DABBAWALA_ALLOW_HTTP_PARTIES is not set to 1"
+    ]
+    assert len(read_catalogue(file, allow_http=True)) == 2
+    assert read_catalogue(file_of(tmp_path, [{**GOOD[1], "pos_url": "https://pos.example"}]))
+
+
+@pytest.mark.parametrize(
+    "url", ["https://u:p@pos.example", "https://pos.example?", "https://pos.example#x", "http:///"]
+)
+def test_a_url_with_more_than_host_and_path_is_refused(tmp_path: Path, url: str) -> None:
+    [error] = wrong_with(file_of(tmp_path, [{**GOOD[0], "pos_url": url}]))
+    assert error == f"/0/pos_url: {SHAPE}"

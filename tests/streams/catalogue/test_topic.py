@@ -10,7 +10,7 @@ from typing import Any
 import faust
 import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from exactly_once.kafka.partitioning import java_partition
 from exactly_once.kafka.topic_admin import TopicSpec, create_topics
@@ -155,3 +155,15 @@ async def test_an_undecodable_record_does_not_block_the_catalogue(
         await asyncio.sleep(0.02)
     await catalogue.stop()
     assert caplog.text.count("cannot be read at offset") == 2
+
+
+def test_a_restaurant_with_an_http_address_is_passed_over_unless_it_is_allowed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    restaurant = kitchen("plain", pos_url="http://pos.example")
+    record = ConsumerRecord("t", partition_of(b"plain"), 0, 0, 0, b"plain", write(restaurant), None, 0, 0, ())
+    for allow_http, rows in ((False, {}), (True, {"plain": restaurant})):
+        reader = CatalogueReader(RestaurantTopic("t", PARTITIONS, partition_of), {}, allow_http=allow_http)
+        reader._apply({TopicPartition("t", record.partition): [record]})
+        assert reader.rows == rows
+    assert caplog.text.count("DABBAWALA_ALLOW_HTTP_PARTIES") == 1

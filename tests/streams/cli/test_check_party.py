@@ -124,7 +124,7 @@ def changes_its_mind() -> Handler:
     ids=["no idempotency", "ignores the amount", "bare rejection", "rejects a repeat"],
 )
 async def test_parties_that_break_the_contract_are_found(kind: str, handler: Handler, misfits: set[str]) -> None:
-    async with served([web.post("/{path:.*}", handler)], "127.0.0.1", 0) as (url, _):
+    async with served([web.post("/{path:.*}", handler)], "127.0.0.1", 0, ()) as (url, _):
         status, fits, output = await check(kind, url)
     assert status == 1
     assert {name for name, fit in fits.items() if not fit} >= misfits, output

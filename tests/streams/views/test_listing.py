@@ -16,6 +16,7 @@ from processors.dispatch import WaitingDriver
 from streams.services import Services
 from streams.views import operations
 from streams.views import tables as table_views
+from streams.web import listing as module
 from streams.web.forwarding import Forwarding
 from streams.web.listing import Listing, PartialPage
 from streams.web.problems import SOON, Problem
@@ -245,3 +246,27 @@ async def test_a_listing_of_large_rows_returns_as_many_as_fit(
     assert meanwhile.most <= 25
     few = await view.get(make_mocked_request("GET", "/?limit=3"), TABLE)
     assert len(body_of(few)["rows"]) == 3
+
+
+@pytest.mark.parametrize("looked_at", [20, 97, 10_000])
+async def test_a_page_looks_at_a_limited_number_of_rows_and_the_pages_miss_none(
+    services: Services, tasks: list[LargeRows], monkeypatch: pytest.MonkeyPatch, looked_at: int
+) -> None:
+    monkeypatch.setattr(module, "MAX_ROWS_LOOKED_AT", looked_at * len(tasks))
+    wanted = [f"{task.partition}/{number:05d}" for task in tasks for number in range(0, ROWS, 97)]
+
+    def show(_: int, row: Row) -> dict[str, Any]:
+        return {"key": row.key}
+
+    listing: Listing[Row] = Listing(services.engine, services.forwarding, TABLE, "rows", lambda key, _: Row(key), show)
+    found: list[str] = []
+    cursor, pages = "", 0
+    while cursor is not None:
+        before = sum(task.read_rows for task in tasks)
+        request = make_mocked_request("GET", f"/?limit=3&cursor={cursor}")
+        page = body_of(await listing.answer(request, lambda row: row.key in wanted))
+        assert sum(task.read_rows for task in tasks) - before <= (looked_at + 20) * len(tasks)  # a page ahead
+        found += [row["key"] for row in page["rows"]]
+        assert page["next"] is None or page["next"] > cursor
+        cursor, pages = page["next"], pages + 1
+    assert found == wanted

@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer, make_mocked_request
 from processors.order import Order, Stage
 from streams.access.keys import Identity, Role
 from streams.views import dead_letters, operations, orders
+from streams.views.health import Ready
 from streams.views.orders import _refuse_unknown_fields
 from streams.web import requests
 from streams.web.doorkeeper import SENDER
@@ -173,3 +174,13 @@ def test_refusal_of_very_many_unknown_fields_is_short() -> None:
     with pytest.raises(Problem) as refused:
         _refuse_unknown_fields({"x" * 1000 + str(number): 1 for number in range(500)})
     assert len(refused.value.detail) < 10_000
+
+
+async def test_readiness_shows_failpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    services = unconnected_services()
+    monkeypatch.setattr(type(services.engine), "ready", lambda _: True)
+    faulty = replace(services, settings=msgspec.structs.replace(services.settings, failpoints="committed:kill:3"))
+    for each, shown in ((services, {}), (faulty, {"failpoints": "committed:kill:3"})):
+        answer = await view_of(each, Ready).get(make_mocked_request("GET", "/readyz"))
+        assert isinstance(answer.body, bytes)
+        assert msgspec.json.decode(answer.body) == {"status": "ready", "partitions": [], **shown}

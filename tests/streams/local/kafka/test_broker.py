@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -18,6 +19,7 @@ from streams.local.errors import SetUpError
 from streams.local.kafka import broker as embedded
 from streams.local.kafka.broker import EmbeddedKafka
 from tests.conftest import LIB
+from tests.support.modes import readable_by_others
 
 ENSURE = """
 import sys
@@ -166,3 +168,19 @@ def test_failure_is_explained_by_the_log(broker: EmbeddedKafka, log: str, expect
     broker._log.write_text(f"an earlier line: No space left on device\n{log}\n")
     failure = broker._failure("could not start", len("an earlier line: No space left on device\n"))
     assert re.search(expected, str(failure))
+
+
+def test_it_listens_on_loopback_alone_and_keeps_its_files_private(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    broker = EmbeddedKafka(tmp_path, lib=LIB, first_port=own_ports())
+    try:
+        broker.start()
+        process = broker.process()
+        assert process is not None
+        listening = [each.laddr.ip for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+        assert len(listening) == 2
+        assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+        assert readable_by_others(broker.directory) == []
+    finally:
+        broker.kill()
+        os.umask(before)

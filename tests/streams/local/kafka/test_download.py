@@ -25,6 +25,7 @@ class Repository:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.requested: list[str] = []
+        self.encodings: list[str] = []
         self.cuts = 0
         repository = self
 
@@ -41,6 +42,7 @@ class Repository:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path.removeprefix("/maven2/")
         self.requested.append(path)
+        self.encodings.append(request.headers["Accept-Encoding"])
         content = self.files.get(path)
         request.send_response(200 if content is not None else 404)
         request.send_header("Content-Length", str(len(content or b"")))
@@ -121,11 +123,11 @@ def test_unreachable_repository_is_explained(tmp_path: Path, monkeypatch: pytest
 
 
 def test_full_disk_is_explained(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> int:
+    def full(path: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     jar = repository.add("alpha")
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(SetUpError, match=re.escape(f"The disk is full: Kafka's jars need 45 MB in {tmp_path}; free")):
         fetch([jar], tmp_path, ignore)
 
@@ -142,3 +144,18 @@ def test_new_lock_needs_maven(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SetUpError, match="only with Maven"):
         download.resolve()
+
+
+def test_a_file_without_end_is_cut_off(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MAX_JAR_BYTES", 1000)
+    jar = repository.add("alpha")
+    repository.files[jar.path] = bytes(100_000)
+    with pytest.raises(SetUpError, match="is no jar of Kafka, because it has more than 1000 bytes"):
+        fetch([jar], tmp_path, ignore)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_is_not_unpacked(repository: Repository, tmp_path: Path) -> None:
+    jar = repository.add("alpha")
+    fetch([jar], tmp_path, ignore)
+    assert repository.encodings == ["identity"]
