@@ -19,7 +19,7 @@ RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --editab
 
 FROM ${PYTHON}
 RUN useradd --create-home --uid 10001 dabbawala \
-    && install --directory --owner=dabbawala --group=dabbawala --mode=0700 /data \
+    && install --directory --owner=dabbawala --group=dabbawala --mode=0700 /data /access \
     && pip uninstall --yes --root-user-action=ignore setuptools wheel pip
 COPY --from=build /venv /venv
 COPY --from=build /app /app

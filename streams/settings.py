@@ -73,7 +73,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str | None
     """Address at which payment provider and restaurants reach the HTTP API. None: the worker's own address."""
     bind: str
-    """IP address that a worker listens on; ``0.0.0.0`` means all. ``faust worker --web-bind`` overrides it."""
+    """IP address that a worker listens on; ``0.0.0.0`` means all. ``faust worker --web-bind`` overrides it. An address
+    that other machines reach needs an https ``DABBAWALA_PUBLIC_URL`` or ``DABBAWALA_PLAIN_HTTP``."""
+    plain_http: bool
+    """1: a worker may speak plain HTTP to other machines, because their network is private. Keys are readable on it."""
     allowed_origins: tuple[str, ...]
     """Origins of web pages that may call the HTTP API (CORS), such as ``https://shop.example``, separated by commas."""
     catalogue: Path | None
@@ -114,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             allowed_networks=_networks(variables, "DABBAWALA_ALLOWED_NETWORKS", "127.0.0.0/8,::1/128"),
             public_url=_url(variables, "DABBAWALA_PUBLIC_URL", None),
             bind=_address(variables, "DABBAWALA_BIND", LOOPBACK),
+            plain_http=bool(_number(variables, "DABBAWALA_PLAIN_HTTP", 0, 0, 1, int)),
             allowed_origins=_origins(variables, "DABBAWALA_ALLOWED_ORIGINS", ""),
             catalogue=_file(variables, "DABBAWALA_CATALOGUE", CATALOGUE),
             retention_days=_number(variables, "DABBAWALA_RETENTION_DAYS", 30.0, 0.0, MAX_DAYS, float),

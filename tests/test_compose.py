@@ -53,8 +53,9 @@ class Image:
     def __init__(self, directory: Path, kafka: str, unique: str) -> None:
         self.app = directory / "app"
         self.data = directory / "data"
+        self.access = directory / "access"
         bin_ = directory / "bin"
-        for folder in (self.app, self.data, bin_):
+        for folder in (self.app, self.data, self.access, bin_):
             folder.mkdir()
         for source, target in copied():
             origin = ROOT / source
@@ -64,7 +65,8 @@ class Image:
                 (self.app / target).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(origin, self.app / target)
         # -S: without the .pth file of the editable install
-        for name, script in (("python", ""), ("faust", str(Path(sys.executable).parent / "faust"))):
+        scripts = {name: str(Path(sys.executable).parent / name) for name in ("faust", "dabbawala")}
+        for name, script in {"python": "", **scripts}.items():
             (bin_ / name).write_text(f'#!/bin/sh\nexec {sys.executable} -S {script} "$@"\n')
             (bin_ / name).chmod(0o755)
         self._own = {
@@ -78,12 +80,16 @@ class Image:
 
     def environment(self, service: Service, **more: str) -> dict[str, str]:
         """Return a service's environment, with the test's Kafka and directory; `more` adds to it."""
-        adapted = {name: value.replace("/data", str(self.data)) for name, value in service["environment"].items()}
-        return adapted | self._own | more
+        adapted = {name: self._here(value) for name, value in service["environment"].items()}
+        directory = {name: value for name, value in adapted.items() if name == "DABBAWALA_DIR"}
+        return adapted | self._own | directory | more
+
+    def _here(self, text: str) -> str:
+        return text.replace("/data", str(self.data)).replace("/access", str(self.access))
 
     def command(self, service: Service, **replaced: str) -> list[str]:
         """Return a service's command with some words replaced."""
-        words = (word.replace("/data", str(self.data)) for word in service["command"])
+        words = map(self._here, service["command"])
         return [replaced.get(word, word) for word in words]
 
     def run(self, service: Service, **more: str) -> subprocess.CompletedProcess[str]:
@@ -150,6 +156,7 @@ def test_each_part_of_an_installation_has_a_service(compose: dict[str, Any]) -> 
     assert compose["services"].keys() == {
         "kafka",
         "catalogue",
+        "keys",
         "topics",
         "worker",
         "payment",
@@ -204,6 +211,7 @@ def test_only_those_who_use_kafka_share_its_network(compose: dict[str, Any]) -> 
     }
     assert networks["payment"] == networks["pos"] == {"outside"}
     assert compose["services"]["catalogue"]["network_mode"] == "none"
+    assert compose["services"]["keys"]["network_mode"] == "none"
     kafka = compose["services"]["kafka"]["environment"]
     assert "CONTROLLER://localhost:" in kafka["KAFKA_LISTENERS"], "the controller is for the broker alone"
 
@@ -225,7 +233,7 @@ def test_the_image_runs_as_a_user_without_installers() -> None:
 
 
 def test_every_service_of_ours_is_started_by_a_test(compose: dict[str, Any]) -> None:
-    started = {"catalogue", "topics", "worker", *SERVED, *CALLING}
+    started = {"catalogue", "keys", "topics", "worker", *SERVED, *CALLING}
     assert services(compose).keys() == started
 
 
@@ -250,6 +258,8 @@ def test_the_topics_are_created(compose: dict[str, Any], image: Image, unique: s
 
 def test_the_worker_starts_and_passes_its_health_check(compose: dict[str, Any], image: Image) -> None:
     assert image.run(services(compose)["catalogue"]).returncode == 0
+    made = image.run(services(compose)["keys"])
+    assert made.returncode == 0, made.stderr
     worker, port = services(compose)["worker"], free_port()
     command = image.command(worker, **{"6066": port})
     command = [*command[: command.index("--web-host")], "--web-host", "127.0.0.1"]

@@ -10,14 +10,11 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
-_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.))*|\[[0-9A-Fa-f:.]{2,45}\])"
-_PORT = r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
-_PATH = r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?"
-PATTERN = rf"^https?://{_HOST}{_PORT}{_PATH}\Z"
+from topics import patterns
+
 PartyUrl = Annotated[
-    str, Meta(pattern=PATTERN, max_length=1000, description="http or https, host, port and path alone")
+    str, Meta(pattern=patterns.PARTY_URL, max_length=1000, description="http or https, host, port and path alone")
 ]
-SHAPE = "it must be a URL such as https://pos.example/orders, without user name, query and fragment"
 
 
 def party_url_problem(url: str, *, allow_http: bool) -> str:
@@ -25,8 +22,8 @@ def party_url_problem(url: str, *, allow_http: bool) -> str:
 
     Without ``allow_http``, http is for this machine alone: others could read and change a call on its way.
     """
-    if not re.search(PATTERN, url):
-        return SHAPE
+    if not re.search(patterns.PARTY_URL, url):
+        return patterns.ADVICE[patterns.PARTY_URL]
     if url.startswith("https://") or allow_http or is_loopback(urlsplit(url).hostname or ""):
         return ""
     return "it must begin with https://, because DABBAWALA_ALLOW_HTTP_PARTIES is not set to 1"

@@ -31,6 +31,10 @@ CURRENCY_OF_ANSWER = r"^[A-Za-z]{3}\Z"
 TIME_OF_DAY = r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z"
 TIME_ZONE = r"^[A-Za-z0-9._+/-]{1,64}\Z"
 HTTP_URL = r"^https?://[!-.0-~][!-~]{0,1999}\Z"
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.))*|\[[0-9A-Fa-f:.]{2,45}\])"
+_PORT = r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+_PATH = r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?"
+PARTY_URL = rf"^https?://{_HOST}{_PORT}{_PATH}\Z"
 LINE = rf"^[^{FORBIDDEN}]*\Z"
 NOTE = rf"^[^{FORBIDDEN_IN_NOTES}]*\Z"
 
@@ -48,6 +52,7 @@ ADVICE: Mapping[str, str] = {
     TIME_OF_DAY: "it must be a time of day, such as 11:30",
     TIME_ZONE: "it must be the IANA name of a time zone, such as Asia/Kolkata",
     HTTP_URL: "it must begin with http:// or https://, and be printable ASCII without blanks",
+    PARTY_URL: "it must be a URL such as https://pos.example/orders, without user name, query and fragment",
     LINE: f"remove control characters from this text: {_CHARACTERS}, nor are tabs and line breaks",
     NOTE: f"remove control characters from this note: {_CHARACTERS}, except tab and newline",
 }

@@ -251,7 +251,10 @@ async def _text(response: httpx.Response) -> str:
 
 def _joined(url: str, path: str) -> str:
     """Return the URL of a path below another URL."""
-    return str(URL(url).joinpath(path.removeprefix("/")))
+    try:
+        return str(URL(url).joinpath(path.removeprefix("/")))
+    except ValueError:  # the attempt fails with this URL, and a person sees the reason
+        return url + path
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

@@ -8,6 +8,7 @@ free port.
 import asyncio
 import signal
 import sys
+from ipaddress import ip_address
 from typing import Any
 
 import faust.cli.worker
@@ -24,7 +25,7 @@ from streams.cli.kafka import SENTENCES, find_kafka, read_settings
 from streams.local.private_directory import make_private
 from streams.local.run_record import record_run
 from streams.local.worker_slots import Slot, acquire_slot
-from streams.settings import Settings, checked_address
+from streams.settings import Settings, WrongSetting, checked_address
 
 
 class worker(faust.cli.worker.worker):
@@ -82,4 +83,11 @@ def checked_bind(settings: Settings, option: str | None) -> str:
 
     Raises `WrongSetting` if a worker must not listen there.
     """
-    return settings.bind if option is None else checked_address(option, "--web-bind")
+    bind = settings.bind if option is None else checked_address(option, "--web-bind")
+    is_behind_tls = (settings.public_url or "").startswith("https://")
+    if not (ip_address(bind).is_loopback or is_behind_tls or settings.plain_http):
+        raise WrongSetting(
+            f"{bind} is an address that other machines reach, and they would send their keys without TLS: set "
+            "DABBAWALA_PUBLIC_URL to the https address of a proxy in front, or, in a private network, DABBAWALA_PLAIN_HTTP=1"
+        )
+    return bind

@@ -164,9 +164,7 @@ async def test_an_unrequested_refund_is_rejected_and_needs_attention(client: Cli
     assert (await client.order(placed) or {})["payment"] == {"status": "CHARGED"}
 
 
-async def test_a_charge_that_no_answer_shows_refunds_nothing_and_raises_attention_once(
-    client: Client, kitchen: Restaurant, placed: str
-) -> None:
+async def test_charge_that_no_answer_shows_refunds_nothing(client: Client, kitchen: Restaurant, placed: str) -> None:
     outcomes = [(await client.charged(placed, f"ch-victim-{number}")).json()["outcome"] for number in range(3)]
     assert outcomes == ["APPLIED", "ABSORBED", "ABSORBED"]
     assert "ch-victim-0" in await attention(client, placed)
@@ -194,7 +192,7 @@ async def test_a_forged_charge_pays_no_order_and_cancels_no_call(
     assert "ch-forged" in await attention(client, order), "a person learns of the charge that no answer shows"
 
 
-async def test_a_restaurant_that_cooks_a_rejected_order_reaches_a_person(
+async def test_cooking_a_rejected_order_reaches_a_person(
     client: Client, kitchen: Restaurant, hand_pos: HandPos, unique: str
 ) -> None:
     order = order_id(unique)

@@ -30,7 +30,7 @@ async def command(client: Client, order: str, what: str, **body: Any) -> Any:
     return await client.post(f"/v1/calls/{order}/prepare/{what}", body)
 
 
-async def test_an_operator_retries_an_unclear_call_with_its_key_and_body(
+async def test_unclear_call_is_retried_with_its_key_and_body(
     client: Client, kitchen: Restaurant, hand_pos: HandPos, unique: str
 ) -> None:
     order = order_id(unique)

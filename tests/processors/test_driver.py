@@ -292,7 +292,7 @@ def test_location_from_the_future_does_not_block_later_ones() -> None:
     assert moved.position == KITCHEN
 
 
-def test_later_place_is_possible_once_there_was_time_to_get_there() -> None:
+def test_later_place_is_possible_after_the_ride() -> None:
     far = Position(18.9322, 72.9)
     assert decide(STATES["IDLE"], location(far, -1), NOW, P).reason
     moved = decide(STATES["IDLE"], location(far, 30), NOW + 30_000, P).state

@@ -33,7 +33,7 @@ def test_an_unknown_restaurant_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "problems"), [(3600, []), (0, []), (-900, []), (-901, ["/deliver_at"])])
-def test_wished_time_that_has_passed_by_a_quarter_of_an_hour_is_refused(seconds: int, problems: list[str]) -> None:
+def test_wished_time_long_past_is_refused(seconds: int, problems: list[str]) -> None:
     found = timeliness(placed(deliver_at=later(seconds)), NOW - 14 * 3_600_000, NOW)
     assert [problem.pointer for problem in found] == problems
 

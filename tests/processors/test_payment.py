@@ -239,7 +239,7 @@ def test_reports_that_no_answer_shows_raise_attention_once(report: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["charged-c2", "charged-much", "declined"])
-def test_charge_reported_before_the_answer_that_names_another_raises_attention(answer: str) -> None:
+def test_report_of_another_charge_raises_attention(answer: str) -> None:
     reported = decide(DUE, EVENTS["says-charged-c1"], NOW, P).state
     events = decide(reported, EVENTS[answer], NOW, P).internal_events
     assert [event.wait for event in events if isinstance(event, AttentionRaised)][-1:] == ["operator"]
@@ -247,7 +247,7 @@ def test_charge_reported_before_the_answer_that_names_another_raises_attention(a
     assert agreed.internal_events == (PaymentCharged(),)
 
 
-def test_refunds_of_a_row_are_bounded_and_further_charges_counted() -> None:
+def test_refunds_of_a_row_are_bounded() -> None:
     payment: Payment | None = CHARGED
     calls: list[Any] = []
     raised: list[Any] = []

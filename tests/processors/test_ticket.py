@@ -110,13 +110,13 @@ def test_callback_never_cancels_the_call(stage: str, event: str) -> None:
 
 @pytest.mark.parametrize("stage", ["RECEIVED", "ACCEPTED", "REJECTED", "FINISHED"])
 @pytest.mark.parametrize("event", ["failed", "abandon"])
-def test_call_that_a_callback_answered_ends_when_it_fails_or_is_given_up(stage: str, event: str) -> None:
+def test_call_that_a_callback_answered_ends(stage: str, event: str) -> None:
     decision = decide(STATES[stage], EVENTS[event], NOW, P)
     assert (decision.cancel_calls, decision.internal_events) == ((f"{ORDER}/prepare",), ())
 
 
 @pytest.mark.parametrize("event", ["accepted", "finished"])
-def test_restaurant_that_cooks_a_rejected_ticket_raises_attention_for_an_operator(event: str) -> None:
+def test_cooking_a_rejected_ticket_raises_attention(event: str) -> None:
     decision = decide(STATES["REJECTED"], EVENTS[event], NOW, P)
     assert decision.outcome is Outcome.REFUSED
     [needed] = decision.internal_events

@@ -331,7 +331,7 @@ def test_answer_counts_after_an_unclear_one() -> None:
 CHARGE_REPORT = Charged(order=ORDER, charge_id="c1", amount=630, currency="INR")
 
 
-def test_reported_charge_pays_nothing_and_has_the_call_made_again() -> None:
+def test_reported_charge_pays_nothing() -> None:
     step = apply(after(placed()), CHARGE_REPORT)
     assert (step.wake_calls, step.cancel_calls, step.calls) == ((f"{ORDER}/charge",), (), ())
     assert order_of(step.workflow).status is OrderStatus.CREATED

@@ -140,9 +140,7 @@ async def test_callback_is_repeated_until_answered_also_after_a_kill(
     assert done(payment) == {"charged": 1, "answered": 1}
 
 
-async def test_request_repeated_after_its_callback_is_answered_with_the_result(
-    simulator: MakeSimulator, worker: FakeWorker
-) -> None:
+async def test_repeat_after_a_callback_gets_the_result(simulator: MakeSimulator, worker: FakeWorker) -> None:
     payment, path = simulator("payment", "--speed", "0", "--callback", "--decline", "always"), "/v1/payments/p/events"
     url = await payment.serving()
     first = post(url, "charges", charge(callback_url=worker.url + path))
@@ -168,9 +166,7 @@ async def test_strict_provider_compares_the_whole_body(simulator: MakeSimulator,
 
 
 @pytest.mark.parametrize("mode", ["ietf", "stripe"])
-async def test_strict_provider_answers_409_while_the_first_request_is_under_way(
-    simulator: MakeSimulator, mode: str
-) -> None:
+async def test_strict_provider_answers_409_meanwhile(simulator: MakeSimulator, mode: str) -> None:
     payment = simulator("payment", "--speed", "0", "--strict", mode, "--faults", "slow")
     url = await payment.serving()
     with pytest.raises(httpx.TimeoutException):

@@ -53,7 +53,7 @@ def listeners() -> set[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(("more", "addresses"), [({}, {LOOPBACK}), ({"bind": "0.0.0.0"}, {"0.0.0.0"})])
-async def test_a_worker_listens_on_its_address_and_by_default_on_loopback(
+async def test_a_worker_listens_on_loopback_by_default(
     tmp_path: Path, more: dict[str, str], addresses: set[str]
 ) -> None:
     web = cast(Web, placed(tmp_path, **more).app.web)
@@ -97,11 +97,19 @@ def test_faust_serves_no_pages_of_its_own_but_its_index(tmp_path: Path) -> None:
         ("[::1]", None, "::1"),
     ],
 )
-def test_option_overrides_the_setting_and_the_default_is_loopback(
-    variable: str | None, option: str | None, bind: str
-) -> None:
-    more = {} if variable is None else {"DABBAWALA_BIND": variable}
+def test_option_overrides_the_setting(variable: str | None, option: str | None, bind: str) -> None:
+    more = {"DABBAWALA_PLAIN_HTTP": "1"} | ({} if variable is None else {"DABBAWALA_BIND": variable})
     assert checked_bind(Settings.from_environment(VARIABLES | more), option) == bind
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "10.0.0.1", "::"])
+def test_network_needs_tls_in_front_or_a_word(bind: str) -> None:
+    with pytest.raises(WrongSetting, match=r"without TLS: set DABBAWALA_PUBLIC_URL"):
+        checked_bind(Settings.from_environment(VARIABLES | {"DABBAWALA_PUBLIC_URL": "http://shop.example"}), bind)
+    behind = Settings.from_environment(VARIABLES | {"DABBAWALA_PUBLIC_URL": "https://shop.example"})
+    assert checked_bind(behind, bind) == bind
+    private = Settings.from_environment(VARIABLES | {"DABBAWALA_PLAIN_HTTP": "1"})
+    assert checked_bind(private, bind) == bind
 
 
 @pytest.mark.parametrize("value", ["everywhere", "10.0.0", "10.0.0.1:80", "\n", "127.0.0.1\n"])

@@ -11,6 +11,7 @@ from faust.web.drivers.aiohttp import Web
 from streams.build import Place, build
 from streams.local.ports import LOOPBACK
 from streams.settings import Settings
+from tests.support.keys import HEADERS, SECRET, write_keys
 from tests.support.plain_http import NO_CERTIFICATES
 from tests.support.stack import ports_of_its_own
 
@@ -27,12 +28,14 @@ async def served(
     """
     [port] = ports_of_its_own(1)
     here = f"http://{LOOPBACK}:{port}"
-    settings = Settings.from_environment({**VARIABLES, **(variables or {})})
+    write_keys(directory / "keys.json")
+    (directory / "secret").write_text(SECRET)
+    settings = Settings.from_environment({**VARIABLES, "DABBAWALA_DIR": str(directory), **(variables or {})})
     services = build(settings, Place(directory, port, url or here, "worker-1-abc", bind))
     web = cast(Web, services.app.web)
     await web.start_server()
     try:
-        async with httpx.AsyncClient(base_url=here, verify=NO_CERTIFICATES) as client:
+        async with httpx.AsyncClient(base_url=here, headers=HEADERS, verify=NO_CERTIFICATES) as client:
             yield client
     finally:
         await web.stop_server()

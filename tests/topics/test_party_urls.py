@@ -72,7 +72,7 @@ def test_a_url_with_anything_else_is_refused(url: str) -> None:
 
 @given(st.from_regex(r"\Ahttps?://[ -~\n\x00]{0,40}\Z"))
 @example("http://0/%")
-def test_a_url_that_is_taken_keeps_its_host_and_the_path_that_is_appended(url: str) -> None:
+def test_a_taken_url_keeps_its_host_and_path(url: str) -> None:
     if is_valid(url):
         joined = URL(url).joinpath("prepare")
         assert joined.path.endswith("/prepare")

@@ -368,7 +368,7 @@ async def test_an_unsettled_result_closes_the_breaker(stage: Calling) -> None:
     assert not [state for state in stage.manager.calls.destinations() if state.failures]
 
 
-def test_first_attempts_come_before_retries_while_a_breaker_is_half_open() -> None:
+def test_half_open_breaker_lets_first_attempts_go_first() -> None:
     task: Any = None
     destination = Destination(DestinationKey("bank", "bank"), SETTINGS)
     first = [Waiting(task, b"first-%d" % n, 0, is_retry=False) for n in range(3)]

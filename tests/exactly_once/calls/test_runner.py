@@ -104,7 +104,7 @@ async def test_an_unsettled_result_is_handed_over_and_the_call_goes_on(stage: Ca
     assert stage.results[1] == (b"id", b"host/x", b"ok")
 
 
-async def test_an_unsettled_result_whose_handler_raises_leaves_the_call(stage: Calling) -> None:
+async def test_unsettled_result_that_fails_leaves_the_call(stage: Calling) -> None:
     def handler(task: Task, call_id: bytes, request: bytes, result: bytes) -> None:
         raise RuntimeError("poison")
 
@@ -142,7 +142,7 @@ async def test_repeated_wakes_do_not_hold_up_an_answer(stage: Calling) -> None:
     assert len(stage.performer.calls) == 1
 
 
-async def test_a_call_woken_during_an_attempt_without_a_result_is_made_again_at_once(stage: Calling) -> None:
+async def test_call_woken_during_an_attempt_is_made_again(stage: Calling) -> None:
     stage.performer.gate.clear()
     stage.performer.answers[b"id"] = [Retry("later", after_s=600), Retry("later", after_s=600)]
     stage.task.call(b"id", b"host/x")

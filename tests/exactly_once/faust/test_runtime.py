@@ -515,7 +515,7 @@ def test_a_task_resumes_at_its_commit_and_logs_a_mismatch(
     assert engine.counters["sources_not_as_left"] == bool(warning)
 
 
-async def test_local_state_of_partitions_that_moved_away_is_deleted_every_hour(
+async def test_state_of_moved_partitions_is_deleted_hourly(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "SWEEP_S", 0.01)

@@ -424,7 +424,7 @@ def test_no_row_is_mistaken_for_a_checkpoint() -> None:
     assert CHECKPOINT_KEY.startswith(b"\xff\xff")
 
 
-def test_stores_of_partitions_that_moved_away_are_set_aside_once_they_are_too_old(tmp_path: Path) -> None:
+def test_old_stores_of_moved_partitions_are_set_aside(tmp_path: Path) -> None:
     for partition in range(4):
         PartitionStore(tmp_path / str(partition), partition, ("a",), {"a": "id-a"}, lambda: NOW_MS).close()
     (tmp_path / "3").rename(tmp_path / "3.stale")  # left by a worker that was killed meanwhile

@@ -289,7 +289,7 @@ async def test_two_workers_send_equal_bytes_for_one_row() -> None:
         ("shop:1/prepare", "http://user:password@127.0.0.1:1\n"),
     ],
 )
-async def test_a_request_that_cannot_be_written_is_no_failure_of_the_party(key: str, pos_url: str) -> None:
+async def test_an_unwritable_request_is_no_failure_of_the_party(key: str, pos_url: str) -> None:
     performer = HttpPerformer("http://bank", "bank", lambda _: "c")
     async with recording(b"200 OK") as (url, received):
         answer = await performer.perform(key.encode(errors="surrogateescape"), prepare("thali", pos_url or url), 1)

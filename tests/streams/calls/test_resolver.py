@@ -52,7 +52,7 @@ async def test_a_look_up_ends_in_time(resolver: ThreadedResolver, monkeypatch: p
         await resolver.resolve("a.silent.test", 80)
 
 
-async def test_silent_names_of_one_domain_occupy_few_threads_and_block_no_other(
+async def test_silent_names_of_one_domain_occupy_few_threads(
     resolver: ThreadedResolver, names: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_UP_S", 0.2)

@@ -13,7 +13,7 @@ from processors.parameters import Parameters
 from streams.catalogue.file import WrongCatalogue, read_catalogue
 from tests.support.stack import ROOT
 from topics import orders
-from topics.party_urls import SHAPE
+from topics.patterns import ADVICE, PARTY_URL
 from topics.records import write
 from topics.restaurants import MAX_RESTAURANT_BYTES, READER
 
@@ -162,4 +162,4 @@ def test_an_http_address_outside_this_machine_needs_a_setting(tmp_path: Path) ->
 )
 def test_a_url_with_more_than_host_and_path_is_refused(tmp_path: Path, url: str) -> None:
     [error] = wrong_with(file_of(tmp_path, [{**GOOD[0], "pos_url": url}]))
-    assert error == f"/0/pos_url: {SHAPE}"
+    assert error == f"/0/pos_url: {ADVICE[PARTY_URL]}"

@@ -157,7 +157,7 @@ async def test_an_undecodable_record_does_not_block_the_catalogue(
     assert caplog.text.count("cannot be read at offset") == 2
 
 
-def test_a_restaurant_with_an_http_address_is_passed_over_unless_it_is_allowed(
+def test_an_http_address_is_passed_over_unless_allowed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     restaurant = kitchen("plain", pos_url="http://pos.example")

@@ -97,7 +97,7 @@ def _catalogue(number: int) -> list[dict[str, Any]]:
             "name": "R",
             "region": "fort",
             "position": {"lat": 1.0, "lon": 2.0},
-            "pos_url": "http://pos",
+            "pos_url": "https://pos",
             "preparation_s": 60,
             "time_zone": "Asia/Kolkata",
             "currency": "INR",

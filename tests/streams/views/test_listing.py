@@ -249,7 +249,7 @@ async def test_a_listing_of_large_rows_returns_as_many_as_fit(
 
 
 @pytest.mark.parametrize("looked_at", [20, 97, 10_000])
-async def test_a_page_looks_at_a_limited_number_of_rows_and_the_pages_miss_none(
+async def test_a_page_looks_at_a_limited_number_of_rows(
     services: Services, tasks: list[LargeRows], monkeypatch: pytest.MonkeyPatch, looked_at: int
 ) -> None:
     monkeypatch.setattr(module, "MAX_ROWS_LOOKED_AT", looked_at * len(tasks))

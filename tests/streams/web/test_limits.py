@@ -15,7 +15,7 @@ from streams.web.limits import MAX_SCANS, Limits, Places
 from streams.web.problems import Problem
 
 
-def test_a_request_without_a_place_is_refused_at_once_and_places_come_back() -> None:
+def test_a_request_without_a_place_is_refused_at_once() -> None:
     places = Places(2, "streams")
     with ExitStack() as taken:
         taken.enter_context(places.take())
@@ -60,7 +60,7 @@ def _methods(view: Any) -> set[str]:
     return {name.upper() for name in ("get", "post") if name in view.__dict__}
 
 
-async def test_connections_beyond_the_limit_get_503_and_places_come_back() -> None:
+async def test_connections_beyond_the_limit_get_503() -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text="served")
 

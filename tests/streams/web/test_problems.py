@@ -18,7 +18,7 @@ from tests.support.served import served
 SECRET = "secret of the database\n2026-01-01 00:00:00 forged line"
 
 
-async def test_a_failure_has_an_incident_in_the_answer_and_its_cause_in_the_log(
+async def test_a_failure_has_an_incident_in_answer_and_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def dispatch(_view: ApiView, _request: Any) -> web.Response:
@@ -39,7 +39,7 @@ async def test_a_failure_has_an_incident_in_the_answer_and_its_cause_in_the_log(
     assert all(line.startswith("  | ") for line in lines[1:])
 
 
-def test_a_failed_event_has_an_incident_in_the_answer_and_its_reason_in_the_log(
+def test_a_failed_event_has_an_incident(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.ERROR):

@@ -170,7 +170,7 @@ def test_failure_is_explained_by_the_log(broker: EmbeddedKafka, log: str, expect
     assert re.search(expected, str(failure))
 
 
-def test_it_listens_on_loopback_alone_and_keeps_its_files_private(tmp_path: Path) -> None:
+def test_it_listens_on_loopback_with_private_files(tmp_path: Path) -> None:
     before = os.umask(0o022)
     broker = EmbeddedKafka(tmp_path, lib=LIB, first_port=own_ports())
     try:
