@@ -10,7 +10,7 @@ minor units. The files, one object a line:
 
 `payment.jsonl` (`PaymentEntry`)
     at, key (the request's Idempotency-Key), kind, order, charge_id, refund_id, amount, currency, outcome, replay,
-    reason, callback_url, status
+    reason, callback_url, status, body_hash (of the request)
 
     kind      outcome              means
     charge    charged, declined    the customer was charged / was not; with `replay`, only the first answer again

@@ -48,6 +48,7 @@ MATCHING = {
     patterns.TIME_OF_DAY: "11:30",
     patterns.TIME_ZONE: "Asia/Kolkata",
     patterns.HTTP_URL: "http://pos.example/x",
+    patterns.PARTY_URL: "https://pos.example/orders",
     patterns.LINE: "text",
     patterns.NOTE: "a\nnote",
 }
