@@ -88,7 +88,7 @@ def checked_bind(settings: Settings, option: str | None) -> str:
     if not (ip_address(bind).is_loopback or is_behind_tls or settings.plain_http):
         raise WrongSetting(
             f"{bind} is an address that other machines reach, and they would send their keys without TLS: set "
-            "DABBAWALA_PUBLIC_URL to the https address of a proxy in front, or DABBAWALA_PLAIN_HTTP=1 if the network is "
-            "private"
+            "DABBAWALA_PUBLIC_URL to the https address of a proxy in front, or DABBAWALA_PLAIN_HTTP=1 if their network "
+            "is private"
         )
     return bind
