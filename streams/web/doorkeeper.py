@@ -1,5 +1,6 @@
 """The doorkeeper of the HTTP API: it identifies the sender of a request, and applies the rule of the route."""
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Protocol
@@ -16,7 +17,8 @@ FORWARDED = "Dabbawala-Forwarded"
 """Header of a request that another worker forwarded: its token."""
 SENDER = web.RequestKey("sender", Identity)
 """The place in a request for its sender."""
-BEARER = "bearer "
+PAGE_CHALLENGE = 'Basic realm="Dabbawala: any name, and a key as the password", charset="UTF-8"'
+"""Challenge to a browser, which then asks for a name and a password."""
 NO_KEY = "send the header `Authorization: Bearer KEY`; `dabbawala keys new` makes a key"
 WRONG_KEY = "the key in the header `Authorization` is unknown, revoked or past its time"
 
@@ -63,18 +65,19 @@ class Doorkeeper:
             if not self._tokens.is_capability(path["capability"], rule.callback.subject(path)):
                 raise Problem(404, "unknown", "this is not the address of a callback: use it as the request gave it")
             return rule.callback.sender(path)
-        header = request.headers.get("Authorization", "")
-        if header[: len(BEARER)].lower() != BEARER:
-            raise _unauthorized(NO_KEY)
-        found = self._keys.find(header[len(BEARER) :].strip())
+        key = _key_in(request)
+        if key is None:
+            raise _unauthorized(NO_KEY, request)
+        found = self._keys.find(key)
         if found is None:
-            raise _unauthorized(WRONG_KEY)
+            raise _unauthorized(WRONG_KEY, request)
         return found
 
     def _forwarded(self, token: str, request: web.Request, body: bytes) -> Identity:
         sender = self._tokens.read_forwarded(token, request.method, request.path_qs, body, self._now_ms())
         if sender is None:
-            raise _unauthorized("the token of another worker is not valid: do all workers have the same secret?")
+            detail = "the token of another worker is not valid: do all workers have the same secret?"
+            raise _unauthorized(detail, request)
         return sender
 
 
@@ -88,5 +91,25 @@ def is_forwarded(request: web.Request) -> bool:
     return FORWARDED in request.headers
 
 
-def _unauthorized(detail: str) -> Problem:
-    return Problem(HTTPStatus.UNAUTHORIZED, "no-key", detail, headers={"WWW-Authenticate": "Bearer"})
+def _key_in(request: web.Request) -> str | None:
+    """Return the key in the header `Authorization`; None without one.
+
+    A person who looks at a table in a browser gives the key as a password (RFC 7617). Browsers add it to later requests
+    by themselves, so it counts for reading alone.
+    """
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return credentials.strip() or None
+        case "basic" if request.method in ("GET", "HEAD"):
+            try:
+                return b64decode(credentials, validate=True).decode().partition(":")[2] or None
+            except ValueError:
+                return None
+    return None
+
+
+def _unauthorized(detail: str, request: web.Request) -> Problem:
+    is_page = "text/html" in request.headers.get("Accept", "")
+    challenge = PAGE_CHALLENGE if is_page else "Bearer"
+    return Problem(HTTPStatus.UNAUTHORIZED, "no-key", detail, headers={"WWW-Authenticate": challenge})

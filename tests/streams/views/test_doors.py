@@ -1,6 +1,7 @@
 """The doors: every route with every role, for the sender's own things, for those of others, and without a key."""
 
 import re
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,18 @@ async def test_each_role_reaches_its_routes_and_its_own_things(
 async def test_a_request_without_a_valid_key_is_refused(doors: Doors, path: str, method: str, header: str) -> None:
     status, _ = await doors.ask(path, method, "own", {"Authorization": header} if header else {})
     assert status == (PASSED if is_public(path) else 401)
+
+
+async def test_a_browser_may_read_with_a_key_as_the_password(doors: Doors) -> None:
+    def basic(credentials: str) -> dict[str, str]:
+        return {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}", "Accept": "text/html"}
+
+    key = doors.keys[Role.OPERATOR]
+    assert (await doors.ask("/table/", "GET", "own", basic(f"ana:{key}")))[0] == PASSED
+    for wrong in (f"{key}:", key, "ana:", "", ":::"):
+        assert (await doors.ask("/table/", "GET", "own", basic(wrong)))[0] == 401
+    assert (await doors.ask("/table/", "GET", "own", {"Authorization": "Basic \u00e9=="}))[0] == 401
+    assert (await doors.ask("/v1/orders", "POST", "own", basic(f"ana:{key}")))[0] == 401, "reading alone"
 
 
 @pytest.mark.parametrize("whose", PATHS)
