@@ -64,7 +64,7 @@ def list_keys(as_json: bool) -> None:
     if as_json:
         print_json({"keys": [{"name": k.name, "role": k.role, "party": k.party, "until": k.until} for k in stored]})
         return
-    rows = [[text(k.name), text(k.role), text(k.party), when(k.until) if k.until else text("revoked")] for k in stored]
+    rows = [[text(k.name), text(k.role), text(k.party), when(k.until) if k.until else text("no end")] for k in stored]
     print_table("keys", ("name", "role", "party", "until"), rows)
 
 

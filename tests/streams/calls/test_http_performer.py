@@ -52,7 +52,7 @@ async def calling(party: Party) -> AsyncIterator[HttpPerformer]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    server = await asyncio.start_server(take, "127.0.0.1", 0, backlog=500)
     port = server.sockets[0].getsockname()[1]
     performer = HttpPerformer(f"http://127.0.0.1:{port}", "bank", lambda _: "c")
     try:
@@ -117,6 +117,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the performer wait so long that no test passes because of a time-out."""
     monkeypatch.setattr(module, "TIMEOUT_S", 300.0)
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 300.0)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +250,7 @@ async def recording(status: bytes, body: bytes = b"") -> AsyncIterator[tuple[str
         writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body)) + body)
         writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    server = await asyncio.start_server(take, "127.0.0.1", 0, backlog=500)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", received
     finally:
