@@ -44,7 +44,7 @@ async def calling(party: Party) -> AsyncIterator[HttpPerformer]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    server = await asyncio.start_server(take, "127.0.0.1", 0, backlog=500)
     port = server.sockets[0].getsockname()[1]
     performer = HttpPerformer(f"http://127.0.0.1:{port}", "bank", lambda: "http://us")
     try:
@@ -108,6 +108,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the performer wait so long that no test passes because of a time-out."""
     monkeypatch.setattr(module, "TIMEOUT_S", 300.0)
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 300.0)
 
 
 @pytest.mark.parametrize(
