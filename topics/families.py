@@ -33,19 +33,24 @@ class Family(NamedTuple):
     config: Mapping[str, str]
 
 
-def _input(name: str, reader: Reader[Any]) -> Family:
-    """Return a family of events from outside. The broker stamps their time, because a sender's clock may be wrong."""
+def _outside(name: str, reader: Reader[Any]) -> Family:
+    """Return a family of events that parties outside write. The broker stamps their time: a sender's may be wrong."""
     return Family(name, reader, {"retention.ms": str(WEEK_MS), "message.timestamp.type": "LogAppendTime"})
 
 
-ORDERS = _input("orders", orders.READER)
-PAYMENTS = _input("payments", payments.READER)
-POS = _input("pos", pos.READER)
-DISPATCH = _input("dispatch", dispatch.READER)
-DRIVERS = _input("drivers", drivers.READER)
-LOCATIONS = _input("locations", locations.READER)
-DELIVERIES = _input("deliveries", deliveries.READER)
-ORDER_UPDATES = Family("order-updates", order_updates.READER, {"retention.ms": str(WEEK_MS)})
+def _inside(name: str, reader: Reader[Any]) -> Family:
+    """Return a family that only workers write. A record has the time at which its task decided it."""
+    return Family(name, reader, {"retention.ms": str(WEEK_MS)})
+
+
+ORDERS = _outside("orders", orders.READER)
+PAYMENTS = _outside("payments", payments.READER)
+POS = _outside("pos", pos.READER)
+LOCATIONS = _outside("locations", locations.READER)
+DISPATCH = _inside("dispatch", dispatch.READER)
+DRIVERS = _inside("drivers", drivers.READER)
+DELIVERIES = _inside("deliveries", deliveries.READER)
+ORDER_UPDATES = _inside("order-updates", order_updates.READER)
 ORDER_HISTORY = Family(
     "order-history", order_history.READER, {"cleanup.policy": "delete", "retention.ms": str(YEAR_MS)}
 )

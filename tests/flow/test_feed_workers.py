@@ -15,6 +15,7 @@ from tests.flow.event_source import Event, EventSource
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS, WITHIN_S, Following, illegal_steps
 from tests.flow.two_workers import one_of, one_of_each, two_workers
+from tests.support.keys import HEADERS
 from tests.support.stack import Stack
 from topics.families import ORDER_UPDATES, topic_name
 from topics.order_updates import OrderStatus, OrderUpdated
@@ -126,7 +127,9 @@ async def raw(url: str, path: str) -> AsyncIterator[asyncio.StreamReader]:
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
     reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
-    writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\nAccept: text/event-stream\r\n\r\n".encode())
+    headers = {"Host": f"{host}:{port}", "Accept": "text/event-stream", **HEADERS}
+    lines = [f"GET {path} HTTP/1.0", *(f"{name}: {value}" for name, value in headers.items())]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
     try:
         yield reader
     finally:

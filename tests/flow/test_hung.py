@@ -11,6 +11,7 @@ import pytest
 from tests.flow.client import Body, Client, an_order, order_id
 from tests.flow.conftest import INSTANT
 from tests.flow.reading import Following
+from tests.support.keys import HEADERS
 from tests.support.stack import Stack, installed, switch_off, switch_on
 from topics.families import ORDER_UPDATES
 from topics.restaurants import Restaurant
@@ -150,6 +151,7 @@ async def test_paid_orders_continue_while_the_payment_provider_hangs(
 async def test_an_unfinished_request_blocks_nobody_and_gets_408(stack: Stack, tiffin: Restaurant, unique: str) -> None:
     host, _, port = urlsplit(stack.url).netloc.partition(":")
     head = f"POST /v1/pos/{tiffin.restaurant}/tickets/{order_id('x')}/finished HTTP/1.1\r\nHost: {host}:{port}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
     connections = [await asyncio.open_connection(host, int(port)) for _ in range(200)]
     for _, writer in connections:
         writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{".encode())

@@ -20,6 +20,7 @@ from streams.demo.processes import Child
 from tests.flow.client import Client, Driver, an_order, order_id, partition_of
 from tests.flow.conftest import INSTANT
 from tests.flow.reading import PARTITIONS, WITHIN_S
+from tests.support.keys import HEADERS
 from tests.support.stack import WORKERS, Stack, installed, ports_of_its_own
 from topics.places import Position
 from topics.restaurants import Restaurant
@@ -181,6 +182,7 @@ async def test_sigterm_ends_a_worker_with_open_connections(clients: tuple[Client
     with half, idle:
         half.sendall(
             f"POST /v1/orders HTTP/1.1\r\nHost: {address.netloc}\r\n".encode()
+            + "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items()).encode()
             + b"Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
         )
         await asyncio.sleep(0.2)  # lets the polls begin, which is not visible from outside

@@ -10,7 +10,7 @@ from aiohttp import web
 from click.testing import CliRunner
 
 from simulators.http_server import served
-from streams.cli.check_party import check_party
+from streams.cli.__main__ import program
 from tests.simulators.conftest import MakeSimulator, simulator
 
 __all__ = ["simulator"]  # a fixture of these tests too
@@ -21,7 +21,7 @@ Handler = Callable[[web.Request], Any]
 
 async def check(kind: str, url: str, *options: str) -> tuple[int, dict[str, bool], str]:
     """Run the command; return its exit code, check -> whether it fits, and its output."""
-    result = await asyncio.to_thread(CliRunner().invoke, check_party, [kind, url, "--json", *options])
+    result = await asyncio.to_thread(CliRunner().invoke, program, ["check-party", kind, url, "--json", *options])
     lines = json.loads(result.stdout) if result.stdout.startswith("[") else []
     return result.exit_code, {line["name"]: line["fits"] for line in lines}, result.output
 
@@ -138,5 +138,5 @@ async def test_party_that_does_not_answer_is_one_sentence() -> None:
 
 
 def test_table_is_printed_for_people() -> None:
-    result = CliRunner().invoke(check_party, ["payment", "http://127.0.0.1:9", "--header", "nonsense"])
+    result = CliRunner().invoke(program, ["check-party", "payment", "http://127.0.0.1:9", "--header", "nonsense"])
     assert (result.exit_code, "NAME:VALUE" in result.output) == (2, True)
