@@ -4,6 +4,7 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Protocol
+from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -56,7 +57,7 @@ class Doorkeeper:
 
     def token_for(self, request: web.Request, body: bytes) -> str:
         """Return the token with which a request is forwarded to another worker."""
-        return self._tokens.of_forwarded(sender_of(request), request.method, request.path_qs, body, self._now_ms())
+        return self._tokens.of_forwarded(sender_of(request), request.method, _target(request), body, self._now_ms())
 
     async def _identify(self, request: web.Request, rule: Rule, path: Mapping[str, str]) -> Identity:
         if (token := request.headers.get(FORWARDED)) is not None:
@@ -74,11 +75,16 @@ class Doorkeeper:
         return found
 
     def _forwarded(self, token: str, request: web.Request, body: bytes) -> Identity:
-        sender = self._tokens.read_forwarded(token, request.method, request.path_qs, body, self._now_ms())
+        sender = self._tokens.read_forwarded(token, request.method, _target(request), body, self._now_ms())
         if sender is None:
             detail = "the token of another worker is not valid: do all workers have the same secret?"
             raise _unauthorized(detail, request)
         return sender
+
+
+def _target(request: web.Request) -> str:
+    """Return path and query, decoded and encoded again: a client may write the same address in another way."""
+    return f"{request.path}?{urlencode(list(request.query.items()), errors='surrogatepass')}"
 
 
 def sender_of(request: web.Request) -> Identity:

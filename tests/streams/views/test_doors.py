@@ -10,12 +10,13 @@ from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.test_utils import make_mocked_request
 
-from streams.access.keys import Role, add_key
+from streams.access.keys import Identity, Role, add_key
 from streams.access.rules import RULES, Rule, callback_subject
 from streams.access.tokens import Tokens, read_secret
 from streams.services import Services
 from streams.views import ROUTES, rules_of
 from streams.views.api_view import ApiView
+from streams.web.doorkeeper import SENDER
 from streams.web.problems import Problem
 from tests.support.services import unconnected_services, view_of
 
@@ -190,6 +191,28 @@ async def test_a_forwarded_request_has_the_rights_of_its_sender(doors: Doors, ro
             token = doors.services.doorkeeper.token_for(request, b"")
             again, _ = await doors.ask(path, method, whose, {"Dabbawala-Forwarded": token})
             assert again == PASSED, (path, method, whose)
+
+
+@pytest.mark.parametrize(
+    ("sent", "arrives"),
+    [
+        ("/v1/orders?cursor=a:1/x", "/v1/orders?cursor=a%3A1%2Fx"),
+        ("/v1/orders?cursor=%C3%A9+b&limit=2", "/v1/orders?cursor=\u00e9%20b&limit=2"),
+        ("/v1/orders/a%3A1", "/v1/orders/a:1"),
+    ],
+)
+async def test_a_token_is_for_an_address_in_any_writing(doors: Doors, sent: str, arrives: str) -> None:
+    first = make_mocked_request("GET", sent, payload=EMPTY_PAYLOAD)
+    first[SENDER] = Identity("ana", Role.OPERATOR)
+    headers = {"Dabbawala-Forwarded": doors.services.doorkeeper.token_for(first, b"")}
+    rule = RULES["/v1/calls"]["GET"]
+    for address, is_same in ((arrives, True), (f"{arrives}x", False)):
+        second = make_mocked_request("GET", address, headers, payload=EMPTY_PAYLOAD)
+        if is_same:
+            await doors.services.doorkeeper.admit(second, rule, {})
+        else:
+            with pytest.raises(Problem, match="same secret"):
+                await doors.services.doorkeeper.admit(second, rule, {})
 
 
 def test_a_route_without_a_rule_stops_the_start() -> None:
