@@ -74,7 +74,7 @@ def unsettled(feed: Following, run: str) -> list[OrderUpdated]:
 async def test_a_faulty_payment_provider_charges_each_order_once(stack: Stack, run: str) -> None:
     async with Following(stack.kafka, stack.name, [ORDER_UPDATES], from_now=True) as feed:
         switch_on(stack.payment_url, **{fault.kind: SHARE for fault in known_to("payment")})
-        switch_on(stack.payment_url, **{"500-after": OFTEN, "late": OFTEN})  # a repeated charge, before the callback
+        switch_on(stack.payment_url, late=OFTEN)  # a repeated charge, before the callback
         switch_on(stack.pos_url, refuse=0.3)  # so that there are refunds
         stack.place(run, ORDERS, RATE)
         await most_ended(feed, run)
