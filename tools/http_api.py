@@ -30,8 +30,9 @@ none, before the last page: a request looks at a limited number of rows.
 | 200, 201 | the event is applied; 200 also for a repeated event |
 | 202 | the broker has the event; the decision takes over `DABBAWALA_DECISION_S`; see `Location` for the result |
 | 400 | the body is not JSON |
-| 403 | a web page of another origin sent the request: see `DABBAWALA_ALLOWED_ORIGINS` |
-| 404 | unknown id |
+| 401 | the key is missing, unknown, revoked or past its time |
+| 403 | not for the role of the key; or a web page of another origin sent it: see `DABBAWALA_ALLOWED_ORIGINS` |
+| 404 | unknown id, or a thing of another party |
 | 408 | the body did not arrive within 10 s |
 | 409 | the state does not allow the event |
 | 413 | the body is too large |
@@ -42,7 +43,8 @@ none, before the last page: a request looks at a limited number of rows.
 | 503 | the partition is moving, Kafka does not answer, or the worker is busy; repeat the request after `Retry-After` |
 
 Errors are `application/problem+json` (RFC 9457). The routes below list what differs from this table or adds to it.
-There is no authentication yet: see [SECURITY.md](../SECURITY.md).
+Every request but those of the probes needs a key of a role that may send it: see
+[operations.md](operations.md#keys).
 """
 
 

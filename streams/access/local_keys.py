@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from streams.access.keys import ANY, Role, add_key, read_keys, write_private
+from streams.access.keys import ANY, Role, add_key, read_keys, revoke_key, write_private
 from streams.access.tokens import read_secret
 from streams.local.file_lock import locked
 from streams.settings import Settings
@@ -22,7 +22,8 @@ LOCAL = "local-"
 def make_local_keys(directory: Path, keys: Path, secret: Path) -> list[Path]:
     """Make the secret, and a key of each role, where they are missing, and return the new files.
 
-    A key whose entry was revoked is made again only if its file is deleted, too. Raises `WrongKeys`.
+    A key that was revoked does not come back as long as its file is there. A key whose file is missing is replaced: its
+    maker may have been killed before it wrote the file. Raises `WrongKeys`.
     """
     home = directory / "keys"
     made = []
@@ -31,12 +32,16 @@ def make_local_keys(directory: Path, keys: Path, secret: Path) -> list[Path]:
         if not secret.exists():
             write_private(secret, secrets.token_hex(SECRET_BYTES).encode() + b"\n")
             made.append(secret)
-        known = {key.name for key in read_keys(keys)} if keys.exists() else set()
+        is_new = not keys.exists()
+        known = set() if is_new else {key.name for key in read_keys(keys)}
         for role in Role:
-            file = home / role
-            if f"{LOCAL}{role}" not in known and not file.exists():
-                write_private(file, add_key(keys, role, ANY, f"{LOCAL}{role}").encode() + b"\n")
-                made.append(file)
+            file, name = home / role, f"{LOCAL}{role}"
+            if file.exists() and not is_new:
+                continue
+            if name in known:
+                revoke_key(keys, name)
+            write_private(file, add_key(keys, role, ANY, name).encode() + b"\n")
+            made.append(file)
     return made
 
 

@@ -112,3 +112,14 @@ def test_local_keys_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     revoke_key(keys, "local-driver")
     assert make_local_keys(tmp_path, keys, secret) == [], "a revoked key does not come back"
     assert "local-driver" not in {key.name for key in read_keys(keys)}
+
+
+def test_local_keys_survive_a_kill_of_their_maker(tmp_path: Path) -> None:
+    keys, secret, file = tmp_path / "keys.json", tmp_path / "secret", tmp_path / "keys" / "driver"
+    make_local_keys(tmp_path, keys, secret)
+    file.unlink()  # as if its maker was killed after it wrote the entry
+    assert make_local_keys(tmp_path, keys, secret) == [file]
+    assert Ring(keys).find(file.read_text().strip()) == Identity("local-driver", Role.DRIVER, "*")
+    keys.unlink()
+    assert len(make_local_keys(tmp_path, keys, secret)) == len(Role)
+    assert Ring(keys).find(file.read_text().strip()) == Identity("local-driver", Role.DRIVER, "*")
