@@ -80,14 +80,23 @@ class TaskWorker(faust.Worker):
 
     def _schedule_shutdown(self, signal: signal.Signals) -> None:
         """Stop within ``stop_s``, even if the broker is away or a client reads its response a byte a second."""
-        limit = threading.Timer(self.host.settings.stop_s, self._cut_off)
-        limit.daemon = True
-        limit.start()
+        if self._signal_stop_time is None:
+            limit = threading.Timer(self.host.settings.stop_s, self._cut_off)
+            limit.daemon = True
+            limit.start()
         super()._schedule_shutdown(signal)
 
     def _cut_off(self) -> None:
         self.log.warning("the worker has not stopped in time: it exits now, which is as safe as a crash")
         os._exit(0)
+
+    def _shutdown_loop(self) -> None:
+        """Ignore further signals: the loop's handlers end with it, and the default one would change the exit status."""
+        if self._signal_stop_time is not None:
+            for number in (signal.SIGINT, signal.SIGTERM, LEAVE_SIGNAL):
+                self.loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
+        super()._shutdown_loop()
 
     def _gather_all(self) -> None:
         """Cancel what still runs. Faust would wait a second for it to end by itself, which it does not."""

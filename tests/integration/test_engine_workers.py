@@ -105,6 +105,24 @@ async def test_endless_calls_delay_neither_stop_nor_next_owner(kafka: str, uniqu
         await toy.done()
 
 
+async def test_impatient_signals_do_not_change_the_status(kafka: str, unique: str, tmp_path: Path) -> None:
+    async with Run(kafka, unique, tmp_path, TOY_STOP_S=PATIENT_S) as toy:
+        worker = await toy.at_work(toy.start(1))
+        worker.process.send_signal(LEAVE_SIGNAL)
+        await toy.wait(lambda: _signal_again(worker), why="the worker ends")
+        assert worker.process.wait() == 0, worker.tail()
+
+
+def _signal_again(worker: Worker) -> bool:
+    """Send SIGTERM many times within one poll, so that some arrive while the process ends. True once it has."""
+    for _ in range(200):
+        if worker.dead:
+            return True
+        worker.process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+    return False
+
+
 @pytest.mark.parametrize("line", ["TaskConsumer]: Starting", "TaskRecovery]: Starting", OPENED])
 async def test_sigterm_ends_a_worker_that_opens_its_tasks(kafka: str, unique: str, tmp_path: Path, line: str) -> None:
     async with Run(kafka, unique, tmp_path, TOY_STOP_S=PATIENT_S) as toy:
