@@ -16,7 +16,19 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import contest, hop, hung, matching, one_order, orders_http, orders_topics, rebalance, restart, where
+from benchmarks import (
+    contest,
+    hop,
+    hung,
+    matching,
+    one_order,
+    orders_http,
+    orders_topics,
+    overload,
+    rebalance,
+    restart,
+    where,
+)
 from benchmarks.compare import COMPARED, compare
 from benchmarks.lab import Lab, lab, machine, shown
 from benchmarks.plot import draw
@@ -31,6 +43,7 @@ BENCHES: dict[str, Callable[[Lab], None]] = {
     "rebalance": rebalance.run,
     "orders-topics": orders_topics.run,
     "orders-http": orders_http.run,
+    "overload": overload.run,
     "hung": hung.run,
     "where": where.run,
 }

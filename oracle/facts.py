@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import NamedTuple
 
-from oracle.ledgers import AnswerLine, ObserverLine, PaymentLine, PoisonLine, TicketLine, TripLine
+from oracle.ledgers import AnswerLine, IntrusionLine, ObserverLine, PaymentLine, PoisonLine, TicketLine, TripLine
 from oracle.speeds import Speeds
 from topics.order_updates import Attention, OrderStatus, OrderUpdated
 from topics.records import epoch_ms
@@ -232,6 +232,7 @@ class Facts:
     trips: list[TripLine] | None = None
     answers: list[AnswerLine] | None = None
     observers: list[ObserverLine] | None = None
+    intrusions: list[IntrusionLine] | None = None
     poison: list[PoisonLine] | None = None
 
     def wait_ms(self, seconds: float, from_ms: int, to_ms: int) -> int | None:

@@ -11,6 +11,7 @@ rest of the ledger. It ignores a last line without a line end, because the party
 | `answers.jsonl` | the ordering provider | placed orders, and the answers |
 | `observers.jsonl` | an observer of orders | the `status` that each `version` had, `via` http or feed |
 | `poison.jsonl` | a sender of records that nobody can apply | location of each record, and the `id` in it |
+| `intrusions.jsonl` | an intruder | the answers to requests for the things of others |
 | `runs.jsonl` | every worker and simulator, at its start | the speed of its time, relative to real time |
 
 `simulators/ledger.py` documents the fields of the first four. Anybody may write the others:
@@ -19,6 +20,9 @@ rest of the ledger. It ignores a last line without a line end, because the party
     at, observer (name of one sequence of observations), order, version, status, via (`http` or `feed`)
 `poison.jsonl`
     at, topic, partition, offset (location of the record), id (a text that no other record has in its key or value)
+`intrusions.jsonl`
+    at, order, who (whose key or proof the request had), method, path, allowed (false: only a refusal is right), status
+    (0: no answer), shown (a text in the answer that is hidden from the sender; empty if there is none)
 `runs.jsonl`
     type (`Run`), at, party (`worker-1`, `payment`, ...), speed (1: real time), running (in a worker's line: the workers
     that run at that time, itself included; empty in a simulator's line)
@@ -113,6 +117,18 @@ class PoisonLine(Line, kw_only=True):
     id: str = ""
 
 
+class IntrusionLine(Line, kw_only=True):
+    """An answer to an intruder. ``allowed`` is false if only a refusal is right."""
+
+    order: str
+    who: str
+    method: str
+    path: str
+    status: int
+    allowed: bool = False
+    shown: str = ""
+
+
 class RunLine(Line, kw_only=True):
     """Start of a party. ``running`` lists the workers that ran at that time; it is empty for a simulator."""
 
@@ -133,6 +149,7 @@ KINDS: dict[str, type[Line]] = {
     "answers": AnswerLine,
     "observers": ObserverLine,
     "poison": PoisonLine,
+    "intrusions": IntrusionLine,
     "runs": RunLine,
 }
 

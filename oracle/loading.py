@@ -309,6 +309,7 @@ class Loader:
         facts.trips = ledgers.read(self._directory, "trips", ledgers.TripLine, errors)
         facts.answers = ledgers.read(self._directory, "answers", ledgers.AnswerLine, errors)
         facts.observers = ledgers.read(self._directory, "observers", ledgers.ObserverLine, errors)
+        facts.intrusions = ledgers.read(self._directory, "intrusions", ledgers.IntrusionLine, errors)
         facts.poison = ledgers.read(self._directory, "poison", ledgers.PoisonLine, errors)
         if self._uses_record:
             runs = ledgers.read(self._directory, "runs", ledgers.RunLine, errors)

@@ -4,7 +4,7 @@ from collections import Counter
 from datetime import datetime
 from typing import NamedTuple
 
-from oracle.checks import acceptance, money, progress, tickets, timers, trips, updates, zombies
+from oracle.checks import acceptance, doors, money, progress, tickets, timers, trips, updates, zombies
 from oracle.facts import Facts, Unreadable
 from oracle.findings import Finding, Violation
 from topics.order_updates import OrderStatus
@@ -41,6 +41,7 @@ CHECKS = (
         (progress.partitions_move, progress.poison_is_set_aside, progress.malformed_records_are_set_aside),
     ),
     (10, "a replaced worker has no effect", (zombies.replaced_producers_write_nothing,)),
+    (11, "nobody reads or changes what is not theirs", (doors.intruders_are_refused,)),
 )
 """Number, title and checks of each promise."""
 BY_TESTS = "not visible from outside: tests judge it"

@@ -39,10 +39,11 @@ from streams.services import Services
 from streams.settings import LOOPBACK, Settings, WrongSetting
 from streams.web.browser_rules import BrowserRules
 from streams.web.deciding import Decisions
-from streams.web.doorkeeper import Doorkeeper, Keys
+from streams.web.doorkeeper import Doorkeeper, Keys, tell_quota
 from streams.web.forwarding import Forwarding, http_client
 from streams.web.limits import Limits
 from streams.web.problems import problem_middleware
+from streams.web.rates import Rates
 from streams.worker.order_workflow import OrderWorkflow
 from streams.worker.tables import Tables
 from topics import families
@@ -85,6 +86,7 @@ class Surroundings:
     make_keys: Callable[[Path], Keys] = lambda file: KeyRing(file, lambda: datetime.now(UTC), time.monotonic)
     read_secret: Callable[[Path], bytes] = read_secret
     now_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000)
+    clock: Callable[[], float] = time.monotonic
     new_id: Callable[[], str] = field(default=lambda: uuid4().hex)
 
 
@@ -112,7 +114,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         return str(app.conf.canonical_url).rstrip("/")
 
     tokens = Tokens(lambda: outside.read_secret(settings.secret_file))
-    doorkeeper = Doorkeeper(outside.make_keys(settings.keys), tokens, outside.now_ms)
+    doorkeeper = Doorkeeper(outside.make_keys(settings.keys), tokens, Rates(outside.clock), outside.now_ms)
 
     def row_of_call(call: Call) -> bytes:
         return row_of(call, settings.public_url or this_worker(), settings.payment_provider)
@@ -149,7 +151,9 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     views.register(services)
     if place is not None:
         urls = [place.url] if settings.public_url is None else [place.url, settings.public_url]
-        BrowserRules(urls, place.port, settings.allowed_origins).install(cast(Web, app.web).web_app)
+        application = cast(Web, app.web).web_app
+        BrowserRules(urls, place.port, settings.allowed_origins).install(application)
+        application.on_response_prepare.append(tell_quota)
     engine.before_consuming(lambda: services.catalogue.start(engine.client_settings))
     app.on_before_shutdown.connect(_closing(services), weak=False)
     app.rebuild = partial(_rebuild, settings, surroundings)

@@ -39,6 +39,7 @@ none, before the last page: a request looks at a limited number of rows.
 | 415 | the body is not `application/json` by its `Content-Type` |
 | 421 | the `Host` is none of the worker's: see `DABBAWALA_PUBLIC_URL` |
 | 422 | the body or a parameter is invalid; `errors` names each field |
+| 429 | more requests than the key's quota (`RateLimit-Policy`, `RateLimit`); repeat the request after `Retry-After` |
 | 500 | the event could not be applied; it is a dead letter. `detail` names the incident in the worker's log |
 | 503 | the partition is moving, Kafka does not answer, or the worker is busy; repeat the request after `Retry-After` |
 

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 KEY_BYTES = 32
 REREAD_S = 1.0
 """Pause between two looks at the file's time of change."""
+MAX_RATE = 100_000
 ANY = "*"
 """A party that ends with it stands for every id that begins with what is before it."""
 KEY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
@@ -51,6 +52,8 @@ class Identity(msgspec.Struct, frozen=True):
     name: str
     role: Role
     party: str = ANY
+    rate: float | None = None
+    """Requests a second that the key may send to one worker; None: those of its role."""
 
     def speaks_for(self, party_id: str) -> bool:
         """Return whether things of a party are the sender's own."""
@@ -68,6 +71,8 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     sha256: Annotated[str, Meta(pattern=SHA256)]
     until: Instant | None = None
     """End of its validity; None: until it is revoked."""
+    rate: Annotated[float, Meta(gt=0, le=MAX_RATE)] | None = None
+    """Requests a second that it may send to one worker; None: those of its role."""
 
 
 class WrongKeys(ValueError):
@@ -100,7 +105,9 @@ def read_keys(file: Path) -> list[StoredKey]:
     return stored
 
 
-def add_key(file: Path, role: Role, party: str, name: str, until: datetime | None = None) -> str:
+def add_key(
+    file: Path, role: Role, party: str, name: str, until: datetime | None = None, rate: float | None = None
+) -> str:
     """Add a key to the file, which is made if it is missing, and return the key. Raises `WrongKeys`."""
     key = new_key(role)
     with _changing(file):
@@ -109,7 +116,8 @@ def add_key(file: Path, role: Role, party: str, name: str, until: datetime | Non
             raise WrongKeys(f"There is a key with the name {name!r}: revoke it, or choose another --name.")
         try:
             entry = msgspec.convert(
-                {"name": name, "role": role, "party": party, "sha256": digest(key), "until": until}, StoredKey
+                {"name": name, "role": role, "party": party, "sha256": digest(key), "until": until, "rate": rate},
+                StoredKey,
             )
         except msgspec.ValidationError as wrong:
             raise WrongKeys(
@@ -167,7 +175,7 @@ class KeyRing:
         stored = self._keys.get(digest(key))  # the digest of a random key tells nothing to one who times the search
         if stored is None or (stored.until is not None and stored.until <= self._now()):
             return None
-        return Identity(stored.name, stored.role, stored.party)
+        return Identity(stored.name, stored.role, stored.party, stored.rate)
 
     def _reread(self) -> None:
         if self._clock() < self._look_at:

@@ -15,6 +15,8 @@ from streams.settings import Settings
 
 SECRET_BYTES = 32
 KEY_VARIABLE = "DABBAWALA_KEY"
+LOCAL_RATE = 5000.0
+"""Requests a second of these keys: the simulators send those of a whole city with them."""
 LOCAL = "local-"
 """Prefix of the names of these keys."""
 
@@ -40,7 +42,7 @@ def make_local_keys(directory: Path, keys: Path, secret: Path) -> list[Path]:
                 continue
             if name in known:
                 revoke_key(keys, name)
-            write_private(file, add_key(keys, role, ANY, name).encode() + b"\n")
+            write_private(file, add_key(keys, role, ANY, name, rate=LOCAL_RATE).encode() + b"\n")
             made.append(file)
     return made
 

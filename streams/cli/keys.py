@@ -4,12 +4,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
+from rich.text import Text
 
-from streams.access.keys import ANY, Role, StoredKey, WrongKeys, add_key, read_keys, revoke_key
+from streams.access.keys import ANY, MAX_RATE, Role, StoredKey, WrongKeys, add_key, read_keys, revoke_key
 from streams.access.local_keys import make_local_keys
 from streams.cli.errors import CommandError
 from streams.cli.output import counted, echo, json_option, print_json, print_table, text, when
 from streams.settings import Settings, WrongSetting
+from streams.web.rates import RATES
 
 ROLES = [role.value for role in Role]
 
@@ -40,7 +42,13 @@ def init() -> None:
 @click.argument("party", default=ANY)
 @click.option("--name", help="Name of the key, for the journal and `revoke`.  [default: PARTY and the time]")
 @click.option("--days", type=click.IntRange(1, 3650), metavar="DAYS", help="Days for which the key is valid.")
-def new(role: str, party: str, name: str | None, days: int | None) -> None:
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, MAX_RATE, min_open=True),
+    metavar="RATE",
+    help="Requests a second that a worker accepts from it.  [default: that of the role]",
+)
+def new(role: str, party: str, name: str | None, days: int | None, rate: float | None) -> None:
     """Make a key of a ROLE for a PARTY, and print it. It cannot be shown again.
 
     PARTY is the id of the provider, restaurant or driver, or of the payment provider; an id that ends with * stands for
@@ -50,7 +58,7 @@ def new(role: str, party: str, name: str | None, days: int | None) -> None:
     until = None if days is None else now + timedelta(days=days)
     chosen = name or f"{role if party == ANY else party.rstrip(ANY)}-{now:%Y%m%d-%H%M%S}"
     try:
-        echo(add_key(_file(), Role(role), party, chosen, until))
+        echo(add_key(_file(), Role(role), party, chosen, until, rate))
     except (WrongKeys, OSError) as error:
         raise CommandError(str(error)) from None
     echo(f"The key {chosen} is valid in a second. Next: send it as `Authorization: Bearer KEY`.", err=True)
@@ -62,10 +70,16 @@ def list_keys(as_json: bool) -> None:
     """List the keys, without the keys themselves."""
     stored = _read()
     if as_json:
-        print_json({"keys": [{"name": k.name, "role": k.role, "party": k.party, "until": k.until} for k in stored]})
+        shown = ("name", "role", "party", "until", "rate")
+        print_json({"keys": [{name: getattr(key, name) for name in shown} for key in stored]})
         return
-    rows = [[text(k.name), text(k.role), text(k.party), when(k.until) if k.until else text("no end")] for k in stored]
-    print_table("keys", ("name", "role", "party", "until"), rows)
+    print_table("keys", ("name", "role", "party", "rate", "until"), [_row(key) for key in stored])
+
+
+def _row(key: StoredKey) -> list[Text]:
+    rate = RATES[key.role] if key.rate is None else key.rate
+    end = when(key.until) if key.until else text("no end")
+    return [text(key.name), text(key.role), text(key.party), text(f"{rate:g}/s"), end]
 
 
 @keys.command()

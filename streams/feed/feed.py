@@ -29,6 +29,7 @@ from typing import Any, Self
 
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from streams.access.turns import Turns
 from streams.feed.update_log import Update, UpdateLog, UpdateReader
 from topics.order_updates import OrderUpdated
 from topics.records import epoch_ms, write
@@ -129,8 +130,11 @@ class Listener:
         *,
         resumes: bool = True,
         snapshot: OrderUpdated | None = None,
+        holder: str = "",
     ) -> None:
         self.order = order
+        self.holder = holder
+        """Name of the client's key. Holders take turns to read older updates."""
         self.positions = positions
         self.closed = False
         """True once the feed has ended here for good."""
@@ -229,7 +233,7 @@ class Listener:
     async def _start_from_snapshot(self, snapshot: OrderUpdated) -> list[Update]:
         """Return the order's newest update, and continue behind it."""
         (partition,) = self.positions
-        update = await self._feed.find_snapshot(partition, snapshot)
+        update = await self._feed.find_snapshot(partition, snapshot, self.holder)
         version, matches = update.record.version, self.matches
         self.matches = lambda record: record.version > version and matches(record)
         self.positions = {partition: update.offset + 1}
@@ -241,7 +245,7 @@ class Listener:
         """Return a batch of matching updates that the rings no longer hold."""
         found: list[Update] = []
         count = 0
-        async with self._feed.reader(behind := self._positions_outside_rings()) as reader:
+        async with self._feed.reader(behind := self._positions_outside_rings(), self.holder) as reader:
             await self._verify_positions(reader, behind)
             reader.seek(behind)
             while len(found) < MAX_BATCH and count < MAX_RECORDS_READ and self._positions_outside_rings():
@@ -288,11 +292,17 @@ class Feed:
         self._head_task: asyncio.Task[None] | None = None
         self._left_at = 0.0
         """Time at which the last listener left, by the event loop's clock."""
-        self._reader_slots = asyncio.Semaphore(MAX_READERS)
+        self._reader_turns = Turns(MAX_READERS)
         self._all_left = asyncio.Event()
 
     def of_order(
-        self, order: str, partition: int, *, after: int | None = None, snapshot: OrderUpdated | None = None
+        self,
+        order: str,
+        partition: int,
+        *,
+        after: int | None = None,
+        snapshot: OrderUpdated | None = None,
+        holder: str = "",
     ) -> Listener:
         """Return a listener of the order's updates after this offset.
 
@@ -302,15 +312,21 @@ class Feed:
         resumes = after is not None
         positions = {partition: 0 if after is None else after + 1}
         return Listener(
-            self, order, lambda record: record.order == order, positions, resumes=resumes, snapshot=snapshot
+            self,
+            order,
+            lambda record: record.order == order,
+            positions,
+            resumes=resumes,
+            snapshot=snapshot,
+            holder=holder,
         )
 
-    def of_all(self, matches: Matches, positions: Mapping[int, int] | None = None) -> Listener:
+    def of_all(self, matches: Matches, positions: Mapping[int, int] | None = None, *, holder: str = "") -> Listener:
         """Return a listener of the matching updates of all orders.
 
         It starts from ``positions``, which name every partition; without them, from now on.
         """
-        return Listener(self, None, matches, dict(positions or {}), resumes=positions is not None)
+        return Listener(self, None, matches, dict(positions or {}), resumes=positions is not None, holder=holder)
 
     async def stop(self) -> None:
         """End the feed for all listeners, for good. Cancel those that have not left after `GRACE_S`."""
@@ -356,12 +372,15 @@ class Feed:
         return bool(self.rings) and listener in self._waiting.get(listener.order, {})
 
     @asynccontextmanager
-    async def reader(self, partitions: Collection[int]) -> AsyncIterator[UpdateReader]:
-        """Open a reader of these partitions, as soon as fewer than `MAX_READERS` are open. Raises `KafkaError`."""
-        async with self._reader_slots, self._log.open(partitions) as reader:
+    async def reader(self, partitions: Collection[int], holder: str) -> AsyncIterator[UpdateReader]:
+        """Open a reader of these partitions when it is the holder's turn: `MAX_READERS` are open at a time.
+
+        Raises `KafkaError`.
+        """
+        async with self._reader_turns.take(holder), self._log.open(partitions) as reader:
             yield reader
 
-    async def find_snapshot(self, partition: int, snapshot: OrderUpdated) -> Update:
+    async def find_snapshot(self, partition: int, snapshot: OrderUpdated, holder: str) -> Update:
         """Return the update of the snapshot's order with its version or a newer one.
 
         If it is no longer kept, return the snapshot itself. Its offset then lies before every newer update.
@@ -371,7 +390,7 @@ class Feed:
         if newest is not None and newest.record.version >= snapshot.version:
             return newest
         assert snapshot.at is not None
-        async with self.reader([partition]) as reader:
+        async with self.reader([partition], holder) as reader:
             # first the end, then the position: a record written between the two calls lies behind the end
             end = (await reader.ends())[partition]
             position = await reader.since(partition, epoch_ms(snapshot.at) - CLOCK_SLACK_MS)

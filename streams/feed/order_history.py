@@ -19,6 +19,7 @@ from exactly_once.kafka.consumers import skipping_consumer
 from exactly_once.kafka.skipping_consumer import SkippingConsumer
 from processors.history import Retired
 from processors.workflow import JournalLine, Workflow
+from streams.access.turns import Turns
 from topics.order_history import READER, OrderRetired
 from topics.records import Reader, Undecodable, epoch_ms
 
@@ -58,12 +59,15 @@ class OrderHistory:
         self._engine = engine
         self._topic = topic
         self._now_ms = now_ms
-        self._slots = asyncio.Semaphore(MAX_READS)
+        self._turns = Turns(MAX_READS)
 
-    async def read(self, order: str, retired: Retired) -> RetiredOrder:
-        """Return the order's rows and journal from the time it left the tables. Raises `HistoryUnavailable`."""
+    async def read(self, order: str, retired: Retired, holder: str) -> RetiredOrder:
+        """Return the order's rows and journal from the time it left the tables, when it is the holder's turn.
+
+        Raises `HistoryUnavailable`.
+        """
         partition = TopicPartition(self._topic, self._engine.partition_of(order.encode()))
-        async with self._slots:
+        async with self._turns.take(holder):
             parts = await self._scan(partition, order, retired)
         if not _is_complete(parts):
             raise HistoryUnavailable(order, gone=True)

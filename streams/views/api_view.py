@@ -8,7 +8,7 @@ from faust.web import View
 
 from streams.access.rules import Rule
 from streams.services import Services
-from streams.web.doorkeeper import is_forwarded
+from streams.web.doorkeeper import is_forwarded, sender_of
 
 
 class ApiView(View):
@@ -30,5 +30,6 @@ class ApiView(View):
         await self.services.doorkeeper.admit(request, rule, request.match_info)
         if not self.scans or request.method == "POST" or is_forwarded(request):
             return await method(request, **request.match_info)
-        async with self.services.limits.scan():  # of the first worker: two workers would wait for each other
+        # the first worker's turns: two workers would wait for each other
+        async with self.services.limits.scan(sender_of(request).name):
             return await method(request, **request.match_info)

@@ -10,6 +10,7 @@ from processors.driver import Driver, Stage
 from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.web.deciding import to_response
+from streams.web.doorkeeper import sender_of
 from streams.web.listing import Listing
 from streams.web.problems import Problem
 from streams.web.requests import key_part, parse_id, read_body, respond
@@ -196,7 +197,7 @@ class AssignedDelivery(ApiView):
         wait_s = _wait(request)
         if wait_s == 0:
             return await self._poll(request, driver, wait_s)
-        with self.services.limits.waiting.take():
+        with self.services.limits.waiting.take(sender_of(request).name):
             return await self._poll(request, driver, wait_s)
 
     async def _poll(self, request: web.Request, driver: str, wait_s: float) -> web.Response:

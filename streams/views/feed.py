@@ -91,8 +91,9 @@ class OrderEvents(ApiView):
             and await _has_last_update(self.services, snapshot, partition, after)
         ):
             return web.Response(status=HTTPStatus.NO_CONTENT)
-        listener = self.services.feed.of_order(order, partition, after=after, snapshot=snapshot)
-        with self.services.limits.waiting.take():
+        holder = sender_of(request).name
+        listener = self.services.feed.of_order(order, partition, after=after, snapshot=snapshot, holder=holder)
+        with self.services.limits.waiting.take(holder):
             return await _stream(request, listener, _record_id, lambda record: record.status.ended)
 
 
@@ -114,8 +115,10 @@ class Events(ApiView):
         matches, positions = _filter(request), _last_positions(self.services, request)
         if request.method == "HEAD":
             return web.Response(headers=HEADERS)
-        with self.services.limits.waiting.take():
-            return await _stream(request, self.services.feed.of_all(matches, positions), _positions_id, lambda _: False)
+        holder = sender_of(request).name
+        listener = self.services.feed.of_all(matches, positions, holder=holder)
+        with self.services.limits.waiting.take(holder):
+            return await _stream(request, listener, _positions_id, lambda _: False)
 
 
 class UpdateFilter(msgspec.Struct, frozen=True, kw_only=True):

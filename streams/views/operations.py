@@ -13,7 +13,7 @@ from exactly_once import PartitionNotOwned, SourceProgress, Task
 from processors.dispatch import PendingDelivery, WaitingDriver
 from streams.services import Services
 from streams.views.api_view import ApiView
-from streams.web.doorkeeper import is_forwarded
+from streams.web.doorkeeper import is_forwarded, sender_of
 from streams.web.forwarding import FORWARD_TIMEOUT_S
 from streams.web.listing import Listing, limit_of
 from streams.web.problems import SOON, Problem
@@ -90,7 +90,7 @@ class AllTasks(ApiView):
         """
         if request.query.get("hash") != "true":
             return await self._list(request, hashed=False)
-        with self.services.limits.hashes.take():
+        with self.services.limits.hashes.take(sender_of(request).name):
             return await self._list(request, hashed=True)
 
     async def _list(self, request: web.Request, *, hashed: bool) -> web.Response:

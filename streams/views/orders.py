@@ -120,7 +120,7 @@ class OrderDetail(ApiView):
         flow = _known(self.services, order)
         if flow.history is None:
             return respond(200, _shown(self.services, flow))
-        stored = await _retired(self.services, order, flow.history)
+        stored = await _retired(self.services, request, order, flow.history)
         return respond(200, {**_shown(self.services, stored.workflow), "retired_at": instant(flow.history.retired_ms)})
 
 
@@ -144,7 +144,7 @@ class OrderJournal(ApiView):
             return respond(
                 200, _journal(order, [line async for _, line in self.services.tables.journal.pages(order, f"{order}/")])
             )
-        stored = await _retired(self.services, order, flow.history)
+        stored = await _retired(self.services, request, order, flow.history)
         return respond(200, {**_journal(order, stored.journal), "retired_at": instant(flow.history.retired_ms)})
 
 
@@ -253,10 +253,10 @@ def _placed_at(services: Services, order: str) -> datetime | None:
     return None if row is None else instant(row.placed_ms)
 
 
-async def _retired(services: Services, order: str, retired: Retired) -> RetiredOrder:
+async def _retired(services: Services, request: web.Request, order: str, retired: Retired) -> RetiredOrder:
     """Return an order that has left the tables, from the history topic. Raises a 404 or 503 problem."""
     try:
-        return await services.history.read(order, retired)
+        return await services.history.read(order, retired, sender_of(request).name)
     except HistoryUnavailable as error:
         if error.gone:
             raise Problem(404, "unknown", str(error)) from None

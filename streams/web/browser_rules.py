@@ -132,7 +132,7 @@ class BrowserRules:
         if origin not in self._origins:
             return
         response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Expose-Headers"] = "Location, Retry-After"
+        response.headers["Access-Control-Expose-Headers"] = "Location, Retry-After, RateLimit, RateLimit-Policy"
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         response.headers["Vary"] = "Origin"
         if self._is_preflight(request):

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from exactly_once import Engine
 from processors.decision import Outcome
 from streams.tracing import traceparent
+from streams.web.limits import Backlog
 from streams.web.problems import SOON, FieldError, Problem, incident
 from streams.web.requests import respond
 from streams.worker.order_workflow import DecisionReply
@@ -24,6 +25,8 @@ from topics.headers import REQUEST_ID
 from topics.identity import owner_of
 from topics.records import Record, write
 
+OVERLOADED = 0.1
+"""Part of the time that a sender waits for a decision: a task whose requests wait longer is overloaded."""
 MAX_ACKNOWLEDGE_S = 10.0
 """Time that Kafka may take to acknowledge a record; then 503, and the sender sends again under the same key."""
 
@@ -40,10 +43,16 @@ class Decisions:
         self._topic_prefix = topic_prefix
         self._new_id = new_id
         self._within_s = within_s
+        self._backlog = Backlog(within_s * OVERLOADED)
 
     async def submit(self, family: Family, record: Record) -> DecisionReply | None:
-        """Produce a record and return the committed decision on it; None if that takes longer than `within_s`."""
-        return await self.submit_with(lambda request: self.produce(family, record, request))
+        """Produce a record and return the committed decision on it; None if that takes longer than `within_s`.
+
+        Raises a 503 problem if the task that decides is overloaded.
+        """
+        partition = self._engine.partition_of(record.key.encode())
+        with self._backlog.wait(partition):
+            return await self.submit_with(lambda request: self.produce(family, record, request))
 
     async def submit_with(self, produce: Callable[[str], Awaitable[None]]) -> DecisionReply | None:
         """Return the committed decision on the record that ``produce`` sends, with the request id in its headers."""

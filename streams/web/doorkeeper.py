@@ -12,12 +12,15 @@ from streams.access.keys import Identity
 from streams.access.rules import Rule
 from streams.access.tokens import Tokens
 from streams.web.problems import Problem
+from streams.web.rates import Quota, Rates
 from streams.web.requests import read_bytes
 
 FORWARDED = "Dabbawala-Forwarded"
 """Header of a request that another worker forwarded: its token."""
 SENDER = web.RequestKey("sender", Identity)
 """The place in a request for its sender."""
+QUOTA = web.RequestKey("quota", Quota)
+"""The place in a request for the sender's quota."""
 PAGE_CHALLENGE = 'Basic realm="Dabbawala: any name, and a key as the password", charset="UTF-8"'
 """Challenge to a browser, which then asks for a name and a password."""
 NO_KEY = "send the header `Authorization: Bearer KEY`; `dabbawala keys new` makes a key"
@@ -34,20 +37,27 @@ class Keys(Protocol):
 class Doorkeeper:
     """Access control of one worker."""
 
-    def __init__(self, keys: Keys, tokens: Tokens, now_ms: Callable[[], int]) -> None:
+    def __init__(self, keys: Keys, tokens: Tokens, rates: Rates, now_ms: Callable[[], int]) -> None:
         self._keys = keys
         self._tokens = tokens
+        self._rates = rates
         self._now_ms = now_ms
 
     async def admit(self, request: web.Request, rule: Rule, path: Mapping[str, str]) -> None:
-        """Note the sender of a request in it, if the rule allows the request.
+        """Note the sender of a request and its quota in the request, if the rule allows the request.
 
-        Raises a 401 problem for a request without a valid key, 403 if the sender's role may not send it, and 404 if the
-        path names a thing of another party.
+        Raises a 401 problem for a request without a valid key, 429 for more requests than the sender's quota allows,
+        403 if the sender's role may not send this one, and 404 if the path names a thing of another party.
         """
         if rule.public:
             return
-        sender = await self._identify(request, rule, path)
+        try:
+            sender = await self._identify(request, rule, path)
+        except Problem:
+            self._rates.take_unknown(request.remote or "")
+            raise
+        if not is_forwarded(request):  # the first worker has counted it
+            request[QUOTA] = self._rates.take(sender)
         if not rule.allows_role(sender):
             roles = " or ".join(sorted(rule.roles))
             raise Problem(403, "not-your-role", f"this needs a key of the role {roles}; yours has {sender.role}")
@@ -85,6 +95,12 @@ class Doorkeeper:
 def _target(request: web.Request) -> str:
     """Return path and query, decoded and encoded again: a client may write the same address in another way."""
     return f"{request.path}?{urlencode(list(request.query.items()), errors='surrogatepass')}"
+
+
+async def tell_quota(request: web.Request, response: web.StreamResponse) -> None:
+    """Add the sender's quota to the headers of an answer."""
+    if (quota := request.get(QUOTA)) is not None:
+        response.headers.update(quota.headers)
 
 
 def sender_of(request: web.Request) -> Identity:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import msgspec
 
-from streams.access.keys import ANY, Role, StoredKey, digest
+from streams.access.keys import ANY, MAX_RATE, Role, StoredKey, digest
 
 KEYS: Mapping[Role, str] = {role: f"dbw_{role}_of-a-test" for role in Role}
 """Role -> a key that speaks for every party."""
+STRANGERS: Mapping[Role, str] = {role: f"dbw_{role}_of-a-stranger" for role in Role if role is not Role.OPERATOR}
+"""Role -> a key of a party that owns nothing."""
 HEADERS: Mapping[str, str] = {"Authorization": f"Bearer {KEYS[Role.OPERATOR]}"}
 """Headers of a request that may do everything."""
 SECRET = "the secret of all workers of a test"
@@ -18,5 +20,12 @@ OPERATOR = "test-operator"
 
 def write_keys(file: Path) -> None:
     """Write the file of these keys."""
-    stored = [StoredKey(name=f"test-{role}", role=role, party=ANY, sha256=digest(key)) for role, key in KEYS.items()]
+    stored = [
+        StoredKey(name=f"test-{role}", role=role, party=ANY, sha256=digest(key), rate=MAX_RATE)
+        for role, key in KEYS.items()
+    ]
+    stored += [
+        StoredKey(name=f"stranger-{role}", role=role, party="stranger", sha256=digest(key), rate=MAX_RATE)
+        for role, key in STRANGERS.items()
+    ]
     file.write_bytes(msgspec.json.encode(stored))

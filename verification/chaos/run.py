@@ -29,6 +29,7 @@ from verification.chaos.plan import DRIVERS, KINDS, PAYMENT, POS, PROVIDER, Faul
 from verification.chaos.progress import Progress
 from verification.chaos.strangers import Copier, poisoning
 from verification.chaos.stuck import Stuck, Watch
+from verification.intruder import Intruder
 
 WORKERS = 3
 RATE = 12.0
@@ -59,7 +60,7 @@ AFTERWARDS_S = 30.0
 """Time after a fault in which a worker may still fail to start because of it, on a busy machine."""
 SETTLED_S = 15.0
 """Time without progress, after the last order is placed, before the remaining faults strike without their moment."""
-JUDGED = frozenset({1, 2, 3, 4, 5, 6, 7, 9, 10})
+JUDGED = frozenset({1, 2, 3, 4, 5, 6, 7, 9, 10, 11})
 """Promises that every run is judged by."""
 
 
@@ -190,6 +191,7 @@ async def run(shape: Shape, directory: Path, show: Callable[[str], None] = print
             progress.follow(kafka, name),
             Copier(kafka, name, shape.seed).run(),
             observers.run(lambda: list(progress.newest)),
+            Intruder(ledgers / "intrusions.jsonl").run(world.urls, lambda: list(progress.newest), shape.seed),
         )
         one = Run(shape, world, progress, Chaos(world, poisoner), await held.enter_async_context(others))
         world.parties[PROVIDER] = lambda: world.stack.place(

@@ -32,6 +32,8 @@ from processors.events import PaymentReported
 from processors.order import Stage as OrderStage
 from processors.ticket import Stage as TicketStage
 from processors.ticket import Ticket
+from streams.access import rules
+from streams.access.tokens import Tokens
 from topics.payments import Charged, Declined, Refunded
 from topics.pos import PreparationFinished, TicketAccepted
 
@@ -286,6 +288,24 @@ def charge_without_key() -> Iterator[None]:
 def new_key_on_retry() -> Iterator[None]:
     """A retry of a call uses another idempotency key."""
     with _attempts(lambda call_id, call: call_id + b"/%d" % call.attempt if call.attempt > 1 else call_id):
+        yield
+
+
+# -- doors -----------------------------------------------------------------------------------------------------------
+
+
+@_bug(breaks=11)
+def route_unchecked() -> Iterator[None]:
+    """Everybody with a key sees every order."""
+    path = "/v1/orders/{order}"
+    with patch.dict(rules.RULES, {path: {**rules.RULES[path], "GET": rules.EVERYBODY}}):
+        yield
+
+
+@_bug(breaks=11)
+def capability_not_compared() -> Iterator[None]:
+    """Any text is accepted as the proof in a callback's address."""
+    with patch.object(Tokens, "is_capability", lambda *_: True):
         yield
 
 

@@ -24,6 +24,7 @@ from tests.flow.reading import PARTITIONS
 from tests.support.stack import ROOT, TAKES_ANYTHING, Stack, installed
 from topics.families import ORDERS
 from topics.restaurants import Restaurant
+from verification.intruder import Intruder, Victim
 
 MAX_STEP_S = 90.0
 """Longest wait for a step of a scenario. It takes seconds."""
@@ -327,6 +328,20 @@ async def frozen_worker_replaced(world: World) -> None:
         await client.until(shared, "the frozen worker has a share again", MAX_STEP_S)
 
 
+async def intruder_in_the_house(world: World) -> None:
+    """An intruder asks for everything of an order on its way, with all keys but the right ones."""
+    world.stack.start_payment(*INSTANT)
+    world.stack.start_pos(*INSTANT)
+    world.start_worker()
+    intruder = Intruder(world.stack.ledgers / "intrusions.jsonl")
+    async with Client(world.stack) as client:
+        order = await world.place(client)
+        await intruder.ask(world.stack.url, Victim(order, TAKES_ANYTHING, "driver-1"))
+        world.stack.start_drivers(1, *INSTANT)
+        await world.ended(client)
+        await intruder.ask(world.stack.url, Victim(order, TAKES_ANYTHING, "driver-1"))
+
+
 Scenario = Callable[[World], Awaitable[None]]
 SCENARIOS: dict[Scenario, tuple[str, ...]] = {
     killed_before_the_commit: ("offsets-before-outputs", "disk-before-commit"),
@@ -337,6 +352,7 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
     scheduled_order: ("timer-fired-early", "timer-lost"),
     nobody_answers_and_some_talk_nonsense: ("attention-lost", "dead-letter-dropped"),
     frozen_worker_replaced: ("zombie-commits",),
+    intruder_in_the_house: ("route-unchecked", "capability-not-compared"),
 }
 """Scenario -> names of the bugs that it makes visible."""
 

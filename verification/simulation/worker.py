@@ -22,7 +22,7 @@ from exactly_once.faust.consumer import IDLE_S
 from exactly_once.faust.tables import TaskTables
 from exactly_once.settings import EngineSettings
 from exactly_once.task.timers import DUE_BYTES, due_of
-from streams.access.keys import Identity, Role
+from streams.access.keys import MAX_RATE, Identity, Role
 from streams.build import Surroundings, build
 from streams.services import Services
 from streams.settings import Settings
@@ -287,7 +287,7 @@ class Keys:
 
     def find(self, key: str) -> Identity | None:
         """Return the holder of a key."""
-        return Identity("simulated", Role.OPERATOR) if key == KEY else None
+        return Identity("simulated", Role.OPERATOR, rate=MAX_RATE) if key == KEY else None
 
 
 class Worker:
@@ -346,6 +346,7 @@ class Worker:
                 make_keys=lambda _: Keys(),
                 read_secret=lambda _: b"the secret of all simulated workers",
                 now_ms=lambda: int(self.time() * 1000),
+                clock=self.time,
                 new_id=lambda: f"{self.name}-{next(self._requests)}",
             ),
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from streams.access.keys import Identity, KeyRing, Role, WrongKeys, add_key, read_keys, revoke_key
-from streams.access.local_keys import local_key, make_local_keys
+from streams.access.local_keys import LOCAL_RATE, local_key, make_local_keys
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 
@@ -108,7 +108,7 @@ def test_local_keys_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     key = local_key(tmp_path, Role.DRIVER)
     assert key is not None
     assert make_local_keys(tmp_path, keys, secret) == []
-    assert Ring(keys).find(key) == Identity("local-driver", Role.DRIVER, "*")
+    assert Ring(keys).find(key) == Identity("local-driver", Role.DRIVER, "*", LOCAL_RATE)
     revoke_key(keys, "local-driver")
     assert make_local_keys(tmp_path, keys, secret) == [], "a revoked key does not come back"
     assert "local-driver" not in {key.name for key in read_keys(keys)}
@@ -119,7 +119,7 @@ def test_local_keys_survive_a_kill_of_their_maker(tmp_path: Path) -> None:
     make_local_keys(tmp_path, keys, secret)
     file.unlink()  # as if its maker was killed after it wrote the entry
     assert make_local_keys(tmp_path, keys, secret) == [file]
-    assert Ring(keys).find(file.read_text().strip()) == Identity("local-driver", Role.DRIVER, "*")
+    assert Ring(keys).find(file.read_text().strip()) == Identity("local-driver", Role.DRIVER, "*", LOCAL_RATE)
     keys.unlink()
     assert len(make_local_keys(tmp_path, keys, secret)) == len(Role)
-    assert Ring(keys).find(file.read_text().strip()) == Identity("local-driver", Role.DRIVER, "*")
+    assert Ring(keys).find(file.read_text().strip()) == Identity("local-driver", Role.DRIVER, "*", LOCAL_RATE)

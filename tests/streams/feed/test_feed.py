@@ -250,7 +250,7 @@ async def test_an_update_ahead_of_the_head_is_sent_once(kafka: FakeKafka, feed: 
     with feed.of_all(anything) as other:
         await at_the_head(other)
         kafka.append(0, an_update("a:x", 2))
-        found = await feed.find_snapshot(0, an_update("a:x", 2))
+        found = await feed.find_snapshot(0, an_update("a:x", 2), "ops")
         assert (found.record.version, found.offset) == (2, 2)
         with feed.of_order("a:x", 0, snapshot=an_update("a:x", 2)) as listener:
             (update,) = await receive(listener, 1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,7 +78,7 @@ async def test_orders_are_found_around_an_unreadable_record(
     await write_to(kafka, topic, *strange)
     await poison(client, topic, 0, ORDER.encode(), b"{}")
     await write_to(kafka, topic, write(KEPT), *strange)
-    kept = await orders.read(ORDER, RETIRED)
+    kept = await orders.read(ORDER, RETIRED, "ops")
     assert (kept.workflow.order, kept.journal) == (ROW, (LINE,))
     logged = caplog.text
     for cause in ("cannot be read at offset 6", "null", "not JSON", "no row of the order", "it must be text"):
@@ -91,7 +92,7 @@ async def test_a_missing_order_is_reported_as_soon_as_known(
     await write_to(kafka, topic, write(other))
     monkeypatch.setattr(history, "MAX_READ_S", 120.0)
     began = time.monotonic()
-    answers = await asyncio.gather(*(orders.read(ORDER, RETIRED) for _ in range(12)), return_exceptions=True)
+    answers = await asyncio.gather(*(orders.read(ORDER, RETIRED, "ops") for _ in range(12)), return_exceptions=True)
     assert time.monotonic() - began < history.MAX_READ_S
     for answer in answers:
         assert isinstance(answer, history.HistoryUnavailable)
@@ -101,7 +102,7 @@ async def test_a_missing_order_is_reported_as_soon_as_known(
 async def test_a_just_retired_order_is_awaited(kafka: str, topic: str, orders: history.OrderHistory) -> None:
     now_ms = time.time_ns() // 1_000_000
     (kept,) = records_of(ORDER, OrderStatus.DELIVERED, [(RowKind.ORDER, ROW)], now_ms)
-    reading = asyncio.create_task(orders.read(ORDER, msgspec.structs.replace(RETIRED, retired_ms=now_ms)))
+    reading = asyncio.create_task(orders.read(ORDER, msgspec.structs.replace(RETIRED, retired_ms=now_ms), "ops"))
     await asyncio.wait([reading], timeout=1)
     assert not reading.done()
     await write_to(kafka, topic, write(kept))
@@ -113,11 +114,12 @@ async def test_waiting_for_a_slot_does_not_shorten_the_read(
 ) -> None:
     await write_to(kafka, topic, write(KEPT))
     monkeypatch.setattr(history, "MAX_READ_S", 2.0)
+    held = AsyncExitStack()
     for _ in range(history.MAX_READS):
-        await orders._slots.acquire()
-    reading = asyncio.create_task(orders.read(ORDER, RETIRED))
+        await held.enter_async_context(orders._turns.take("others"))
+    reading = asyncio.create_task(orders.read(ORDER, RETIRED, "ops"))
     await asyncio.wait([reading], timeout=1.5 * history.MAX_READ_S)
     assert not reading.done()
     monkeypatch.setattr(history, "MAX_READ_S", 60.0)  # a busy machine reads slowly
-    orders._slots.release()
+    await held.aclose()
     assert (await reading).workflow.order == ROW

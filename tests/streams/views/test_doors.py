@@ -2,6 +2,8 @@
 
 import re
 from base64 import b64encode
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from aiohttp.test_utils import make_mocked_request
 from streams.access.keys import Identity, Role, add_key
 from streams.access.rules import RULES, Rule, callback_subject
 from streams.access.tokens import Tokens, read_secret
+from streams.build import Surroundings
 from streams.services import Services
 from streams.views import ROUTES, rules_of
 from streams.views.api_view import ApiView
-from streams.web.doorkeeper import SENDER
+from streams.web.doorkeeper import QUOTA, SENDER, tell_quota
 from streams.web.problems import Problem
 from tests.support.services import unconnected_services, view_of
 
@@ -110,7 +113,8 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Doors:
     directory: Path = tmp_path_factory.mktemp("doors")
     keys = {role: add_key(directory / "keys.json", role, OWN.get(role, "*"), role) for role in Role}
     (directory / "secret").write_text("s" * 32)
-    services = unconnected_services(DABBAWALA_DIR=str(directory))
+    each_after_a_second = Surroundings(clock=partial(next, count()))  # so that no quota is ever used up
+    services = unconnected_services(each_after_a_second, DABBAWALA_DIR=str(directory))
     return Doors(services, keys, Tokens(lambda: read_secret(directory / "secret")))
 
 
@@ -213,6 +217,54 @@ async def test_a_token_is_for_an_address_in_any_writing(doors: Doors, sent: str,
         else:
             with pytest.raises(Problem, match="same secret"):
                 await doors.services.doorkeeper.admit(second, rule, {})
+
+
+class Stopped:
+    """A worker whose clock stands still, so that every quota is used up."""
+
+    def __init__(self, directory: Path) -> None:
+        self.key = add_key(directory / "keys.json", Role.PROVIDER, "shop", "shop-1", rate=2.0)
+        (directory / "secret").write_text("s" * 32)
+        self.services = unconnected_services(Surroundings(clock=lambda: 1.0), DABBAWALA_DIR=str(directory))
+
+    async def ask(self, **headers: str) -> web.Request:
+        """Send a request to the doorkeeper. Raises a problem."""
+        request = make_mocked_request("GET", "/v1/orders", headers, payload=EMPTY_PAYLOAD)
+        await self.services.doorkeeper.admit(request, RULES["/v1/orders"]["GET"], {})
+        return request
+
+
+async def test_a_key_beyond_its_quota_is_refused(tmp_path: Path) -> None:
+    worker = Stopped(tmp_path)
+    key = {"Authorization": f"Bearer {worker.key}"}
+    requests = [await worker.ask(**key) for _ in range(4)]
+    assert [request[QUOTA].remaining for request in requests] == [3, 2, 1, 0]
+    with pytest.raises(Problem, match="the key shop-1: more than 2 requests a second"):
+        await worker.ask(**key)
+    token = worker.services.doorkeeper.token_for(requests[0], b"")
+    forwarded = await worker.ask(**{"Dabbawala-Forwarded": token})
+    assert QUOTA not in forwarded, "the first worker has counted it"
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x"}, {"Dabbawala-Forwarded": "x"}])
+async def test_strangers_have_a_quota_for_each_address(tmp_path: Path, headers: dict[str, str]) -> None:
+    worker = Stopped(tmp_path)
+    for _ in range(40):
+        with pytest.raises(Problem) as refused:
+            await worker.ask(**headers)
+        assert refused.value.status == 401
+    with pytest.raises(Problem) as refused:
+        await worker.ask(**headers)
+    assert refused.value.status == 429
+    await worker.ask(Authorization=f"Bearer {worker.key}")
+
+
+async def test_an_answer_tells_the_quota(tmp_path: Path) -> None:
+    worker = Stopped(tmp_path)
+    request, response = await worker.ask(Authorization=f"Bearer {worker.key}"), web.Response()
+    await tell_quota(request, response)
+    assert response.headers["RateLimit-Policy"] == '"key";q=4;w=2'
+    assert response.headers["RateLimit"] == '"key";r=3;t=1'
 
 
 def test_a_route_without_a_rule_stops_the_start() -> None:

@@ -11,29 +11,71 @@ from aiohttp import web
 from exactly_once.faust.http_server import BoundedRunner, raise_descriptor_limit
 from streams.views import ROUTES
 from streams.web import limits
-from streams.web.limits import MAX_SCANS, Limits, Places
+from streams.web.limits import FEW_UNDECIDED, MAX_SCANS, Backlog, Limits, Places
 from streams.web.problems import Problem
 
 
 def test_a_request_without_a_place_is_refused_at_once() -> None:
     places = Places(2, "streams")
     with ExitStack() as taken:
-        taken.enter_context(places.take())
-        with pytest.raises(ZeroDivisionError), places.take():
+        taken.enter_context(places.take("a"))
+        with pytest.raises(ZeroDivisionError), places.take("b"):
             raise ZeroDivisionError
-        taken.enter_context(places.take())
-        with pytest.raises(Problem, match="as many streams as it can") as refused, places.take():
+        taken.enter_context(places.take("b"))
+        with pytest.raises(Problem, match="as many streams as it can") as refused, places.take("c"):
             pass
         assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
-    with places.take(), places.take():
+    with places.take("a"), places.take("c"):
         pass
+
+
+def test_a_holder_has_half_of_the_places() -> None:
+    places = Places(4, "streams")
+    with places.take("greedy"), places.take("greedy"):
+        with pytest.raises(Problem, match="the key greedy has 2 streams open") as refused, places.take("greedy"):
+            pass
+        assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "1"})
+        with places.take("other"):
+            pass
+    with places.take("greedy"):
+        pass
+
+
+async def test_a_burst_waits_and_a_lasting_overload_is_refused() -> None:
+    loop, backlog = asyncio.get_running_loop(), Backlog(max_wait_s=0.5)
+    start = loop.time()
+    clock = [start]
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as undecided:
+        patch.setattr(loop, "time", lambda: clock[0])
+        for _ in range(FEW_UNDECIDED * 3):
+            undecided.enter_context(backlog.wait(1))
+        clock[0] = start + 0.6
+        with pytest.raises(Problem, match="more requests for partition 1") as refused, backlog.wait(1):
+            pass
+        assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
+        with backlog.wait(2):
+            pass
+        undecided.pop_all().close()
+        with backlog.wait(1):
+            pass
+
+
+async def test_a_few_requests_wait_however_long_it_takes() -> None:
+    loop, backlog = asyncio.get_running_loop(), Backlog(max_wait_s=0.5)
+    start = loop.time()
+    clock = [start]
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as undecided:
+        patch.setattr(loop, "time", lambda: clock[0])
+        for _ in range(FEW_UNDECIDED):
+            undecided.enter_context(backlog.wait(1))
+            clock[0] += 10
 
 
 async def test_scans_take_turns_and_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Limits()
     async with AsyncExitStack() as running:
         for _ in range(MAX_SCANS):
-            await running.enter_async_context(worker.scan())
+            await running.enter_async_context(worker.scan("ops"))
         waiting = asyncio.create_task(_scanned(worker))
         await asyncio.sleep(0.05)
         assert not waiting.done()
@@ -44,7 +86,7 @@ async def test_scans_take_turns_and_do_not_wait_for_ever(monkeypatch: pytest.Mon
 
 
 async def _scanned(worker: Limits) -> bool:
-    async with worker.scan():
+    async with worker.scan("ops"):
         return True
 
 

@@ -12,10 +12,12 @@ from exactly_once.task.timers import TimerHead
 from exactly_once.task.transaction import PendingTransaction
 from processors import delivery, dispatch, order, payment, ticket, workflow
 from processors.decision import Table
+from streams.access.rules import RULES
+from streams.access.tokens import Tokens
 from verification.planted.catalogue import BUGS, UnknownBug, plant
 
 PLACES: tuple[Any, ...] = (Task, PendingTransaction, TimerHead, CallRunner, Engine, order.Wait)
-PLACES += (order, payment, ticket, delivery, dispatch, workflow)
+PLACES += (Tokens, order, payment, ticket, delivery, dispatch, workflow)
 WANTED = {
     "offsets-before-outputs",
     "output-dropped",
@@ -30,12 +32,14 @@ WANTED = {
     "zombie-commits",
     "driver-assigned-twice",
     "early-callback-lost",
+    "route-unchecked",
+    "capability-not-compared",
 }
 
 
 def product() -> list[dict[str, Any]]:
     """Return everything that a bug may change."""
-    return [dict(vars(place)) for place in PLACES]
+    return [*(dict(vars(place)) for place in PLACES), dict(RULES)]
 
 
 def test_the_catalogue_has_every_wanted_bug() -> None:
