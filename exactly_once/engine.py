@@ -287,6 +287,15 @@ class Engine(TaskManager):
         with _disk_errors_as_not_owned():
             return await self._open(partition).digest()
 
+    async def purge(self, key: bytes) -> None:
+        """Remove from this worker's disk what it still has of deleted rows whose keys begin with this one.
+
+        RocksDB deletes a row at once for readers, but keeps its bytes until it compacts the file. ``PartitionNotOwned``
+        if the key's partition is not open in this worker.
+        """
+        with _disk_errors_as_not_owned():
+            await self._open(self.partition_of(key)).purge(key)
+
     async def verify_ownership(self, partition: int) -> None:
         """Raise ``PartitionNotOwned`` unless this worker certainly owned the partition half a session ago.
 

@@ -11,6 +11,7 @@ EVENT_NAMES: Mapping[type, str] = {
     orders.CallRetryRequested: "a retry of a call",
     orders.CallAbandonRequested: "giving up a call",
     orders.AttentionSettled: "settling what needs a person",
+    orders.ErasureRequested: "the erasure",
     payments.Charged: "a charge",
     payments.Declined: "a decline of the payment",
     payments.Refunded: "a refund",
@@ -62,6 +63,7 @@ EVENT_NAMES: Mapping[type, str] = {
     events.AttentionRaised: "a request for attention",
     events.AttentionCleared: "the end of a request for attention",
     # from operators
+    events.OperatorErased: "the erasure",
     events.OperatorSettled: "settling what needs a person",
     events.ChargeRetried: "a retry of the charge",
     events.ChargeAbandoned: "giving up the charge",

@@ -99,6 +99,13 @@ class OperatorSettled(_ForOrder, frozen=True):
     requested_by: str
 
 
+class OperatorErased(_ForOrder, frozen=True):
+    """An operator erases the order's personal data. ``requested_by``: name and reason."""
+
+    requested_by: str
+    has_open_call: bool = False
+
+
 class AttentionCleared(_ForOrder, frozen=True):
     """The matter that needed a person is over."""
 
@@ -114,6 +121,8 @@ class RetirementRequested(_ForHistory, frozen=True):
     order: str
     placed_ms: int
     body_hash: str
+    is_erased: bool = False
+    """True if nobody may be able to read the order's rows in the history topic."""
 
 
 class HistoryExpired(_ForHistory, frozen=True):

@@ -2,11 +2,12 @@
 
 Rules:
 1. An order that is placed again is absorbed, or refused if its body differs.
-2. Any other event comes too late and is refused. A driver whose assignment comes too late is unassigned and becomes
+2. An operator may have it erased: its rows in the history topic are sealed, and their key is deleted.
+3. Any other event comes too late and is refused. A driver whose assignment comes too late is unassigned and becomes
    available again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -22,7 +23,7 @@ from processors.decision import (
 )
 from processors.delivery import refuse_and_unassign
 from processors.event_names import event_name
-from processors.events import HistoryExpired, OrderPlaced, RetirementRequested
+from processors.events import HistoryExpired, OperatorErased, OrderPlaced, RetirementRequested
 from processors.parameters import Parameters
 from topics.deliveries import DriverAssigned
 from topics.order_history import KeptRow, OrderRetired, RowKind
@@ -48,6 +49,10 @@ class Retired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retired_ms: int
     placed_ms: int
     body_hash: str
+    """Empty once the order is erased: it could confirm a guess of the body."""
+    data_key: str = ""
+    """Key that opens the order's rows in the history topic, in Base64. Empty once the order is erased."""
+    erased_ms: int | None = None
 
 
 def timer_name(order: str) -> str:
@@ -56,13 +61,20 @@ def timer_name(order: str) -> str:
 
 
 def records_of(
-    order: str, status: OrderStatus, rows: Iterable[tuple[RowKind, msgspec.Struct]], now_ms: int
+    order: str,
+    status: OrderStatus,
+    rows: Iterable[tuple[RowKind, msgspec.Struct]],
+    now_ms: int,
+    seal: Callable[[bytes], str],
 ) -> tuple[OrderRetired, ...]:
-    """Return the records for the history topic: one, or as many as are needed to hold all rows."""
+    """Return the records for the history topic: one, or as many as are needed to hold all rows.
+
+    ``seal`` returns the sealed form of a row's JSON.
+    """
     parts: list[list[KeptRow]] = [[]]
     size = 0
     for kind, row in rows:
-        kept = KeptRow(kind=kind, row=msgspec.Raw(msgspec.json.encode(row)))
+        kept = KeptRow(kind=kind, row=seal(msgspec.json.encode(row)))
         row_bytes = len(kept.row) + ROW_OVERHEAD_BYTES
         if parts[-1] and size + row_bytes > MAX_PART_BYTES:
             parts.append([])
@@ -91,13 +103,23 @@ def same_body(retired: Retired, event: OrderPlaced, _: DecisionContext) -> bool:
     return event.placed.body_hash() == retired.body_hash
 
 
+def is_erased(retired: Retired, _event: OrderPlaced | OperatorErased, __: DecisionContext) -> bool:
+    """the order is erased"""
+    return retired.erased_ms is not None
+
+
 # -- effects ---------------------------------------------------------------------------------------------------------
 
 
 def record_retirement(_: None, event: RetirementRequested, context: DecisionContext) -> Decision[Retired]:
     """write the order's rows and journal to the history topic; set the timer `history`"""
     now_ms = context.now_ms
-    retired = Retired(retired_ms=now_ms, placed_ms=event.placed_ms, body_hash=event.body_hash)
+    retired = Retired(
+        retired_ms=now_ms,
+        placed_ms=event.placed_ms,
+        body_hash=event.body_hash,
+        erased_ms=now_ms if event.is_erased else None,
+    )
     kept_until_ms = now_ms + round(context.parameters.history_s * 1000)
     return Decision(state=retired, timers=(SetTimer(timer_name(event.order), kept_until_ms),))
 
@@ -105,6 +127,17 @@ def record_retirement(_: None, event: RetirementRequested, context: DecisionCont
 def refuse_other_body(_retired: Retired, event: OrderPlaced, __: DecisionContext) -> Decision[Retired]:
     """refuse: the id exists with another body"""
     return refused(f"the order {event.placed.key} exists with another body; use another id for a new order")
+
+
+def refuse_erased(_retired: Retired, event: OrderPlaced, __: DecisionContext) -> Decision[Retired]:
+    """refuse: the id is that of an erased order"""
+    return refused(f"the order {event.placed.key} existed and was erased; use another id for a new order")
+
+
+def erase(retired: Retired, event: OperatorErased, context: DecisionContext) -> Decision[Retired]:
+    """delete the key of the order's rows in the history topic"""
+    erased = msgspec.structs.replace(retired, body_hash="", data_key="", erased_ms=context.now_ms)
+    return Decision(state=erased, reason=event.requested_by)
 
 
 def refuse_late_driver(retired: Retired, event: DriverAssigned, context: DecisionContext) -> Decision[Retired]:
@@ -121,13 +154,16 @@ def delete(_retired: Retired, _event: HistoryExpired, __: DecisionContext) -> De
 
 RETIRED = Stage.RETIRED
 
-Event = RetirementRequested | OrderPlaced | DriverAssigned | HistoryExpired
+Event = RetirementRequested | OrderPlaced | OperatorErased | DriverAssigned | HistoryExpired
 """Union of the events of the table."""
 row = Rows[Retired, Stage]()
 ROWS = (
     row((None,), RetirementRequested, RETIRED, record_retirement),
+    row((RETIRED,), OrderPlaced, None, refuse_erased, when=is_erased),
     row((RETIRED,), OrderPlaced, None, ignore_duplicate, when=same_body),
     row((RETIRED,), OrderPlaced, None, refuse_other_body),
+    row((RETIRED,), OperatorErased, None, ignore_duplicate, when=is_erased),
+    row((RETIRED,), OperatorErased, None, erase),
     row((RETIRED,), DriverAssigned, None, refuse_late_driver),
     row((RETIRED,), HistoryExpired, None, delete),
 )

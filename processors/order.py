@@ -39,6 +39,7 @@ from processors.events import (
     DeliveryEtaChanged,
     DeliveryPickedUp,
     DeliveryStarted,
+    OperatorErased,
     OperatorSettled,
     OrderPlaced,
     PaymentCharged,
@@ -252,7 +253,7 @@ def needs_attention(order: Order, _event: OperatorSettled, __: DecisionContext) 
     return bool(order.attention)
 
 
-def may_retire(order: Order, event: RetentionExpired, _: DecisionContext) -> bool:
+def may_retire(order: Order, event: RetentionExpired | OperatorErased, _: DecisionContext) -> bool:
     """the order needs no attention and has no open call"""
     return not order.attention and not event.has_open_call
 
@@ -392,6 +393,25 @@ def retire(order: Order, _event: RetentionExpired, __: DecisionContext) -> Decis
     return Decision(deleted=True, internal_events=(retired,), cancel_calls=(call_key(order.id, CallKind.PREPARE),))
 
 
+def erase(order: Order, event: OperatorErased, _: DecisionContext) -> Decision[Order]:
+    """move the order to the history, unreadable; delete its rows; cancel the call to the restaurant"""
+    retired = RetirementRequested(order.id, order.placed_ms, "", is_erased=True)
+    cancelled = () if order.timer is None else (CancelTimer(order.timer.name, order.timer.due_ms),)
+    prepare = call_key(order.id, CallKind.PREPARE)
+    return Decision(deleted=True, internal_events=(retired,), timers=cancelled, cancel_calls=(prepare,))
+
+
+def refuse_erasure(order: Order, _event: OperatorErased, __: DecisionContext) -> Decision[Order]:
+    """refuse: the order needs a person, or has an open call"""
+    waits = order.attention[0].waits_for if order.attention else "the answer to a call"
+    return refused(f"the order waits for {waits}: settle that first, then erase the order")
+
+
+def refuse_early_erasure(order: Order, _event: OperatorErased, __: DecisionContext) -> Decision[Order]:
+    """refuse: the order has not ended"""
+    return refused("the order has not ended: its data is needed; erase it when it is DELIVERED or REJECTED")
+
+
 def postpone_retirement(order: Order, _event: RetentionExpired, __: DecisionContext) -> Decision[Order]:
     """keep the order; set the timer `retirement` once it needs no attention"""
     return Decision(state=msgspec.structs.replace(order, timer=None))
@@ -425,6 +445,7 @@ Event = (
     | AttentionRaised
     | AttentionCleared
     | OperatorSettled
+    | OperatorErased
 )
 """Union of the events of the table."""
 row = Rows[Order, Stage]()
@@ -447,6 +468,9 @@ ROWS = (
     row((REJECTED,), PaymentRefunded, None, record_refund, update=True),
     row(FINAL_STAGES, RetentionExpired, None, retire, when=may_retire),
     row(FINAL_STAGES, RetentionExpired, None, postpone_retirement),
+    row(FINAL_STAGES, OperatorErased, None, erase, when=may_retire),
+    row(FINAL_STAGES, OperatorErased, None, refuse_erasure),
+    row(ANY, OperatorErased, None, refuse_early_erasure),
     # waits that time out, and attention
     row(STAGES_WITH_DEADLINE, WaitTimedOut, None, flag_overdue, update=True),
     row(ANY, AttentionRaised, None, raise_attention, when=is_new_attention, update=True),

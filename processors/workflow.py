@@ -48,6 +48,7 @@ from processors.events import (
     ChargeRetried,
     HistoryExpired,
     InternalEvent,
+    OperatorErased,
     OperatorSettled,
     OrderPlaced,
     PaymentReported,
@@ -67,7 +68,7 @@ from processors.payment import Payment
 from processors.ticket import Ticket
 from topics.identity import owner_of
 from topics.order_history import RowKind
-from topics.orders import AttentionSettled, CallAbandonRequested, CallRetryRequested, Placed
+from topics.orders import AttentionSettled, CallAbandonRequested, CallRetryRequested, ErasureRequested, Placed
 from topics.payments import Charged, Declined, Refunded
 from topics.records import Record, epoch_ms, instant
 from topics.restaurants import Restaurant
@@ -152,12 +153,14 @@ def decide_step(
     parameters: Parameters,
     restaurant: Restaurant | None = None,
     recorded_ms: int | None = None,
+    has_open_call: bool = False,
 ) -> Step:
     """Apply one event from outside to an order.
 
     Events: records of the topics orders, payments, pos and deliveries; ``TimerDue``; ``CallAnswered``. Any other event
     is an error of the caller: ``TypeError``. For a ``Placed``, ``restaurant`` is the restaurant that it names (None if
-    there is no such restaurant), and ``recorded_ms`` is the broker's time of the record.
+    there is no such restaurant), and ``recorded_ms`` is the broker's time of the record. ``has_open_call``: a charge or
+    refund of the order has no answer yet.
     """
     if workflow.history is not None:
         return _apply_retired(workflow, event, now_ms, parameters)
@@ -173,6 +176,9 @@ def decide_step(
         case AttentionSettled():
             settled = OperatorSettled(_requested_by(event))
             return _Run(workflow, event.event_id, now_ms, parameters).run(settled)
+        case ErasureRequested():
+            erased = OperatorErased(_requested_by(event), has_open_call)
+            return _Run(workflow, event.event_id, now_ms, parameters).run(erased)
         case CallAnswered():
             result = payment.with_charge_id(workflow.payment, call_results.to_event(event))
             if result is None:
@@ -244,7 +250,7 @@ def _operator_event(workflow: Workflow, event: CallRetryRequested | CallAbandonR
             return PrepareAbandoned(requested_by)
 
 
-def _requested_by(event: CallRetryRequested | CallAbandonRequested | AttentionSettled) -> str:
+def _requested_by(event: CallRetryRequested | CallAbandonRequested | AttentionSettled | ErasureRequested) -> str:
     """Return name and reason, for the journal: "by ana: the bank is closed"."""
     return "by " + (event.by or "an operator") + (f": {event.reason}" if event.reason else "")
 
@@ -258,12 +264,14 @@ def _apply_retired(workflow: Workflow, event: object, now_ms: int, parameters: P
             if event.name != history.timer_name(owner_of(event.name)):  # replayed by an operator
                 return Step(outcome=Outcome.REFUSED, reason=f"no timer {event.name} is due", workflow=workflow)
             event = HistoryExpired()
+        case ErasureRequested():
+            event = OperatorErased(_requested_by(event))
     decision = history.decide(workflow.history, event, now_ms, parameters)
     return Step(
         outcome=decision.outcome,
         reason=decision.reason,
-        workflow=Workflow() if decision.deleted else workflow,
-        changed={RowKind.HISTORY: None} if decision.deleted else {},
+        workflow=Workflow(history=None if decision.deleted else decision.state or workflow.history),
+        changed={RowKind.HISTORY: decision.state} if decision.deleted or decision.state else {},
         emit=decision.emit,
     )
 

@@ -45,6 +45,7 @@ from streams.web.limits import Limits
 from streams.web.problems import problem_middleware
 from streams.web.rates import Rates
 from streams.worker.order_workflow import OrderWorkflow
+from streams.worker.sealing import new_data_key
 from streams.worker.tables import Tables
 from topics import families
 from topics.families import topic_name
@@ -87,6 +88,7 @@ class Surroundings:
     read_secret: Callable[[Path], bytes] = read_secret
     now_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000)
     clock: Callable[[], float] = time.monotonic
+    new_data_key: Callable[[], bytes] = new_data_key
     new_id: Callable[[], str] = field(default=lambda: uuid4().hex)
 
 
@@ -132,7 +134,9 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         app=app,
         engine=engine,
         tables=tables,
-        order_workflow=outside.make_workflow(tables, parameters, settings.topic_prefix, row_of_call),
+        order_workflow=outside.make_workflow(
+            tables, parameters, settings.topic_prefix, row_of_call, outside.new_data_key
+        ),
         performer=performer,
         restaurants=restaurants,
         catalogue=_make_catalogue(app, settings, restaurants),

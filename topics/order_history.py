@@ -1,4 +1,4 @@
-"""Rows of retired orders, as the tables held them. The body and the places are personal data.
+"""Rows of retired orders, as the tables held them, sealed: the body and the places are personal data.
 
 | topic | key | written by | read by |
 |---|---|---|---|
@@ -37,8 +37,9 @@ class KeptRow(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the order: its own, its body, payment, ticket or delivery, or one line of its journal."""
 
     kind: RowKind
-    row: msgspec.Raw
-    """JSON of the row in the table."""
+    row: str
+    """The row's JSON, sealed with AES-256-GCM under the order's data key, in Base64: 12 bytes of nonce, then the text.
+    The order's row in the table `history` has the data key, until the order is erased."""
 
 
 class OrderRetired(Record, frozen=True, kw_only=True, omit_defaults=True):

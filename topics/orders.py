@@ -146,7 +146,23 @@ class AttentionSettled(Record, frozen=True, kw_only=True, omit_defaults=True):
         return self.order
 
 
-OrderRecord = Placed | CallRetryRequested | CallAbandonRequested | AttentionSettled
+class ErasureRequested(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """An operator wants the personal data of an ended order erased, because the customer asked for it."""
+
+    family: ClassVar[str] = "orders"
+
+    order: OrderId
+    by: Name = ""
+    """Name of the operator."""
+    reason: Text = ""
+
+    @property
+    def key(self) -> str:
+        """Order id."""
+        return self.order
+
+
+OrderRecord = Placed | CallRetryRequested | CallAbandonRequested | AttentionSettled | ErasureRequested
 READER: Reader[OrderRecord] = Reader(OrderRecord)
 PLACED: Reader[Placed] = Reader(Placed)
 """Reader of a request body that is always an order, so its `type` is optional."""

@@ -21,12 +21,14 @@ log = logging.getLogger(__name__)
 CHANGELOG_CONFIG = {
     "cleanup.policy": "compact",
     "delete.retention.ms": str(24 * 3600 * 1000),
+    "max.compaction.lag.ms": str(7 * 24 * 3600 * 1000),
     "segment.bytes": str(64 << 20),
     "message.timestamp.type": "LogAppendTime",
 }
 """Smaller segments than Kafka's 1 GiB: only closed segments are compacted, and a restore reads the rest in full.
 Tombstones stay readable for a day: a local store older than half of that is discarded (``MAX_AGE_S`` in ``rocksdb``). A
-record carries the broker's time, which the clock check needs (``clock_check``)."""
+record carries the broker's time, which the clock check needs (``clock_check``). What was replaced or deleted is gone
+after a week, also where little is written."""
 CREATED_WITHIN_S = 30.0
 POLL_S = 0.05
 RETRY_S = 0.5

@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
@@ -119,6 +120,8 @@ class PartitionStore:
         self._cached: dict[str, TwoGenerationCache[bytes, bytes | None]] = {}
         self._snapshots: list[Snapshot] = []
         self._damage = ""
+        self._purging = Lock()
+        """Held while another thread purges rows: a store is not closed under it."""
         try:
             self._open()
             reason = self._foreign_write()
@@ -266,9 +269,26 @@ class PartitionStore:
         self._families[table] = self._opened.create_column_family(table, _options())
         self._handles[table] = self._opened.get_column_family_handle(table)
 
+    def purge(self, prefix: bytes) -> None:
+        """Rewrite the files that may still have deleted rows with this prefix. Any thread may call it.
+
+        A deleted row stays in RocksDB's files until they are compacted, which may take months. ``StoreError`` if the
+        disk fails.
+        """
+        with self._purging:
+            try:
+                for table in list(self._families):
+                    self._families[table].flush()
+                    self._families[table].compact_range(prefix, prefix + b"\xff")
+                if self._db is not None:
+                    self._db.flush()  # a log file stays until every family has been flushed
+            except Exception as exc:
+                raise self._failed("cannot compact", exc) from exc
+
     def close(self) -> None:
         """Release the lock, which every handle holds. A damaged store is deleted; the next opening restores it."""
-        self._families, self._handles, self._cached = {}, {}, {}
+        with self._purging:
+            self._families, self._handles, self._cached = {}, {}, {}
         for snapshot in self._snapshots:
             snapshot.release()
         self._snapshots = []

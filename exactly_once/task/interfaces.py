@@ -98,6 +98,10 @@ class Store(Protocol):
         """Return all rows as they are now."""
         ...
 
+    def purge(self, prefix: bytes) -> None:
+        """Remove what the disk still has of deleted rows with this prefix. Any thread may call it."""
+        ...
+
     def close(self) -> None:
         """Close the store and release its lock on the directory."""
         ...

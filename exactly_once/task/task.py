@@ -604,6 +604,13 @@ class Task:
         except StoreError as exc:
             raise self._break(exc) from exc
 
+    async def purge(self, prefix: bytes) -> None:
+        """Remove what the disk still has of deleted rows with the prefix. ``TaskBroken`` if the disk fails."""
+        try:
+            await asyncio.to_thread(self._store.purge, prefix)
+        except StoreError as exc:
+            raise self._break(exc) from exc
+
     async def digest(self) -> str:
         """Return the digest of all rows between two commits. ``TaskBroken`` if the task closes meanwhile."""
         snapshot = self._store.snapshot()

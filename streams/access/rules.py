@@ -85,6 +85,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "/v1/orders/{order}": {"GET": OWN_ORDER},
     "/v1/orders/{order}/journal": {"GET": OPERATORS},
     "/v1/orders/{order}/settled": {"POST": OPERATORS},
+    "/v1/orders/{order}/erased": {"POST": OPERATORS},
     "/v1/orders/{order}/events": {"GET": OWN_ORDER},
     "/v1/events": {"GET": _rule(provider=_any)},  # the view shows a provider its own orders
     "/v1/payments/{provider}/events": {"POST": OWN_PAYMENT},

@@ -6,6 +6,7 @@ key, from a little before that time on. A short-lived consumer seeks there and s
 
 import asyncio
 import logging
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from exactly_once.kafka.skipping_consumer import SkippingConsumer
 from processors.history import Retired
 from processors.workflow import JournalLine, Workflow
 from streams.access.turns import Turns
+from streams.worker.sealing import Seal, Unsealable
 from topics.order_history import READER, OrderRetired
 from topics.records import Reader, Undecodable, epoch_ms
 
@@ -71,7 +73,7 @@ class OrderHistory:
             parts = await self._scan(partition, order, retired)
         if not _is_complete(parts):
             raise HistoryUnavailable(order, gone=True)
-        return _retired_order(parts[number] for number in sorted(parts))
+        return _retired_order((parts[number] for number in sorted(parts)), Seal(b64decode(retired.data_key), order))
 
     async def _scan(self, partition: TopicPartition, order: str, retired: Retired) -> dict[int, OrderRetired]:
         """Return the order's records by number: all of them, or those that still exist."""
@@ -118,10 +120,11 @@ def _parts(order: str, retired: Retired, fetched: Mapping[TopicPartition, list[A
     Records of another retirement are skipped: an order that was forgotten can be placed and retired again.
     """
     parts: dict[int, OrderRetired] = {}
+    seal = Seal(b64decode(retired.data_key), order)
     for record in (record for records in fetched.values() for record in records if record.key == order.encode()):
         try:
-            part = _part(record.value)
-        except Undecodable as wrong:
+            part = _part(record.value, seal)
+        except (Undecodable, Unsealable) as wrong:  # unsealable: of an earlier order with this id
             log.warning(
                 "%s/%d at offset %d is passed over: %r", record.topic, record.partition, record.offset, str(wrong)
             )
@@ -131,10 +134,13 @@ def _parts(order: str, retired: Retired, fetched: Mapping[TopicPartition, list[A
     return parts
 
 
-def _part(value: bytes | None) -> OrderRetired:
-    """Return a record whose rows can be decoded too. Raises `Undecodable`, also if the first lacks the order's row."""
+def _part(value: bytes | None, seal: Seal) -> OrderRetired:
+    """Return a record whose rows can be decoded too.
+
+    Raises `Unsealable`, or `Undecodable`, also if the first part lacks the order's row.
+    """
     part = READER.read(value)
-    if _retired_order([part]).workflow.order is None and part.part == 1:
+    if _retired_order([part], seal).workflow.order is None and part.part == 1:
         raise Undecodable("there is no row of the order in it", "/rows")
     return part
 
@@ -143,14 +149,14 @@ def _is_complete(parts: Mapping[int, OrderRetired]) -> bool:
     return bool(parts) and len(parts) == next(iter(parts.values())).parts
 
 
-def _retired_order(parts: Iterable[OrderRetired]) -> RetiredOrder:
+def _retired_order(parts: Iterable[OrderRetired], seal: Seal) -> RetiredOrder:
     rows: dict[str, msgspec.Raw] = {}
     lines: list[JournalLine] = []
     for kept in (row for part in parts for row in part.rows):
         if kept.kind == "journal":
-            lines.append(_line.read(bytes(kept.row)))
+            lines.append(_line.read(seal.open(kept.row)))
         else:
-            rows[kept.kind] = kept.row
+            rows[kept.kind] = msgspec.Raw(seal.open(kept.row))
     return RetiredOrder(_workflow.read(msgspec.json.encode(rows)), tuple(lines))
 
 

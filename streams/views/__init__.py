@@ -24,6 +24,7 @@ ROUTES: Mapping[str, type[ApiView]] = {
     "/v1/orders/{order}": orders.OrderDetail,
     "/v1/orders/{order}/journal": orders.OrderJournal,
     "/v1/orders/{order}/settled": orders.OrderSettled,
+    "/v1/orders/{order}/erased": orders.OrderErased,
     "/v1/orders/{order}/events": feed.OrderEvents,
     "/v1/events": feed.Events,
     "/v1/payments/{provider}/events": payments.PaymentEvents,

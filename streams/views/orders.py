@@ -26,7 +26,7 @@ from streams.web.requests import idempotency_key, key_part, parse_body, parse_id
 from topics.families import ORDERS
 from topics.identity import MAX_IDEMPOTENCY_KEY_BYTES, OrderId, external_id_of
 from topics.order_updates import OrderStatus
-from topics.orders import PLACED, AttentionSettled, Placed
+from topics.orders import PLACED, AttentionSettled, ErasureRequested, Placed
 from topics.records import Reader, instant
 from topics.shapes import unknown_fields
 from topics.text import plain
@@ -112,6 +112,7 @@ class OrderDetail(ApiView):
           `currency`; `payment`, `ticket` and `delivery`, each with its `status`. `attention` has `waits_for`, `since`
           and the open `call`. A value is null if there is none. A retired order also has `retired_at`.
         - 404: there is no such order, or the history topic no longer has it.
+        - 410: the order was erased.
         - 503: the history topic cannot be read.
         """
         parse_id(order, OrderId, "an order")
@@ -134,6 +135,7 @@ class OrderJournal(ApiView):
           apply `before` and `after` (stages), `outcome`, `reason` and `emitted` (ids of records and keys of calls). A
           retired order also has `retired_at`.
         - 404: there is no such order, or the history topic no longer has it.
+        - 410: the order was erased.
         - 503: the history topic cannot be read.
         """
         parse_id(order, OrderId, "an order")
@@ -175,6 +177,35 @@ class OrderSettled(ApiView):
             f"/v1/orders/{order}",
             {"order": order},
         )
+
+
+class OrderErased(ApiView):
+    """Erasure by an operator."""
+
+    async def post(self, request: web.Request, order: str) -> web.Response:
+        """Erase the personal data of an ended order, because its customer asked for it.
+
+        The order leaves the tables, and its rows in the history topic become unreadable. The answer is 200 once the
+        worker has also rewritten its files of this partition. The topics `orders` and `dead-letters` lose their copies
+        by their retention. The body may hold a `reason`, of at most 1000 characters.
+
+        - 200: the order is erased; `outcome` is `ABSORBED` if it was erased before: `{"order", "outcome"}`.
+        - 404: there is no such order.
+        - 409: the order has not ended, or needs a person, or has an open call.
+        """
+        parse_id(order, OrderId, "an order")
+        note = await read_body(request, OPERATOR_NOTE)
+        key = key_part(request, self.services.new_id)
+        if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
+            return answer
+        event = ErasureRequested(
+            id=f"{order}/erased/{key}", order=order, by=sender_of(request).name, reason=note.reason
+        )
+        decision = await self.services.decisions.submit(ORDERS, event)
+        answer = to_response(decision, f"order {order}", f"/v1/orders/{order}", {"order": order})
+        if decision is not None:
+            await self.services.engine.purge(order.encode())
+        return answer
 
 
 async def _read_order(request: web.Request) -> Placed:
@@ -254,7 +285,9 @@ def _placed_at(services: Services, order: str) -> datetime | None:
 
 
 async def _retired(services: Services, request: web.Request, order: str, retired: Retired) -> RetiredOrder:
-    """Return an order that has left the tables, from the history topic. Raises a 404 or 503 problem."""
+    """Return an order that has left the tables, from the history topic. Raises a 404, 410 or 503 problem."""
+    if retired.erased_ms is not None:
+        raise Problem(410, "erased", f"the order {order} was erased at {instant(retired.erased_ms).isoformat()}")
     try:
         return await services.history.read(order, retired, sender_of(request).name)
     except HistoryUnavailable as error:

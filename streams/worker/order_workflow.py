@@ -4,6 +4,7 @@
 transaction as rows, records, timers and calls.
 """
 
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -13,15 +14,18 @@ from exactly_once import Record, RejectRecord, Task
 from processors import history, payment, workflow
 from processors.decision import Call, Outcome
 from processors.events import CallAnswered, TimerDue
+from processors.history import Retired
 from processors.parameters import Parameters
 from processors.timers import TimerKind
 from processors.workflow import Step, Workflow, journal_key
 from streams.calls.http_performer import ANSWERS, ROWS
 from streams.worker.outbox import emit, set_timers
+from streams.worker.sealing import Seal
 from streams.worker.tables import Tables
 from topics.headers import REQUEST_ID
 from topics.identity import owner_of
 from topics.order_history import RowKind
+from topics.orders import ErasureRequested
 from topics.restaurants import Restaurant
 
 TIMER = TimerKind.ORDER.value
@@ -65,13 +69,22 @@ class OrderWorkflow:
     """Moves the machines of one order inside a task's transaction."""
 
     def __init__(
-        self, tables: Tables, parameters: Parameters, topic_prefix: str, row_of_call: Callable[[Call], bytes]
+        self,
+        tables: Tables,
+        parameters: Parameters,
+        topic_prefix: str,
+        row_of_call: Callable[[Call], bytes],
+        new_data_key: Callable[[], bytes],
     ) -> None:
-        """``row_of_call`` returns the row of a new call, with the body that every attempt sends."""
+        """``row_of_call`` returns the row of a new call, with the body that every attempt sends.
+
+        ``new_data_key`` returns a random key for the rows of an order in the history topic.
+        """
         self._tables = tables
         self._parameters = parameters
         self._topic_prefix = topic_prefix
         self._row_of_call = row_of_call
+        self._new_data_key = new_data_key
 
     def apply_record(
         self, task: Task, order: str, event: Any, record: Record, restaurant: Restaurant | None = None
@@ -83,11 +96,7 @@ class OrderWorkflow:
     def timer_due(self, task: Task, name: str) -> None:
         """Apply a due timer of an order: a wait that timed out, or a planned step."""
         order = owner_of(name)
-        row = self._tables.payments.get(task, order)
-        keys = () if row is None else payment.call_keys(row)
-        self.apply_and_store(
-            task, order, TimerDue(name, has_open_call=any(task.has_call(key.encode()) for key in keys))
-        )
+        self.apply_and_store(task, order, TimerDue(name, self._has_open_call(task, order)))
 
     def call_answered(self, task: Task, key: str, request: bytes, result: bytes) -> None:
         """Apply the answer to a call, in the transaction that deletes the call or sets its next attempt.
@@ -111,10 +120,14 @@ class OrderWorkflow:
     ) -> Step:
         """Decide on an event, and write the decision to the task's transaction."""
         before = self._tables.workflow_of(task, order)
-        step = workflow.decide_step(before, event, task.now_ms, self._parameters, restaurant, recorded_ms)
+        has_open_call = isinstance(event, ErasureRequested) and self._has_open_call(task, order)
+        step = workflow.decide_step(
+            before, event, task.now_ms, self._parameters, restaurant, recorded_ms, has_open_call
+        )
+        changed = dict(step.changed)
         if step.retire:
-            self._retire(task, before, step.workflow)
-        for name, row in step.changed.items():
+            changed[RowKind.HISTORY] = self._retire(task, before, step.workflow)
+        for name, row in changed.items():
             self._tables.of_an_order[name].put(task, order, row)
         for line in step.journal:
             self._tables.journal.put(task, journal_key(order, line.seq), line)
@@ -129,6 +142,12 @@ class OrderWorkflow:
             task.cancel_call(key.encode())
         return step
 
+    def _has_open_call(self, task: Task, order: str) -> bool:
+        """Return whether a charge or refund of the order has no answer yet."""
+        row = self._tables.payments.get(task, order)
+        keys = () if row is None else payment.call_keys(row)
+        return any(task.has_call(key.encode()) for key in keys)
+
     def _request(self, task: Task, call: Call) -> None:
         """Request a call. One that is open keeps its body, as its attempts may have reached the destination."""
         key = call.key.encode()
@@ -137,10 +156,11 @@ class OrderWorkflow:
         else:
             task.call(key, self._row_of_call(call))
 
-    def _retire(self, task: Task, flow: Workflow, after: Workflow) -> None:
-        """Emit an order's rows and journal to the history topic, and delete the journal's rows.
+    def _retire(self, task: Task, flow: Workflow, after: Workflow) -> Retired:
+        """Emit an order's rows and journal to the history topic, sealed, and delete the journal's rows.
 
-        The order's other rows are deleted by the step's changes.
+        The order's other rows are deleted by the step's changes. Returns the row that remains, with the key of the
+        sealed rows unless the order is erased.
         """
         assert flow.order is not None
         assert after.history is not None
@@ -154,8 +174,12 @@ class OrderWorkflow:
             assert line is not None, f"the journal of {order} has no line {number}"
             rows.append((RowKind.JOURNAL, line))
             self._tables.journal.put(task, key, None)
-        for record in history.records_of(order, status, rows, after.history.retired_ms):
+        data_key = self._new_data_key()
+        for record in history.records_of(order, status, rows, after.history.retired_ms, Seal(data_key, order).close):
             emit(task, record, self._topic_prefix)
+        if after.history.erased_ms is not None:
+            return after.history
+        return msgspec.structs.replace(after.history, data_key=b64encode(data_key).decode())
 
 
 def _pairs(step: Step) -> tuple[tuple[str, str], ...]:

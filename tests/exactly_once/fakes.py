@@ -75,6 +75,9 @@ class MemoryStore:
     def snapshot(self) -> Snapshot:
         return Snapshot({table: iter(sorted(rows.items())) for table, rows in self.tables.items()})
 
+    def purge(self, prefix: bytes) -> None:
+        self._log.append(f"purge {prefix.decode()}")
+
     def close(self) -> None:
         self.closed = True
 

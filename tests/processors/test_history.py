@@ -1,5 +1,6 @@
 """Retirement of an order: the row that remains, and the records in the history topic."""
 
+from base64 import b64decode, b64encode
 from typing import Any
 
 import msgspec
@@ -7,9 +8,9 @@ import pytest
 
 from processors import history, workflow
 from processors.call_kinds import CallKind
-from processors.decision import DecisionContext, Outcome, SetTimer
+from processors.decision import CancelTimer, DecisionContext, Outcome, SetTimer
 from processors.event_names import event_name
-from processors.events import CallAnswered, HistoryExpired, OrderPlaced, RetirementRequested, TimerDue
+from processors.events import CallAnswered, HistoryExpired, OperatorErased, OrderPlaced, RetirementRequested, TimerDue
 from processors.history import MAX_PART_BYTES, TABLE, Retired, Stage, decide, records_of
 from processors.workflow import JournalLine, Workflow
 from tests.processors import grid
@@ -18,6 +19,7 @@ from topics.deliveries import Delivered, DriverAssigned
 from topics.drivers import Unassign
 from topics.order_history import OrderRetired, RowKind
 from topics.order_updates import OrderStatus
+from topics.orders import ErasureRequested
 from topics.payments import Charged
 from topics.pos import PreparationFinished
 from topics.records import instant, write
@@ -36,6 +38,7 @@ EVENTS = {
     "finished": PreparationFinished(order=ORDER),
     "answered": CallAnswered(f"{ORDER}/charge", CallKind.CHARGE, 200, "{}"),
     "forget": HistoryExpired(),
+    "erase": OperatorErased("by ana: she asked for it"),
 }
 GRID = """
                  -       RETIRED
@@ -48,7 +51,9 @@ charged          x       x
 finished         x       x
 answered         x       x
 forget           x       !
+erase            x       !
 """
+ERASED = decide(RETIRED, EVENTS["erase"], NOW + 7, P).state
 
 
 @grid.parameters(GRID)
@@ -57,7 +62,48 @@ def test_every_event_does_what_the_grid_says(cell: grid.Cell) -> None:
 
 
 def test_every_row_of_the_table_is_taken() -> None:
-    assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == set()
+    again = {TABLE.find(ERASED, EVENTS[event], DecisionContext(NOW, P)) for event in ("placed", "erase")}
+    assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == again
+
+
+def erasure(flow: Workflow, now_ms: int, *, has_open_call: bool = False) -> workflow.Step:
+    request = ErasureRequested(id="e1", order=ORDER, by="ana", reason="she asked for it")
+    return workflow.decide_step(flow, request, now_ms, P, has_open_call=has_open_call)
+
+
+def test_an_erased_order_leaves_the_tables_at_once() -> None:
+    before = rejected()
+    step = erasure(before, NOW + 2)
+    remains = Retired(retired_ms=NOW + 2, placed_ms=NOW, body_hash="", erased_ms=NOW + 2)
+    assert (step.outcome, step.retire) == (Outcome.APPLIED, True)
+    assert step.changed == {"order": None, "placed": None, "payment": None, "history": remains}
+    assert before.order is not None
+    assert before.order.timer is not None
+    assert CancelTimer(before.order.timer.name, before.order.timer.due_ms) in step.timers
+    assert erasure(step.workflow, NOW + 3).outcome is Outcome.ABSORBED
+    again = workflow.decide_step(step.workflow, placed(), NOW + 3, P, RESTAURANT)
+    assert (again.outcome, again.changed) == (Outcome.REFUSED, {})
+    assert again.reason == f"the order {ORDER} existed and was erased; use another id for a new order"
+
+
+def test_erasing_a_retired_order_deletes_its_key() -> None:
+    flow = Workflow(history=msgspec.structs.replace(RETIRED, data_key="key"))
+    step = erasure(flow, NOW + 2)
+    assert (step.outcome, step.retire, step.emit, step.timers) == (Outcome.APPLIED, False, (), ())
+    erased = msgspec.structs.replace(RETIRED, body_hash="", data_key="", erased_ms=NOW + 2)
+    assert step.changed == {"history": erased}
+    assert step.workflow.history == erased
+
+
+def test_an_order_that_is_needed_is_not_erased() -> None:
+    on_its_way = workflow.decide_step(Workflow(), placed(), NOW, P, RESTAURANT).workflow
+    for flow, has_open_call, why in (
+        (on_its_way, False, "the order has not ended"),
+        (rejected(), True, "the order waits for the answer to a call"),
+    ):
+        step = erasure(flow, NOW + 2, has_open_call=has_open_call)
+        assert (step.outcome, step.retire) == (Outcome.REFUSED, False)
+        assert step.reason.startswith(why)
 
 
 def rejected() -> Workflow:
@@ -121,7 +167,11 @@ def kept(parts: tuple[OrderRetired, ...]) -> list[tuple[str, Any]]:
     """Return the rows in the records, decoded from their bytes."""
     records = [msgspec.json.decode(write(part), type=OrderRetired) for part in parts]
     assert [(part.part, part.parts) for part in records] == [(n, len(parts)) for n in range(1, len(parts) + 1)]
-    return [(kept.kind, msgspec.json.decode(kept.row)) for part in records for kept in part.rows]
+    return [(kept.kind, msgspec.json.decode(b64decode(kept.row))) for part in records for kept in part.rows]
+
+
+def seal(row: bytes) -> str:
+    return b64encode(row).decode()
 
 
 def line(seq: int, reason: str = "") -> JournalLine:
@@ -143,6 +193,7 @@ def test_the_history_keeps_every_row_as_it_was() -> None:
             (RowKind.JOURNAL, line(1)),
         ],
         NOW,
+        seal,
     )
     assert (record.key, record.id, record.status) == (ORDER, f"{ORDER}/retired/1", OrderStatus.REJECTED)
     assert kept(parts) == [
@@ -156,7 +207,7 @@ def test_the_history_keeps_every_row_as_it_was() -> None:
 @pytest.mark.parametrize(("lines", "reason"), [(20_000, ""), (3000, "x" * 1000), (10, "x" * 200_000)])
 def test_long_journal_is_split_into_several_records(lines: int, reason: str) -> None:
     journal = [line(seq, reason) for seq in range(1, lines + 1)]
-    parts = records_of(ORDER, OrderStatus.DELIVERED, [(RowKind.JOURNAL, each) for each in journal], NOW)
+    parts = records_of(ORDER, OrderStatus.DELIVERED, [(RowKind.JOURNAL, each) for each in journal], NOW, seal)
     assert len(parts) > 1
     assert all(len(write(part)) < MAX_PART_BYTES + 1000 for part in parts)
     assert [row for _, row in kept(parts)] == [msgspec.to_builtins(each) for each in journal]

@@ -14,6 +14,7 @@ from processors.events import (
     DeliveryEtaChanged,
     DeliveryPickedUp,
     DeliveryStarted,
+    OperatorErased,
     OperatorSettled,
     OrderPlaced,
     PaymentCharged,
@@ -73,6 +74,7 @@ EVENTS = {
     "attention-here": AttentionRaised("the restaurant to make up its mind"),
     "cleared": AttentionCleared("operator"),
     "settled": OperatorSettled("by ana: told the bank"),
+    "erased": OperatorErased("by ana: she asked for it"),
 }
 GRID = """
                  -       CREATED   SCHEDULED ASKED          IN_PREPARATION      SCHEDULING_DELIVERY WAITING_FOR_DRIVER IN_DELIVERY DELIVERED REFUND_DUE REJECTED
@@ -96,6 +98,7 @@ attention        x       !         !         !              !                   
 attention-here   x       !         !         !              !                   !                   !                  !           =         !          =
 cleared          x       =         =         =              =                   =                   =                  =           =         =          =
 settled          x       =         =         =              =                   =                   =                  =           =         =          =
+erased           x       x         x         x              x                   x                   x                  x           !         x          !
 """  # noqa: E501
 LATER = created(deliver_at=later(7200))
 WITH_ATTENTION = decide(at(Stage.ASKED), EVENTS["attention"], NOW, P).state
@@ -113,6 +116,7 @@ def test_every_row_of_the_table_is_taken() -> None:
     guarded.add(TABLE.find(WITH_ATTENTION, EVENTS["cleared"], DecisionContext(NOW, P)))
     guarded.add(TABLE.find(DELIVERED_WITH_ATTENTION, RetentionExpired(), DecisionContext(NOW, P)))
     guarded.add(TABLE.find(DELIVERED_WITH_ATTENTION, EVENTS["settled"], DecisionContext(NOW, P)))
+    guarded.add(TABLE.find(DELIVERED_WITH_ATTENTION, EVENTS["erased"], DecisionContext(NOW, P)))
     guarded.add(TABLE.find(OVERDUE, EVENTS["settled"], DecisionContext(NOW, P)))
     assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == guarded
 

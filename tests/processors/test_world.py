@@ -19,7 +19,7 @@ from topics import deliveries
 from topics.drivers import Delivered, PickedUp, SetAvailable, SetUnavailable
 from topics.locations import Location
 from topics.order_updates import OrderStatus
-from topics.orders import AttentionSettled, CallAbandonRequested, CallRetryRequested, Placed
+from topics.orders import AttentionSettled, CallAbandonRequested, CallRetryRequested, ErasureRequested, Placed
 from topics.payments import Charged, Declined, Refunded
 from topics.places import Position
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
@@ -158,7 +158,7 @@ class AnyWorld:
             if self.world.timers.keys() <= self.timers_of_pending_requests():
                 break
             self.world.fire()
-            for send in (self.place, self.report_charge, self.claim, self.send_any_ticket_event):
+            for send in (self.place, self.report_charge, self.claim, self.send_any_ticket_event, self.erase):
                 if turn < LATE_TURNS and self.choose.random() < self.misbehaviour / 10:
                     send()
             drain(self.world)
@@ -285,10 +285,16 @@ class AnyWorld:
         if self.choose.random() < 0.2:
             self.world.produce(AttentionSettled(id="settled", order=self.choose.choice(ORDERS)))
             return
+        if self.choose.random() < 0.1:
+            self.erase()
+            return
         request = self.choose.choice((CallRetryRequested, CallRetryRequested, CallAbandonRequested))
         purpose = self.choose.choice(("charge", "prepare", "refund/c1", "refund/c2"))
         self.requests += 1
         self.world.produce(request(id=f"w{self.requests}", call=f"{self.choose.choice(ORDERS)}/{purpose}"))
+
+    def erase(self) -> None:
+        self.world.produce(ErasureRequested(id="erased", order=self.choose.choice(ORDERS)))
 
     # -- the restaurant ----------------------------------------------------------------------------------------------
 

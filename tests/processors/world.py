@@ -123,9 +123,8 @@ class World:
         if "/asked/" in name:
             self._match(TimerDue(name))
         else:
-            keys = payment.call_keys(flow.payment) if (flow := self.orders[owner_of(name)]).payment else ()
-            has_open_call = any(key in self.calls for key in keys)
-            assert self._move_order(owner_of(name), TimerDue(name, has_open_call)) is Outcome.APPLIED
+            due = TimerDue(name, self._has_open_call(owner_of(name)))
+            assert self._move_order(owner_of(name), due) is Outcome.APPLIED
         return True
 
     def recent_records(self) -> list[Record]:
@@ -145,7 +144,8 @@ class World:
     def _move_order(self, order: str, event: Any) -> Outcome:
         before = self.orders.get(order, Workflow())
         restaurant = RESTAURANT if isinstance(event, Placed) else None
-        step = workflow.decide_step(before, event, self.now_ms, P, restaurant)
+        has_open_call = self._has_open_call(order)
+        step = workflow.decide_step(before, event, self.now_ms, P, restaurant, has_open_call=has_open_call)
         self._check_step(order, before, step)
         if step.retire:
             self._check_retirement(order, before)
@@ -161,6 +161,10 @@ class World:
         self.woken.extend(key for key in step.wake_calls if key in self.calls)
         self.outcomes[step.outcome] += 1
         return step.outcome
+
+    def _has_open_call(self, order: str) -> bool:
+        row = self.orders.get(order, Workflow()).payment
+        return row is not None and any(key in self.calls for key in payment.call_keys(row))
 
     def _forget(self, order: str) -> None:
         """Forget an order whose history has expired; so do the payment provider and the drivers.

@@ -27,6 +27,7 @@ from streams.build import Surroundings, build
 from streams.services import Services
 from streams.settings import Settings
 from streams.views.api_view import ApiView
+from streams.worker.sealing import KEY_BYTES
 from verification.simulation.broker import Broker, StoredRecord
 from verification.simulation.clients import site
 from verification.simulation.disk import Disk
@@ -347,6 +348,7 @@ class Worker:
                 read_secret=lambda _: b"the secret of all simulated workers",
                 now_ms=lambda: int(self.time() * 1000),
                 clock=self.time,
+                new_data_key=lambda: bytes(KEY_BYTES),
                 new_id=lambda: f"{self.name}-{next(self._requests)}",
             ),
         )

@@ -440,3 +440,24 @@ def test_old_stores_of_moved_partitions_are_set_aside(tmp_path: Path) -> None:
 
 def test_a_worker_without_stores_has_none_to_set_aside(tmp_path: Path) -> None:
     assert rocksdb.set_stale_aside(tmp_path / "tasks", (), 0.0) == []
+
+
+def test_purged_rows_leave_the_files(tmp_path: Path) -> None:
+    found, secret = opened(tmp_path), b"a secret of somebody"
+    found.write({"a": {b"x/1": secret, b"y": b"1"}}, {"a": 1}, {})
+    found._families["a"].flush()
+    found.write({"a": {b"x/1": secret + b" again"}}, {"a": 2}, {})
+    found.write({"a": {b"x/1": None}}, {"a": 3}, {})
+
+    def is_on_disk() -> bool:
+        return any(secret in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+
+    assert is_on_disk(), "this test would find it"
+    found.purge(b"x")
+    assert not is_on_disk()
+    assert dict(found.rows("a")) == {b"y": b"1"}
+    found.close()
+    found.purge(b"x")  # a store that is closed has nothing to purge
+    again = opened(tmp_path)
+    assert dict(again.rows("a")) == {b"y": b"1"}
+    again.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from base64 import b64encode
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from processors.history import Retired, records_of
 from processors.order import Order, Stage
 from processors.workflow import JournalLine
 from streams.feed import order_history as history
+from streams.worker.sealing import Seal
 from tests.processors.cases import HOME, KITCHEN, ORDER, REGION, RESTAURANT
 from tests.support.poison import poison
 from topics.order_history import KeptRow, RowKind
@@ -22,7 +24,9 @@ from topics.order_updates import OrderStatus
 from topics.records import write
 
 RETIRED_MS = time.time_ns() // 1_000_000 - 10 * history.SETTLED_MS
-RETIRED = Retired(retired_ms=RETIRED_MS, placed_ms=0, body_hash="")
+DATA_KEY = bytes(range(32))
+SEAL = Seal(DATA_KEY, ORDER)
+RETIRED = Retired(retired_ms=RETIRED_MS, placed_ms=0, body_hash="", data_key=b64encode(DATA_KEY).decode())
 ROW = Order(
     id=ORDER,
     stage=next(stage for stage in Stage if stage.value == "DELIVERED"),
@@ -39,7 +43,8 @@ ROW = Order(
     start_ms=0,
 )
 LINE = JournalLine(seq=1, at_ms=0, machine="order", event="OrderPlaced", event_id=ORDER)
-(KEPT,) = records_of(ORDER, OrderStatus.DELIVERED, [(RowKind.ORDER, ROW), (RowKind.JOURNAL, LINE)], RETIRED_MS)
+ROWS: list[tuple[RowKind, msgspec.Struct]] = [(RowKind.ORDER, ROW), (RowKind.JOURNAL, LINE)]
+(KEPT,) = records_of(ORDER, OrderStatus.DELIVERED, ROWS, RETIRED_MS, SEAL.close)
 
 
 @pytest.fixture
@@ -67,13 +72,15 @@ async def test_orders_are_found_around_an_unreadable_record(
     kafka: str, topic: str, orders: history.OrderHistory, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: dict[str, Any] = {"bootstrap_servers": kafka}
-    garbled = KeptRow(kind=RowKind.ORDER, row=msgspec.Raw(b'{"id": 7}'))
-    no_line = KeptRow(kind=RowKind.JOURNAL, row=msgspec.Raw(b"[]"))
+    garbled = KeptRow(kind=RowKind.ORDER, row=SEAL.close(b'{"id": 7}'))
+    no_line = KeptRow(kind=RowKind.JOURNAL, row=SEAL.close(b"[]"))
+    others = KeptRow(kind=RowKind.ORDER, row=Seal(bytes(32), ORDER).close(msgspec.json.encode(ROW)))
+    odd: tuple[tuple[KeptRow, ...], ...] = ((), (garbled,), (*KEPT.rows, no_line), (others,))
     strange = [
         None,
         b"garbage",
         b"{}",
-        *(write(msgspec.structs.replace(KEPT, rows=rows)) for rows in ((), (garbled,), (*KEPT.rows, no_line))),
+        *(write(msgspec.structs.replace(KEPT, rows=rows)) for rows in odd),
     ]
     await write_to(kafka, topic, *strange)
     await poison(client, topic, 0, ORDER.encode(), b"{}")
@@ -81,7 +88,7 @@ async def test_orders_are_found_around_an_unreadable_record(
     kept = await orders.read(ORDER, RETIRED, "ops")
     assert (kept.workflow.order, kept.journal) == (ROW, (LINE,))
     logged = caplog.text
-    for cause in ("cannot be read at offset 6", "null", "not JSON", "no row of the order", "it must be text"):
+    for cause in ("cannot be read at offset 7", "null", "not JSON", "no row of the order", "it must be text", "its key"):
         assert cause in logged, cause
 
 
@@ -101,7 +108,7 @@ async def test_a_missing_order_is_reported_as_soon_as_known(
 
 async def test_a_just_retired_order_is_awaited(kafka: str, topic: str, orders: history.OrderHistory) -> None:
     now_ms = time.time_ns() // 1_000_000
-    (kept,) = records_of(ORDER, OrderStatus.DELIVERED, [(RowKind.ORDER, ROW)], now_ms)
+    (kept,) = records_of(ORDER, OrderStatus.DELIVERED, [(RowKind.ORDER, ROW)], now_ms, SEAL.close)
     reading = asyncio.create_task(orders.read(ORDER, msgspec.structs.replace(RETIRED, retired_ms=now_ms), "ops"))
     await asyncio.wait([reading], timeout=1)
     assert not reading.done()
