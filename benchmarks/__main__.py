@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks import (
     contest,
+    doors,
     hop,
     hung,
     matching,
@@ -43,6 +44,7 @@ BENCHES: dict[str, Callable[[Lab], None]] = {
     "rebalance": rebalance.run,
     "orders-topics": orders_topics.run,
     "orders-http": orders_http.run,
+    "doors": doors.run,
     "overload": overload.run,
     "hung": hung.run,
     "where": where.run,

@@ -84,6 +84,7 @@ class Surroundings:
     make_performer: Callable[..., HttpPerformer] = HttpPerformer
     make_workflow: Callable[..., OrderWorkflow] = OrderWorkflow
     make_http_client: Callable[[], httpx.AsyncClient] = http_client
+    make_doorkeeper: Callable[..., Doorkeeper] = Doorkeeper
     make_keys: Callable[[Path], Keys] = lambda file: KeyRing(file, lambda: datetime.now(UTC), time.monotonic)
     read_secret: Callable[[Path], bytes] = read_secret
     now_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000)
@@ -116,7 +117,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         return str(app.conf.canonical_url).rstrip("/")
 
     tokens = Tokens(lambda: outside.read_secret(settings.secret_file))
-    doorkeeper = Doorkeeper(outside.make_keys(settings.keys), tokens, Rates(outside.clock), outside.now_ms)
+    doorkeeper = outside.make_doorkeeper(outside.make_keys(settings.keys), tokens, Rates(outside.clock), outside.now_ms)
 
     def row_of_call(call: Call) -> bytes:
         return row_of(call, settings.public_url or this_worker(), settings.payment_provider)
