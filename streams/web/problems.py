@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from exactly_once import PartitionNotOwned
+from topics.text import plain
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,9 @@ class Problem(Exception):
         super().__init__(detail)
         self.status = status
         self.kind = kind
-        self.errors = errors
-        # it may quote bytes of the request that are not text
-        self.detail = detail.encode(errors="backslashreplace").decode()
+        # they may quote the request, with bytes that are no text and characters that drive a terminal
+        self.errors = [FieldError(_harmless(error.pointer), _harmless(error.detail)) for error in errors]
+        self.detail = _harmless(detail)
         self.headers = headers
 
     def response(self) -> web.Response:
@@ -57,13 +58,17 @@ class Problem(Exception):
             "detail": self.detail,
         }
         if self.errors:
-            body["errors"] = list(self.errors)
+            body["errors"] = self.errors
         return web.Response(
             status=self.status,
             body=msgspec.json.encode(body),
             content_type="application/problem+json",
             headers=self.headers,
         )
+
+
+def _harmless(text: str) -> str:
+    return plain(text.encode(errors="backslashreplace").decode())
 
 
 @web.middleware

@@ -55,8 +55,10 @@ async def delivered(client: Client, tiffin: Restaurant, name: str) -> None:
 
 
 def check(answer: httpx.Response, what: str) -> None:
-    """Check that an answer is one of the API's, in harmless words, and names the field that is wrong."""
+    """Check that an answer is one of the API's, in harmless words."""
     assert answer.status_code in ANSWERS, (what, answer.status_code, answer.text[:500])
+    if answer.status_code == 400 and answer.text.startswith("Invalid header value"):
+        return  # not HTTP: the parser of aiohttp refuses it
     assert plain(answer.text) == answer.text, what
     if answer.status_code >= 400:
         assert answer.headers["content-type"] == "application/problem+json", what

@@ -88,7 +88,14 @@ async def test_orders_are_found_around_an_unreadable_record(
     kept = await orders.read(ORDER, RETIRED, "ops")
     assert (kept.workflow.order, kept.journal) == (ROW, (LINE,))
     logged = caplog.text
-    for cause in ("cannot be read at offset 7", "null", "not JSON", "no row of the order", "it must be text", "its key"):
+    for cause in (
+        "cannot be read at offset 7",
+        "null",
+        "not JSON",
+        "no row of the order",
+        "it must be text",
+        "its key",
+    ):
         assert cause in logged, cause
 
 
