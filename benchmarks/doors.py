@@ -1,4 +1,4 @@
-"""What keys cost: orders over HTTP with the check of keys and quotas, and without, in turns."""
+"""Cost of keys: orders over HTTP with the check of keys and quotas, and without, in turns."""
 
 import asyncio
 

@@ -8,12 +8,13 @@ so that a key can be replaced without a pause.
 import logging
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import msgspec
@@ -44,6 +45,19 @@ class Role(StrEnum):
     PAYMENTS = "payments"
     OPERATOR = "operator"
     MONITOR = "monitor"
+
+
+RATES: Mapping[Role, float] = MappingProxyType(
+    {
+        Role.PROVIDER: 200.0,
+        Role.RESTAURANT: 50.0,
+        Role.DRIVER: 10.0,
+        Role.PAYMENTS: 500.0,
+        Role.OPERATOR: 100.0,
+        Role.MONITOR: 10.0,
+    }
+)
+"""Role -> requests a second of a key whose entry has no rate."""
 
 
 class Identity(msgspec.Struct, frozen=True):

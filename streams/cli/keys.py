@@ -6,12 +6,11 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from streams.access.keys import ANY, MAX_RATE, Role, StoredKey, WrongKeys, add_key, read_keys, revoke_key
+from streams.access.keys import ANY, MAX_RATE, RATES, Role, StoredKey, WrongKeys, add_key, read_keys, revoke_key
 from streams.access.local_keys import make_local_keys
 from streams.cli.errors import CommandError
 from streams.cli.output import counted, echo, json_option, print_json, print_table, text, when
 from streams.settings import Settings, WrongSetting
-from streams.web.rates import RATES
 
 ROLES = [role.value for role in Role]
 

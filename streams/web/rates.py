@@ -1,4 +1,4 @@
-"""Rates of requests: each holder of a key has a quota of its own, so that none takes the time of the others.
+"""Rates of requests: each holder of a key has a quota, so that none takes the time of the others.
 
 A quota is a token bucket: it holds what `WINDOW_S` seconds of its rate fill, and a request takes one token. Each worker
 counts for itself. Answers tell the quota in the fields `RateLimit-Policy` and `RateLimit`
@@ -7,25 +7,13 @@ counts for itself. Answers tell the quota in the fields `RateLimit-Policy` and `
 
 from collections.abc import Callable, Mapping
 from math import ceil
-from types import MappingProxyType
 from typing import NamedTuple
 
-from streams.access.keys import Identity, Role
+from streams.access.keys import RATES, Identity
 from streams.web.problems import Problem
 
 WINDOW_S = 2.0
 """Seconds that a holder may save up: a quota is this many times its rate."""
-RATES: Mapping[Role, float] = MappingProxyType(
-    {
-        Role.PROVIDER: 200.0,
-        Role.RESTAURANT: 50.0,
-        Role.DRIVER: 10.0,
-        Role.PAYMENTS: 500.0,
-        Role.OPERATOR: 100.0,
-        Role.MONITOR: 10.0,
-    }
-)
-"""Role -> requests a second of a key that has no rate of its own."""
 UNKNOWN_RATE = 20.0
 """Requests a second without a valid key, from one address."""
 ROUNDING = 1e-6

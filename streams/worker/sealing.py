@@ -1,7 +1,7 @@
 """Sealing of an order's rows in the history topic, so that they can be erased there: without the key nobody reads them.
 
-Kafka cannot delete one record of a topic. So each order's rows are encrypted under a data key of their own
-(AES-256-GCM), which the row in the table `history` has; erasing an order deletes its key (crypto-shredding).
+Kafka cannot delete one record of a topic. So the rows of each order are encrypted under another data key (AES-256-GCM),
+which the row in the table `history` has; erasing an order deletes its key (crypto-shredding).
 """
 
 import secrets

@@ -34,12 +34,12 @@ ROUTES = {
 ANSWERS = frozenset({200, 201, 202, 204, 400, 404, 409, 413, 422})
 AT_A_TIME = 8
 ENDLESS = frozenset({"/v1/events", "/v1/orders/{order}/events"})
-"""Routes of event streams, which end with the test of their own."""
+"""Routes of event streams, which do not end by themselves."""
 
 
 @pytest.fixture(scope="module")
 def stack(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Run an installation of its own: the strangers leave thousands of dead letters."""
+    """Run an installation for this module: the strangers leave thousands of dead letters."""
     with installed(kafka, f"strangers-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("strangers"), 1.0) as stack:
         stack.start_payment(*INSTANT)
         stack.start_pos(*INSTANT)

@@ -61,6 +61,7 @@ OVERRIDDEN: list[tuple[type, type, str]] = [
     (Worker, TaskWorker, "execute_from_commandline"),
     (Worker, TaskWorker, "install_signal_handlers"),
     (Worker, TaskWorker, "_schedule_shutdown"),
+    (Worker, TaskWorker, "_shutdown_loop"),
     (Worker, TaskWorker, "_gather_all"),
     (Worker, TaskWorker, "_sentinel_task"),
     (AIOKafkaConsumerThread, TaskConsumerThread, "on_start"),
@@ -442,6 +443,7 @@ def test_topics_lists_every_required_topic_with_partitions(engine: Engine) -> No
     assert specs["app-calls-changelog"].config == {
         "cleanup.policy": "compact",
         "delete.retention.ms": "86400000",
+        "max.compaction.lag.ms": "604800000",
         "segment.bytes": "67108864",
         "message.timestamp.type": "LogAppendTime",
     }

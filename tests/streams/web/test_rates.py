@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.access.keys import Identity, Role
+from streams.access.keys import RATES, Identity, Role
 from streams.web import rates
 from streams.web.problems import Problem
-from streams.web.rates import RATES, UNKNOWN_RATE, WINDOW_S, Quota, Rates
+from streams.web.rates import UNKNOWN_RATE, WINDOW_S, Quota, Rates
 
 SHOP = Identity("shop-1", Role.PROVIDER, "shop", rate=5.0)
 OTHER = Identity("other-1", Role.PROVIDER, "other", rate=5.0)

@@ -11,7 +11,7 @@ def test_a_row_opens_with_its_key_and_order_alone() -> None:
     rows = [b"", b"{}", b"x" * 100_000]
     sealed = [seal.close(row) for row in rows]
     assert [Seal(key, "shop:1").open(text) for text in sealed] == rows
-    assert len({text[:16] for text in sealed}) == len(rows), "every row has a nonce of its own"
+    assert len({text[:16] for text in sealed}) == len(rows), "every row has another nonce"
     for other in (Seal(key, "shop:2"), Seal(new_data_key(), "shop:1")):
         with pytest.raises(Unsealable, match="does not open with its key"):
             other.open(sealed[1])
