@@ -130,7 +130,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         app=app,
         engine=engine,
         tables=tables,
-        order_workflow=outside.make_workflow(tables, parameters, settings.topic_prefix, row_of_call),
+        order_workflow=outside.make_workflow(tables, parameters, settings.topic_prefix, row_of_call, tokens.pseudonym),
         performer=performer,
         restaurants=restaurants,
         catalogue=_make_catalogue(app, settings, restaurants),
@@ -150,10 +150,19 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     if place is not None:
         urls = [place.url] if settings.public_url is None else [place.url, settings.public_url]
         BrowserRules(urls, place.port, settings.allowed_origins).install(cast(Web, app.web).web_app)
+    engine.before_consuming(_reading_the_secret(tokens))
     engine.before_consuming(lambda: services.catalogue.start(engine.client_settings))
     app.on_before_shutdown.connect(_closing(services), weak=False)
     app.rebuild = partial(_rebuild, settings, surroundings)
     return services
+
+
+def _reading_the_secret(tokens: Tokens) -> Callable[[], Awaitable[None]]:
+    async def read() -> None:
+        """Make one pseudonym: handlers make the others, and do no I/O."""
+        tokens.pseudonym("", "")
+
+    return read
 
 
 def _check_failpoints(value: str) -> None:

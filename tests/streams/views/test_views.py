@@ -127,19 +127,9 @@ def test_id_that_is_no_dead_letter_comes_with_the_form_of_ids(partition: str, of
     )
 
 
-@pytest.mark.parametrize(
-    ("eta_ms", "stage", "expected"),
-    [
-        (12_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(12, UTC), "eta_s": 2, "late": False}),
-        (10_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(10, UTC), "eta_s": 0, "late": False}),
-        (7_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(7, UTC), "eta_s": None, "late": True}),
-        (7_000, Stage.DELIVERED, {"eta": None, "eta_s": None, "late": False}),
-        (None, Stage.IN_DELIVERY, {"eta": None, "eta_s": None, "late": False}),
-    ],
-)
-def test_order_past_its_eta_is_late(eta_ms: int | None, stage: Stage, expected: dict[str, object]) -> None:
+def an_order(stage: Stage, eta_ms: int | None, driver: str | None = None) -> Order:
     place = Position(lat=18.9, lon=72.8)
-    order = Order(
+    return Order(
         id="my-shop:1",
         stage=stage,
         body_hash="",
@@ -154,8 +144,22 @@ def test_order_past_its_eta_is_late(eta_ms: int | None, stage: Stage, expected: 
         travel_ms=0,
         start_ms=0,
         eta_ms=eta_ms,
+        driver=driver,
     )
-    assert orders._eta(order, 10_000) == expected
+
+
+@pytest.mark.parametrize(
+    ("eta_ms", "stage", "expected"),
+    [
+        (12_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(12, UTC), "eta_s": 2, "late": False}),
+        (10_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(10, UTC), "eta_s": 0, "late": False}),
+        (7_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(7, UTC), "eta_s": None, "late": True}),
+        (7_000, Stage.DELIVERED, {"eta": None, "eta_s": None, "late": False}),
+        (None, Stage.IN_DELIVERY, {"eta": None, "eta_s": None, "late": False}),
+    ],
+)
+def test_order_past_its_eta_is_late(eta_ms: int | None, stage: Stage, expected: dict[str, object]) -> None:
+    assert orders._eta(an_order(stage, eta_ms), 10_000) == expected
 
 
 def test_unknown_fields_of_an_order_are_refused_by_name() -> None:
@@ -184,3 +188,12 @@ async def test_readiness_shows_failpoints(monkeypatch: pytest.MonkeyPatch) -> No
         answer = await view_of(each, Ready).get(make_mocked_request("GET", "/readyz"))
         assert isinstance(answer.body, bytes)
         assert msgspec.json.decode(answer.body) == {"status": "ready", "partitions": [], **shown}
+
+
+@pytest.mark.parametrize(("role", "knows"), [(Role.OPERATOR, True), (Role.PROVIDER, False)])
+def test_only_operators_see_the_id_of_an_order_s_driver(tmp_path: Path, role: Role, knows: bool) -> None:
+    (tmp_path / "secret").write_text("s" * 32)
+    services = unconnected_services(DABBAWALA_DIR=str(tmp_path))
+    row = an_order(Stage.IN_DELIVERY, None, "asha")
+    shown = orders._driver(services, row, Identity("ana", role, "my-shop"))
+    assert shown == ("asha" if knows else services.tokens.pseudonym(row.id, "asha"))
