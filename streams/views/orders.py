@@ -110,8 +110,8 @@ class OrderDetail(ApiView):
         - 200: `id`, `display_number`, `status`, `version` (number of its updates), `restaurant`, `reason`, `refunded`,
           `driver`, `eta`, `eta_s` (seconds until then), `late`, `attention`, `placed_at`, `updated_at`, `total` and
           `currency`; `payment`, `ticket` and `delivery`, each with its `status`. `attention` has `waits_for`, `since`
-          and the open `call`. A value is null if there is none. A retired order also has `retired_at`.
-          `driver` is a pseudonym that only this order has; operators see the driver's id.
+          and the open `call`. A value is null if there is none. A retired order also has `retired_at`. `reason` is a
+          code, and `driver` a pseudonym that only this order has; operators see the driver's id.
         - 404: there is no such order, or the history topic no longer has it.
         - 503: the history topic cannot be read.
         """
@@ -274,7 +274,7 @@ def _shown(services: Services, flow: Workflow, sender: Identity) -> dict[str, ob
         "status": row.status.value,
         "version": row.version,
         "restaurant": row.restaurant,
-        "reason": row.reason,
+        "reason": row.reason.value if row.reason else "",
         "refunded": row.refunded,
         "driver": _driver(services, row, sender),
         **_eta(row, services.now_ms()),
