@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer, make_mocked_request
 
 from processors.order import Order, Stage
 from streams.access.keys import Identity, Role
-from streams.views import dead_letters, operations, orders
+from streams.views import dead_letters, feed, operations, orders
 from streams.views.health import Ready
 from streams.views.orders import _refuse_unknown_fields
 from streams.web import requests
@@ -25,6 +25,7 @@ from streams.web.forwarding import FORWARD_TIMEOUT_S, Forwarding
 from streams.web.problems import Problem, problem_middleware
 from tests.support.plain_http import NO_CERTIFICATES
 from tests.support.services import unconnected_services, view_of
+from topics.order_updates import OrderUpdated
 from topics.payments import READER
 from topics.places import Position
 
@@ -197,3 +198,21 @@ def test_only_operators_see_the_id_of_an_order_s_driver(tmp_path: Path, role: Ro
     row = an_order(Stage.IN_DELIVERY, None, "asha")
     shown = orders._driver(services, row, Identity("ana", role, "my-shop"))
     assert shown == ("asha" if knows else services.tokens.pseudonym(row.id, "asha"))
+
+
+async def test_feed_of_an_order_starts_without_the_driver_s_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Opened(Exception):
+        """The feed was opened."""
+
+    async def row(*_: object) -> Order:
+        return an_order(Stage.IN_DELIVERY, None, "asha")
+
+    def of_order(*_: object, snapshot: OrderUpdated, **__: object) -> None:
+        raise Opened(snapshot.driver)
+
+    (tmp_path / "secret").write_text("s" * 32)
+    services = unconnected_services(DABBAWALA_DIR=str(tmp_path))
+    monkeypatch.setattr(feed, "_row", row)
+    monkeypatch.setattr(services.feed, "of_order", of_order)
+    with pytest.raises(Opened, match=services.tokens.pseudonym("my-shop:1", "asha")):
+        await view_of(services, feed.OrderEvents).get(admitted("GET", "/v1/orders/my-shop:1/events"), "my-shop:1")
