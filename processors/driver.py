@@ -10,6 +10,12 @@ Rules:
 5. The time of a location counts if it is near the broker's time of the record; otherwise the broker's time counts. A
    phone's clock may be wrong.
 6. A location that the driver cannot have reached since the last one is absorbed, and so is latitude 0, longitude 0.
+7. A waiting driver whose app sends nothing for ``silence_ms`` is off duty. A driver who is off duty and silent for
+   ``forget_driver_s`` is forgotten. A driver with a delivery stays: the order asks for attention.
+8. At most one timer of a driver runs. No event moves it: when it fires, it compares ``Driver.seen_ms`` and is set
+   again for the rest of the time. A timer that fires late means that no worker ran, and that events may still be on
+   their way: the driver gets the time again.
+9. The shifts of a driver who was forgotten count on, so that no event of an earlier shift counts in a later one.
 """
 
 from hashlib import sha256
@@ -17,15 +23,18 @@ from hashlib import sha256
 import msgspec
 
 from processors.decision import (
+    CancelTimer,
     Decision,
     DecisionContext,
     Outcome,
     Rows,
+    SetTimer,
     StageEnum,
     Table,
     ignore_duplicate,
     refused,
 )
+from processors.events import TimerDue
 from processors.geography import cell_name, distance_m, travel_ms
 from processors.parameters import Parameters
 from topics import deliveries
@@ -43,6 +52,10 @@ MAX_ERROR_M = 1_000
 """Error of a location that is no jump."""
 REQUESTS_REMEMBERED = 8
 """Number of requests that a driver's row remembers."""
+MAX_TIMER_LATE_MS = 10_000
+"""Time by which a timer may fire late while workers run."""
+SEEN_STEPS = 5
+"""An absorbed location is written down as a sign of life only if ``silence_ms`` divided by this has passed."""
 
 
 class Stage(StageEnum):
@@ -102,6 +115,10 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Assignment that was finished last."""
     eta_ms: int | None = None
     """Arrival at the customer's, as last sent to the delivery, in milliseconds since 1970."""
+    seen_ms: int = 0
+    """Time of the last event from the driver's app, by the worker's clock: a phone's clock may be wrong."""
+    timer_ms: int = 0
+    """Due time of the running timer in milliseconds since 1970; 0 without one."""
 
     @property
     def status(self) -> str:
@@ -112,6 +129,12 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def picked_up(self) -> bool:
         """True if the driver has the food."""
         return self.stage is Stage.PICKED_UP
+
+
+class ForgottenShift(msgspec.Struct, frozen=True, kw_only=True):
+    """Highest shift of a partition's drivers that were forgotten: their rows are deleted, so one number has to do."""
+
+    shift: int
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------
@@ -185,20 +208,32 @@ def moves_eta(driver: Driver, event: Location, context: DecisionContext) -> bool
     return abs(_eta_ms(driver, event, context) - (driver.eta_ms or 0)) >= step_ms
 
 
+def is_other_timer(driver: Driver, event: TimerDue, context: DecisionContext) -> bool:
+    """the running timer is not due"""
+    return event.name != timer_name(driver.id) or not 0 < driver.timer_ms <= context.now_ms
+
+
+def is_late(driver: Driver, _event: TimerDue, context: DecisionContext) -> bool:
+    """the timer fires late, because no worker ran"""
+    return context.now_ms - driver.timer_ms > MAX_TIMER_LATE_MS
+
+
+def is_silent(driver: Driver, _event: TimerDue, context: DecisionContext) -> bool:
+    """the app has sent nothing for 5 minutes"""
+    return context.now_ms - driver.seen_ms >= context.parameters.silence_ms
+
+
+def is_long_gone(driver: Driver, _event: TimerDue, context: DecisionContext) -> bool:
+    """the app has sent nothing for 30 days"""
+    return context.now_ms >= _forget_ms(driver, context)
+
+
 # -- effects ---------------------------------------------------------------------------------------------------------
 
 
 def go_available(driver: Driver | None, event: SetAvailable, context: DecisionContext) -> Decision[Driver]:
     """begin a shift; send dispatch DriverAvailable"""
-    known = driver or Driver(
-        id=event.driver,
-        stage=Stage.IDLE,
-        shift=0,
-        region=event.region,
-        position=event.position,
-        located_ms=0,
-        cell="",
-    )
+    known = driver or _new_driver(event, 0)
     available = _new_shift(_at(known, event.position, known.located_ms, context))
     available = _remember_request(msgspec.structs.replace(available, region=event.region), event)
     return Decision(state=available, emit=(_available(available, context),))
@@ -284,10 +319,44 @@ def deliver(driver: Driver, _event: Delivered, context: DecisionContext) -> Deci
     return Decision(state=idle, emit=(delivered,))
 
 
-def ignore_impossible(_driver: Driver, event: Location, __: DecisionContext) -> Decision[Driver]:
+def ignore_impossible(driver: Driver, event: Location, context: DecisionContext) -> Decision[Driver]:
     """ignore: the driver cannot be there"""
     place = f"{event.position.lat:g}, {event.position.lon:g}"
-    return Decision(outcome=Outcome.ABSORBED, reason=f"the driver cannot be at {place} now: the location is ignored")
+    reason = f"the driver cannot be at {place} now: the location is ignored"
+    return Decision(outcome=Outcome.ABSORBED, reason=reason, state=_sign_of_life(driver, context))
+
+
+def ignore_outdated(driver: Driver, _event: Location, context: DecisionContext) -> Decision[Driver]:
+    """ignore: the position stays"""
+    return Decision(outcome=Outcome.ABSORBED, state=_sign_of_life(driver, context))
+
+
+def go_silent(driver: Driver, _event: TimerDue, context: DecisionContext) -> Decision[Driver]:
+    """send dispatch DriverGone; set the timer"""
+    decision = _set_timer(driver, _forget_ms(driver, context))
+    return msgspec.structs.replace(decision, emit=(_gone(driver, context),))
+
+
+def forget(_driver: Driver, _event: TimerDue, __: DecisionContext) -> Decision[Driver]:
+    """delete the driver"""
+    return Decision(deleted=True)
+
+
+def stop_timer(driver: Driver, _event: TimerDue, _: DecisionContext) -> Decision[Driver]:
+    """set no timer before the delivery ends"""
+    return Decision(state=msgspec.structs.replace(driver, timer_ms=0))
+
+
+def wait_again(driver: Driver, _event: TimerDue, context: DecisionContext) -> Decision[Driver]:
+    """set the timer: the whole time"""
+    return _set_timer(driver, context.now_ms + context.parameters.silence_ms)
+
+
+def wait_on(driver: Driver, _event: TimerDue, context: DecisionContext) -> Decision[Driver]:
+    """set the timer: the rest of the time"""
+    is_waiting = driver.stage is Stage.WAITING_FOR_WORK
+    silence_ends_ms = driver.seen_ms + context.parameters.silence_ms
+    return _set_timer(driver, silence_ends_ms if is_waiting else _forget_ms(driver, context))
 
 
 def move(driver: Driver, event: Location, context: DecisionContext) -> Decision[Driver]:
@@ -366,7 +435,7 @@ IDLE, WAITING, DELIVERING, PICKED_UP = Stage.IDLE, Stage.WAITING_FOR_WORK, Stage
 FREE, BUSY = (IDLE, WAITING), (DELIVERING, PICKED_UP)
 KNOWN = (*FREE, *BUSY)
 
-Event = SetAvailable | SetUnavailable | Assign | Unassign | PickedUp | Delivered | Location
+Event = SetAvailable | SetUnavailable | Assign | Unassign | PickedUp | Delivered | Location | TimerDue
 """Union of the events of the table."""
 row = Rows[Driver, Stage]()
 ROWS = (
@@ -398,11 +467,19 @@ ROWS = (
     row(KNOWN, PickedUp, None, refuse_delivery_step),
     row(KNOWN, Delivered, None, refuse_delivery_step),
     # locations
-    row(KNOWN, Location, None, ignore_duplicate, when=is_outdated),
+    row(KNOWN, Location, None, ignore_outdated, when=is_outdated),
     row(KNOWN, Location, None, ignore_impossible, when=is_impossible),
     row((WAITING,), Location, None, change_cell, when=is_in_new_cell),
     row(BUSY, Location, None, change_eta, when=moves_eta),
     row(KNOWN, Location, None, move),
+    # silence
+    row(KNOWN, TimerDue, None, ignore_duplicate, when=is_other_timer),
+    row(BUSY, TimerDue, None, stop_timer),
+    row(FREE, TimerDue, None, wait_again, when=is_late),
+    row((WAITING,), TimerDue, IDLE, go_silent, when=is_silent),
+    row((IDLE,), TimerDue, None, forget, when=is_long_gone),
+    row(FREE, TimerDue, None, wait_on),
+    row((None,), TimerDue, None, ignore_duplicate),
     # unknown drivers
     row((None,), SetUnavailable, None, unknown_driver),
     row((None,), PickedUp, None, unknown_driver),
@@ -420,12 +497,73 @@ def with_trusted_time(location: Location, recorded_ms: int) -> Location:
     return msgspec.structs.replace(location, at=instant(recorded_ms))
 
 
-def decide(driver: Driver | None, event: object, now_ms: int, parameters: Parameters) -> Decision[Driver]:
-    """Decide an event of a driver: a record of ``topics.drivers`` or ``topics.locations``.
+def decide(
+    driver: Driver | None, event: object, now_ms: int, parameters: Parameters, forgotten_shift: int = 0
+) -> Decision[Driver]:
+    """Decide an event of a driver: a record of ``topics.drivers`` or ``topics.locations``, or ``TimerDue``.
 
+    ``forgotten_shift`` is the highest shift of the drivers that were forgotten: the shifts of a new one come after it.
     The outcome is NOT_FOUND for a driver who has never been available.
     """
-    return TABLE.decide(driver, event, now_ms, parameters)
+    if driver is None and forgotten_shift and isinstance(event, SetAvailable):
+        driver = _new_driver(event, forgotten_shift)
+    decision = TABLE.decide(driver, event, now_ms, parameters)
+    if decision.state is None or isinstance(event, TimerDue):
+        return decision
+    context = DecisionContext(now_ms, parameters)
+    state = decision.state if isinstance(event, Assign | Unassign) else _seen(decision.state, context)
+    return _with_timer(msgspec.structs.replace(decision, state=state), state, context)
+
+
+def timer_name(driver: str) -> str:
+    """Return the name of a driver's timer."""
+    return f"{driver}/silence"
+
+
+def _with_timer(decision: Decision[Driver], driver: Driver, context: DecisionContext) -> Decision[Driver]:
+    """Have a timer run for a driver without a delivery; for a waiting one, a timer that is due in time.
+
+    A driver off duty keeps the timer of the wait, which fires once in vain: most are available again before that.
+    """
+    due_ms = context.now_ms + context.parameters.silence_ms
+    is_in_time = driver.timer_ms and (driver.timer_ms <= due_ms or driver.stage is Stage.IDLE)
+    if driver.stage in BUSY or is_in_time:
+        return decision
+    cancelled = (CancelTimer(timer_name(driver.id), driver.timer_ms),) if driver.timer_ms else ()
+    timed = _set_timer(driver, due_ms)
+    return msgspec.structs.replace(decision, state=timed.state, timers=(*cancelled, *timed.timers))
+
+
+def _set_timer(driver: Driver, due_ms: int) -> Decision[Driver]:
+    timed = msgspec.structs.replace(driver, timer_ms=due_ms)
+    return Decision(state=timed, timers=(SetTimer(timer_name(driver.id), due_ms),))
+
+
+def _forget_ms(driver: Driver, context: DecisionContext) -> int:
+    return driver.seen_ms + round(context.parameters.forget_driver_s * 1000)
+
+
+def _seen(driver: Driver, context: DecisionContext) -> Driver:
+    return msgspec.structs.replace(driver, seen_ms=context.now_ms)
+
+
+def _sign_of_life(driver: Driver, context: DecisionContext) -> Driver | None:
+    """Return the driver as seen now; None if it was seen a short time ago, so that copies cost no write."""
+    is_due = context.now_ms - driver.seen_ms >= context.parameters.silence_ms // SEEN_STEPS
+    return _seen(driver, context) if is_due else None
+
+
+def _new_driver(event: SetAvailable, last_shift: int) -> Driver:
+    """Return a driver off duty; ``last_shift`` is the number before that of the first shift."""
+    return Driver(
+        id=event.driver,
+        stage=Stage.IDLE,
+        shift=last_shift,
+        region=event.region,
+        position=event.position,
+        located_ms=0,
+        cell="",
+    )
 
 
 def _event_time_ms(event: Location, context: DecisionContext) -> int:

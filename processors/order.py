@@ -59,13 +59,15 @@ from processors.events import (
 )
 from processors.geography import travel_ms
 from processors.parameters import Parameters
-from topics.order_updates import Attention, OrderStatus, OrderUpdated
+from topics.order_updates import Attention, OrderStatus, OrderUpdated, Reason
 from topics.orders import Placed
 from topics.places import Position
 from topics.records import epoch_ms, instant
 from topics.restaurants import Restaurant
 from topics.text import MAX_TEXT_LENGTH
 
+RESTAURANT_CODES = {code.value: code for code in (Reason.SOLD_OUT, Reason.TOO_BUSY, Reason.CLOSED)}
+"""Public reasons of a rejection, by what the restaurant answers. Any other answer is not public: it may name people."""
 MAX_ATTENTION = 8
 """Limit of an order's attention items. Further ones are counted in one item, which only an operator can clear."""
 
@@ -156,7 +158,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Reasons why a person should look, oldest first."""
     eta_ms: int | None = None
     driver: str | None = None
-    reason: str = ""
+    reason: Reason | None = None
     refunded: bool = False
 
     @property
@@ -295,12 +297,14 @@ def refuse_other_body(order: Order, _event: OrderPlaced, __: DecisionContext) ->
 
 def reject_unpaid(order: Order, event: PaymentDeclined | PaymentMismatched, _: DecisionContext) -> Decision[Order]:
     """end the order: not paid"""
-    return Decision(state=_rejected(order, f"payment: {event.reason}"))
+    code = Reason.PAYMENT_DECLINED if isinstance(event, PaymentDeclined) else Reason.WRONG_CHARGE
+    return Decision(state=_rejected(order, code), reason=event.reason)
 
 
 def reject_by_restaurant(order: Order, event: RestaurantRejected, _: DecisionContext) -> Decision[Order]:
     """end the order: not cooked; request the refund"""
-    return Decision(state=_rejected(order, f"restaurant: {event.reason}"), internal_events=(RefundRequested(),))
+    code = RESTAURANT_CODES.get(event.reason.strip().lower().replace(" ", "_"), Reason.RESTAURANT_REJECTED)
+    return Decision(state=_rejected(order, code), reason=event.reason, internal_events=(RefundRequested(),))
 
 
 def record_refund(order: Order, event: PaymentRefunded, _: DecisionContext) -> Decision[Order]:
@@ -550,8 +554,8 @@ def _wait_name(order: Order) -> str:
     return "" if order.stage in FINAL_STAGES else WAITS[order.stage].name
 
 
-def _rejected(order: Order, reason: str) -> Order:
-    return msgspec.structs.replace(order, reason=reason[:MAX_TEXT_LENGTH], eta_ms=None)
+def _rejected(order: Order, reason: Reason) -> Order:
+    return msgspec.structs.replace(order, reason=reason, eta_ms=None)
 
 
 def _with_attention(order: Order, item: AttentionItem) -> Order:

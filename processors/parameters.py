@@ -19,6 +19,12 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     driver_wait_s: float = 300
     pickup_wait_s: float = 900
     delivery_wait_s: float = 3600
+    silence_s: float = 300
+    """Time without an event after which a waiting driver is off duty; see ``silence_ms``."""
+    min_silence_s: float = 60
+    """Lower bound of that time in seconds of the real world: phones and networks gain no speed from the speed-up."""
+    forget_driver_s: float = 30 * 24 * 3600
+    """Time without an event after which a driver off duty is forgotten. Not divided by the speed-up."""
 
     courier_speed_m_s: float = 5.0
     """Average speed on the road, including stops."""
@@ -50,3 +56,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     def wait_ms(self, seconds: float) -> int:
         """Return a limit (how long something may take) in milliseconds of this world."""
         return round(seconds * 1000 / (self.speed_up or 1.0))
+
+    @property
+    def silence_ms(self) -> int:
+        """Time without an event after which a waiting driver is off duty, in milliseconds of this world."""
+        return max(self.wait_ms(self.silence_s), round(self.min_silence_s * 1000))

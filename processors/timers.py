@@ -8,4 +8,5 @@ class TimerKind(Enum):
 
     ORDER = b"order"
     DISPATCH = b"dispatch"
+    DRIVER = b"driver"
     DEAD_LETTER = b"dead-letter"

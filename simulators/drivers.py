@@ -2,7 +2,8 @@
 
     available -> long poll until there is a delivery -> drive -> picked up -> drive -> delivered -> available ...
 
-While driving, the app reports its position every second over Kafka; a waiting driver drifts a little now and then.
+While driving, the app reports its position every second over Kafka; a waiting driver drifts a little now and then. A
+driver who cannot move, in a world without delays, reports the same position: silent drivers are off duty.
 A driver repeats each request under one `Idempotency-Key` until it is answered. After a crash of the worker or of this
 program, each driver fetches its state from the worker and continues from there.
 """
@@ -50,6 +51,8 @@ DRIFT_S = 40.0
 """Simulated seconds between two moves of a waiting driver, on average."""
 MIN_DRIFT_S = 5.0
 """Real seconds between two of these moves, at least: waiting drivers should not load the worker."""
+MAX_DRIFT_S = 60.0
+"""Real seconds between two of these moves, at most. The worker may run at another speed than this program."""
 REFUSAL_PAUSE_S = 1.0
 """Seconds before a driver continues after the worker refused a request."""
 SIGN_OFF_TIMEOUT_S = 2.0
@@ -107,6 +110,8 @@ class Driver:
         self._region, self._position = driver_home(arguments.seed, name, number)
         self._last = last.get(name)
         self._state = DriverState(status="UNKNOWN")
+        self._drifts_at = self._next_drift()
+        """Time of the next move of a waiting driver, by the monotonic clock."""
 
     async def work(self) -> None:
         """Work until cancelled."""
@@ -223,10 +228,18 @@ class Driver:
         self._position = there
 
     async def _drift(self) -> None:
-        """Move by a block now and then, within the region."""
-        while not self._time_scale.instant:
-            await asyncio.sleep(max(self._time_scale.real(self._rng.uniform(0.5, 1.5) * DRIFT_S), MIN_DRIFT_S))
-            self._move_to(self._rng.choice(self._region.a_block_from(self._position)))
+        """Move by a block now and then, within the region; without delays, report the same position."""
+        while True:
+            await asyncio.sleep(self._drifts_at - time.monotonic())
+            self._drifts_at = self._next_drift()
+            places = [self._position] if self._time_scale.instant else self._region.a_block_from(self._position)
+            self._move_to(self._rng.choice(places))
+
+    def _next_drift(self) -> float:
+        """Return the time of the next move. It outlasts a poll, which is often shorter than the time between moves."""
+        drift_s = self._rng.uniform(0.5, 1.5) * DRIFT_S
+        real_s = drift_s if self._time_scale.instant else self._time_scale.real(drift_s)
+        return time.monotonic() + min(max(real_s, MIN_DRIFT_S), MAX_DRIFT_S)
 
     def _move_to(self, position: Position) -> None:
         self._position = position

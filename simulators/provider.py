@@ -48,7 +48,7 @@ from simulators.ledger import AnswerEntry, Ledger, now, record_run
 from simulators.seeding import is_drawn
 from topics.families import ORDERS
 from topics.identity import order_id
-from topics.order_updates import OrderStatus
+from topics.order_updates import OrderStatus, in_words
 from topics.orders import Placed
 
 MAX_CONCURRENT = 32
@@ -225,7 +225,8 @@ class Provider:
             newer = await self._look(name)
             if newer is not None and newer != seen:
                 seen, changed = newer, time.monotonic()
-                self._reporter.event(f"{name} is {seen.status.value}{': ' + seen.reason if seen.reason else ''}")
+                reason = f": {in_words(seen.reason)}" if seen.reason else ""
+                self._reporter.event(f"{name} is {seen.status.value}{reason}")
             if seen.status.ended:
                 self._write(AnswerEntry(event="ended", order=name, outcome=seen.status.value, reason=seen.reason))
             elif time.monotonic() - changed > limit_s:

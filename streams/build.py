@@ -136,7 +136,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         engine=engine,
         tables=tables,
         order_workflow=outside.make_workflow(
-            tables, parameters, settings.topic_prefix, row_of_call, outside.new_data_key
+            tables, parameters, settings.topic_prefix, row_of_call, tokens.pseudonym, outside.new_data_key
         ),
         performer=performer,
         restaurants=restaurants,
@@ -159,10 +159,19 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         application = cast(Web, app.web).web_app
         BrowserRules(urls, place.port, settings.allowed_origins).install(application)
         application.on_response_prepare.append(tell_quota)
+    engine.before_consuming(_reading_the_secret(tokens))
     engine.before_consuming(lambda: services.catalogue.start(engine.client_settings))
     app.on_before_shutdown.connect(_closing(services), weak=False)
     app.rebuild = partial(_rebuild, settings, surroundings)
     return services
+
+
+def _reading_the_secret(tokens: Tokens) -> Callable[[], Awaitable[None]]:
+    async def read() -> None:
+        """Make one pseudonym: handlers make the others, and do no I/O."""
+        tokens.pseudonym("", "")
+
+    return read
 
 
 def _check_failpoints(value: str) -> None:

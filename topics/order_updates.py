@@ -1,11 +1,12 @@
-"""Public feed of every change of every order. It contains no personal data.
+"""Public feed of every change of every order. It names no person, except in the text of ``attention``.
 
 | topic | key | written by | read by |
 |---|---|---|---|
 | order-updates | order id | the order's task | anyone |
 
 ``version`` counts an order's updates from 1 without a gap. Later versions of Dabbawala may add a status: readers should
-expect statuses that they do not know. The records have CloudEvents 1.0 headers in Kafka's binary mode
+expect statuses and reasons that they do not know. ``driver`` is a pseudonym: it is the same in all updates of an order,
+and two orders of one driver have different ones. The records have CloudEvents 1.0 headers in Kafka's binary mode
 (https://github.com/cloudevents/spec, kafka-protocol-binding).
 """
 
@@ -42,6 +43,33 @@ class OrderStatus(Enum):
         return self in (OrderStatus.DELIVERED, OrderStatus.REJECTED, OrderStatus.CANCELLED)
 
 
+class Reason(Enum):
+    """Reason of a rejection, as a code. The party's own words stay in the journal.
+
+    Readers should expect codes that they do not know.
+    """
+
+    PAYMENT_DECLINED = "payment_declined"
+    WRONG_CHARGE = "wrong_charge"
+    """The provider charged another amount than the total. The charge is refunded."""
+    RESTAURANT_REJECTED = "restaurant_rejected"
+    SOLD_OUT = "sold_out"
+    TOO_BUSY = "too_busy"
+    CLOSED = "closed"
+    OTHER = "other"
+    """A code of a later version, or the text of an earlier one."""
+
+    @classmethod
+    def _missing_(cls, _value: object) -> "Reason":
+        return cls.OTHER
+
+
+def in_words(reason: Reason | str | None) -> str:
+    """Return a reason for people: `payment declined`; empty without one."""
+    code = reason.value if isinstance(reason, Reason) else reason or ""
+    return code.replace("_", " ")
+
+
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
     """A mark that a person should look at the order: the awaited event and the start of the wait."""
 
@@ -58,7 +86,7 @@ class OrderUpdated(Record, frozen=True, kw_only=True, omit_defaults=True):
     version: Annotated[int, Meta(ge=1)]
     status: OrderStatus
     restaurant: PartyId
-    reason: Text = ""
+    reason: Reason | None = None
     driver: PartyId | None = None
     eta: Instant | None = None
     refunded: bool = False

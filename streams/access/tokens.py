@@ -17,6 +17,8 @@ VALID_S = 30.0
 """Largest difference between the clocks of two workers plus the time of a request on its way."""
 VERSION = "v1"
 MIN_SECRET_BYTES = 32
+PSEUDONYM_DIGITS = 12
+"""Hexadecimal digits of a pseudonym. An order has few drivers, so that 48 bits are enough."""
 
 
 class WrongSecret(ValueError):
@@ -64,6 +66,14 @@ class Tokens:
     def is_capability(self, text: str, subject: str) -> bool:
         """Return whether the text is the capability of a subject."""
         return _equal(text, self.capability(subject))
+
+    def pseudonym(self, order: str, driver: str) -> str:
+        """Return the name under which the public updates of an order show its driver.
+
+        It is the same in all updates of the order. Without the secret, nobody can link the orders of a driver by it.
+        """
+        named = f"{order}/{driver}".encode()
+        return hmac.digest(self._key_for("pseudonym"), named, sha256).hex()[:PSEUDONYM_DIGITS]
 
     def letter_signature(
         self, partition: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]

@@ -29,7 +29,7 @@ from streams.cli.output import (
 )
 from streams.cli.param_types import ORDER
 from topics.headers import IDEMPOTENCY_KEY
-from topics.order_updates import OrderStatus, OrderUpdated
+from topics.order_updates import OrderStatus, OrderUpdated, in_words
 
 ETA_CHANGES = ("EtaChanged", "DeliveryEtaChanged")
 """Events of a journal that only move the ETA; one a second while a driver is on the way."""
@@ -57,7 +57,7 @@ def get(order: str, as_json: bool) -> None:
         row["id"],
         [
             ("status", status_text(row["status"])),
-            ("reason", row["reason"]),
+            ("reason", in_words(row["reason"])),
             ("needs a person", attention and Text(attention_text(**_reason(attention)), "bold red")),
             ("since", attention and when(attention["since"])),
             ("open call", call and call["key"]),
@@ -264,7 +264,7 @@ def _journal_line(entry: dict[str, Any]) -> list[Text]:
 def _update_line(update: OrderUpdated) -> str:
     at = when(update.at).plain
     parts = [at, update.order, update.status.value]
-    parts += [update.reason] if update.reason else []
+    parts += [in_words(update.reason)] if update.reason else []
     parts += ["refunded"] if update.refunded else []
     parts += [f"driver {update.driver}"] if update.driver else []
     parts += [f"ETA {_eta({'eta': update.eta})}"] if update.eta and not update.status.ended else []

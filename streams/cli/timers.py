@@ -27,8 +27,9 @@ list_command(
     help="""List timers, the next one due first.
 
     \b
-    timer      OWNER/NAME: the order or the region that the timer belongs to, and the wait that it ends.
-               ORDER/start starts the preparation; REGION/asked/ORDER forgets a request for a driver.
+    timer      OWNER/NAME: the order, region or driver that the timer belongs to, and the wait that it ends.
+               ORDER/start starts the preparation; REGION/asked/ORDER forgets a request for a driver;
+               DRIVER/silence looks whether a driver still sends events.
     due        the time at which the timer fires
     partition  the task that fires it
     """,

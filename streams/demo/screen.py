@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.cli.output import STATUS_STYLES, attention_text
-from topics.order_updates import Attention, OrderStatus, OrderUpdated
+from topics.order_updates import Attention, OrderStatus, OrderUpdated, in_words
 from topics.records import epoch_ms
 from topics.text import plain, plain_lines
 
 FRAME_S = 0.25
-WIDTHS = {"status": 19, "driver": 9, "ETA": 6, "age": 6}
+WIDTHS = {"status": 19, "driver": 12, "ETA": 6, "age": 6}
 OPTIONAL = ("driver", "age")
 """Columns that a narrow terminal leaves out, first one first; ids and statuses stay whole."""
 MAX_ID, MIN_RESTAURANT, MAX_RESTAURANT = 40, 12, 30
@@ -119,6 +119,7 @@ class Screen:
         if self._live is None:
             update = seen.update
             parts = [time.strftime("%H:%M:%S"), update.order, self._name(update), update.status.value]
+            parts += [in_words(update.reason)] if update.reason else []
             parts += [f"driver {update.driver}"] if update.driver else []
             parts += [f"ETA {_eta(update)}"] if _eta(update) else []
             parts += [f"needs a person: {reason_text(update.attention)}"] if update.attention else []

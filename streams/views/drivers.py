@@ -93,6 +93,9 @@ class Available(ApiView):
         The body has `region` and `position` (`lat` and `lon` in degrees). A repeated `Idempotency-Key` has no effect.
         Without the header each request is a new one.
 
+        A waiting driver who sends no location and no other request for 5 minutes is off duty (`IDLE`), and is forgotten
+        after 30 days. Send the location at least once a minute, also if it stays the same.
+
         - 200: the driver's state and `outcome` (`APPLIED`, or `ABSORBED` for a repeat).
         - 409: the driver has a delivery, or the key was used for another request.
         """

@@ -37,6 +37,7 @@ from streams.views.orders import attention_filter
 from streams.web.doorkeeper import sender_of
 from streams.web.problems import SOON, Problem
 from streams.web.requests import parse_id
+from streams.worker.outbox import published
 from streams.worker.tables import Rows
 from topics.identity import OrderId, PartyId, ProviderId
 from topics.order_updates import OrderStatus, OrderUpdated
@@ -84,7 +85,7 @@ class OrderEvents(ApiView):
             return web.Response(status=HTTPStatus.NO_CONTENT)
         if request.method == "HEAD":
             return web.Response(headers=HEADERS)
-        snapshot = None if row is None else last_update(row)
+        snapshot = None if row is None else published(last_update(row), self.services.tokens.pseudonym)
         if (
             after is not None
             and snapshot is not None

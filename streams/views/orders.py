@@ -13,7 +13,7 @@ from processors.decision import Outcome
 from processors.history import Retired
 from processors.order import Order
 from processors.workflow import JournalLine, Workflow
-from streams.access.keys import ANY, Role
+from streams.access.keys import ANY, Identity, Role
 from streams.feed.order_history import HistoryUnavailable, RetiredOrder
 from streams.services import Services
 from streams.views.api_view import ApiView
@@ -96,7 +96,7 @@ class Orders(ApiView):
                 and (attention is None or bool(row.attention) is attention)
             )
 
-        return await listing(self.services).answer(
+        return await listing(self.services, sender).answer(
             request, fits, (lambda row: row.placed_ms) if sort == "newest" else None
         )
 
@@ -110,7 +110,8 @@ class OrderDetail(ApiView):
         - 200: `id`, `display_number`, `status`, `version` (number of its updates), `restaurant`, `reason`, `refunded`,
           `driver`, `eta`, `eta_s` (seconds until then), `late`, `attention`, `placed_at`, `updated_at`, `total` and
           `currency`; `payment`, `ticket` and `delivery`, each with its `status`. `attention` has `waits_for`, `since`
-          and the open `call`. A value is null if there is none. A retired order also has `retired_at`.
+          and the open `call`. A value is null if there is none. A retired order also has `retired_at`. `reason` is a
+          code, and `driver` a pseudonym that only this order has; operators see the driver's id.
         - 404: there is no such order, or the history topic no longer has it.
         - 410: the order was erased.
         - 503: the history topic cannot be read.
@@ -120,9 +121,10 @@ class OrderDetail(ApiView):
             return answer
         flow = _known(self.services, order)
         if flow.history is None:
-            return respond(200, _shown(self.services, flow))
+            return respond(200, _shown(self.services, flow, sender_of(request)))
         stored = await _retired(self.services, request, order, flow.history)
-        return respond(200, {**_shown(self.services, stored.workflow), "retired_at": instant(flow.history.retired_ms)})
+        shown = _shown(self.services, stored.workflow, sender_of(request))
+        return respond(200, {**shown, "retired_at": instant(flow.history.retired_ms)})
 
 
 class OrderJournal(ApiView):
@@ -296,7 +298,7 @@ async def _retired(services: Services, request: web.Request, order: str, retired
         raise Problem(503, "history-unread", f"{error}; try again", headers=SOON) from None
 
 
-def _shown(services: Services, flow: Workflow) -> dict[str, object]:
+def _shown(services: Services, flow: Workflow, sender: Identity) -> dict[str, object]:
     row, body, payment, ticket, delivery = flow.order, flow.placed, flow.payment, flow.ticket, flow.delivery
     assert row is not None
     return {
@@ -305,9 +307,9 @@ def _shown(services: Services, flow: Workflow) -> dict[str, object]:
         "status": row.status.value,
         "version": row.version,
         "restaurant": row.restaurant,
-        "reason": row.reason,
+        "reason": row.reason.value if row.reason else "",
         "refunded": row.refunded,
-        "driver": row.driver,
+        "driver": _driver(services, row, sender),
         **_eta(row, services.now_ms()),
         "attention": _attention(services, flow, row),
         "placed_at": instant(row.placed_ms),
@@ -318,6 +320,13 @@ def _shown(services: Services, flow: Workflow) -> dict[str, object]:
         "ticket": {"status": ticket.stage.value} if ticket else None,
         "delivery": {"status": delivery.stage.value, "attempt": delivery.attempt} if delivery else None,
     }
+
+
+def _driver(services: Services, row: Order, sender: Identity) -> str | None:
+    """Return the driver's id for an operator, and for anybody else the pseudonym that the order's updates have."""
+    if row.driver is None or sender.role is Role.OPERATOR:
+        return row.driver
+    return services.tokens.pseudonym(row.id, row.driver)
 
 
 def _eta(row: Order, now_ms: int) -> dict[str, object]:
@@ -336,8 +345,8 @@ def _attention(services: Services, flow: Workflow, row: Order) -> dict[str, obje
     return {"waits_for": first.waits_for, "since": instant(first.since_ms), "call": open_call_of(services, flow)}
 
 
-def listing(services: Services) -> Listing[Order]:
-    """Return the list of all orders, with the table and the form of its rows."""
+def listing(services: Services, sender: Identity) -> Listing[Order]:
+    """Return the list of all orders, with the table and the form of its rows for this sender."""
     return Listing(
         services.engine,
         services.forwarding,
@@ -345,7 +354,7 @@ def listing(services: Services) -> Listing[Order]:
         "orders",
         lambda key, value: services.tables.orders.decode(key.decode(), value),
         lambda _, row: _shown(
-            services, msgspec.structs.replace(services.tables.committed_workflow_of(row.id), order=row)
+            services, msgspec.structs.replace(services.tables.committed_workflow_of(row.id), order=row), sender
         ),
     )
 

@@ -188,9 +188,10 @@ def _restaurants(services: Services, rows: Iterable[Restaurant | None]) -> list[
 
 
 def _partition_of(services: Services, name: str, key: str) -> int:
-    """Return the partition of an owner; of a dead letter it is the first part of the key."""
+    """Return the partition of an owner; in a table that is keyed by partition it is the first part of the key."""
     owner = owner_of(key)
-    partition = whole_number(owner) if name == services.tables.dead_letters.name else None
+    keyed_by_partition = (services.tables.dead_letters.name, services.tables.forgotten_shifts.name)
+    partition = whole_number(owner) if name in keyed_by_partition else None
     if partition is not None and partition < services.engine.partitions:
         return partition
     return services.engine.partition_of(owner.encode())

@@ -19,12 +19,13 @@ from processors.parameters import Parameters
 from processors.timers import TimerKind
 from processors.workflow import Step, Workflow, journal_key
 from streams.calls.http_performer import ANSWERS, ROWS
-from streams.worker.outbox import emit, set_timers
+from streams.worker.outbox import emit, published, set_timers
 from streams.worker.sealing import Seal
 from streams.worker.tables import Tables
 from topics.headers import REQUEST_ID
 from topics.identity import owner_of
 from topics.order_history import RowKind
+from topics.order_updates import OrderUpdated
 from topics.orders import ErasureRequested
 from topics.restaurants import Restaurant
 
@@ -74,16 +75,19 @@ class OrderWorkflow:
         parameters: Parameters,
         topic_prefix: str,
         row_of_call: Callable[[Call], bytes],
+        pseudonym: Callable[[str, str], str],
         new_data_key: Callable[[], bytes],
     ) -> None:
         """``row_of_call`` returns the row of a new call, with the body that every attempt sends.
 
-        ``new_data_key`` returns a random key for the rows of an order in the history topic.
+        ``pseudonym`` returns the name under which the updates of an order show a driver, ``new_data_key`` a random key
+        for the rows of an order in the history topic.
         """
         self._tables = tables
         self._parameters = parameters
         self._topic_prefix = topic_prefix
         self._row_of_call = row_of_call
+        self._pseudonym = pseudonym
         self._new_data_key = new_data_key
 
     def apply_record(
@@ -132,7 +136,8 @@ class OrderWorkflow:
         for line in step.journal:
             self._tables.journal.put(task, journal_key(order, line.seq), line)
         for record in step.emit:
-            emit(task, record, self._topic_prefix)
+            public = published(record, self._pseudonym) if isinstance(record, OrderUpdated) else record
+            emit(task, public, self._topic_prefix)
         set_timers(task, step.timers, TIMER)
         for call in step.calls:
             self._request(task, call)

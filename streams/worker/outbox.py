@@ -1,6 +1,8 @@
 """Output of the processors, written to a task's transaction: records for topics, and timers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+import msgspec
 
 from exactly_once import Task
 from processors.decision import CancelTimer, SetTimer
@@ -19,6 +21,13 @@ def emit(task: Task, record: Record, prefix: str) -> None:
     if isinstance(record, OrderUpdated):
         headers += _cloud_event(record)
     task.emit(topic_name(record.family, prefix), record.key.encode(), write(record), headers)
+
+
+def published(update: OrderUpdated, pseudonym: Callable[[str, str], str]) -> OrderUpdated:
+    """Return an update as it leaves the workers: ``pseudonym`` of order and driver stands for the driver."""
+    if update.driver is None:
+        return update
+    return msgspec.structs.replace(update, driver=pseudonym(update.order, update.driver))
 
 
 def set_timers(task: Task, timers: Iterable[SetTimer | CancelTimer], mark: bytes) -> None:

@@ -16,7 +16,7 @@ from exactly_once import UNSET, Engine, Task, TwoGenerationCache
 from processors import dispatch as dispatch_rows
 from processors.dead_letters import DeadLetter
 from processors.delivery import Delivery
-from processors.driver import Driver
+from processors.driver import Driver, ForgottenShift
 from processors.history import Retired
 from processors.order import Order
 from processors.payment import Payment
@@ -155,6 +155,12 @@ class Tables:
         )
         self.drivers: Rows[Driver] = Rows(
             engine, "drivers", _struct(Driver), "Driver id -> status, shift, position and delivery of the driver."
+        )
+        self.forgotten_shifts: Rows[ForgottenShift] = Rows(
+            engine,
+            "forgotten_shifts",
+            _struct(ForgottenShift),
+            "Partition -> the highest shift of its drivers that were forgotten; the shifts of new ones come after it.",
         )
         self.dispatch: Rows[dispatch_rows.Row] = Rows(
             engine,

@@ -12,7 +12,7 @@ from tests.flow.client import Body, Client, an_order, order_id
 from tests.flow.reading import Following
 from tests.support.stack import Stack, installed, switch_off, switch_on
 from topics.families import DEAD_LETTERS, ORDER_UPDATES
-from topics.order_updates import OrderUpdated
+from topics.order_updates import OrderUpdated, Reason
 from topics.restaurants import Restaurant
 from verification.kills.flow import ended, ends_in, violations_of
 
@@ -67,7 +67,7 @@ def unsettled(feed: Following, run: str) -> list[OrderUpdated]:
     return [
         update
         for update in newest.values()
-        if update.attention or (update.reason.startswith("restaurant:") and not update.refunded)
+        if update.attention or (update.reason is Reason.RESTAURANT_REJECTED and not update.refunded)
     ]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 
 import pytest
@@ -18,7 +19,7 @@ from tests.flow.two_workers import one_of, one_of_each, two_workers
 from tests.support.keys import HEADERS
 from tests.support.stack import Stack
 from topics.families import ORDER_UPDATES, topic_name
-from topics.order_updates import OrderStatus, OrderUpdated
+from topics.order_updates import Attention, OrderStatus, OrderUpdated
 from topics.records import write
 from topics.restaurants import Restaurant
 
@@ -147,10 +148,13 @@ async def read_until(reader: asyncio.StreamReader, text: bytes, count: int = 1) 
     return read
 
 
+LONG = Attention(waits_for="x" * 200, since=datetime.now(UTC))
+
+
 def an_update(number: int) -> OrderUpdated:
     """Return an update of an order that no other test uses."""
     order = f"load:{number}"
-    return OrderUpdated(order=order, version=1, status=OrderStatus.CREATED, restaurant="r", reason="x" * 200)
+    return OrderUpdated(order=order, version=1, status=OrderStatus.CREATED, restaurant="r", attention=LONG)
 
 
 async def test_a_stalled_listener_blocks_no_other_and_catches_up(stack: Stack, clients: tuple[Client, Client]) -> None:

@@ -18,6 +18,7 @@ TABLES = {
     "deliveries",
     "journal",
     "drivers",
+    "forgotten_shifts",
     "dispatch",
     "restaurants",
     "history",

@@ -6,8 +6,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from processors.decision import Decision, Outcome
-from processors.driver import REQUESTS_REMEMBERED, TABLE, Assignment, Driver, Stage, decide, with_trusted_time
+from processors.decision import CancelTimer, Decision, Outcome, SetTimer
+from processors.driver import (
+    MAX_TIMER_LATE_MS,
+    REQUESTS_REMEMBERED,
+    TABLE,
+    Assignment,
+    Driver,
+    Stage,
+    decide,
+    with_trusted_time,
+)
+from processors.events import TimerDue
 from processors.geography import cell_name, travel_ms
 from processors.parameters import Parameters
 from tests.processors import grid
@@ -40,6 +50,8 @@ def at(stage: Stage) -> Driver:
         assignment=ASSIGNED if busy else None,
         last=LAST,
         eta_ms=NOW - 10_000 + TO_KITCHEN + ON if busy else None,
+        seen_ms=NOW - 10_000,
+        timer_ms=NOW,
     )
 
 
@@ -74,6 +86,11 @@ def assign(shift: int, assignment: Assignment = ASSIGNED) -> Assign:
 
 def location(position: Position, seconds: float) -> Location:
     return Location(driver=DRIVER, position=position, at=later(seconds))
+
+
+def seen(stage: Stage, before_ms: int, late_ms: int = 0) -> Driver:
+    """Return a driver who was seen so long before the timer, which fires at NOW and so late."""
+    return msgspec.structs.replace(at(stage), seen_ms=NOW - before_ms, timer_ms=NOW - late_ms)
 
 
 STATES: dict[str, Driver | None] = {"-": None, **{stage.name: at(stage) for stage in Stage}}
@@ -134,6 +151,22 @@ location-old          ?                =                =                =      
 location-of-nobody    ?                =                =                =                =
 location-far          ?                =                =                =                =
 """
+SILENT_MS, GONE_MS = P.silence_ms, round(P.forget_driver_s * 1000)
+TIMER = TimerDue("asha/silence")
+TIMED_STATES = {
+    **STATES,
+    "silent": seen(Stage.WAITING_FOR_WORK, SILENT_MS),
+    "silent-late": seen(Stage.WAITING_FOR_WORK, SILENT_MS, MAX_TIMER_LATE_MS + 1),
+    "gone": seen(Stage.IDLE, GONE_MS),
+    "gone-late": seen(Stage.IDLE, GONE_MS, MAX_TIMER_LATE_MS + 1),
+    "early": seen(Stage.WAITING_FOR_WORK, SILENT_MS, -1),
+}
+TIMERS = {"timer": TIMER, "timer-of-another": TimerDue("ravi/silence")}
+TIMER_GRID = """
+                      - IDLE WAITING_FOR_WORK DELIVERING PICKED_UP silent silent-late gone gone-late early
+timer                 = !    !                !          !         IDLE   !           !    !         =
+timer-of-another      = =    =                =          =         =      =           =    =         =
+"""
 
 
 @grid.parameters(GRID)
@@ -141,8 +174,96 @@ def test_every_event_in_every_stage_does_what_the_grid_says(cell: grid.Cell) -> 
     grid.check(cell, decide, STATES, EVENTS, Stage)
 
 
+@grid.parameters(TIMER_GRID)
+def test_every_timer_in_every_stage_does_what_the_grid_says(cell: grid.Cell) -> None:
+    grid.check(cell, decide, TIMED_STATES, TIMERS, Stage)
+
+
 def test_every_row_of_the_table_is_taken() -> None:
-    assert grid.rows_missed(GRID, TABLE, STATES, EVENTS) == set()
+    missed = grid.rows_missed(GRID, TABLE, STATES, EVENTS) & grid.rows_missed(TIMER_GRID, TABLE, TIMED_STATES, TIMERS)
+    assert missed == set()
+
+
+def test_driver_silent_for_five_minutes_leaves_dispatch() -> None:
+    decision = decide(TIMED_STATES["silent"], TIMER, NOW, P)
+    [left] = decision.emit
+    assert isinstance(left, DriverGone)
+    assert (left.region, left.shift) == ("fort", 4)
+    assert decision.timers == (SetTimer("asha/silence", NOW - SILENT_MS + GONE_MS),)
+
+
+def test_sign_of_life_makes_the_timer_wait_on() -> None:
+    driver = decide(None, available("k"), NOW, P).state
+    for seconds in (100, 299):
+        decision = decide(driver, location(STREET, seconds), NOW + seconds * 1000, P)
+        assert decision.timers == ()
+        driver = decision.state
+    on = decide(driver, TIMER, NOW + SILENT_MS, P)
+    assert on.state is not None
+    assert (on.state.stage, on.timers) == (
+        Stage.WAITING_FOR_WORK,
+        (SetTimer("asha/silence", NOW + 299_000 + SILENT_MS),),
+    )
+    assert decide(on.state, TIMER, NOW + 299_000 + SILENT_MS, P).state.stage is Stage.IDLE  # type: ignore[union-attr]
+
+
+def test_wrong_clock_of_a_phone_is_no_silence() -> None:
+    """A phone that repeats its last position with its old time, or has a clock behind the worker's, is not silent."""
+    driver = decide(None, available("k"), NOW, P).state
+    for minute in range(1, 10):
+        now_ms = NOW + minute * 60_000
+        driver = decide(driver, location(STREET, -60), now_ms, P).state or driver
+        driver = decide(driver, location(Position(0.0, 0.0), minute), now_ms, P).state or driver
+        assert driver is not None
+        if driver.timer_ms <= now_ms:
+            driver = decide(driver, TIMER, now_ms, P).state
+    assert driver is not None
+    assert driver.stage is Stage.WAITING_FOR_WORK
+
+
+def test_copies_of_a_location_cost_no_write() -> None:
+    assert decide(STATES["WAITING_FOR_WORK"], EVENTS["location-old"], NOW, P).state is None
+
+
+def test_driver_with_a_delivery_is_never_silent() -> None:
+    for stage in ("DELIVERING", "PICKED_UP"):
+        decision = decide(STATES[stage], TIMER, NOW, P)
+        assert decision.state is not None
+        assert (decision.state.timer_ms, decision.timers, decision.emit) == (0, (), ())
+    delivered = decide(msgspec.structs.replace(at(Stage.PICKED_UP), timer_ms=0), EVENTS["deliver"], NOW, P)
+    assert delivered.timers == (SetTimer("asha/silence", NOW + SILENT_MS),)
+
+
+def test_next_shift_replaces_the_timer_of_the_time_off_duty() -> None:
+    resting = msgspec.structs.replace(at(Stage.IDLE), timer_ms=NOW + GONE_MS)
+    assert decide(resting, EVENTS["available"], NOW, P).timers == (
+        CancelTimer("asha/silence", NOW + GONE_MS),
+        SetTimer("asha/silence", NOW + SILENT_MS),
+    )
+    assert decide(resting, location(HOME, -1), NOW, P).timers == ()
+
+
+def test_driver_gone_for_a_month_is_forgotten() -> None:
+    decision = decide(TIMED_STATES["gone"], TIMER, NOW, P)
+    assert (decision.deleted, decision.state, decision.timers) == (True, None, ())
+    assert decide(None, TIMER, NOW, P).outcome is Outcome.ABSORBED
+
+
+def test_shifts_count_on_after_a_driver_is_forgotten() -> None:
+    """Otherwise dispatch would take the new shift for an old one, and the driver an old assignment for a new one."""
+    again = decide(None, EVENTS["available"], NOW, P, forgotten_shift=4)
+    [there] = again.emit
+    assert isinstance(there, DriverAvailable)
+    assert there.shift == 5
+    assert again.state is not None
+    late = decide(again.state, assign(4), NOW, P)
+    assert isinstance(late.emit[0], deliveries.DriverRefused)
+    assert late.state is None
+
+
+@pytest.mark.parametrize(("speed_up", "seconds"), [(0, 300), (1, 300), (2, 150), (60, 60), (10_000, 60)])
+def test_silence_is_a_minute_at_least_at_any_speed(speed_up: float, seconds: int) -> None:
+    assert Parameters(speed_up=speed_up).silence_ms == seconds * 1000
 
 
 def test_every_shift_has_another_number() -> None:

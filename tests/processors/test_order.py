@@ -36,8 +36,8 @@ from processors.order import FINAL_STAGES, STAGES_WITH_DEADLINE, STATUS, TABLE, 
 from processors.parameters import Parameters
 from tests.processors import grid
 from tests.processors.cases import HOME, KITCHEN, NOW, ORDER, RESTAURANT, P, later, placed
-from topics.order_updates import OrderStatus, OrderUpdated
-from topics.records import instant
+from topics.order_updates import OrderStatus, OrderUpdated, Reason
+from topics.records import instant, write
 
 
 def created(**changes: Any) -> Order:
@@ -349,10 +349,25 @@ def test_operator_attention_survives_the_next_stage() -> None:
     assert [item.wait for item in order.attention] == ["operator"]
 
 
-def test_updates_have_reason_driver_and_eta() -> None:
-    [rejected] = decide(at(Stage.CREATED), PaymentDeclined("x" * 1300), NOW, P).emit
+@pytest.mark.parametrize(
+    ("stage", "event", "code"),
+    [
+        (Stage.CREATED, PaymentDeclined("the card of A. Mehta"), Reason.PAYMENT_DECLINED),
+        (Stage.CREATED, PaymentMismatched("charged 1 INR"), Reason.WRONG_CHARGE),
+        (Stage.ASKED, RestaurantRejected("ask for Asha"), Reason.RESTAURANT_REJECTED),
+        (Stage.ASKED, RestaurantRejected("Sold out"), Reason.SOLD_OUT),
+    ],
+)
+def test_public_reason_is_a_code_and_the_text_stays_inside(stage: Stage, event: Any, code: Reason) -> None:
+    decision = decide(at(stage), event, NOW, P)
+    [rejected] = decision.emit
     assert isinstance(rejected, OrderUpdated)
-    assert rejected.reason == "payment: " + "x" * 991
+    assert rejected.reason is code
+    assert decision.reason == event.reason
+    assert event.reason.encode() not in write(rejected)
+
+
+def test_updates_have_driver_and_eta() -> None:
     [assigned] = decide(at(Stage.SCHEDULING_DELIVERY), EVENTS["assigned"], NOW, P).emit
     assert isinstance(assigned, OrderUpdated)
     assert (assigned.driver, assigned.eta) == ("asha", instant(NOW + 900_000))

@@ -19,7 +19,7 @@ from processors.requests import PrepareRequest
 from processors.workflow import MAX_JOURNAL_LINES, MAX_JOURNALLED_REFUSALS, JournalLine, Step, Workflow, journal_key
 from tests.processors.cases import NOW, ORDER, RESTAURANT, P, later, placed
 from topics.deliveries import DriverAssigned, EtaChanged, PickedUp
-from topics.order_updates import OrderStatus, OrderUpdated
+from topics.order_updates import OrderStatus, OrderUpdated, Reason
 from topics.orders import AttentionSettled, CallAbandonRequested, CallRetryRequested
 from topics.payments import Charged, Declined, Refunded
 from topics.pos import PreparationFinished, TicketAccepted, TicketRejected
@@ -133,7 +133,7 @@ def test_rejection_and_refund_are_one_transaction() -> None:
     refunded = apply(step.workflow, CallAnswered(f"{ORDER}/refund/c1", CallKind.REFUND, 200, "{}"))
     [update] = refunded.emit
     assert isinstance(update, OrderUpdated)
-    assert (update.refunded, update.reason) == (True, "restaurant: closed")
+    assert (update.refunded, update.reason) == (True, Reason.CLOSED)
 
 
 def test_wrong_charge_rejects_the_order_and_raises_attention() -> None:

@@ -38,8 +38,8 @@ LEGAL = {
 """Statuses that may follow a status. A repeated status is always allowed. The oracle has a separate copy on purpose."""
 
 
-LATE = {"asked", "retirement", "history"}
-"""Parts of the names of timers that only fire when no record has been in flight for a day or more."""
+LATE = {"asked", "retirement", "history", "silence"}
+"""Parts of the names of timers that only fire when no record has been in flight for minutes or more."""
 
 
 def _as_stored(flow: Workflow) -> Workflow:
@@ -54,6 +54,7 @@ class World:
         self.now_ms = NOW
         self.orders: dict[str, Workflow] = {}
         self.drivers: dict[str, Driver] = {}
+        self.forgotten_shift = 0
         self.rows: dict[bytes, bytes] = {}
         self.index = DispatchIndex()
         self.in_flight: defaultdict[tuple[str, str], deque[Record]] = defaultdict(deque)
@@ -112,8 +113,8 @@ class World:
     def fire(self) -> bool:
         """Advance the time to the next timer and fire it; return False if there is none.
 
-        While records are in flight, only timers of orders fire: no record takes as long as a day, after which dispatch
-        deletes requests, or a month, after which orders are retired.
+        While records are in flight, only timers of orders fire: no record takes as long as a driver's silence, as a
+        day, after which dispatch deletes requests, or as a month, after which orders are retired.
         """
         timers = self.order_timers() if self.pending() else self.timers
         if not timers:
@@ -122,6 +123,8 @@ class World:
         self.now_ms = max(self.now_ms, self.timers.pop(name))
         if "/asked/" in name:
             self._match(TimerDue(name))
+        elif name.endswith("/silence"):
+            self._move_driver(owner_of(name), TimerDue(name))
         else:
             due = TimerDue(name, self._has_open_call(owner_of(name)))
             assert self._move_order(owner_of(name), due) is Outcome.APPLIED
@@ -180,8 +183,10 @@ class World:
             if one.last is not None and one.last.delivery == order:
                 self.drivers[name] = msgspec.structs.replace(one, last=None)
 
-    def _move_driver(self, name: str, record: Record) -> Outcome:
-        decision = driver.decide(self.drivers.get(name), record, self.now_ms, P)
+    def _move_driver(self, name: str, event: Record | TimerDue) -> Outcome:
+        decision = driver.decide(self.drivers.get(name), event, self.now_ms, P, self.forgotten_shift)
+        if decision.deleted:
+            self.forgotten_shift = max(self.forgotten_shift, self.drivers.pop(name).shift)
         if decision.state is not None:
             self.drivers[name] = msgspec.json.decode(msgspec.json.encode(decision.state), type=Driver)
         self._carry_out(decision.timers, decision.emit)
@@ -243,6 +248,9 @@ class World:
             else:
                 assert flow == Workflow(history=flow.history), f"{order} has left rows behind"
                 assert self.timers_of(order) == [f"{order}/history"]
+        for name, one in self.drivers.items():
+            assert self.timers.get(driver.timer_name(name), 0) == one.timer_ms
+            assert one.timer_ms or one.assignment, f"{name} has no delivery and is watched by no timer"
         assigned = [one.assignment.delivery for one in self.drivers.values() if one.assignment is not None]
         assert len(assigned) == len(set(assigned)), f"a delivery has two drivers: {assigned}"
 

@@ -44,6 +44,7 @@ class FakeWorker:
         self.drivers: dict[str, DriverRow] = {}
         self.offers: deque[dict[str, Any]] = deque()
         self.assignments: dict[str, dict[str, Any]] = {}
+        self.longest_poll_s = 60.0
         self._done: set[str] = set()
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -112,7 +113,7 @@ class FakeWorker:
         row = self.drivers.get(request.match_info["driver"])
         if row is None:
             return await self._record(request, 404, {})
-        deadline = asyncio.get_running_loop().time() + float(request.query["wait"])
+        deadline = asyncio.get_running_loop().time() + min(self.longest_poll_s, float(request.query["wait"]))
         while self._listens and row.delivery is None and asyncio.get_running_loop().time() < deadline:
             if self.offers and row.status == "WAITING_FOR_WORK":
                 self._assign(row, self.offers.popleft())

@@ -174,7 +174,10 @@ async def test_waiting_drivers_sign_off_on_sigterm(drivers: Simulator, worker: F
     assert events(drivers) == ["available", "unavailable"]
 
 
-async def test_waiting_driver_drifts(drivers: Simulator, worker: FakeWorker, kafka: str, topics: str) -> None:
+async def test_waiting_driver_drifts_across_polls(
+    drivers: Simulator, worker: FakeWorker, kafka: str, topics: str
+) -> None:
+    worker.longest_poll_s = 0.5
     drivers.start("--speed", "40")
     await until(lambda: "available" in events(drivers), "the driver is available")
     deadline, found = time.monotonic() + WITHIN_S, list[Location]()

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from streams.access.keys import Identity, Role
 from streams.access.tokens import Tokens, WrongSecret, read_secret
+from topics.identity import PartyId
 
 SENDER = Identity("ana", Role.PROVIDER, "my-*")
 NOW_MS = 1_700_000_000_000
@@ -48,6 +50,15 @@ def test_another_secret_makes_other_proofs() -> None:
     other = Tokens(lambda: b"t" * 32)
     assert other.read_forwarded(TOKEN, "POST", "/v1/orders?x=1", b"{}", NOW_MS) is None
     assert not other.is_capability(TOKENS.capability("pos/a/b"), "pos/a/b")
+
+
+def test_a_pseudonym_is_for_one_order_and_driver() -> None:
+    pseudonym = TOKENS.pseudonym("shop:1", "asha")
+    assert msgspec.convert(pseudonym, PartyId) == pseudonym
+    assert Tokens(lambda: b"s" * 32).pseudonym("shop:1", "asha") == pseudonym
+    others = {TOKENS.pseudonym("shop:2", "asha"), TOKENS.pseudonym("shop:1", "ravi")}
+    others.add(Tokens(lambda: b"t" * 32).pseudonym("shop:1", "asha"))
+    assert len(others - {pseudonym}) == 3
 
 
 def test_a_capability_is_for_one_subject() -> None:

@@ -99,8 +99,8 @@ READ_COMMANDS: dict[str, tuple[str, Any, tuple[str, ...]]] = {
     ),
     "orders get my-shop:2": (
         "/v1/orders/my-shop:2",
-        an_order("2", retired_at=AT),
-        ("moved to the history", "2026-01-02"),
+        an_order("2", retired_at=AT, reason="payment_declined"),
+        ("moved to the history", "2026-01-02", "payment declined"),
     ),
     "orders journal my-shop:2": (
         "/v1/orders/my-shop:2/journal",

@@ -52,8 +52,10 @@ def test_new_eta_alone_is_shown_on_request(worker: FakeWorker, run: Run, options
 
 
 def test_rejected_order_gives_exit_code_1(worker: FakeWorker, run: Run) -> None:
-    worker.says(PATH, stream(update(1, "CREATED"), update(2, "REJECTED")))
-    assert run("orders", "watch", "my-shop:1").status == 1
+    worker.says(PATH, stream(update(1, "CREATED"), update(2, "REJECTED", reason="payment_declined")))
+    done = run("orders", "watch", "my-shop:1")
+    assert done.status == 1
+    assert done.printed.endswith("REJECTED  payment declined\n")
 
 
 def test_broken_stream_resumes_after_the_last_event(worker: FakeWorker, run: Run) -> None:

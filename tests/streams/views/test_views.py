@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer, make_mocked_request
 
 from processors.order import Order, Stage
 from streams.access.keys import Identity, Role
-from streams.views import dead_letters, operations, orders
+from streams.views import dead_letters, feed, operations, orders
 from streams.views.health import Ready
 from streams.views.orders import _refuse_unknown_fields
 from streams.web import requests
@@ -25,6 +25,7 @@ from streams.web.forwarding import FORWARD_TIMEOUT_S, Forwarding
 from streams.web.problems import Problem, problem_middleware
 from tests.support.plain_http import NO_CERTIFICATES
 from tests.support.services import unconnected_services, view_of
+from topics.order_updates import OrderUpdated
 from topics.payments import READER
 from topics.places import Position
 
@@ -127,19 +128,9 @@ def test_id_that_is_no_dead_letter_comes_with_the_form_of_ids(partition: str, of
     )
 
 
-@pytest.mark.parametrize(
-    ("eta_ms", "stage", "expected"),
-    [
-        (12_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(12, UTC), "eta_s": 2, "late": False}),
-        (10_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(10, UTC), "eta_s": 0, "late": False}),
-        (7_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(7, UTC), "eta_s": None, "late": True}),
-        (7_000, Stage.DELIVERED, {"eta": None, "eta_s": None, "late": False}),
-        (None, Stage.IN_DELIVERY, {"eta": None, "eta_s": None, "late": False}),
-    ],
-)
-def test_order_past_its_eta_is_late(eta_ms: int | None, stage: Stage, expected: dict[str, object]) -> None:
+def an_order(stage: Stage, eta_ms: int | None, driver: str | None = None) -> Order:
     place = Position(lat=18.9, lon=72.8)
-    order = Order(
+    return Order(
         id="my-shop:1",
         stage=stage,
         body_hash="",
@@ -154,8 +145,22 @@ def test_order_past_its_eta_is_late(eta_ms: int | None, stage: Stage, expected: 
         travel_ms=0,
         start_ms=0,
         eta_ms=eta_ms,
+        driver=driver,
     )
-    assert orders._eta(order, 10_000) == expected
+
+
+@pytest.mark.parametrize(
+    ("eta_ms", "stage", "expected"),
+    [
+        (12_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(12, UTC), "eta_s": 2, "late": False}),
+        (10_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(10, UTC), "eta_s": 0, "late": False}),
+        (7_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(7, UTC), "eta_s": None, "late": True}),
+        (7_000, Stage.DELIVERED, {"eta": None, "eta_s": None, "late": False}),
+        (None, Stage.IN_DELIVERY, {"eta": None, "eta_s": None, "late": False}),
+    ],
+)
+def test_order_past_its_eta_is_late(eta_ms: int | None, stage: Stage, expected: dict[str, object]) -> None:
+    assert orders._eta(an_order(stage, eta_ms), 10_000) == expected
 
 
 def test_unknown_fields_of_an_order_are_refused_by_name() -> None:
@@ -184,3 +189,30 @@ async def test_readiness_shows_failpoints(monkeypatch: pytest.MonkeyPatch) -> No
         answer = await view_of(each, Ready).get(make_mocked_request("GET", "/readyz"))
         assert isinstance(answer.body, bytes)
         assert msgspec.json.decode(answer.body) == {"status": "ready", "partitions": [], **shown}
+
+
+@pytest.mark.parametrize(("role", "knows"), [(Role.OPERATOR, True), (Role.PROVIDER, False)])
+def test_only_operators_see_the_id_of_an_order_s_driver(tmp_path: Path, role: Role, knows: bool) -> None:
+    (tmp_path / "secret").write_text("s" * 32)
+    services = unconnected_services(DABBAWALA_DIR=str(tmp_path))
+    row = an_order(Stage.IN_DELIVERY, None, "asha")
+    shown = orders._driver(services, row, Identity("ana", role, "my-shop"))
+    assert shown == ("asha" if knows else services.tokens.pseudonym(row.id, "asha"))
+
+
+async def test_feed_of_an_order_starts_without_the_driver_s_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Opened(Exception):
+        """The feed was opened."""
+
+    async def row(*_: object) -> Order:
+        return an_order(Stage.IN_DELIVERY, None, "asha")
+
+    def of_order(*_: object, snapshot: OrderUpdated, **__: object) -> None:
+        raise Opened(snapshot.driver)
+
+    (tmp_path / "secret").write_text("s" * 32)
+    services = unconnected_services(DABBAWALA_DIR=str(tmp_path))
+    monkeypatch.setattr(feed, "_row", row)
+    monkeypatch.setattr(services.feed, "of_order", of_order)
+    with pytest.raises(Opened, match=services.tokens.pseudonym("my-shop:1", "asha")):
+        await view_of(services, feed.OrderEvents).get(admitted("GET", "/v1/orders/my-shop:1/events"), "my-shop:1")
