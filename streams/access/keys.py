@@ -51,6 +51,8 @@ class Identity(msgspec.Struct, frozen=True):
     name: str
     role: Role
     party: str = ANY
+    address: str = ""
+    """Address of the client's connection to the first worker; empty outside a request."""
 
     def speaks_for(self, party_id: str) -> bool:
         """Return whether things of a party are the sender's own."""

@@ -14,7 +14,8 @@ import pytest
 from processors import call_results, dispatch, driver, payment, ticket
 from processors.spatial_index import DispatchIndex, Overlay
 from processors.workflow import Workflow, decide_step
-from streams.views import calls, drivers, pos
+from streams.views import drivers, pos
+from streams.web.operators import OPERATOR_NOTE
 from tests.processors.cases import NOW, RESTAURANT, P
 from tests.support.stack import ROOT
 from topics import dispatch as dispatch_topic
@@ -29,7 +30,7 @@ from topics.text import plain
 READERS: dict[str, Reader[Any]] = {family.name: family.reader for family in FAMILIES if family.reader is not None}
 READERS |= {
     "http order": orders.PLACED,
-    "http note": calls.OPERATOR_NOTE,
+    "http note": OPERATOR_NOTE,
     "http ticket": pos._reader,
     "http available": drivers._availability,
     "http delivery": drivers._delivery_ref,
