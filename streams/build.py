@@ -32,6 +32,7 @@ from streams.agents import timers
 from streams.calls.addresses import AllowedAddresses
 from streams.calls.http_performer import HttpPerformer, row_of
 from streams.catalogue.topic import HELP, Catalogue, RestaurantTopic
+from streams.feed.audit_log import AuditLog
 from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
 from streams.feed.update_log import UpdateLog
@@ -44,6 +45,7 @@ from streams.web.forwarding import Forwarding, http_client
 from streams.web.limits import Limits
 from streams.web.problems import problem_middleware
 from streams.web.rates import Rates
+from streams.worker.audit import Audit
 from streams.worker.order_workflow import OrderWorkflow
 from streams.worker.sealing import new_data_key
 from streams.worker.tables import Tables
@@ -109,6 +111,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     engine.index(tables.dispatch.name, DispatchIndex)
     updates = _sink(engine, settings, families.ORDER_UPDATES)
     history = _sink(engine, settings, families.ORDER_HISTORY, {"retention.ms": str(round(settings.history_s * 1000))})
+    audit_topic = _sink(engine, settings, families.AUDIT)
     restaurants = RestaurantTopic(
         _sink(engine, settings, families.RESTAURANTS), settings.partitions, engine.partition_of
     )
@@ -117,6 +120,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         return str(app.conf.canonical_url).rstrip("/")
 
     tokens = Tokens(lambda: outside.read_secret(settings.secret_file))
+    audit = Audit(tokens, settings.topic_prefix)
     doorkeeper = outside.make_doorkeeper(outside.make_keys(settings.keys), tokens, Rates(outside.clock), outside.now_ms)
 
     def row_of_call(call: Call) -> bytes:
@@ -145,8 +149,10 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         history=OrderHistory(engine, history, outside.now_ms),
         tokens=tokens,
         doorkeeper=doorkeeper,
+        audit=audit,
+        audit_log=AuditLog(audit_topic, settings.partitions, lambda: engine.client_settings),
         forwarding=Forwarding(engine, doorkeeper, this_worker, outside.make_http_client),
-        decisions=Decisions(app, engine, settings.topic_prefix, outside.new_id, settings.decision_s),
+        decisions=Decisions(app, engine, audit, settings.topic_prefix, outside.new_id, settings.decision_s),
         limits=Limits(),
         now_ms=outside.now_ms,
         new_id=outside.new_id,

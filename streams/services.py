@@ -11,6 +11,7 @@ from processors.parameters import Parameters
 from streams.access.tokens import Tokens
 from streams.calls.http_performer import HttpPerformer
 from streams.catalogue.topic import Catalogue, RestaurantTopic
+from streams.feed.audit_log import AuditLog
 from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
 from streams.settings import Settings
@@ -18,6 +19,7 @@ from streams.web.deciding import Decisions
 from streams.web.doorkeeper import Doorkeeper
 from streams.web.forwarding import Forwarding
 from streams.web.limits import Limits
+from streams.worker.audit import Audit
 from streams.worker.order_workflow import OrderWorkflow
 from streams.worker.tables import Tables
 from topics.families import INPUTS, Family, topic_name
@@ -40,6 +42,8 @@ class Services:
     history: OrderHistory
     tokens: Tokens
     doorkeeper: Doorkeeper
+    audit: Audit
+    audit_log: AuditLog
     forwarding: Forwarding
     decisions: Decisions
     limits: Limits

@@ -43,6 +43,9 @@ none, before the last page: a request looks at a limited number of rows.
 | 500 | the event could not be applied; it is a dead letter. `detail` names the incident in the worker's log |
 | 503 | the partition is moving, Kafka does not answer, or the worker is busy; repeat the request after `Retry-After` |
 
+Operators see personal data masked. With `?reveal=true&reason=TEXT` a GET shows it, and the audit has the reading before
+there is an answer. Without a reason the answer is 422; if Kafka does not take the record, it is 503.
+
 Errors are `application/problem+json` (RFC 9457). The routes below list what differs from this table or adds to it.
 Every request but those of the probes needs a key of a role that may send it: see
 [operations.md](operations.md#keys).

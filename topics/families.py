@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from topics import (
+    audit,
     dead_letters,
     deliveries,
     dispatch,
@@ -56,13 +57,14 @@ ORDER_HISTORY = Family(
 )
 """`DABBAWALA_HISTORY_DAYS` overrides the retention time."""
 RESTAURANTS = Family("restaurants", restaurants.READER, {"cleanup.policy": "compact"})
+AUDIT = Family("audit", audit.READER, {"cleanup.policy": "delete", "retention.ms": str(audit.YEAR_AND_A_MONTH_MS)})
 DEAD_LETTERS = Family(dead_letters.FAMILY, None, {"retention.ms": str(4 * WEEK_MS)})
 
 INPUTS = (ORDERS, PAYMENTS, POS, DELIVERIES, DISPATCH, DRIVERS, LOCATIONS)
 """Families of the events to decide on. The assignment of the first one's partitions assigns the tasks to workers."""
 SOURCES = (*INPUTS, DEAD_LETTERS)
 """Families that agents consume, one agent per family."""
-FAMILIES = (*SOURCES, ORDER_UPDATES, ORDER_HISTORY, RESTAURANTS)
+FAMILIES = (*SOURCES, ORDER_UPDATES, ORDER_HISTORY, RESTAURANTS, AUDIT)
 
 
 def topic_name(family: str, prefix: str = "dabbawala") -> str:

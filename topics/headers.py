@@ -5,6 +5,8 @@ REQUEST_ID = "dabbawala-request"
 
 It is not the id of the event, because two requests may be one event.
 """
+OPERATOR_ACTED = "dabbawala-operator"
+"""Header of a record that a view wrote for an operator: a signature, a blank, and the record for the audit topic."""
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """Header of a request with an effect; the receiver performs requests with one key once.
 

@@ -26,6 +26,8 @@ OPTIONAL_CHARGE = r"^[!-~]{0,255}\Z"
 CHARGE_REF = rf"(?:{_NAME}|~[0-9a-f]{{32}})"
 """Part of the idempotency key of a refund that stands for the charge."""
 CALL = rf"^{_PROVIDER}:{_NAME}/(charge|prepare|refund/{CHARGE_REF})\Z"
+ROW_KEY = rf"^(?:{_PROVIDER}:)?{_NAME}(?:/[A-Za-z0-9._~:-]{{1,100}}){{0,4}}\Z"
+"""Key of a record or row that begins with the id of an order or party."""
 CURRENCY = r"^[A-Z]{3}\Z"
 CURRENCY_OF_ANSWER = r"^[A-Za-z]{3}\Z"
 TIME_OF_DAY = r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z"
@@ -47,6 +49,7 @@ ADVICE: Mapping[str, str] = {
     CHARGE: "it must be 1 to 255 printable ASCII characters without blanks",
     OPTIONAL_CHARGE: "it must be at most 255 printable ASCII characters without blanks",
     CALL: "it must be the key of a call: ORDER/charge, ORDER/prepare or ORDER/refund/CHARGE",
+    ROW_KEY: "it must be the id of an order, driver, region or restaurant, or begin with one and a slash",
     CURRENCY: "it must be three capital letters, such as INR",
     CURRENCY_OF_ANSWER: "it must be three letters, such as INR",
     TIME_OF_DAY: "it must be a time of day, such as 11:30",

@@ -68,6 +68,8 @@ class Identity(msgspec.Struct, frozen=True):
     party: str = ANY
     rate: float | None = None
     """Requests a second that the key may send to one worker; None: those of its role."""
+    address: str = ""
+    """Address of the client's connection to the first worker; empty outside a request."""
 
     def speaks_for(self, party_id: str) -> bool:
         """Return whether things of a party are the sender's own."""

@@ -115,6 +115,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "/v1/dead-letters": {"GET": OPERATORS},
     "/v1/dead-letters/{partition}/{offset}": {"GET": OPERATORS},
     "/v1/dead-letters/{partition}/{offset}/{command:replay|discard}": {"POST": OPERATORS},
+    "/v1/audit": {"GET": OPERATORS},
     "/table/": {"GET": OPERATORS},
     "/table/{name}/": {"GET": OPERATORS},
     "/table/{name}/{key}": {"GET": OPERATORS},

@@ -15,7 +15,7 @@ from streams.access.keys import Identity, Role
 
 VALID_S = 30.0
 """Largest difference between the clocks of two workers plus the time of a request on its way."""
-VERSION = "v1"
+VERSION = "v2"
 MIN_SECRET_BYTES = 32
 PSEUDONYM_DIGITS = 12
 """Hexadecimal digits of a pseudonym. An order has few drivers, so that 48 bits are enough."""
@@ -47,17 +47,19 @@ class Tokens:
 
     def of_forwarded(self, identity: Identity, method: str, path: str, body: bytes, now_ms: int) -> str:
         """Return the token with which a worker forwards a request of a sender that it has identified."""
-        claims = ",".join((VERSION, str(now_ms), identity.role, identity.party, identity.name))
+        claims = ",".join((VERSION, str(now_ms), identity.role, identity.party, identity.name, identity.address))
         return f"{claims},{self._sign_request(claims, method, path, body)}"
 
     def read_forwarded(self, token: str, method: str, path: str, body: bytes, now_ms: int) -> Identity | None:
         """Return the sender that another worker identified; None if the token is not for this request and moment."""
         claims, _, signature = token.rpartition(",")
         fields = claims.split(",")
-        if len(fields) != 5 or not _equal(signature, self._sign_request(claims, method, path, body)):
+        if len(fields) != 6 or not _equal(signature, self._sign_request(claims, method, path, body)):
             return None
-        _, at_ms, role, party, name = fields
-        return Identity(name, Role(role), party) if abs(now_ms - int(at_ms)) <= VALID_S * 1000 else None
+        _, at_ms, role, party, name, address = fields
+        if abs(now_ms - int(at_ms)) > VALID_S * 1000:
+            return None
+        return Identity(name, Role(role), party, address=address)
 
     def capability(self, subject: str) -> str:
         """Return the part of a callback's address that proves that a worker gave it out for this subject."""
@@ -86,6 +88,10 @@ class Tokens:
     def command_signature(self, partition: int, offset: int, command: str, request: str) -> bytes:
         """Return the proof that a view of this installation wrote a command about a dead letter."""
         return self._sign_parts("command", [b"%d" % partition, b"%d" % offset, command.encode(), request.encode()])
+
+    def action_signature(self, topic: str, key: bytes | None, value: bytes | None, acted: bytes) -> bytes:
+        """Return the proof that a view of this installation wrote a record for an operator."""
+        return self._sign_parts("action", [topic.encode(), key, value, acted])
 
     def _sign_parts(self, purpose: str, parts: Sequence[bytes | None]) -> bytes:
         """Return a signature of the parts, each with its length, so that no other parts have the same bytes."""

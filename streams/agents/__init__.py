@@ -6,10 +6,12 @@ from functools import wraps
 from exactly_once import Record, Task
 from streams.agents import dead_letters, deliveries, dispatch, drivers, locations, orders, payments, pos
 from streams.services import Services
+from streams.worker.order_workflow import DecisionReply
 from topics import families
 from topics.families import Family
 
-Agent = Callable[[Services, Task, Record], None]
+Agent = Callable[[Services, Task, Record], DecisionReply | None]
+"""Function that applies a record; returns the decision on one that a sender may wait for."""
 
 AGENTS: tuple[tuple[Family, Agent], ...] = (
     (families.ORDERS, orders.orders),
@@ -34,6 +36,8 @@ def register(services: Services) -> None:
 def _bind(services: Services, agent: Agent) -> Callable[[Task, Record], None]:
     @wraps(agent)  # Faust names an agent after its function
     def apply(task: Task, record: Record) -> None:
-        agent(services, task, record)
+        decision = agent(services, task, record)
+        if decision is not None:
+            services.audit.report(task, record, decision.outcome)
 
     return apply

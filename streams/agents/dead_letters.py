@@ -15,13 +15,15 @@ from processors.decision import Outcome
 from processors.timers import TimerKind
 from streams.services import Services
 from streams.worker.order_workflow import DecisionReply, request_id_of
-from topics.dead_letters import COMMAND, COMMAND_SIGNATURE, LETTER, REASON, SIGNATURE, Command
-from topics.headers import REQUEST_ID
+from topics.dead_letters import BROKE_DOWN, COMMAND, COMMAND_SIGNATURE, LETTER, REASON, SIGNATURE, Command
+from topics.headers import OPERATOR_ACTED, REQUEST_ID
 
 TIMER = TimerKind.DEAD_LETTER.value
 """Payload of the timers of dead letters, by which a due timer finds its handler."""
 MAX_OFFSET_DIGITS = 19
 """Digits of the largest offset, a signed 64-bit number."""
+NOT_REPLAYED = (REQUEST_ID, OPERATOR_ACTED)
+"""Headers of the first request, which has had its answer and its record in the audit."""
 REPLAYED = "dead_letters_replayed"
 
 
@@ -32,15 +34,17 @@ class LetterRequest(NamedTuple):
     offset: int
 
 
-def dead_letters(services: Services, task: Task, record: Record) -> None:
+def dead_letters(services: Services, task: Task, record: Record) -> DecisionReply | None:
     """Store a dead letter, or replay or discard one if the record is an operator's command."""
     wanted = _letter_request(services, task, record)
     if wanted is None:
         _store(services, task, record)
-        return
+        return None
     request = request_id_of(record)
     task.answer_on_failure(request, lambda reason: DecisionReply(Outcome.REFUSED, reason, failed=True))
-    task.answer(request, _perform(services, task, wanted, record))
+    decision = _perform(services, task, wanted, record)
+    task.answer(request, decision)
+    return decision
 
 
 def timer_due(services: Services, task: Task, key: str) -> None:
@@ -56,6 +60,8 @@ def _store(services: Services, task: Task, record: Record) -> None:
     key = dead_letter_key(task.partition, record.offset)
     services.tables.dead_letters.put(task, key, letter)
     task.set_timer(expires_ms(letter), key.encode(), TIMER)
+    if letter.signed and letter.header_text(BROKE_DOWN):  # the transaction that failed has emitted nothing
+        services.audit.report_failure(task, letter.origin_topic, record.key, record.value, record.headers)
 
 
 def _perform(services: Services, task: Task, wanted: LetterRequest, record: Record) -> DecisionReply:
@@ -81,7 +87,7 @@ def _replay(services: Services, task: Task, letter: DeadLetter) -> None:
     If that fails again, the engine rolls back to before the command, so the letter stays.
     """
     if letter.origin_topic:
-        headers = [(name, value or b"") for name, value in letter.own_headers() if name != REQUEST_ID]
+        headers = [(name, value or b"") for name, value in letter.own_headers() if name not in NOT_REPLAYED]
         task.emit(letter.origin_topic, letter.key, letter.value, headers)
         return
     key, value = letter.key or b"", letter.value or b""

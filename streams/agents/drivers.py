@@ -17,12 +17,13 @@ TIMER = TimerKind.DRIVER.value
 """Payload of the timers of drivers, by which a due timer finds its handler."""
 
 
-def drivers(services: Services, task: Task, record: Record) -> None:
+def drivers(services: Services, task: Task, record: Record) -> DecisionReply | None:
     """Apply an event to a driver, and answer the view that waits for the decision."""
     event = decode_or_reject(task, READER, record)
-    if forward_unless_owned(task, record, event.driver):
-        decision = apply_event(services, task, event.driver, event)
-        reply(task, record, DecisionReply(decision.outcome, decision.reason), f"driver {event.driver}")
+    if not forward_unless_owned(task, record, event.driver):
+        return None
+    decision = apply_event(services, task, event.driver, event)
+    return reply(task, record, DecisionReply(decision.outcome, decision.reason), f"driver {event.driver}")
 
 
 def apply_event(services: Services, task: Task, driver: str, event: object) -> Decision[Driver]:

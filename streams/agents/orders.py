@@ -5,19 +5,21 @@ import msgspec
 from exactly_once import Record, RejectRecord, Task
 from streams.agents.decoding import decode_or_reject, forward_unless_owned
 from streams.services import Services
+from streams.worker.order_workflow import DecisionReply
 from topics.headers import IDEMPOTENCY_KEY
 from topics.identity import MAX_IDEMPOTENCY_KEY_BYTES, external_id_of
 from topics.orders import READER, Placed
 
 
-def orders(services: Services, task: Task, record: Record) -> None:
+def orders(services: Services, task: Task, record: Record) -> DecisionReply | None:
     """Validate a placed order and start its workflow, or apply an operator's command to an order."""
     event = decode_or_reject(task, READER, record)
     if isinstance(event, Placed):
         event = _complete(event, record)
-    if forward_unless_owned(task, record, event.key):
-        restaurant = services.catalogue.get(event.restaurant) if isinstance(event, Placed) else None
-        services.order_workflow.apply_record(task, event.key, event, record, restaurant)
+    if not forward_unless_owned(task, record, event.key):
+        return None
+    restaurant = services.catalogue.get(event.restaurant) if isinstance(event, Placed) else None
+    return services.order_workflow.apply_record(task, event.key, event, record, restaurant)
 
 
 def _complete(placed: Placed, record: Record) -> Placed:

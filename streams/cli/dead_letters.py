@@ -1,14 +1,16 @@
 """`dabbawala dead-letters`: records that could not be applied, to replay or discard."""
 
+import json
 from typing import Any
 
 import click
+import msgspec
 from rich.text import Text
 
 from streams.cli.client import ask
 from streams.cli.errors import CommandError
-from streams.cli.listing import list_command
-from streams.cli.output import echo, json_option, print_fields, print_json, text, when
+from streams.cli.listing import list_command, reveal_option, reveal_reason_option
+from streams.cli.output import counted, echo, json_option, print_fields, print_json, text, when
 
 MAX_REASON = 100
 MAX_KEY = 60
@@ -28,6 +30,7 @@ class LetterId(click.ParamType):
         return f"{int(partition)}/{int(offset)}"
 
 
+reason_option = click.option("--reason", metavar="TEXT", help="The reason, for the audit.")
 letter_argument = click.argument("letter", type=LetterId(), metavar="ID")
 
 
@@ -41,10 +44,12 @@ def dead_letters() -> None:
 
 @dead_letters.command()
 @letter_argument
+@reveal_option
+@reveal_reason_option
 @json_option
-def show(letter: str, as_json: bool) -> None:
-    """Show one dead letter in full."""
-    row = ask(f"/v1/dead-letters/{letter}")
+def show(letter: str, reveal: bool, reason: str | None, as_json: bool) -> None:
+    """Show one dead letter: with --reveal in full, else without the texts that may be personal data."""
+    row = ask(f"/v1/dead-letters/{letter}", {"reveal": reveal, "reason": reason})
     if as_json:
         print_json(row)
         return
@@ -57,6 +62,7 @@ def show(letter: str, as_json: bool) -> None:
             ("cannot be replayed", row["not_replayable"]),
             ("key", _content(row["key"])),
             ("value", _content(row["value"])),
+            ("fields of the value", json.dumps(fields, ensure_ascii=False) if (fields := row.get("fields")) else None),
             *((f"header {header['name']}", _content(header["value"])) for header in row["headers"]),
         ],
     )
@@ -66,21 +72,29 @@ def show(letter: str, as_json: bool) -> None:
 
 @dead_letters.command()
 @letter_argument
-def replay(letter: str) -> None:
+@reason_option
+def replay(letter: str, reason: str | None) -> None:
     """Replay a dead letter, once: its record goes back to its topic, unchanged.
 
     A timer or the answer to a call has no topic and is applied at once.
     """
-    answer = ask(f"/v1/dead-letters/{letter}/replay", method="POST")
+    answer = _command(letter, "replay", reason)
     echo(f"{letter} {_became(answer, 'is replayed')}")
 
 
 @dead_letters.command()
 @letter_argument
-def discard(letter: str) -> None:
+@reason_option
+def discard(letter: str, reason: str | None) -> None:
     """Discard a dead letter."""
-    answer = ask(f"/v1/dead-letters/{letter}/discard", method="POST")
+    answer = _command(letter, "discard", reason)
     echo(f"{letter} {_became(answer, 'is discarded')}")
+
+
+def _command(letter: str, command: str, reason: str | None) -> dict[str, Any]:
+    body = msgspec.json.encode({"reason": reason or ""})
+    answer: dict[str, Any] = ask(f"/v1/dead-letters/{letter}/{command}", method="POST", body=body)
+    return answer
 
 
 def _became(answer: dict[str, Any], done: str) -> str:
@@ -105,6 +119,8 @@ def _short(key: str | None) -> str | None:
 def _content(content: dict[str, str] | None) -> str | None:
     if content is None:
         return None
+    if "hidden_bytes" in content:
+        return f"hidden, {counted(int(content['hidden_bytes']), 'byte')}"
     return content["text"] if "text" in content else f"base64: {content['base64']}"
 
 
@@ -121,5 +137,6 @@ list_command(
     from    the topic, partition and offset of the record
     """,
     empty="There are no dead letters.",
+    options=(reveal_option, reveal_reason_option),
     footer=lambda rows: f"Next: dabbawala dead-letters show {rows[0]['letter']}",
 )

@@ -6,7 +6,7 @@ import click
 from rich.text import Text
 
 from streams.cli.client import ask
-from streams.cli.listing import list_command
+from streams.cli.listing import list_command, reveal_option, reveal_reason_option
 from streams.cli.output import echo, json_option, print_fields, print_json, text
 from streams.cli.param_types import DRIVER
 
@@ -21,13 +21,15 @@ def drivers() -> None:
 
 @drivers.command()
 @click.argument("driver", type=DRIVER, metavar="ID")
+@reveal_option
+@reveal_reason_option
 @json_option
-def get(driver: str, as_json: bool) -> None:
-    """Show one driver.
+def get(driver: str, reveal: bool, reason: str | None, as_json: bool) -> None:
+    """Show one driver. The position is to about a kilometre without --reveal.
 
     SHIFT is the number of the present shift: the driver waits in it, and brings at most one delivery.
     """
-    row = ask(f"/v1/drivers/{driver}")
+    row = ask(f"/v1/drivers/{driver}", {"reveal": reveal, "reason": reason})
     if as_json:
         print_json(row)
         return
@@ -65,12 +67,14 @@ list_command(
 
     \b
     status     IDLE: off duty; WAITING_FOR_WORK: free; DELIVERING: has a delivery
-    position   latitude and longitude, as last reported
+    position   latitude and longitude, as last reported; to about a kilometre without --reveal
     delivery   the order that the driver delivers
     picked up  yes once the driver has the food
     """,
     empty="No drivers match.",
     options=(
+        reveal_option,
+        reveal_reason_option,
         click.option(
             "--status", type=click.Choice(STATUSES, case_sensitive=False), help="List drivers in this status only."
         ),

@@ -13,6 +13,8 @@ limit_option = click.option(
     "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Rows on a page."
 )
 cursor_option = click.option("--cursor", metavar="CURSOR", help="Start after the previous page, which printed CURSOR.")
+reveal_option = click.option("--reveal", is_flag=True, help="Show personal data, and record that in the audit.")
+reveal_reason_option = click.option("--reason", metavar="TEXT", help="The reason for --reveal, for the audit.")
 all_option = click.option("--all", "every", is_flag=True, help="List every row, page after page.")
 
 

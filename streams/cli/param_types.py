@@ -1,6 +1,7 @@
 """The ids that commands take: their patterns, and the ids that exist, for shell completion."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -13,6 +14,24 @@ from topics.identity import OrderId, PartyId
 
 MAX_SUGGESTIONS = 50
 SUGGEST_TIMEOUT_S = 1.0
+MAX_AGE_DIGITS = 6
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+"""Unit of an age -> seconds."""
+
+
+class Ago(click.ParamType):
+    """A time in the past, as an age such as 90s, 30m, 2h or 7d."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return the time."""
+        if isinstance(value, datetime):
+            return value
+        number, unit = str(value)[:-1], str(value)[-1:]
+        if not number.isascii() or not number.isdecimal() or len(number) > MAX_AGE_DIGITS or unit not in UNITS_S:
+            raise CommandError(f"{value!r} is not an age: use a number and s, m, h or d, such as 2h.")
+        return datetime.now(UTC) - timedelta(seconds=int(number) * UNITS_S[unit])
 
 
 class Id(click.ParamType):
@@ -64,4 +83,5 @@ RESTAURANT = Id(
     "up to 64 letters, digits, dots, dashes and underscores",
     _listed("/v1/restaurants", "restaurants", "id"),
 )
+AGO = Ago()
 REGION = Id("a region", PartyId, "up to 64 letters, digits, dots, dashes and underscores", lambda _: [])

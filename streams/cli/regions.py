@@ -3,6 +3,7 @@
 import click
 
 from streams.cli.client import ask
+from streams.cli.listing import reveal_option, reveal_reason_option
 from streams.cli.output import counted, echo, json_option, print_json, print_table, text, when
 from streams.cli.param_types import REGION
 
@@ -15,10 +16,15 @@ def regions() -> None:
 @regions.command()
 @click.argument("region", type=REGION, metavar="REGION")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Rows of each kind at most.")
+@reveal_option
+@reveal_reason_option
 @json_option
-def get(region: str, limit: int, as_json: bool) -> None:
-    """Show a region's free drivers, and its deliveries without a driver."""
-    found = ask(f"/v1/regions/{region}", {"limit": limit})
+def get(region: str, limit: int, reveal: bool, reason: str | None, as_json: bool) -> None:
+    """Show a region's free drivers, and its deliveries without a driver.
+
+    Positions are to about a kilometre without --reveal.
+    """
+    found = ask(f"/v1/regions/{region}", {"limit": limit, "reveal": reveal, "reason": reason})
     if as_json:
         print_json(found)
         return

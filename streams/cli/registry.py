@@ -16,6 +16,7 @@ COMMANDS = {
     "tasks": "streams.cli.tasks:tasks",
     "catalogue": "streams.cli.catalogue:catalogue",
     "dead-letters": "streams.cli.dead_letters:dead_letters",
+    "audit": "streams.cli.audit:audit",
     "reconcile": "streams.cli.reconcile:reconcile",
     "keys": "streams.cli.keys:keys",
     "topics": "streams.cli.topics:topics",

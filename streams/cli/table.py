@@ -22,13 +22,16 @@ class table(Command):
         argument("name"),
         argument("key", required=False),
         option("--limit", type=click.IntRange(1, 10_000), default=100, help="Rows of each worker at most."),
+        option("--reveal", is_flag=True, help="Show personal data, and record that in the audit."),
+        option("--reason", help="The reason for --reveal, for the audit."),
     ]
 
-    def perform(self, name: str, key: str | None, limit: int) -> None:
+    def perform(self, name: str, key: str | None, limit: int, reveal: bool, reason: str | None) -> None:
         """Print the rows of every worker."""
         if name not in self.app.tables:
             raise CommandError(f"There is no table {name!r}. The tables are: {', '.join(sorted(self.app.tables))}.")
-        rows = ask(f"/table/{quote(name)}/{quote(key or '', safe='')}", {"limit": limit})["rows"]
+        query = {"limit": limit, "reveal": reveal, "reason": reason}
+        rows = ask(f"/table/{quote(name)}/{quote(key or '', safe='')}", query)["rows"]
         if self.json:
             print(json.dumps(rows))
         elif not rows and key:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from streams.access.rules import RULES, Rule
 from streams.services import Services
 from streams.views import (
+    audit,
     calls,
     dead_letters,
     drivers,
@@ -50,6 +51,7 @@ ROUTES: Mapping[str, type[ApiView]] = {
     "/v1/dead-letters": dead_letters.DeadLetters,
     "/v1/dead-letters/{partition}/{offset}": dead_letters.DeadLetterDetail,
     "/v1/dead-letters/{partition}/{offset}/{command:replay|discard}": dead_letters.LetterCommand,
+    "/v1/audit": audit.AuditTrail,
     "/table/": tables.Tables,
     "/table/{name}/": tables.TableRows,
     "/table/{name}/{key}": tables.RowsOfOwner,

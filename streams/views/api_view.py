@@ -1,6 +1,7 @@
 """Base class of all views."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from aiohttp import web
@@ -9,6 +10,8 @@ from faust.web import View
 from streams.access.rules import Rule
 from streams.services import Services
 from streams.web.doorkeeper import is_forwarded, sender_of
+from streams.web.operators import reading_of
+from topics.audit import OperatorActed
 
 
 class ApiView(View):
@@ -18,6 +21,8 @@ class ApiView(View):
     """The parts of the worker, set by `streams.views.register`."""
     rules: ClassVar[Mapping[str, Rule]]
     """The rule of each method, set by `streams.views.register`."""
+    is_personal: ClassVar[bool] = False
+    """True if GET shows personal data: masked, unless an operator reveals it, which is recorded."""
     scans: ClassVar[bool] = False
     """True if GET reads a table or a part of it that may be large. Such requests take turns."""
 
@@ -28,8 +33,19 @@ class ApiView(View):
             raise web.HTTPMethodNotAllowed(request.method, sorted(self.get_methods()))
         rule = self.rules["GET" if request.method == "HEAD" else request.method]
         await self.services.doorkeeper.admit(request, rule, request.match_info)
+        reading = self._reading(request)
         if not self.scans or request.method == "POST" or is_forwarded(request):
-            return await method(request, **request.match_info)
-        # the first worker's turns: two workers would wait for each other
-        async with self.services.limits.scan(sender_of(request).name):
-            return await method(request, **request.match_info)
+            answer = await method(request, **request.match_info)
+        else:
+            # the first worker's turns: two workers would wait for each other
+            async with self.services.limits.scan(sender_of(request).name):
+                answer = await method(request, **request.match_info)
+        if reading is not None and answer.status < HTTPStatus.BAD_REQUEST:  # without its record, no answer
+            await self.services.decisions.write_audit(reading)
+        return answer
+
+    def _reading(self, request: web.Request) -> OperatorActed | None:
+        """Return the reading of personal data to record; None without one, or if the first worker records it."""
+        if not self.is_personal or is_forwarded(request):
+            return None
+        return reading_of(request, request.match_info, self.services.new_id, self.services.now_ms())

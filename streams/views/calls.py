@@ -14,25 +14,16 @@ from streams.views.api_view import ApiView
 from streams.web.deciding import to_response
 from streams.web.doorkeeper import sender_of
 from streams.web.listing import Listing
+from streams.web.operators import OPERATOR_NOTE, action_of
 from streams.web.problems import Problem
 from streams.web.requests import key_part, read_body, respond
 from topics.families import ORDERS
 from topics.identity import owner_of
 from topics.orders import CallAbandonRequested, CallKey, CallRetryRequested
-from topics.records import Reader, instant
-from topics.text import Text
+from topics.records import instant
 
 CALLS = "calls"
 COMMANDS = {"retry": CallRetryRequested, "abandon": CallAbandonRequested}
-
-
-class OperatorNote(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of an operator's command: the reason, for the journal. The name is that of the operator's key."""
-
-    reason: Text = ""
-
-
-OPERATOR_NOTE: Reader[OperatorNote] = Reader(OperatorNote)
 
 
 class Calls(ApiView):
@@ -79,7 +70,9 @@ class CallCommand(ApiView):
         )
         if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
             return answer
-        decision = await self.services.decisions.submit(ORDERS, event)
+        decision = await self.services.decisions.submit(
+            ORDERS, event, action_of(request, self.services.new_id, order, note.reason)
+        )
         return to_response(decision, f"order {order}", f"/v1/orders/{order}", {"call": call})
 
 

@@ -10,11 +10,13 @@ from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.web.deciding import to_response
 from streams.web.listing import Listing
+from streams.web.masking import masked, masked_fields
 from streams.web.numbers import whole_number
+from streams.web.operators import OPERATOR_NOTE, action_of, failed, sees_personal_data
 from streams.web.problems import Problem
-from streams.web.requests import respond
+from streams.web.requests import read_body, respond
 from topics.dead_letters import COMMAND, COMMAND_SIGNATURE, LETTER, Command
-from topics.families import DEAD_LETTERS
+from topics.families import DEAD_LETTERS, INPUTS
 from topics.headers import REQUEST_ID
 from topics.records import instant
 
@@ -23,6 +25,7 @@ class DeadLetters(ApiView):
     """All dead letters."""
 
     scans = True
+    is_personal = True
 
     async def get(self, request: web.Request) -> web.Response:
         """List the dead letters that are neither replayed, discarded nor expired, page by page.
@@ -31,18 +34,23 @@ class DeadLetters(ApiView):
 
         - 200: `{"dead_letters": [...], "next"}`. Each has `letter` (`PARTITION/OFFSET`), `at`, `origin`, `reason`,
           `not_replayable` (the obstacle and the remedy; null if it can be replayed) and `key`. A key or value is null,
-          `{"text": ...}` if it is UTF-8, and otherwise `{"base64": ...}`.
+          `{"text": ...}` if it is UTF-8, and otherwise `{"base64": ...}`. Unless an operator reveals it, a key that is
+          no id is `{"hidden_bytes": SIZE}`, and the reason of a failure is the class of the exception.
         """
-        return await listing(self.services).answer(request)
+        return await listing(self.services, exact=sees_personal_data(request)).answer(request)
 
 
 class DeadLetterDetail(ApiView):
     """One dead letter."""
 
+    is_personal = True
+
     async def get(self, request: web.Request, partition: str, offset: str) -> web.Response:
         """Return a dead letter with its value and headers.
 
-        - 200: the fields of the list, `value`, and `headers` as a list of `{"name", "value"}`.
+        - 200: the fields of the list, `value`, `fields` and `headers`, a list of `{"name", "value"}`. Unless an
+          operator reveals them, the value, the headers of the record and the text of an exception are
+          `{"hidden_bytes": SIZE}`; `fields` are those of the record that could be decoded, masked.
         - 404: this cannot be the id of a dead letter, or the letter does not exist or no longer does.
         """
         place = _place(self.services, partition, offset)
@@ -51,13 +59,15 @@ class DeadLetterDetail(ApiView):
         letter = self.services.tables.dead_letters.read_in(place[0], dead_letter_key(*place))
         if letter is None:
             raise Problem(404, "unknown", f"the dead letter {place[0]}/{place[1]} is not here any more, or never was")
-        headers = [{"name": name, "value": _content(value)} for name, value in letter.headers]
+        exact = sees_personal_data(request)
+        shown = letter if exact else masked(letter)
         return respond(
             200,
             {
-                **_summary(self.services, dead_letter_key(*place), letter),
-                "value": _content(letter.value),
-                "headers": headers,
+                **_summary(self.services, dead_letter_key(*place), letter, exact=exact),
+                "value": _content(shown.value),
+                "fields": {} if exact else _fields(self.services, letter),
+                "headers": [{"name": name, "value": _content(value)} for name, value in shown.headers],
             },
         )
 
@@ -68,7 +78,8 @@ class LetterCommand(ApiView):
     async def post(self, request: web.Request, partition: str, offset: str, command: str) -> web.Response:
         """Replay a dead letter, or discard it; exactly once, however often it is requested.
 
-        A replayed record goes back to its topic. A timer or the answer to a call is applied at once.
+        A replayed record goes back to its topic. A timer or the answer to a call is applied at once. The body may hold
+        a `reason` for the audit, of at most 1000 characters.
 
         - 200: the command is applied: `{"letter", "outcome"}`. `outcome` is `ABSORBED` if the letter no longer exists,
           or never did.
@@ -77,9 +88,11 @@ class LetterCommand(ApiView):
         - 500: a timer or answer failed again; the letter stays.
         """
         place = _place(self.services, partition, offset)
+        note = await read_body(request, OPERATOR_NOTE)
         if (answer := await self.services.forwarding.forward_to_partition(request, place[0])) is not None:
             return answer
         letter, wanted = f"{place[0]}/{place[1]}", Command(command)
+        acted = action_of(request, self.services.new_id, letter, note.reason)
 
         async def produce(request_id: str) -> None:
             signature = self.services.tokens.command_signature(*place, wanted.value, request_id)
@@ -90,11 +103,14 @@ class LetterCommand(ApiView):
                 COMMAND_SIGNATURE: signature,
             }
             await self.services.decisions.send(
-                DEAD_LETTERS, letter.encode(), wanted.value.encode(), headers, partition=place[0]
+                DEAD_LETTERS, letter.encode(), wanted.value.encode(), headers, partition=place[0], acted=acted
             )
 
+        decision = await self.services.decisions.submit_with(produce)
+        if decision is not None and decision.failed and acted is not None:  # its transaction was rolled back
+            await self.services.decisions.write_audit(failed(acted, self.services.now_ms()))
         return to_response(
-            await self.services.decisions.submit_with(produce),
+            decision,
             f"dead letter {letter}",
             f"/v1/dead-letters/{letter}",
             {"letter": letter},
@@ -110,34 +126,42 @@ def _place(services: Services, partition: str, offset: str) -> tuple[int, int]:
     return number, place
 
 
-def _summary(services: Services, key: str, letter: DeadLetter) -> dict[str, Any]:
+def _fields(services: Services, letter: DeadLetter) -> dict[str, Any]:
+    """Return what can be shown of a record that was set aside."""
+    family = next((each for each in INPUTS if services.topic_name(each) == letter.origin_topic), None)
+    return {} if family is None or family.reader is None else masked_fields(family.reader, letter.value)
+
+
+def _summary(services: Services, key: str, letter: DeadLetter, *, exact: bool) -> dict[str, Any]:
     partition, _, offset = key.partition("/")
+    shown = letter if exact else masked(letter)
     return {
         "letter": f"{partition}/{int(offset)}",
         "at": instant(letter.at_ms),
         "origin": letter.origin,
-        "reason": letter.reason,
+        "reason": shown.reason,
         "not_replayable": replay_obstacle(letter, services.input_topics) or None,
-        "key": _content(letter.key),
+        "key": _content(shown.key),
     }
 
 
-def _content(content: bytes | None) -> dict[str, Any] | None:
-    if content is None:
-        return None
+def _content(content: bytes | dict[str, int] | None) -> dict[str, Any] | None:
+    """Return bytes as text or base64; None, and the size of what is hidden, as they are."""
+    if not isinstance(content, bytes):
+        return content
     try:
         return {"text": content.decode()}
     except UnicodeDecodeError:
         return {"base64": content}
 
 
-def listing(services: Services) -> Listing[tuple[str, DeadLetter]]:
-    """Return the list of all dead letters, with the table and the form of its rows."""
+def listing(services: Services, *, exact: bool) -> Listing[tuple[str, DeadLetter]]:
+    """Return the list of all dead letters, with the table and the form of its rows; ``exact`` hides nothing."""
     return Listing(
         services.engine,
         services.forwarding,
         services.tables.dead_letters.name,
         "dead_letters",
         lambda key, value: (key.decode(), services.tables.dead_letters.decode(key.decode(), value)),
-        lambda _, row: _summary(services, *row),
+        lambda _, row: _summary(services, *row, exact=exact),
     )

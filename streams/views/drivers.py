@@ -12,6 +12,8 @@ from streams.views.api_view import ApiView
 from streams.web.deciding import to_response
 from streams.web.doorkeeper import sender_of
 from streams.web.listing import Listing
+from streams.web.masking import masked
+from streams.web.operators import action_of, sees_personal_data
 from streams.web.problems import Problem
 from streams.web.requests import key_part, parse_id, read_body, respond
 from topics.drivers import Delivered, DriverRecord, PickedUp, SetAvailable, SetUnavailable
@@ -54,22 +56,27 @@ class Drivers(ApiView):
     """All drivers."""
 
     scans = True
+    is_personal = True
 
     async def get(self, request: web.Request) -> web.Response:
         """List the drivers by id, page by page.
 
         `?status=` selects `IDLE`, `WAITING_FOR_WORK` or `DELIVERING`; `?region=` selects one region.
 
+        Operators see positions rounded to about a kilometre, here and below, unless they reveal them.
+
         - 200: `{"drivers": [...], "next"}`, each driver as below.
         """
         status, region = _status(request), request.query.get("region")
-        return await listing(self.services).answer(
+        return await listing(self.services, exact=sees_personal_data(request)).answer(
             request, lambda row: status in (None, row.status) and region in (None, row.region)
         )
 
 
 class DriverState(ApiView):
     """One driver."""
+
+    is_personal = True
 
     async def get(self, request: web.Request, driver: str) -> web.Response:
         """Return the state of a driver.
@@ -80,7 +87,7 @@ class DriverState(ApiView):
         """
         parse_id(driver, PartyId, "a driver")
         return await self.services.forwarding.forward_to_owner(request, driver) or respond(
-            200, _shown(_known(self.services, driver))
+            200, _shown(_known(self.services, driver), exact=sees_personal_data(request))
         )
 
 
@@ -179,13 +186,17 @@ class DriverLocation(ApiView):
         at = report.at or instant(self.services.now_ms())
         event_id = f"{driver}/at/{at.isoformat()}"
         await self.services.decisions.produce(
-            LOCATIONS, Location(id=event_id, driver=driver, position=report.position, at=at)
+            LOCATIONS,
+            Location(id=event_id, driver=driver, position=report.position, at=at),
+            action_of(request, self.services.new_id, driver),
         )
         return respond(202, {"driver": driver})
 
 
 class AssignedDelivery(ApiView):
     """The assigned delivery."""
+
+    is_personal = True
 
     async def get(self, request: web.Request, driver: str) -> web.Response:
         """Return the delivery of a driver, as a long poll.
@@ -214,15 +225,16 @@ class AssignedDelivery(ApiView):
             ):
                 return web.Response(status=204)
             await self.services.engine.verify_ownership(self.services.engine.partition_of(driver.encode()))
-        return respond(200, {**msgspec.to_builtins(row.assignment), "picked_up": row.picked_up})
+        delivery = row.assignment if sees_personal_data(request) else masked(row.assignment)
+        return respond(200, {**msgspec.to_builtins(delivery), "picked_up": row.picked_up})
 
 
 async def _submit(services: Services, request: web.Request, driver: str, event: DriverRecord) -> web.Response:
     if (answer := await services.forwarding.forward_to_owner(request, driver)) is not None:
         return answer
-    decision = await services.decisions.submit(DRIVERS, event)
+    decision = await services.decisions.submit(DRIVERS, event, action_of(request, services.new_id, driver))
     is_decided = decision is not None and decision.outcome is not Outcome.NOT_FOUND and not decision.failed
-    state = _shown(_known(services, driver)) if is_decided else {}
+    state = _shown(_known(services, driver), exact=sees_personal_data(request)) if is_decided else {}
     return to_response(decision, f"driver {driver}", f"/v1/drivers/{driver}", {"driver": driver, **state})
 
 
@@ -233,27 +245,27 @@ def _known(services: Services, driver: str) -> Driver:
     return row
 
 
-def _shown(row: Driver) -> dict[str, object]:
+def _shown(row: Driver, *, exact: bool) -> dict[str, object]:
     return {
         "driver": row.id,
         "status": row.status,
         "shift": row.shift,
         "region": row.region,
-        "position": row.position,
+        "position": row.position if exact else masked(row).position,
         "delivery": row.assignment.delivery if row.assignment else None,
         "picked_up": row.picked_up,
     }
 
 
-def listing(services: Services) -> Listing[Driver]:
-    """Return the list of all drivers, with the table and the form of its rows."""
+def listing(services: Services, *, exact: bool) -> Listing[Driver]:
+    """Return the list of all drivers, with the table and the form of its rows; ``exact`` shows exact positions."""
     return Listing(
         services.engine,
         services.forwarding,
         services.tables.drivers.name,
         "drivers",
         lambda key, value: services.tables.drivers.decode(key.decode(), value),
-        lambda _, row: _shown(row),
+        lambda _, row: _shown(row, exact=exact),
     )
 
 

@@ -16,6 +16,8 @@ from streams.views.api_view import ApiView
 from streams.web.doorkeeper import is_forwarded, sender_of
 from streams.web.forwarding import FORWARD_TIMEOUT_S
 from streams.web.listing import Listing, limit_of
+from streams.web.masking import masked
+from streams.web.operators import sees_personal_data
 from streams.web.problems import SOON, Problem
 from streams.web.requests import parse_id, respond
 from streams.worker.tables import shown
@@ -31,6 +33,7 @@ class Region(ApiView):
     """The dispatch queues of a region."""
 
     scans = True
+    is_personal = True
 
     async def get(self, request: web.Request, region: str) -> web.Response:
         """Count the waiting drivers and deliveries of a region, and list the first ones.
@@ -46,7 +49,8 @@ class Region(ApiView):
         limit = limit_of(request)
         if (answer := await self.services.forwarding.forward_to_owner(request, region)) is not None:
             return answer
-        drivers_waiting, drivers = await _counted(self.services, region, "driver", _waiting, limit)
+        waiting = _waiting if sees_personal_data(request) else lambda row: _waiting(masked(row))
+        drivers_waiting, drivers = await _counted(self.services, region, "driver", waiting, limit)
         deliveries_pending, deliveries = await _counted(self.services, region, "pending", _pending, limit)
         if not (drivers_waiting or deliveries_pending or _in_catalogue(self.services, region)):
             raise Problem(404, "unknown", f"the catalogue has no restaurant in {region}, and nobody waits there")

@@ -17,10 +17,11 @@ from streams.access.keys import ANY, Identity, Role
 from streams.feed.order_history import HistoryUnavailable, RetiredOrder
 from streams.services import Services
 from streams.views.api_view import ApiView
-from streams.views.calls import OPERATOR_NOTE, open_call_of
+from streams.views.calls import open_call_of
 from streams.web.deciding import to_problem, to_response
 from streams.web.doorkeeper import sender_of
 from streams.web.listing import Listing
+from streams.web.operators import OPERATOR_NOTE, action_of
 from streams.web.problems import SOON, FieldError, Problem
 from streams.web.requests import idempotency_key, key_part, parse_body, parse_id, read_body, read_bytes, respond
 from topics.families import ORDERS
@@ -61,7 +62,9 @@ class Orders(ApiView):
         placed = msgspec.structs.replace(placed, at=instant(self.services.now_ms()))
         if (answer := await self.services.forwarding.forward_to_owner(request, placed.key)) is not None:
             return answer
-        decision = await self.services.decisions.submit(ORDERS, placed)
+        decision = await self.services.decisions.submit(
+            ORDERS, placed, action_of(request, self.services.new_id, placed.key)
+        )
         location = f"/v1/orders/{placed.key}"
         if decision is None:
             return respond(202, {"id": placed.key}, Location=location)
@@ -174,7 +177,9 @@ class OrderSettled(ApiView):
             id=f"{order}/settled/{key}", order=order, by=sender_of(request).name, reason=note.reason
         )
         return to_response(
-            await self.services.decisions.submit(ORDERS, event),
+            await self.services.decisions.submit(
+                ORDERS, event, action_of(request, self.services.new_id, order, note.reason)
+            ),
             f"order {order}",
             f"/v1/orders/{order}",
             {"order": order},
@@ -203,7 +208,8 @@ class OrderErased(ApiView):
         event = ErasureRequested(
             id=f"{order}/erased/{key}", order=order, by=sender_of(request).name, reason=note.reason
         )
-        decision = await self.services.decisions.submit(ORDERS, event)
+        acted = action_of(request, self.services.new_id, order, note.reason)
+        decision = await self.services.decisions.submit(ORDERS, event, acted)
         answer = to_response(decision, f"order {order}", f"/v1/orders/{order}", {"order": order})
         if decision is not None:
             await self.services.engine.purge(order.encode())

@@ -5,6 +5,7 @@ from aiohttp import web
 from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.web.deciding import to_response
+from streams.web.operators import action_of
 from streams.web.problems import FieldError, Problem
 from streams.web.requests import read_body
 from topics.families import PAYMENTS
@@ -53,5 +54,5 @@ class PaymentCallback(ApiView):
 async def _submit(services: Services, request: web.Request, record: PaymentRecord) -> web.Response:
     if (answer := await services.forwarding.forward_to_owner(request, record.order)) is not None:
         return answer
-    decision = await services.decisions.submit(PAYMENTS, record)
+    decision = await services.decisions.submit(PAYMENTS, record, action_of(request, services.new_id, record.order))
     return to_response(decision, f"order {record.order}", f"/v1/orders/{record.order}", {"order": record.order})

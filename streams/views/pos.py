@@ -6,6 +6,7 @@ from aiohttp import web
 from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.web.deciding import to_response
+from streams.web.operators import action_of
 from streams.web.requests import parse_id, read_body
 from topics.families import POS
 from topics.identity import OrderId, PartyId
@@ -64,7 +65,9 @@ async def _submit(services: Services, request: web.Request, restaurant: str, ord
     body = await read_body(request, _reader)
     if (answer := await services.forwarding.forward_to_owner(request, order)) is not None:
         return answer
-    decision = await services.decisions.submit(POS, _record(restaurant, order, event, body))
+    decision = await services.decisions.submit(
+        POS, _record(restaurant, order, event, body), action_of(request, services.new_id, order)
+    )
     return to_response(decision, f"ticket of order {order}", f"/v1/orders/{order}", {"order": order})
 
 

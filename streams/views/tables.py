@@ -1,8 +1,12 @@
-"""Committed rows of all tables, decoded: as JSON, or as a page if `Accept` contains `text/html`."""
+"""Committed rows of all tables, decoded: as JSON, or as a page if `Accept` contains `text/html`.
+
+Personal data is masked unless an operator reveals it.
+"""
 
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from functools import partial
 from hashlib import sha256
 from html import escape
 from typing import Any
@@ -14,13 +18,16 @@ from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.web.doorkeeper import is_forwarded
 from streams.web.listing import PartialPage, collect_pages, limit_of
+from streams.web.masking import masked, masked_call
 from streams.web.numbers import whole_number
+from streams.web.operators import sees_personal_data
 from streams.web.problems import Problem
 from streams.web.requests import respond
 from streams.worker.tables import paged, shown
 from topics.identity import owner_of
 from topics.restaurants import Restaurant
 
+CALLS = "calls"
 TIMERS = "timers"
 POSITIONS = "positions"
 MAX_ROWS = 10_000
@@ -53,6 +60,7 @@ class TableRows(ApiView):
     """Rows of a table."""
 
     scans = True
+    is_personal = True
 
     async def get(self, request: web.Request, name: str) -> web.Response:
         """List rows of a table from all workers.
@@ -72,7 +80,7 @@ class TableRows(ApiView):
             request,
             name,
             here,
-            await _first(self.services, name, _all_rows(self.services, here, name), limit),
+            await _first(self.services, request, name, _all_rows(self.services, here, name), limit),
         )
 
 
@@ -80,6 +88,7 @@ class RowsOfOwner(ApiView):
     """Rows of an owner in a table."""
 
     scans = True
+    is_personal = True
 
     async def get(self, request: web.Request, name: str, key: str) -> web.Response:
         """List the rows of one order, driver, region or restaurant; of `positions`, those of one topic.
@@ -99,7 +108,7 @@ class RowsOfOwner(ApiView):
                 request,
                 name,
                 here,
-                await _first(self.services, name, _of_topic(self.services, here, key), limit),
+                await _first(self.services, request, name, _of_topic(self.services, here, key), limit),
             )
         if (
             answer := await self.services.forwarding.forward_to_partition(
@@ -108,7 +117,7 @@ class RowsOfOwner(ApiView):
         ) is not None:
             return answer
         found = _timers(self.services, key) if name == TIMERS else _of_owner(self.services, name, key)
-        return _answer(request, name, await _first(self.services, name, found, limit))
+        return _answer(request, name, await _first(self.services, request, name, found, limit))
 
 
 async def _timers(services: Services, key: str) -> AsyncGenerator[Found, None]:
@@ -160,18 +169,29 @@ async def _of_all(
     return _answer(request, name, found)
 
 
-async def _first(services: Services, name: str, rows: AsyncGenerator[Found, None], limit: int) -> list[dict[str, Any]]:
+async def _first(
+    services: Services, request: web.Request, name: str, rows: AsyncGenerator[Found, None], limit: int
+) -> list[dict[str, Any]]:
     """Return the first rows as shown: at most ``limit``, and not many more bytes than `MAX_BYTES`."""
+    show = shown if sees_personal_data(request) else partial(_masked, services)
     found: list[dict[str, Any]] = []
     left = MAX_BYTES
     async with aclosing(rows):
         async for partition, key, value in rows:
-            shown_key, row = shown(name, key, value)
+            shown_key, row = show(name, key, value)
             found.append({"partition": partition, "key": shown_key, "row": row})
             left -= len(key) + len(value)
             if len(found) == limit or left <= 0:
                 break
     return found
+
+
+def _masked(services: Services, name: str, key: bytes, value: bytes) -> tuple[str, Any]:
+    """Return the key and value of a row as `shown` does, with masks over personal data."""
+    if name == CALLS:
+        return key.decode(), masked_call(value)
+    table = services.tables.by_name.get(name)
+    return shown(name, key, value) if table is None else (key.decode(), masked(table.decode(key.decode(), value)))
 
 
 def _restaurants(services: Services, rows: Iterable[Restaurant | None]) -> list[dict[str, Any]]:

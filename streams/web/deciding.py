@@ -19,9 +19,11 @@ from streams.tracing import traceparent
 from streams.web.limits import Backlog
 from streams.web.problems import SOON, FieldError, Problem, incident
 from streams.web.requests import respond
+from streams.worker.audit import Audit
 from streams.worker.order_workflow import DecisionReply
-from topics.families import Family, topic_name
-from topics.headers import REQUEST_ID
+from topics.audit import OperatorActed
+from topics.families import AUDIT, Family, topic_name
+from topics.headers import OPERATOR_ACTED, REQUEST_ID
 from topics.identity import owner_of
 from topics.records import Record, write
 
@@ -35,24 +37,32 @@ class Decisions:
     """Decisions of tasks on the records that views produce."""
 
     def __init__(
-        self, app: faust.App, engine: Engine, topic_prefix: str, new_id: Callable[[], str], within_s: float
+        self,
+        app: faust.App,
+        engine: Engine,
+        audit: Audit,
+        topic_prefix: str,
+        new_id: Callable[[], str],
+        within_s: float,
     ) -> None:
         """``within_s`` limits the time that a sender waits for the decision."""
         self._app = app
         self._engine = engine
+        self._audit = audit
         self._topic_prefix = topic_prefix
         self._new_id = new_id
         self._within_s = within_s
         self._backlog = Backlog(within_s * OVERLOADED)
 
-    async def submit(self, family: Family, record: Record) -> DecisionReply | None:
+    async def submit(self, family: Family, record: Record, acted: OperatorActed | None = None) -> DecisionReply | None:
         """Produce a record and return the committed decision on it; None if that takes longer than `within_s`.
 
-        Raises a 503 problem if the task that decides is overloaded.
+        ``acted`` is the operator's action that the record stands for; None if anybody else sends it. Raises a 503
+        problem if the task that decides is overloaded.
         """
         partition = self._engine.partition_of(record.key.encode())
         with self._backlog.wait(partition):
-            return await self.submit_with(lambda request: self.produce(family, record, request))
+            return await self.submit_with(lambda request: self.produce(family, record, acted, request))
 
     async def submit_with(self, produce: Callable[[str], Awaitable[None]]) -> DecisionReply | None:
         """Return the committed decision on the record that ``produce`` sends, with the request id in its headers."""
@@ -66,12 +76,18 @@ class Decisions:
         assert isinstance(reply, DecisionReply)
         return reply
 
-    async def produce(self, family: Family, record: Record, request: str | None = None) -> None:
+    async def produce(
+        self, family: Family, record: Record, acted: OperatorActed | None = None, request: str | None = None
+    ) -> None:
         """Produce a record; returns when the broker has it. ``request`` names the view's request that waits for it."""
         headers = {"traceparent": traceparent(owner_of(record.event_id) or record.key, record.event_id).encode()}
         if request is not None:
             headers[REQUEST_ID] = request.encode()
-        await self.send(family, record.key.encode(), write(record), headers)
+        await self.send(family, record.key.encode(), write(record), headers, acted=acted)
+
+    async def write_audit(self, acted: OperatorActed) -> None:
+        """Write to the audit topic what no task applies; returns once acknowledged. Raises a 503 problem."""
+        await self.send(AUDIT, acted.key.encode(), write(acted), {})
 
     async def send(
         self,
@@ -80,12 +96,17 @@ class Decisions:
         value: bytes | None,
         headers: dict[str, bytes],
         partition: int | None = None,
+        acted: OperatorActed | None = None,
     ) -> None:
         """Send bytes to a topic, partitioned by their key unless ``partition`` is given; returns once acknowledged.
+
+        The task that applies the record writes ``acted``, an operator's action, to the audit topic.
 
         Raises a problem: 413 if the record is too large for Kafka, 503 if Kafka does not acknowledge it in time.
         """
         topic = topic_name(family.name, self._topic_prefix)
+        if acted is not None:
+            headers = {**headers, OPERATOR_ACTED: self._audit.header(acted, topic, key, value)}
         try:
             async with asyncio.timeout(MAX_ACKNOWLEDGE_S):
                 producer = await self._app.maybe_start_producer()  # a topic's own `send` takes three times as long

@@ -7,6 +7,7 @@ from typing import Protocol
 from urllib.parse import urlencode
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from streams.access.keys import Identity
 from streams.access.rules import Rule
@@ -63,7 +64,7 @@ class Doorkeeper:
             raise Problem(403, "not-your-role", f"this needs a key of the role {roles}; yours has {sender.role}")
         if not rule.allows_thing(sender, path):
             raise Problem(404, "unknown", "there is no such thing here, or it is not yours")
-        request[SENDER] = sender
+        request[SENDER] = sender if is_forwarded(request) else replace(sender, address=request.remote or "")
 
     def token_for(self, request: web.Request, body: bytes) -> str:
         """Return the token with which a request is forwarded to another worker."""

@@ -46,8 +46,8 @@ class DecisionReply(msgspec.Struct, frozen=True):
     """True if there is no decision: applying the record failed, and the record is a dead letter."""
 
 
-def reply(task: Task, record: Record, decision: DecisionReply, subject: str) -> None:
-    """Answer the view that waits for the decision on this record.
+def reply(task: Task, record: Record, decision: DecisionReply, subject: str) -> DecisionReply:
+    """Answer the view that waits for the decision on this record, and return the decision.
 
     A refusal that no view waits for becomes a dead letter.
     """
@@ -56,6 +56,7 @@ def reply(task: Task, record: Record, decision: DecisionReply, subject: str) -> 
         task.dead_letter(record, decision.reason or f"there is no {subject}")
     if request:
         task.answer(request, decision)
+    return decision
 
 
 def request_id_of(record: Record) -> str:
@@ -92,10 +93,10 @@ class OrderWorkflow:
 
     def apply_record(
         self, task: Task, order: str, event: Any, record: Record, restaurant: Restaurant | None = None
-    ) -> None:
-        """Apply the event of a record, and answer the view that waits for the decision."""
+    ) -> DecisionReply:
+        """Apply the event of a record, answer the view that waits for the decision, and return the decision."""
         step = self.apply_and_store(task, order, event, restaurant, record.timestamp)
-        reply(task, record, DecisionReply(step.outcome, step.reason, _pairs(step)), f"order {order}")
+        return reply(task, record, DecisionReply(step.outcome, step.reason, _pairs(step)), f"order {order}")
 
     def timer_due(self, task: Task, name: str) -> None:
         """Apply a due timer of an order: a wait that timed out, or a planned step."""

@@ -183,6 +183,7 @@ class Tables:
             "history": self.history,
         }
         """The tables of an order, by the names of the fields of `processors.workflow.Workflow`."""
+        self.by_name: dict[str, Rows[Any]] = {rows.name: rows for rows in vars(self).values() if isinstance(rows, Rows)}
 
     def workflow_of(self, task: Task, order: str) -> Workflow:
         """Return the rows of an order as the task sees them.

@@ -14,8 +14,9 @@ from aiokafka.partitioner import murmur2
 
 from simulators.ledger import PaymentEntry, TicketEntry
 from simulators.streets import moved
+from streams.access.keys import Role
 from tests.flow.reading import PARTITIONS, WITHIN_S
-from tests.support.keys import HEADERS
+from tests.support.keys import HEADERS, KEYS, REVEALED
 from tests.support.plain_http import NO_CERTIFICATES
 from tests.support.stack import Stack
 from topics.families import Family, topic_name
@@ -24,6 +25,7 @@ from topics.restaurants import Restaurant
 
 PROVIDER = "my-shop"
 POLL_S = 0.03
+KEY_OF_A_DRIVER = {"Authorization": f"Bearer {KEYS[Role.DRIVER]}"}
 CUSTOMER_M = 1000.0
 """Distance from the restaurant to the customer, to the north."""
 
@@ -166,8 +168,9 @@ class Client:
         return sum(int(worker["counters"].get(name, 0)) for worker in (await self.get("/v1/tasks"))["workers"])
 
     async def rows(self, table: str, key: str = "") -> dict[str, Body]:
-        """Return rows of a table by key; all rows without a `key`."""
-        return {row["key"]: row["row"] for row in (await self.get(f"/table/{table}/{key}", limit=10_000))["rows"]}
+        """Return rows of a table by key, unmasked; all rows without a `key`."""
+        found = await self.get(f"/table/{table}/{key}", limit=10_000, **REVEALED)
+        return {row["key"]: row["row"] for row in found["rows"]}
 
     def payments(self, order: str) -> list[PaymentEntry]:
         """Return the payment provider's ledger entries of an order."""
@@ -228,7 +231,7 @@ class Driver:
 
     async def tell(self, what: str, body: Any = None, **headers: str) -> httpx.Response:
         """POST `available`, `unavailable`, `pickup`, `delivered`, `location`."""
-        return await self._client.post(f"{self._url}/{what}", body, **headers)
+        return await self._client.post(f"{self._url}/{what}", body, **KEY_OF_A_DRIVER, **headers)
 
     async def available(self, region: str, position: Position, **headers: str) -> Body:
         """Become available for work, and return the driver's state."""
@@ -238,7 +241,7 @@ class Driver:
 
     async def poll(self, wait_s: float) -> httpx.Response:
         """Long-poll for a delivery; `wait_s` is the longest wait in seconds."""
-        return await self._client.http.get(f"{self._url}/delivery", params={"wait": wait_s})
+        return await self._client.http.get(f"{self._url}/delivery", params={"wait": wait_s}, headers=KEY_OF_A_DRIVER)
 
     async def has(self, delivery: str) -> Body:
         """Wait until the driver has this delivery, and return the offer."""
@@ -249,7 +252,7 @@ class Driver:
 
     async def state(self) -> Body:
         """Return the driver's state."""
-        return dict(await self._client.get(self._url))
+        return dict(await self._client.get(self._url, **REVEALED))
 
     def location(self, position: Position, at: datetime | None = None) -> Body:
         """Return a location record of the driver, now or `at` another time."""

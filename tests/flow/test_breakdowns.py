@@ -13,6 +13,7 @@ import pytest
 
 from tests.flow.client import Body, Client, an_order, order_id, place
 from tests.flow.conftest import INSTANT
+from tests.support.keys import REVEALED
 from tests.support.stack import installed
 from topics.families import ORDERS
 from topics.restaurants import Restaurant
@@ -87,7 +88,7 @@ async def place_all(client: Client, kitchen: Restaurant, names: Sequence[str]) -
 
 async def letters(client: Client, order: str) -> list[Body]:
     """Return the dead letters whose key has the order in it."""
-    found = (await client.get("/v1/dead-letters", limit=1000))["dead_letters"]
+    found = (await client.get("/v1/dead-letters", limit=1000, **REVEALED))["dead_letters"]
     return [letter for letter in found if order in letter["key"]["text"]]
 
 
@@ -106,7 +107,7 @@ async def the_letter(client: Client, order: str, before: Body | None = None) -> 
 
 async def stack_of(client: Client, letter: Body) -> str:
     """Return the stack trace in the letter's headers."""
-    headers = (await client.get(f"/v1/dead-letters/{letter['letter']}"))["headers"]
+    headers = (await client.get(f"/v1/dead-letters/{letter['letter']}", **REVEALED))["headers"]
     return next(str(header["value"]["text"]) for header in headers if header["name"] == "exception.stack")
 
 

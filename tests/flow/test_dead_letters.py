@@ -16,7 +16,7 @@ from streams.access.tokens import Tokens
 from streams.demo.processes import Child
 from tests.flow.client import Body, Client, an_order, order_id, partition_of, room_for
 from tests.flow.reading import PARTITIONS, Following
-from tests.support.keys import SECRET
+from tests.support.keys import REVEALED, SECRET
 from tests.support.stack import Stack, installed
 from topics.dead_letters import COMMAND, LETTER
 from topics.families import DEAD_LETTERS, ORDERS, PAYMENTS
@@ -58,7 +58,7 @@ async def test_a_letter_is_listed_and_shown_whole(client: Client, unique: str) -
     assert letter["reason"] == "there is no such order"
     assert letter["origin"].startswith(f"{client.stack.name}.payments/{partition_of(order)} at ")
     assert letter["not_replayable"] is None
-    whole = await client.get(f"/v1/dead-letters/{letter['letter']}")
+    whole = await client.get(f"/v1/dead-letters/{letter['letter']}", **REVEALED)
     assert '"charge_id":"ch-1"' in whole["value"]["text"]
     assert {"name": "note", "value": {"text": "mine"}} in whole["headers"]
     partition, _, offset = letter["letter"].partition("/")
@@ -69,7 +69,7 @@ async def test_a_letter_is_listed_and_shown_whole(client: Client, unique: str) -
 async def test_a_binary_value_is_shown_in_base64(client: Client, unique: str) -> None:
     await client.produce(ORDERS, b"\xff\xfe\x00", key=unique)
     letter = await letter_of(client, unique)
-    whole = await client.get(f"/v1/dead-letters/{letter['letter']}")
+    whole = await client.get(f"/v1/dead-letters/{letter['letter']}", **REVEALED)
     assert base64.b64decode(whole["value"]["base64"]) == b"\xff\xfe\x00"
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 import pytest
 
 from tests.flow.client import Client, Driver, an_order, order_id
+from tests.support.keys import REVEALED
 from tests.support.stack import FAUST, Stack, run_command
 from topics.families import ORDERS, topic_name
 from topics.restaurants import Restaurant
@@ -122,7 +123,7 @@ async def test_tables_are_escaped_html_pages(client: Client, kitchen: Restaurant
         ("/table/orders/", "<table>"),
         (f"/table/bodies/{order_id(unique)}", "&lt;script&gt;"),
     ):
-        page = await client.http.get(path, headers=browser)
+        page = await client.http.get(path, headers=browser, params=REVEALED)
         assert (page.status_code, page.headers["content-type"].split(";")[0]) == (200, "text/html"), path
         assert text in page.text
         assert "<script>" not in page.text

@@ -10,7 +10,8 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 import msgspec
 
 from processors import call_results
-from streams.views import calls, drivers, pos
+from streams.views import drivers, pos
+from streams.web import operators
 from topics import orders, patterns
 from topics.families import FAMILIES
 from topics.records import Reader
@@ -18,7 +19,7 @@ from topics.records import Reader
 READERS: dict[str, Reader[Any]] = {family.name: family.reader for family in FAMILIES if family.reader is not None}
 READERS |= {
     "http order": orders.PLACED,
-    "http note": calls.OPERATOR_NOTE,
+    "http note": operators.OPERATOR_NOTE,
     "http ticket": pos._reader,
     "http available": drivers._availability,
     "http delivery": drivers._delivery_ref,

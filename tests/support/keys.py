@@ -13,6 +13,8 @@ STRANGERS: Mapping[Role, str] = {role: f"dbw_{role}_of-a-stranger" for role in R
 """Role -> a key of a party that owns nothing."""
 HEADERS: Mapping[str, str] = {"Authorization": f"Bearer {KEYS[Role.OPERATOR]}"}
 """Headers of a request that may do everything."""
+REVEALED: Mapping[str, str] = {"reveal": "true", "reason": "a test compares it"}
+"""Query of a request that shows personal data."""
 SECRET = "the secret of all workers of a test"
 OPERATOR = "test-operator"
 """Name of the operator's key."""

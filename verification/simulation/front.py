@@ -155,6 +155,7 @@ class SimulatedRequest:
         self.query = dict(parse_qsl(urlsplit(path).query))
         self.headers = CIMultiDict(headers)
         self.match_info: dict[str, str] = {}
+        self.remote = "party"
         self._noted: dict[Any, Any] = {}
         self._body = body
 

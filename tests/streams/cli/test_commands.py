@@ -90,6 +90,18 @@ PARTY = {
     "last_error": "http://pos/restaurants/ballard-slice/prepare: status 500",
     "worker": "http://w",
 }
+ACTION = {
+    "id": "5d4f",
+    "at": AT,
+    "by": "local-operator",
+    "role": "operator",
+    "action": "POST /v1/calls/my-shop:1/charge/retry",
+    "thing": "my-shop:1",
+    "reason": "the bank is open again, after the night of its upgrade",
+    "address": "127.0.0.1",
+    "outcome": "APPLIED",
+}
+READING = ACTION | {"action": "GET /table/bodies/my-shop:1", "thing": "bodies/my-shop:1", "outcome": "READ"}
 READ_COMMANDS: dict[str, tuple[str, Any, tuple[str, ...]]] = {
     "orders list": ("/v1/orders", {"orders": [an_order("1")], "next": None}, ("my-shop:1", "IN_DELIVERY", "ravi")),
     "orders get my-shop:1": (
@@ -176,6 +188,7 @@ READ_COMMANDS: dict[str, tuple[str, Any, tuple[str, ...]]] = {
     ),
     "parties": ("/v1/parties", {"parties": [PARTY]}, ("ballard-slice http://pos", "open", "in 4 s", "status 500")),
     "tasks": ("/v1/tasks", {"workers": [], "tasks": [TASK]}, ("open", "http://w")),
+    "audit": ("/v1/audit", {"actions": [ACTION, READING]}, ("local-operator", "retry", "read", "APPLIED", "the bank")),
     "dead-letters list": ("/v1/dead-letters", {"dead_letters": [LETTER], "next": None}, ("3/17", "/total")),
     "dead-letters show 3/17": (
         "/v1/dead-letters/3/17",
@@ -242,6 +255,12 @@ IN_A_TERMINAL: dict[str, tuple[str, dict[str, Any], int, tuple[str, ...]]] = {
         {"drivers": [DRIVER, DRIVER | {"driver": "driver-0001", "status": "WAITING_FOR_WORK"}], "next": None},
         80,
         ("driver-0001  WAITING_FOR_WORK  fort    18.90000 72.80000  my-shop:1  yes",),
+    ),
+    "audit": (
+        "/v1/audit",
+        {"actions": [ACTION, READING]},
+        80,
+        ("local-operator  retry  my-shop:1", "    reason: the bank is open again, after the night"),
     ),
     "drivers get ravi": ("/v1/drivers/ravi", DRIVER | {"region": "north " * 20}, 60, ("region     north north",)),
 }
@@ -601,6 +620,30 @@ def test_long_key_of_a_dead_letter_is_shortened_in_tables(worker: FakeWorker, ru
     assert "k" * 59 + "…" in printed
     assert "k" * 60 not in printed
     assert json.loads(run("dead-letters", "list", "--json").printed) == page
+
+
+def test_reveal_is_sent_with_its_reason(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/drivers/ravi", DRIVER)
+    worker.says(
+        "/v1/dead-letters/3/17", {**LETTER, "value": {"hidden_bytes": 9}, "fields": {"total": 1}, "headers": []}
+    )
+    assert run("drivers", "get", "ravi", "--reveal", "--reason", "a complaint").status == 0
+    shown = run("dead-letters", "show", "3/17").printed
+    assert [asked.query for asked in worker.asked] == [{"reveal": "true", "reason": "a complaint"}, {}]
+    assert "hidden, 9 bytes" in shown
+    assert '{"total": 1}' in shown
+
+
+def test_audit_takes_an_age(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/audit", {"actions": []})
+    done = run("audit", "--since", "2h", "--by", "ana", "--order", "my-shop:1")
+    assert (done.status, done.error) == (0, "No actions match.\n")
+    query = worker.asked[0].query
+    ago = datetime.now(UTC) - datetime.fromisoformat(query.pop("since"))
+    assert timedelta(hours=2) <= ago < timedelta(hours=3)
+    assert query == {"by": "ana", "order": "my-shop:1", "limit": "50"}
+    for wrong in ("2", "h", "-2h", "2w", "1" * 9 + "d"):
+        assert "is not an age" in run("audit", "--since", wrong).error
 
 
 @pytest.mark.parametrize(("command", "done"), [("replay", "is replayed"), ("discard", "is discarded")])

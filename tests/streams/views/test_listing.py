@@ -13,10 +13,12 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from processors.dispatch import WaitingDriver
+from streams.access.keys import Identity, Role
 from streams.services import Services
 from streams.views import operations
 from streams.views import tables as table_views
 from streams.web import listing as module
+from streams.web.doorkeeper import SENDER
 from streams.web.forwarding import Forwarding
 from streams.web.listing import Listing, PartialPage
 from streams.web.problems import SOON, Problem
@@ -218,16 +220,23 @@ async def test_positions_of_a_topic_are_found_behind_many_topics(services: Servi
     for task in tasks:
         task.positions[b"z-topic"] = b"7"
     view = view_of(services, table_views.RowsOfOwner)
-    answer = await view.get(make_mocked_request("GET", "/?limit=4"), "positions", "z-topic")
+    answer = await view.get(admitted("/?limit=4"), "positions", "z-topic")
     assert [(row["partition"], row["key"], row["row"]) for row in body_of(answer)["rows"]] == [
         (task.partition, "z-topic", 7) for task in tasks
     ]
     assert not any(task.read_rows for task in tasks), "no other row is read"
 
 
+def admitted(path: str) -> web.Request:
+    """Return a request of an operator whom the doorkeeper has admitted."""
+    request = make_mocked_request("GET", path)
+    request[SENDER] = Identity("ana", Role.OPERATOR)
+    return request
+
+
 async def shown_of(services: Services, table: str, key: str) -> list[str]:
     """Return the keys that a view shows of a table, or of an owner's rows in it."""
-    request = make_mocked_request("GET", "/?limit=1")
+    request = admitted("/?limit=1&reveal=true")
     if key:
         answer = await view_of(services, table_views.RowsOfOwner).get(request, table, key)
     else:
@@ -241,10 +250,10 @@ async def test_a_listing_of_large_rows_returns_as_many_as_fit(
     monkeypatch.setattr(table_views, "MAX_BYTES", 40 * ROW_BYTES)
     view = view_of(services, table_views.TableRows)
     async with Meanwhile(tasks) as meanwhile:
-        answer = await view.get(make_mocked_request("GET", "/?limit=10000"), TABLE)
+        answer = await view.get(admitted("/?limit=10000&reveal=true"), TABLE)
     assert [row["key"] for row in body_of(answer)["rows"]] == [f"0/{number:05d}" for number in range(40)]
     assert meanwhile.most <= 25
-    few = await view.get(make_mocked_request("GET", "/?limit=3"), TABLE)
+    few = await view.get(admitted("/?limit=3&reveal=true"), TABLE)
     assert len(body_of(few)["rows"]) == 3
 
 

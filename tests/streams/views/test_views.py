@@ -95,9 +95,7 @@ async def test_a_region_exists_with_a_restaurant_or_a_waiting_party(
     monkeypatch.setattr(Forwarding, "forward_to_owner", here)
     monkeypatch.setattr(operations, "_counted", counted)
     monkeypatch.setattr(services.catalogue, "all", lambda: [SimpleNamespace(region="fort")])
-    asked = view_of(services, operations.Region).get(
-        make_mocked_request("GET", f"/v1/regions/{region}", payload=EMPTY_PAYLOAD), region
-    )
+    asked = view_of(services, operations.Region).get(admitted("GET", f"/v1/regions/{region}"), region)
     if found:
         assert (await asked).status == 200
         return
