@@ -42,7 +42,7 @@ ROWS: dict[str, tuple[type[Struct], ...]] = {
     "calls": (CallRow,),
 }
 """Table -> the types of its rows."""
-WITHOUT_TEXTS = {"timers", "positions", "restaurants"}
+WITHOUT_TEXTS = {"timers", "positions", "restaurants", "forgotten_shifts"}
 """Tables with names of timers, with offsets, and with the records of the catalogue."""
 LEAVES = (str, bytes, msgspec.Raw, Position)
 MARK = "Zquark"
