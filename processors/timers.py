@@ -9,3 +9,4 @@ class TimerKind(Enum):
     ORDER = b"order"
     DISPATCH = b"dispatch"
     DEAD_LETTER = b"dead-letter"
+    USED_KEY = b"used-key"
