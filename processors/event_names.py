@@ -10,6 +10,7 @@ EVENT_NAMES: Mapping[type, str] = {
     orders.Placed: "an order",
     orders.CallRetryRequested: "a retry of a call",
     orders.CallAbandonRequested: "giving up a call",
+    orders.KeyUsed: "the use of an idempotency key",
     orders.AttentionSettled: "settling what needs a person",
     orders.ErasureRequested: "the erasure",
     payments.Charged: "a charge",

@@ -10,3 +10,4 @@ class TimerKind(Enum):
     DISPATCH = b"dispatch"
     DRIVER = b"driver"
     DEAD_LETTER = b"dead-letter"
+    USED_KEY = b"used-key"

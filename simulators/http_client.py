@@ -34,11 +34,13 @@ class Answer(NamedTuple):
     status: int
     body: bytes = b""
     why: str = ""
+    is_under_way: bool = False
+    """True if the worker is busy with the same call (409 with `Retry-After`)."""
 
     @property
     def final(self) -> bool:
         """Return whether a repeated call would get the same answer."""
-        return 200 <= self.status < 500 and self.status not in PASSING
+        return 200 <= self.status < 500 and self.status not in PASSING and not self.is_under_way
 
     @property
     def detail(self) -> str:
@@ -96,7 +98,8 @@ class Caller(AbstractAsyncContextManager["Caller"]):
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError) as error:
             # httpx's transport passes some of aiohttp's errors on, garbled answers among them
             return Answer(0, why=f"{method} {url} ({type(error).__name__})")
-        return Answer(response.status_code, response.content, f"{method} {url}")
+        is_under_way = response.status_code == 409 and "Retry-After" in response.headers
+        return Answer(response.status_code, response.content, f"{method} {url}", is_under_way)
 
     async def request_until_final(
         self,

@@ -14,6 +14,8 @@ has every outcome before it is sent. While a fault of callbacks is switched on, 
 --strict compares the whole body under a key, and answers 409 while the first request is under way:
     ietf      422 for another body, as draft-ietf-httpapi-idempotency-key-header has it
     stripe    400 for another body, and for an amount below 50
+
+With --secrets FILE a request needs the provider's `Authorization` (401).
 """
 
 import argparse
@@ -40,11 +42,13 @@ from simulators.http_server import (
     with_faults,
 )
 from simulators.ledger import Ledger, PaymentEntry, now
+from simulators.proofs import authorized, secrets_option
 from simulators.seeding import is_drawn, split_rule
 from topics.headers import IDEMPOTENCY_KEY
 from topics.identity import OrderId
 from topics.money import amount_text
 from topics.orders import Amount, Currency
+from topics.party_secrets import PartySecrets
 from topics.payments import Charged, ChargeId, Declined, PaymentRecord, Refunded
 from topics.records import Reader, write
 
@@ -112,6 +116,7 @@ class PaymentProvider:
         self._declined: DeclineRule = arguments.decline
         self._calls_back: bool = arguments.callback
         self._strict: str = arguments.strict
+        self._secrets: PartySecrets = arguments.secrets
         self._takes_keyless: bool = arguments.keyless
         self._faults = Faults("payment", arguments.seed, arguments.faults)
         self._caller = caller
@@ -142,7 +147,8 @@ class PaymentProvider:
         ]
 
     def _guarded(self, handler: Handler) -> Handler:
-        return one_at_a_time(with_faults(handler, self._faults), is_strict=bool(self._strict))
+        admitted = one_at_a_time(with_faults(handler, self._faults), is_strict=bool(self._strict))
+        return authorized(admitted, self._secrets)
 
     def resume(self) -> None:
         """Make the callbacks that the last process left open."""
@@ -346,6 +352,7 @@ def main() -> None:
     )
     parser.add_argument("--callback", action="store_true", help="answer 202 and call back with the outcome")
     strict_option(parser)
+    secrets_option(parser)
     parser.add_argument("--keyless", action="store_true", help="perform every request that has no Idempotency-Key")
     fault_options(parser, "payment")
     run(serve_party("payment", parser.parse_args(), PaymentProvider))

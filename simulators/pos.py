@@ -6,9 +6,9 @@
 
 A key that is sent again with the same request refers to the same ticket and gets the same answer; with another request
 it is answered 400. --strict compares the whole body, its callback address included, and answers 409 while the first
-request with the key is under way; --strict ietf answers another body with 422. The ledger has every event of a ticket
-before it is sent. After a crash, preparations end at their original moments, and callbacks without a final answer are
-made again.
+request with the key is under way; --strict ietf answers another body with 422. With --secrets FILE a ticket needs the
+signature of its restaurant (401). The ledger has every event of a ticket before it is sent. After a crash, preparations
+end at their original moments, and callbacks without a final answer are made again.
 """
 
 import argparse
@@ -36,8 +36,10 @@ from simulators.http_server import (
     with_faults,
 )
 from simulators.ledger import Ledger, TicketEntry, now
+from simulators.proofs import secrets_option, signed
 from simulators.seeding import is_drawn, split_rule
 from topics.identity import OrderId, PartyId
+from topics.party_secrets import PartySecrets
 from topics.records import Reader
 
 DECISION_S = 20.0
@@ -145,6 +147,7 @@ class PointsOfSale:
         self._rejected: RejectRule = arguments.reject
         self._receives: bool = arguments.receive
         self._strict: str = arguments.strict
+        self._secrets: PartySecrets = arguments.secrets
         self._faults = Faults("pos", arguments.seed, arguments.faults)
         self._caller = caller
         self._tasks = tasks
@@ -158,7 +161,8 @@ class PointsOfSale:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the points of sale."""
         prepare = one_at_a_time(with_faults(self.prepare, self._faults), is_strict=bool(self._strict))
-        return [web.post("/restaurants/{restaurant}/prepare", prepare), *faults_routes(self._faults)]
+        route = web.post("/restaurants/{restaurant}/prepare", signed(prepare, self._secrets))
+        return [route, *faults_routes(self._faults)]
 
     def resume(self) -> None:
         """Continue every ticket that the last process left unfinished."""
@@ -296,6 +300,7 @@ def main() -> None:
     )
     parser.add_argument("--receive", action="store_true", help="answer 202 and call back with the decision")
     strict_option(parser)
+    secrets_option(parser)
     fault_options(parser, "pos")
     run(serve_party("pos", parser.parse_args(), PointsOfSale))
 

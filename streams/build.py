@@ -27,6 +27,7 @@ from processors.parameters import Parameters
 from processors.spatial_index import DispatchIndex
 from streams import agents, views
 from streams.access.keys import KeyRing
+from streams.access.party_proofs import PartyProofs
 from streams.access.tokens import Tokens, read_secret
 from streams.agents import timers
 from streams.calls.addresses import AllowedAddresses
@@ -132,6 +133,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         settings.payment_provider,
         tokens.capability,
         AllowedAddresses(settings.allowed_networks),
+        PartyProofs(settings.party_secrets, outside.now_ms, time.monotonic),
     )
     services = Services(
         settings=settings,

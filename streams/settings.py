@@ -61,6 +61,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     secret_file: Path
     """File with the secret that all workers of an installation share, 32 characters or more: a worker proves with it to
     another one that it has identified a sender, and callback addresses follow from it."""
+    party_secrets: Path | None
+    """File with the secrets that prove to restaurants and the payment provider that a call is ours; only its owner may
+    read it. It is reread when it changes. None: calls have no proof."""
     payment_provider: str
     """Name of the payment provider in the address of its callbacks."""
     payment_url: str
@@ -111,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             decision_s=_number(variables, "DABBAWALA_DECISION_S", 5.0, 0.1, 30.0, float),
             keys=_path(variables, "DABBAWALA_KEYS", home / "keys.json"),
             secret_file=_path(variables, "DABBAWALA_SECRET_FILE", home / "secret"),
+            party_secrets=_file(variables, "DABBAWALA_PARTY_SECRETS", None),
             payment_provider=_word(variables, "DABBAWALA_PAYMENT_PROVIDER", "payments"),
             payment_url=_party_url(variables, "DABBAWALA_PAYMENT_URL", "http://127.0.0.1:5060"),
             allow_http_parties=bool(_number(variables, "DABBAWALA_ALLOW_HTTP_PARTIES", 0, 0, 1, int)),
@@ -181,7 +185,7 @@ def _servers(variables: Mapping[str, str], name: str) -> str | None:
     return ",".join(servers)
 
 
-def _file(variables: Mapping[str, str], name: str, default: Path) -> Path | None:
+def _file(variables: Mapping[str, str], name: str, default: Path | None) -> Path | None:
     """Return the path of a file; None if the variable is empty."""
     value = variables.get(name)
     if value is None:

@@ -29,6 +29,7 @@ DEFAULTS = {
     "DABBAWALA_CATALOGUE": "`catalogue.json`",
     "DABBAWALA_ALLOWED_ORIGINS": "none",
     "DABBAWALA_FAILPOINTS": "none",
+    "DABBAWALA_PARTY_SECRETS": "none",
     "DABBAWALA_KEYS": "`keys.json` in `DABBAWALA_DIR`",
     "DABBAWALA_SECRET_FILE": "`secret` in `DABBAWALA_DIR`",
 }

@@ -22,12 +22,15 @@ def order_id(provider: str, external_id: str) -> str:
     return f"{provider}:{external_id}"
 
 
+KeyId = Annotated[str, Meta(pattern=patterns.KEY_ID, description="the external id that follows from a key")]
 MAX_IDEMPOTENCY_KEY_BYTES = 255
+KEY_ID_PREFIX = "ik-"
+"""Beginning of an external id that follows from an idempotency key."""
 
 
 def external_id_of(idempotency_key: bytes) -> str:
     """Return the external id of an order that was placed without one; the key may have any bytes."""
-    return "ik-" + sha256(idempotency_key).hexdigest()[:32]
+    return KEY_ID_PREFIX + sha256(idempotency_key).hexdigest()[:32]
 
 
 def owner_of(row_key: str) -> str:

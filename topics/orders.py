@@ -1,4 +1,4 @@
-"""New orders, and the commands of operators about an order's calls and attention.
+"""New orders, the use of idempotency keys, and the commands of operators about an order's calls and attention.
 
 | topic | key | written by | read by |
 |---|---|---|---|
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from topics import patterns
-from topics.identity import ExternalId, OrderId, PartyId, ProviderId, order_id, owner_of
+from topics.identity import ExternalId, KeyId, OrderId, PartyId, ProviderId, order_id, owner_of
 from topics.places import Position
 from topics.records import Instant, Reader, Record
 from topics.text import Name, Note, Text
@@ -162,7 +162,25 @@ class ErasureRequested(Record, frozen=True, kw_only=True, omit_defaults=True):
         return self.order
 
 
-OrderRecord = Placed | CallRetryRequested | CallAbandonRequested | AttentionSettled | ErasureRequested
+class KeyUsed(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """A request used an `Idempotency-Key` for an order that has an external id. The record precedes the order."""
+
+    family: ClassVar[str] = "orders"
+
+    order: OrderId
+    key_id: KeyId
+
+    @property
+    def key(self) -> str:
+        """Id of the order that the idempotency key would name. It decides the partition that remembers the key."""
+        return order_id(self.order.partition(":")[0], self.key_id)
+
+    @property
+    def cause(self) -> str:
+        return f"used/{self.order}"
+
+
+OrderRecord = Placed | KeyUsed | CallRetryRequested | CallAbandonRequested | AttentionSettled | ErasureRequested
 READER: Reader[OrderRecord] = Reader(OrderRecord)
 PLACED: Reader[Placed] = Reader(Placed)
 """Reader of a request body that is always an order, so its `type` is optional."""

@@ -25,6 +25,9 @@ CHARGE = r"^[!-~]{1,255}\Z"
 OPTIONAL_CHARGE = r"^[!-~]{0,255}\Z"
 CHARGE_REF = rf"(?:{_NAME}|~[0-9a-f]{{32}})"
 """Part of the idempotency key of a refund that stands for the charge."""
+KEY_ID = r"^ik-[0-9a-f]{32}\Z"
+IDEMPOTENCY_KEY = r'^(?:"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([A-Za-z0-9!#$%&\'*+.^_`|~:/-]{1,255}))\Z'
+"""A string of RFC 9651 in quotes, or the characters of a token, which many clients send without quotes."""
 CALL = rf"^{_PROVIDER}:{_NAME}/(charge|prepare|refund/{CHARGE_REF})\Z"
 ROW_KEY = rf"^(?:{_PROVIDER}:)?{_NAME}(?:/[A-Za-z0-9._~:-]{{1,100}}){{0,4}}\Z"
 """Key of a record or row that begins with the id of an order or party."""
@@ -32,6 +35,11 @@ CURRENCY = r"^[A-Z]{3}\Z"
 CURRENCY_OF_ANSWER = r"^[A-Za-z]{3}\Z"
 TIME_OF_DAY = r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z"
 TIME_ZONE = r"^[A-Za-z0-9._+/-]{1,64}\Z"
+_SIGNING_SECRET = r"whsec_(?:[A-Za-z0-9+/]{4}){7,21}(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)"
+SIGNING_SECRETS = rf"^{_SIGNING_SECRET}(?: {_SIGNING_SECRET}){{0,3}}\Z"
+"""Secrets of Standard Webhooks, separated by blanks: each padded base64 of 22 to 66 bytes. 24 to 64 are usual."""
+CREDENTIALS = r"^[!-~]{1,4096}(?: [!-~]{1,4096}){0,7}\Z"
+"""Value of the header `Authorization` (RFC 9110 section 11.6.2)."""
 HTTP_URL = r"^https?://[!-.0-~][!-~]{0,1999}\Z"
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.))*|\[[0-9A-Fa-f:.]{2,45}\])"
 _PORT = r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
@@ -48,12 +56,17 @@ ADVICE: Mapping[str, str] = {
     ORDER: "it must be an order's id, provider:external_id, such as my-shop:1001",
     CHARGE: "it must be 1 to 255 printable ASCII characters without blanks",
     OPTIONAL_CHARGE: "it must be at most 255 printable ASCII characters without blanks",
+    KEY_ID: "it must be ik- and 32 hexadecimal digits, which follow from an Idempotency-Key",
+    IDEMPOTENCY_KEY: "it must be 1 to 255 printable ASCII characters in quotes, with a backslash before each quote and "
+    'backslash, such as "8e03978e-40d5"; a key of letters, digits and !#$%&\'*+-.^_`|~:/ needs no quotes',
     CALL: "it must be the key of a call: ORDER/charge, ORDER/prepare or ORDER/refund/CHARGE",
     ROW_KEY: "it must be the id of an order, driver, region or restaurant, or begin with one and a slash",
     CURRENCY: "it must be three capital letters, such as INR",
     CURRENCY_OF_ANSWER: "it must be three letters, such as INR",
     TIME_OF_DAY: "it must be a time of day, such as 11:30",
     TIME_ZONE: "it must be the IANA name of a time zone, such as Asia/Kolkata",
+    SIGNING_SECRETS: "it must be whsec_ and 32 random bytes in base64, as `openssl rand -base64 32` prints them",
+    CREDENTIALS: "it must be the value of the header Authorization in printable ASCII, such as Bearer KEY",
     HTTP_URL: "it must begin with http:// or https://, and be printable ASCII without blanks",
     PARTY_URL: "it must be a URL such as https://pos.example/orders, without user name, query and fragment",
     LINE: f"remove control characters from this text: {_CHARACTERS}, nor are tabs and line breaks",

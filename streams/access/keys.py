@@ -197,7 +197,7 @@ class KeyRing:
         if self._clock() < self._look_at:
             return
         self._look_at = self._clock() + REREAD_S
-        version = _version(self._file)
+        version = file_version(self._file)
         if version == self._version:
             return
         self._version = version
@@ -211,9 +211,10 @@ def _by_digest(stored: Sequence[StoredKey]) -> dict[str, StoredKey]:
     return {key.sha256: key for key in stored}
 
 
-def _version(file: Path) -> tuple[int, int, int]:
+def file_version(file: Path) -> tuple[int, int, int]:
+    """Return values of which one differs after a change of the file or of its mode."""
     try:
         state = file.stat()
     except OSError:
         return (0, 0, 0)
-    return (state.st_mtime_ns, state.st_ino, state.st_size)
+    return (state.st_ctime_ns, state.st_ino, state.st_size)

@@ -6,9 +6,14 @@ These files, that of all keys and the secret are readable by their owner alone.
 
 import os
 import secrets
+from base64 import b64encode
+from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from streams.access.keys import ANY, Role, add_key, read_keys, revoke_key, write_private
+from streams.access.party_proofs import read_party_secrets
 from streams.access.tokens import read_secret
 from streams.local.file_lock import locked
 from streams.settings import Settings
@@ -50,12 +55,28 @@ def make_local_keys(directory: Path, keys: Path, secret: Path) -> list[Path]:
 def prepare_access(settings: Settings) -> None:
     """Make what is missing in the installation's own directory, and check the keys and the secret.
 
-    Files that the settings name elsewhere are made with `dabbawala keys init`. Raises `WrongKeys` or `WrongSecret`.
+    Files that the settings name elsewhere are made with `dabbawala keys init`. Raises `WrongKeys`, `WrongSecret` or
+    `WrongPartySecrets`.
     """
     if settings.keys.parent == settings.directory and settings.secret_file.parent == settings.directory:
         make_local_keys(settings.directory, settings.keys, settings.secret_file)
     read_keys(settings.keys)
     read_secret(settings.secret_file)
+    if settings.party_secrets is not None:
+        read_party_secrets(settings.party_secrets)
+
+
+def make_party_secrets(file: Path, restaurants: Iterable[str]) -> None:
+    """Write a file with new secrets for these restaurants and for the payment provider."""
+    made = {
+        "restaurants": {restaurant: _new_signing_secret() for restaurant in restaurants},
+        "payment_authorization": f"Bearer {secrets.token_urlsafe(SECRET_BYTES)}",
+    }
+    write_private(file, msgspec.json.encode(made) + b"\n")
+
+
+def _new_signing_secret() -> str:
+    return "whsec_" + b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
 def local_key(directory: Path, role: Role) -> str | None:

@@ -1,25 +1,64 @@
-"""Agent of the topic `orders`: placed orders, and operators' commands. See `processors.order`."""
+"""Agent of the topic `orders`: placed orders, idempotency keys, and operators' commands. See `processors.order`."""
 
 import msgspec
 
 from exactly_once import Record, RejectRecord, Task
+from processors import used_keys
+from processors.decision import Outcome
+from processors.timers import TimerKind
 from streams.agents.decoding import decode_or_reject, forward_unless_owned
 from streams.services import Services
-from streams.worker.order_workflow import DecisionReply
+from streams.worker.order_workflow import DecisionReply, reply
+from streams.worker.outbox import set_timers
 from topics.headers import IDEMPOTENCY_KEY
-from topics.identity import MAX_IDEMPOTENCY_KEY_BYTES, external_id_of
-from topics.orders import READER, Placed
+from topics.identity import KEY_ID_PREFIX, MAX_IDEMPOTENCY_KEY_BYTES, external_id_of, owner_of
+from topics.orders import READER, KeyUsed, Placed
+
+TIMER = TimerKind.USED_KEY.value
+"""Payload of the timers of used keys, by which a due timer finds its handler."""
 
 
 def orders(services: Services, task: Task, record: Record) -> DecisionReply | None:
-    """Validate a placed order and start its workflow, or apply an operator's command to an order."""
+    """Validate a placed order and start its workflow, remember a key, or apply an operator's command to an order."""
     event = decode_or_reject(task, READER, record)
     if isinstance(event, Placed):
         event = _complete(event, record)
     if not forward_unless_owned(task, record, event.key):
         return None
+    if isinstance(event, KeyUsed):
+        return _use_key(services, task, event, record)
+    if isinstance(event, Placed) and (other := _order_of_key(services, task, event)):
+        return reply(task, record, DecisionReply(Outcome.REFUSED, used_keys.refusal(other)), f"order {event.key}")
     restaurant = services.catalogue.get(event.restaurant) if isinstance(event, Placed) else None
     return services.order_workflow.apply_record(task, event.key, event, record, restaurant)
+
+
+def timer_due(services: Services, task: Task, name: str) -> None:
+    """Delete the row of a key whose time is over."""
+    services.tables.used_keys.put(task, owner_of(name), None)
+
+
+def _use_key(services: Services, task: Task, event: KeyUsed, record: Record) -> DecisionReply:
+    """Have a key stand for an order, answer the view that waits for the decision, and return the decision."""
+    tables = services.tables
+    decision = used_keys.use_key(
+        tables.used_keys.get(task, event.key),
+        event,
+        task.now_ms,
+        names_order=bool(tables.orders.get(task, event.key) or tables.history.get(task, event.key)),
+    )
+    if decision.row is not None and decision.timer is not None:
+        tables.used_keys.put(task, event.key, decision.row)
+        set_timers(task, (decision.timer,), TIMER)
+    return reply(task, record, DecisionReply(decision.outcome, decision.reason), f"order {event.order}")
+
+
+def _order_of_key(services: Services, task: Task, placed: Placed) -> str:
+    """Return the order that the key of an order without an external id stands for already; empty if there is none."""
+    if not (placed.external_id or "").startswith(KEY_ID_PREFIX):
+        return ""
+    used = services.tables.used_keys.get(task, placed.key)
+    return "" if used is None else used.order
 
 
 def _complete(placed: Placed, record: Record) -> Placed:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from exactly_once import Task
-from streams.agents import dead_letters, dispatch, drivers
+from streams.agents import dead_letters, dispatch, drivers, orders
 from streams.services import Services
 from streams.worker import order_workflow
 
@@ -14,6 +14,7 @@ def register(services: Services) -> None:
         order_workflow.TIMER: services.order_workflow.timer_due,
         dispatch.TIMER: lambda task, timer: dispatch.timer_due(services, task, timer),
         drivers.TIMER: lambda task, timer: drivers.timer_due(services, task, timer),
+        orders.TIMER: lambda task, timer: orders.timer_due(services, task, timer),
         dead_letters.TIMER: lambda task, timer: dead_letters.timer_due(services, task, timer),
     }
 

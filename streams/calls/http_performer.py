@@ -9,7 +9,7 @@ under the same key. ``processors.call_results`` decides the meaning of an answer
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ from processors.call_results import NOT_SENT, Verdict, unclear, verdict_on
 from processors.decision import Call
 from processors.events import CallAnswered
 from processors.requests import PrepareRequest
+from streams.access.party_proofs import NO_PROOFS, PartyProofs, without_credentials
 from streams.access.rules import PAYMENTS, POS, callback_subject
 from streams.calls.addresses import AllowedAddresses
 from streams.calls.resolver import ThreadedResolver
@@ -118,15 +119,17 @@ class HttpPerformer:
         payment_provider: str,
         capability: Callable[[str], str],
         addresses: AllowedAddresses = LOOPBACK_AND_PUBLIC,
+        proofs: PartyProofs = NO_PROOFS,
     ) -> None:
         """``capability`` returns the proof in a callback's address for its subject (`streams.access.rules`).
 
-        ``addresses`` are those that calls may reach.
+        ``addresses`` are those that calls may reach. ``proofs`` adds to a request the proof that it is ours.
         """
         self._capability = capability
         self._payment_url = payment_url
         self._payment_provider = payment_provider
         self._addresses = addresses
+        self._proofs = proofs
         self._client: httpx.AsyncClient | None = None
 
     def destination_of(self, request: bytes) -> DestinationKey:
@@ -158,21 +161,23 @@ class HttpPerformer:
             return _not_sent(http.url, error)
 
     async def _attempt(self, key: str, http: HttpRequest, attempt: int) -> CallOutcome:
+        body = self._with_capability(http, owner_of(key))
+        proof = self._proof(http, key, body)
         headers = {
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",  # a small compressed body could unpack to a huge one
             IDEMPOTENCY_KEY: key,
             "traceparent": traceparent(owner_of(key), f"{key}#{attempt}"),
+            **proof,
         }
         async with (
             asyncio.timeout(TIMEOUT_S),
-            self._open_client().stream(
-                "POST", http.url, content=self._with_capability(http, owner_of(key)), headers=headers
-            ) as response,
+            self._open_client().stream("POST", http.url, content=body, headers=headers) as response,
         ):
             if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or response.status_code in RETRY_STATUSES:
                 return Retry(f"{http.url}: status {response.status_code}", _retry_after_s(response))
-            answer = CallAnswered(key, http.kind, response.status_code, await _text(response))
+            text = without_credentials(await _text(response), proof)
+            answer = CallAnswered(key, http.kind, response.status_code, text)
             return _outcome(answer, http.url, attempt, _retry_after_s(response))
 
     async def close(self) -> None:
@@ -186,6 +191,12 @@ class HttpPerformer:
         kind = PAYMENTS if CALLS[http.kind].is_payment else POS
         before, _, after = http.body.rpartition(CAPABILITY.encode())
         return before + self._capability(callback_subject(kind, http.party, order)).encode() + after
+
+    def _proof(self, http: HttpRequest, key: str, body: bytes) -> Mapping[str, str]:
+        """Return the headers that prove to the party that the request is ours."""
+        if CALLS[http.kind].is_payment:
+            return self._proofs.of_payment()
+        return self._proofs.of_ticket(http.party, key, body)
 
     def _http_request(self, request: bytes) -> HttpRequest:
         row = ROWS.decode(request)

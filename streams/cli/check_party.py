@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -15,8 +16,10 @@ from processors.call_results import Verdict, to_event, unclear, verdict_on
 from processors.decision import Call
 from processors.events import CallAnswered, TicketReceived
 from processors.requests import ChargeRequest, PrepareRequest, RefundRequest, TicketItem
+from streams.access.party_proofs import NO_PROOFS, PartyProofs, WrongPartySecrets, without_credentials
 from streams.calls.http_performer import ROWS, TIMEOUT_S, row_of
 from streams.cli.errors import EXIT_FALSE, CommandError
+from streams.cli.kafka import read_settings
 from streams.cli.output import json_option, print_json, print_table, text
 from topics.headers import IDEMPOTENCY_KEY
 from topics.payments import Charged, Declined, Refunded
@@ -29,6 +32,10 @@ AT_ONCE = 5
 PATIENCE_S = 30.0
 """Longest wait for the result of a request that was answered "later"."""
 PAUSE_S = 0.5
+OUTDATED_MS = 10 * 60 * 1000
+"""Age of an old signature. A party takes one of the last five minutes."""
+REFUSALS = (401, 403)
+"""Statuses for a request without a valid proof."""
 HEADS = ("check", "fits", "found")
 WORD_FOR: dict[type, str] = {
     Charged: "charged",
@@ -74,14 +81,18 @@ class Reply(NamedTuple):
 class Party:
     """The party under test."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, url: str, proofs: PartyProofs, outdated: PartyProofs) -> None:
+        """``outdated`` makes signatures that are too old."""
         self._client = client
         self._url = url.rstrip("/")
+        self._proofs = proofs
+        self._outdated = outdated
 
-    async def ask(self, call: Call) -> Reply:
-        """Make one request, with the body that a worker would send."""
+    async def ask(self, call: Call, proofs: PartyProofs | None = None) -> Reply:
+        """Make one request, with the body that a worker would send, and by default with its proof."""
         body = bytes(ROWS.decode(row_of(call, NOBODY, "payments")).body)
-        headers = {"Content-Type": "application/json", IDEMPOTENCY_KEY: call.key}
+        proof = _proof(proofs or self._proofs, call, body)
+        headers = {"Content-Type": "application/json", IDEMPOTENCY_KEY: call.key, **proof}
         began = time.monotonic()
         try:
             response = await self._client.post(self._url + CALLS[call.kind].path, content=body, headers=headers)
@@ -89,7 +100,7 @@ class Party:
             raise CommandError(f"{self._url} gives no answer within {TIMEOUT_S:g} s.") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CommandError(f"{self._url} does not answer ({type(error).__name__}): is the address right?") from None
-        answer = CallAnswered(call.key, call.kind, response.status_code, response.text)
+        answer = CallAnswered(call.key, call.kind, response.status_code, without_credentials(response.text, proof))
         return Reply(answer, time.monotonic() - began)
 
     async def ask_until_final(self, call: Call) -> Reply:
@@ -100,6 +111,14 @@ class Party:
             await asyncio.sleep(PAUSE_S)
             reply = await self.ask(call)
         return reply
+
+    async def check_proof(self, call: Call) -> AsyncIterator[Check]:
+        """Repeat a request with an old signature and without a proof, if requests to this party have one."""
+        proof = _proof(self._proofs, call, b"")
+        if "webhook-id" in proof:
+            yield _is_refused("a ticket with an old signature is refused", await self.ask(call, self._outdated))
+        if proof:
+            yield _is_refused("a request without its proof is refused", await self.ask(call, NO_PROOFS))
 
     async def ask_at_once(self, call: Call) -> list[Reply]:
         """Make equal requests at the same time."""
@@ -123,15 +142,19 @@ def check_party(
 
     The command makes real requests under new keys: it charges AMOUNT twice and refunds one of them, or sends two
     tickets whose note asks the kitchen not to cook. Run it against a test account. URL is the address to which
-    /v1/charges or /prepare is appended. The contracts are docs/contract-payment.md and docs/contract-pos.md. Callbacks
-    are not checked.
+    /v1/charges or /prepare is appended. The requests have the proofs of DABBAWALA_PARTY_SECRETS. The contracts are
+    docs/contract-payment.md and docs/contract-pos.md. Callbacks are not checked.
 
     \b
     Exit codes: 0  everything fits
                 1  something does not fit
                 2  the party does not answer; one sentence says why
     """
-    checks = asyncio.run(_run(kind, url, dict(_header(each) for each in headers), **given))
+    file = read_settings().party_secrets
+    try:
+        checks = asyncio.run(_run(kind, url, dict(_header(each) for each in headers), file, **given))
+    except WrongPartySecrets as wrong:
+        raise CommandError(str(wrong)) from None
     if as_json:
         print_json([check._asdict() for check in checks])
     else:
@@ -152,10 +175,18 @@ def _line(check: Check) -> list[Text]:
 
 
 async def _run(
-    kind: str, url: str, headers: dict[str, str], *, amount: int, currency: str, restaurant: str, item: str
+    kind: str,
+    url: str,
+    headers: dict[str, str],
+    file: Path | None,
+    *,
+    amount: int,
+    currency: str,
+    restaurant: str,
+    item: str,
 ) -> list[Check]:
     async with httpx.AsyncClient(timeout=TIMEOUT_S, headers=headers, trust_env=False) as client:
-        party = Party(client, url)
+        party = Party(client, url, _proofs_of_age(0, file), _proofs_of_age(OUTDATED_MS, file))
         if kind == "payment":
             return [check async for check in _check_payment(party, amount, currency)]
         restaurant = restaurant or url.rstrip("/").rpartition("/")[2]
@@ -189,6 +220,8 @@ async def _check_payment(party: Party, amount: int, currency: str) -> AsyncItera
     yield Check("another amount under the key charges nothing", harmless, str(other))
     moved = await party.ask_until_final(call)
     yield Check("the key keeps its result after that", moved.event == charged, str(moved))
+    async for check in party.check_proof(call):
+        yield check
     yield await _check_at_once(party, _charge(_new_order(), amount, currency))
     async for check in _check_refund(party, order, charged):
         yield check
@@ -227,7 +260,26 @@ async def _check_pos(party: Party, restaurant: str, item: str) -> AsyncIterator[
     yield Check("another ticket under the key decides nothing", _agree([first, other]), str(other))
     moved = await party.ask_until_final(call)
     yield Check("the key keeps its result after that", moved.is_final and _agree([first, moved]), str(moved))
+    async for check in party.check_proof(call):
+        yield check
     yield await _check_at_once(party, _prepare(_new_order(), restaurant, item))
+
+
+# -- proofs -----------------------------------------------------------------------------------------------------------
+
+
+def _proofs_of_age(age_ms: int, file: Path | None) -> PartyProofs:
+    return PartyProofs(file, lambda: time.time_ns() // 1_000_000 - age_ms, time.monotonic)
+
+
+def _proof(proofs: PartyProofs, call: Call, body: bytes) -> Mapping[str, str]:
+    if isinstance(call.request, PrepareRequest):
+        return proofs.of_ticket(call.request.restaurant, call.key, body)
+    return proofs.of_payment()
+
+
+def _is_refused(name: str, reply: Reply) -> Check:
+    return Check(name, reply.answer.status in REFUSALS, f"answered {reply.answer.status}")
 
 
 # -- both ------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from streams.access.keys import WrongKeys
+from streams.access.party_proofs import WrongPartySecrets
 from streams.access.tokens import WrongSecret
 from streams.catalogue.file import WrongCatalogue
 from streams.cli.errors import CommandError
@@ -21,7 +22,7 @@ from streams.settings import Settings, WrongSetting
 if TYPE_CHECKING:
     from streams.services import Services
 
-SENTENCES = (CommandError, SetUpError, WrongCatalogue, WrongKeys, WrongSecret, WrongSetting)
+SENTENCES = (CommandError, SetUpError, WrongCatalogue, WrongKeys, WrongPartySecrets, WrongSecret, WrongSetting)
 """Errors whose message is meant for the person at the keyboard."""
 
 

@@ -22,6 +22,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from streams.access.local_keys import make_party_secrets
 from streams.catalogue.file import WrongCatalogue, read_catalogue
 from streams.cli.output import counted, duration
 from streams.demo.processes import Child, Supervisor
@@ -87,6 +88,8 @@ class Demo:
         self._settings = settings
         self._screen = screen
         self._directory = settings.directory
+        self._secrets = self._directory / "demo-secrets.json"
+        """Secrets of the simulated parties. The demo never uses those of `DABBAWALA_PARTY_SECRETS`."""
         self._run = f"demo-{int(time.time()):x}"
         self._orders = Orders()
         self._began = time.monotonic()
@@ -109,13 +112,14 @@ class Demo:
             "DABBAWALA_DIR": str(self._directory),
             "DABBAWALA_SPEED_UP": str(self.speed),
             "DABBAWALA_CATALOGUE": str(self._catalogue(pos)),
+            "DABBAWALA_PARTY_SECRETS": str(self._secrets),
             "DABBAWALA_PAYMENT_URL": self._urls["payment"],
             "DABBAWALA_REPLICATION_FACTOR": str(self._settings.replication_factor),
             "DABBAWALA_COMMIT_GAP_MS": str(self._settings.commit_gap_ms),
         }
         self._screen.say("Starting the payment provider, the restaurants and a worker")
-        self._simulator(supervisor, "payment", "--port", str(payment))
-        self._simulator(supervisor, "pos", "--port", str(pos))
+        for name, port in (("payment", payment), ("pos", pos)):
+            self._simulator(supervisor, name, "--port", str(port), "--secrets", str(self._secrets))
         url = self._environment["DABBAWALA_URL"] = self._start_worker(supervisor)
         self._screen.say(f"The worker is ready at {url}. Starting drivers and the provider")
         self._simulator(supervisor, "drivers", "--drivers", str(DRIVERS))
@@ -255,7 +259,7 @@ class Demo:
             self._broker.stop()
 
     def _catalogue(self, pos_port: int) -> Path:
-        """Write the catalogue of the demo: the restaurants with the port of their points of sale."""
+        """Write the catalogue of the demo, with the port of the points of sale, and the restaurants' secrets."""
         found = read_catalogue(self._settings.catalogue or CATALOGUE, allow_http=True)  # the demo replaces them
         moved = [
             msgspec.structs.replace(r, pos_url=f"http://127.0.0.1:{pos_port}/restaurants/{r.restaurant}") for r in found
@@ -264,6 +268,7 @@ class Demo:
         self._directory.mkdir(parents=True, exist_ok=True)
         file = self._directory / "catalogue.json"
         file.write_bytes(msgspec.json.encode(moved))
+        make_party_secrets(self._secrets, self._screen.names)
         return file
 
     def _start_worker(self, supervisor: Supervisor) -> str:

@@ -182,7 +182,7 @@ async def _ask(
 ) -> dict[str, list[dict[str, Any]]] | None:
     """Return another worker and its tasks; None if it does not answer."""
     try:
-        answer = await services.forwarding.forward(request, worker, within_s=within_s)
+        answer = await services.forwarding.forward(request, worker, within_s)
     except Problem:
         return None
     if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -1,6 +1,7 @@
 """Placing and reading orders, their journal, and settlement of an attention by an operator."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from datetime import datetime
 from http import HTTPStatus
 from itertools import islice
@@ -19,20 +20,22 @@ from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.views.calls import open_call_of
 from streams.web.deciding import to_problem, to_response
-from streams.web.doorkeeper import sender_of
+from streams.web.doorkeeper import is_forwarded, sender_of
 from streams.web.listing import Listing
 from streams.web.operators import OPERATOR_NOTE, action_of
 from streams.web.problems import SOON, FieldError, Problem
 from streams.web.requests import idempotency_key, key_part, parse_body, parse_id, read_body, read_bytes, respond
 from topics.families import ORDERS
-from topics.identity import MAX_IDEMPOTENCY_KEY_BYTES, OrderId, external_id_of
+from topics.identity import OrderId, external_id_of
 from topics.order_updates import OrderStatus
-from topics.orders import PLACED, AttentionSettled, ErasureRequested, Placed
+from topics.orders import PLACED, AttentionSettled, ErasureRequested, KeyUsed, Placed
 from topics.records import Reader, instant
 from topics.shapes import unknown_fields
 from topics.text import plain
 
 _OBJECT: Reader[dict[str, Any]] = Reader(dict[str, Any])
+USED_KEY = "Dabbawala-Used-Key"
+"""Header of a request that another worker forwards to have its `Idempotency-Key` stand for the order alone."""
 MAX_UNKNOWN = 20
 """Fields in a refusal of unknown fields."""
 MAX_POINTER = 200
@@ -47,21 +50,58 @@ class Orders(ApiView):
     async def post(self, request: web.Request) -> web.Response:
         """Place an order. The body has the fields of the record `Placed` on the topic `orders`; `type` may be omitted.
 
-        The provider is the one of the key; a key for several providers needs the field `provider`. A field that is not
-        known is refused: a misspelt one would change the price or the time without a word. An order without an
-        `external_id` gets one from the `Idempotency-Key`, of at most 255 bytes. The worker's
-        clock gives the time of the order.
+        The provider is the one of your key; a key for several providers needs the field `provider`. A field that is not
+        known is refused: a misspelt one would change the price or the time without a word. The worker's clock gives
+        the time of the order.
+
+        The order needs an `external_id`, an `Idempotency-Key`, or both. The header is a string of RFC 9651, such as
+        `"8e03978e-40d5"`, of at most 255 characters (draft-ietf-httpapi-idempotency-key-header-07). It counts for one
+        provider and this route. Without an `external_id` the order gets one from the header, which therefore counts as
+        long as the order is kept. With an `external_id`, the header stands for this id for 48 hours, even if the order
+        is refused. It costs a second transaction; an `external_id` alone also makes a repeated request harmless.
 
         - 201: the order is new: `{"id", "provider", "external_id", "placed_at"}`, and its address in `Location`.
         - 200: the same order was placed before; the body is that of the first answer.
+        - 400: the order has neither an `external_id` nor an `Idempotency-Key`, or the key is not written as above.
         - 403: the order is of another provider than the key.
-        - 422: a field is wrong, the order differs from the menu, the restaurant is closed, or an order with another
-          body has this id. `errors` has a JSON pointer and a reason for each wrong field.
+        - 409: a request with this `Idempotency-Key` is under way; send it again after `Retry-After`.
+        - 422: a field is wrong, the order differs from the menu, the restaurant is closed, an order with another
+          body has this id, or the `Idempotency-Key` was used for another order. `errors` has a JSON pointer and a
+          reason for each wrong field.
         """
-        placed = _identified(await _read_order(request), idempotency_key(request))
-        placed = msgspec.structs.replace(placed, at=instant(self.services.now_ms()))
+        key = idempotency_key(request)
+        ordered = await _read_order(request)
+        placed = msgspec.structs.replace(_identified(ordered, key), at=instant(self.services.now_ms()))
+        if key and ordered.external_id is not None:
+            used = KeyUsed(order=placed.key, key_id=external_id_of(key.encode()))
+            if (answer := await self._use_key(request, used)) is not None:
+                return answer
         if (answer := await self.services.forwarding.forward_to_owner(request, placed.key)) is not None:
             return answer
+        with self.services.decisions.one_at_a_time(placed.key) if key else nullcontext():
+            return await self._place(request, placed)
+
+    async def _use_key(self, request: web.Request, used: KeyUsed) -> web.Response | None:
+        """Have the key stand for the order; return the answer if the request ends here.
+
+        The worker that the request reached first asks the owner of the key before it asks the owner of the order. If a
+        worker fails in between, the key stands for an order that is placed when the request is repeated.
+        """
+        is_question = is_forwarded(request) and USED_KEY in request.headers
+        if is_forwarded(request) and not is_question:
+            return None
+        answer = await self.services.forwarding.forward_to_owner(request, used.key, **{USED_KEY: "?1"})
+        if answer is not None:
+            return None if answer.status == HTTPStatus.NO_CONTENT else answer
+        decision = await self.services.decisions.submit(ORDERS, used)
+        if decision is None:
+            raise Problem(503, "not-ready", "no order is placed yet; send it again with the same key", headers=SOON)
+        if decision.outcome is Outcome.REFUSED or decision.failed:
+            raise to_problem(decision, f"order {used.order}", HTTPStatus.UNPROCESSABLE_ENTITY)
+        return web.Response(status=HTTPStatus.NO_CONTENT) if is_question else None
+
+    async def _place(self, request: web.Request, placed: Placed) -> web.Response:
+        """Return the answer for the decision on an order."""
         decision = await self.services.decisions.submit(
             ORDERS, placed, action_of(request, self.services.new_id, placed.key)
         )
@@ -262,9 +302,9 @@ def _identified(placed: Placed, key: str) -> Placed:
     """Return the order with an external id, by default one that is derived from the `Idempotency-Key`."""
     if placed.external_id is not None:
         return placed
-    if not 1 <= len(key.encode()) <= MAX_IDEMPOTENCY_KEY_BYTES:
-        advice = "give the order an external_id, or the request an Idempotency-Key of 1 to 255 bytes"
-        raise Problem(422, "invalid", advice, [FieldError("/external_id", advice)])
+    if not key:
+        advice = "give the order an external_id, or the request an Idempotency-Key"
+        raise Problem(400, "invalid", advice, [FieldError("/external_id", advice)])
     return msgspec.structs.replace(placed, external_id=external_id_of(key.encode()))
 
 

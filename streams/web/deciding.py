@@ -6,7 +6,8 @@ answer   the decision becomes an HTTP answer; if it takes too long, 202 and wher
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 
 import faust
@@ -53,6 +54,22 @@ class Decisions:
         self._new_id = new_id
         self._within_s = within_s
         self._backlog = Backlog(within_s * OVERLOADED)
+        self._under_way: set[str] = set()
+
+    @contextmanager
+    def one_at_a_time(self, order: str) -> Iterator[None]:
+        """Decide on one request with an `Idempotency-Key` for this order at a time in this worker.
+
+        Raises a 409 problem if another one is under way.
+        """
+        if order in self._under_way:
+            detail = "a request with this Idempotency-Key is under way; send it again after the time in Retry-After"
+            raise Problem(409, "under-way", detail, headers=SOON)
+        self._under_way.add(order)
+        try:
+            yield
+        finally:
+            self._under_way.discard(order)
 
     async def submit(self, family: Family, record: Record, acted: OperatorActed | None = None) -> DecisionReply | None:
         """Produce a record and return the committed decision on it; None if that takes longer than `within_s`.

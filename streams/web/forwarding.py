@@ -51,14 +51,14 @@ class Forwarding:
         self._make_client = make_client
         self._client: httpx.AsyncClient | None = None
 
-    async def forward_to_owner(self, request: web.Request, key: str) -> web.Response | None:
+    async def forward_to_owner(self, request: web.Request, key: str, **more: str) -> web.Response | None:
         """Return the answer of the worker that owns the key; None if this worker owns it."""
-        return await self.forward_to_partition(request, self._engine.partition_of(key.encode()))
+        return await self.forward_to_partition(request, self._engine.partition_of(key.encode()), **more)
 
-    async def forward_to_partition(self, request: web.Request, partition: int) -> web.Response | None:
+    async def forward_to_partition(self, request: web.Request, partition: int, **more: str) -> web.Response | None:
         """Return the answer of the worker that owns the partition; None if this worker owns it.
 
-        Raises a 503 problem while no worker has the partition open.
+        ``more`` replaces headers of the forwarded request. Raises a 503 problem while no worker has the partition open.
         """
         engine = self._engine
         if partition in engine.open_partitions():
@@ -71,7 +71,7 @@ class Forwarding:
                 f"is held: {engine.clock_skewed[partition]}" if partition in engine.clock_skewed else "is being opened"
             )
             raise Problem(503, "not-ready", f"partition {partition} {state}; try again", headers=SOON)
-        return await self.forward(request, owner)
+        return await self.forward(request, owner, FORWARD_TIMEOUT_S, **more)
 
     async def ask_all_workers(self, request: web.Request, own: list[Any], member: str) -> list[Any]:
         """Return this worker's rows and those of the other workers, read from `member` of their answers."""
@@ -93,7 +93,7 @@ class Forwarding:
         return sorted({owner.rstrip("/") for owner in self._engine.owners().values()} - {self.this_worker()})
 
     async def forward(
-        self, request: web.Request, owner: str, *, within_s: float = FORWARD_TIMEOUT_S, **more: str
+        self, request: web.Request, owner: str, within_s: float = FORWARD_TIMEOUT_S, /, **more: str
     ) -> web.Response:
         """Send the same request to another worker; ``within_s`` limits its silence, ``more`` replaces headers.
 

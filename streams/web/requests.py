@@ -1,6 +1,7 @@
 """Reading requests and writing answers: bodies, ids in paths, idempotency keys, JSON."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from http import HTTPStatus
@@ -10,9 +11,9 @@ import msgspec
 from aiohttp import web
 
 from streams.web.problems import FieldError, Problem
+from topics import patterns
 from topics.headers import IDEMPOTENCY_KEY
 from topics.records import NotJson, Reader, Undecodable
-from topics.text import plain
 
 MAX_BODY_S = 10.0
 """Time that a client may take to send a body."""
@@ -69,11 +70,17 @@ def parse_id(value: str, kind: Any, what: str) -> str:
 
 
 def idempotency_key(request: web.Request) -> str:
-    """Return the request's `Idempotency-Key` without quotes; empty if absent. Raises a problem if it is not text."""
-    key = request.headers.get(IDEMPOTENCY_KEY, "").strip('"')
-    if not is_text(key) or plain(key) != key:
-        raise Problem(422, "invalid", "Idempotency-Key: it must be text in UTF-8 without control characters")
-    return key
+    """Return the request's `Idempotency-Key`, without quotes and escapes; empty if absent.
+
+    The key is a string of RFC 9651, as draft-ietf-httpapi-idempotency-key-header-07 has it. Raises a 400 problem.
+    """
+    given = request.headers.getall(IDEMPOTENCY_KEY, [])
+    if not given:
+        return ""
+    found = re.search(patterns.IDEMPOTENCY_KEY, given[0].strip()) if len(given) == 1 else None
+    if found is None:
+        raise Problem(400, "invalid", f"Idempotency-Key: {patterns.ADVICE[patterns.IDEMPOTENCY_KEY]}")
+    return re.sub(r"\\(.)", r"\1", found[1]) if found[1] else found[2]
 
 
 def key_part(request: web.Request, new_id: Callable[[], str]) -> str:

@@ -21,6 +21,7 @@ from processors.history import Retired
 from processors.order import Order
 from processors.payment import Payment
 from processors.ticket import Ticket
+from processors.used_keys import UsedKey
 from processors.workflow import JournalLine, Workflow
 from topics.orders import Placed
 from topics.records import instant
@@ -152,6 +153,12 @@ class Tables:
             "history",
             _struct(Retired),
             "Order id -> when the order left the tables; the history topic has it.",
+        )
+        self.used_keys: Rows[UsedKey] = Rows(
+            engine,
+            "used_keys",
+            _struct(UsedKey),
+            "Id that follows from an Idempotency-Key -> the order with an external id that the key stands for.",
         )
         self.drivers: Rows[Driver] = Rows(
             engine, "drivers", _struct(Driver), "Driver id -> status, shift, position and delivery of the driver."

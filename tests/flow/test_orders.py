@@ -120,6 +120,44 @@ async def test_an_idempotency_key_replaces_an_external_id(client: Client, tiffin
     await delivered_once(client, order)
 
 
+async def test_a_key_stands_for_an_order_with_an_external_id(client: Client, tiffin: Restaurant, unique: str) -> None:
+    key = {"Idempotency-Key": f'"{unique}"'}
+    first = await client.place(an_order(tiffin, unique), **key)
+    again = await client.place(an_order(tiffin, unique), **key)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    other_body = await client.place(an_order(tiffin, unique, tip=5_00, total=205_00), **key)
+    assert (other_body.status_code, order_id(unique) in other_body.json()["detail"]) == (422, True)
+    for other in (an_order(tiffin, f"{unique}-2"), an_order(tiffin, unique, external_id=None)):
+        answer = await client.place(other, **key)
+        assert answer.status_code == 422
+        assert f"the Idempotency-Key was used for the order {order_id(unique)}" in answer.json()["detail"]
+    id_of_key = order_id(external_id_of(unique.encode()))
+    for refused in (order_id(f"{unique}-2"), id_of_key):
+        assert await client.order(refused) is None
+    assert [row["row"] for row in (await client.get(f"/table/used_keys/{id_of_key}"))["rows"]] == [
+        {"order": order_id(unique)}
+    ]
+    await delivered_once(client, order_id(unique))
+
+
+async def test_the_key_that_names_an_order_is_its_own(client: Client, tiffin: Restaurant, unique: str) -> None:
+    key = {"Idempotency-Key": unique}
+    named = await client.place(an_order(tiffin, unique, external_id=None), **key)
+    other = await client.place(an_order(tiffin, unique), **key)
+    assert (named.status_code, other.status_code) == (201, 422)
+    assert named.json()["id"] in other.json()["detail"]
+    assert await client.order(order_id(unique)) is None
+    await delivered_once(client, named.json()["id"])
+
+
+async def test_a_refused_order_may_be_corrected_under_its_key(client: Client, tiffin: Restaurant, unique: str) -> None:
+    key = {"Idempotency-Key": unique}
+    assert (await client.place(an_order(tiffin, unique, total=1), **key)).status_code == 422
+    assert (await client.place(an_order(tiffin, unique), **key)).status_code == 201
+    await delivered_once(client, order_id(unique))
+
+
 async def test_an_order_for_later_reaches_the_restaurant_on_time(
     client: Client, kitchen: Restaurant, hand_pos: HandPos, unique: str
 ) -> None:

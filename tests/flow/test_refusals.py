@@ -85,7 +85,7 @@ async def test_all_errors_of_an_order_are_reported_at_once(client: Client, tiffi
 async def test_an_order_without_an_id_names_the_idempotency_key(
     client: Client, tiffin: Restaurant, unique: str
 ) -> None:
-    (error,) = problem(await client.place(an_order(tiffin, unique, external_id=None)), 422)["errors"]
+    (error,) = problem(await client.place(an_order(tiffin, unique, external_id=None)), 400)["errors"]
     assert error["pointer"] == "/external_id"
     assert "Idempotency-Key" in error["detail"]
 
@@ -137,10 +137,8 @@ async def test_a_header_that_is_not_text_is_a_problem(client: Client, tiffin: Re
         (f"/v1/drivers/{unique}/available", wanted),
         (f"/v1/drivers/{unique}/unavailable", {}),
     ):
-        detail = problem(await client.http.post(path, json=asked, headers=not_text), 422)["detail"]
+        detail = problem(await client.http.post(path, json=asked, headers=not_text), 400)["detail"]
         assert "Idempotency-Key" in detail
-    text = {b"Idempotency-Key": f"schl\u00fcssel-{unique}".encode()}
-    assert (await client.http.post("/v1/orders", json=body, headers=text)).status_code == 201
     events = await client.http.get("/v1/events", headers={b"Last-Event-ID": b"\xff"})
     assert "\\udcff" in problem(events, 422)["detail"]
 

@@ -27,6 +27,7 @@ TABLES = {
     "timers",
     "calls",
     "dead_letters",
+    "used_keys",
 }
 AGENTS = ("dead_letters", "deliveries", "dispatch", "drivers", "locations", "orders", "payments", "pos")
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import httpx
 import pytest
 
-from tests.flow.client import Client, Driver, an_order, order_id
+from tests.flow.client import Client, Driver, an_order, order_id, partition_of
 from tests.flow.conftest import KITCHENS
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS
@@ -14,6 +14,7 @@ from tests.flow.two_workers import one_of, one_of_each, two_workers
 from tests.support.keys import HEADERS
 from tests.support.plain_http import NO_CERTIFICATES
 from tests.support.stack import Stack
+from topics.identity import external_id_of
 from topics.restaurants import Restaurant
 
 ATTEMPTS = 5
@@ -64,6 +65,30 @@ async def test_an_order_placed_at_either_worker_reaches_its_owner(
         assert [(await client.place(body, **keyed)).status_code for client in (other, owner, other)] == [201, 200, 200]
         await other.reaches(order_id(name), "DELIVERED")
         assert await owner.journal(order_id(name)) == await other.journal(order_id(name))
+
+
+async def test_a_key_counts_at_any_worker(clients: tuple[Client, Client], tiffin: Restaurant, unique: str) -> None:
+    """The worker that owns the key and the one that owns the order may be two, and the request may reach either."""
+    for number, (owner, other) in enumerate((clients, clients[::-1])):
+        name = await one_of(owner, f"{unique}-{number}")
+        second = await one_of(other, f"{unique}-second-{number}")
+        for key_owner in clients:
+            key = await key_of(key_owner, f"{name}-{key_owner.number}")
+            keyed = {"Idempotency-Key": key}
+            answers = [await each.place(an_order(tiffin, name), **keyed) for each in (other, owner)]
+            assert {answer.status_code for answer in answers} <= {200, 201}
+            for each in clients:
+                refused = await each.place(an_order(tiffin, second), **keyed)
+                assert refused.status_code == 422
+                assert order_id(name) in refused.json()["detail"]
+        await other.reaches(order_id(name), "DELIVERED")
+
+
+async def key_of(owner: Client, unique: str) -> str:
+    """Return an idempotency key that this worker remembers."""
+    share = (await owner.get("/readyz"))["partitions"]
+    keys = (f"{unique}-{n}" for n in range(1000))
+    return next(key for key in keys if partition_of(order_id(external_id_of(key.encode()))) in share)
 
 
 async def test_either_worker_forwards_callbacks_and_drivers(

@@ -94,3 +94,15 @@ def test_no_client_error_without_the_party_s_word_ends_a_call(kind: Any, body: s
     for status in range(400, 500):
         verdict = verdict_on(CallAnswered(KEYS[kind], kind, status, body))
         assert (verdict is Verdict.FINAL) == (kind == "charge" and status == 402), status
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize(
+    "body", ["", '{"status": "rejected", "reason": "unsigned"}', '{"reason": "the card was declined"}', CHARGE]
+)
+def test_refused_credentials_decide_nothing(status: int, kind: Any, body: str) -> None:
+    """A secret is wrong, not the order: a person is asked, and the call goes on."""
+    answer = CallAnswered(KEYS[kind], kind, status, body)
+    assert verdict_on(answer) is Verdict.UNCLEAR
+    assert isinstance(to_event(answer), ChargeFailed | RefundFailed | PrepareFailed)

@@ -161,7 +161,9 @@ class FakeWorker:
             assert request.transport is not None
             request.transport.abort()
         answer = body if sent == status else {"detail": f"answered {sent} as the test demands"}
-        return web.Response(status=sent or 500, body=msgspec.json.encode(answer), content_type="application/json")
+        headers = {"Retry-After": "1"} if (sent, request.path) == (409, "/v1/orders") else None
+        content = msgspec.json.encode(answer)
+        return web.Response(status=sent or 500, body=content, content_type="application/json", headers=headers)
 
 
 async def _ready(_: web.Request) -> web.StreamResponse:

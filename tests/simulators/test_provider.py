@@ -31,13 +31,13 @@ def outcomes(provider: Simulator, event: str = "answer") -> dict[str, str]:
 
 
 async def test_unanswered_orders_are_repeated_unchanged(simulator: MakeSimulator, worker: FakeWorker) -> None:
-    worker.next_statuses[PLACE].extend([500, CUT, 503, 429, CUT])
+    worker.next_statuses[PLACE].extend([500, CUT, 503, 429, 409, CUT])
     provider = simulator("provider", "--worker", worker.url, "--orders", "5", "--speed", "0", "--run", "r")
     provider.start()
     assert await provider.ended() == 0, provider.output
 
     assert outcomes(provider) == {f"tiffin-express:r-{number:06d}": "accepted" for number in range(1, 6)}
-    assert len(worker.calls(PLACE)) == 10
+    assert len(worker.calls(PLACE)) == 11
     bodies = {
         call.key: [other.body for other in worker.calls(PLACE) if other.key == call.key] for call in worker.requests
     }

@@ -4,9 +4,11 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from exactly_once import Record, RejectRecord
-from streams.agents.orders import _complete
+from exactly_once import Record, RejectRecord, Task
+from processors.used_keys import timer_name
+from streams.agents.orders import _complete, timer_due
 from tests.processors.cases import placed
+from tests.support.services import unconnected_services
 
 
 class Sent(NamedTuple):
@@ -40,3 +42,14 @@ def test_order_without_a_key_is_refused_with_advice(keys: tuple[bytes | None, ..
 def test_order_with_an_id_needs_no_key() -> None:
     record = cast(Record, cast(Any, Sent((("idempotency-key", None),))))
     assert _complete(placed(), record) == placed()
+
+
+def test_the_timer_of_a_key_deletes_its_row() -> None:
+    written: list[tuple[object, ...]] = []
+
+    class Writing:
+        def put(self, *row: object) -> None:
+            written.append(row)
+
+    timer_due(unconnected_services(), cast(Task, Writing()), timer_name("my-shop:ik-1"))
+    assert written == [("used_keys", b"my-shop:ik-1", None)]

@@ -33,6 +33,7 @@ MATCHING = {
     patterns.CHARGE: "ch/1",
     patterns.OPTIONAL_CHARGE: "r-1",
     patterns.CALL: "my-shop:1/charge",
+    patterns.KEY_ID: "ik-" + "0" * 32,
     patterns.CURRENCY: "INR",
     patterns.CURRENCY_OF_ANSWER: "inr",
     patterns.TIME_OF_DAY: "11:30",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from streams.access.keys import ANY, MAX_RATE, Role, StoredKey, digest
+from streams.access.keys import ANY, MAX_RATE, Role, StoredKey, digest, write_private
 
 KEYS: Mapping[Role, str] = {role: f"dbw_{role}_of-a-test" for role in Role}
 """Role -> a key that speaks for every party."""
@@ -16,6 +16,10 @@ HEADERS: Mapping[str, str] = {"Authorization": f"Bearer {KEYS[Role.OPERATOR]}"}
 REVEALED: Mapping[str, str] = {"reveal": "true", "reason": "a test compares it"}
 """Query of a request that shows personal data."""
 SECRET = "the secret of all workers of a test"
+SIGNING_SECRET = "whsec_" + "dGhlIHNlY3JldCBvZiBhIHJlc3RhdXJhbnQ="
+NEW_SIGNING_SECRET = "whsec_" + "YW5vdGhlciBzZWNyZXQgb2YgYSByZXN0YXVyYW50"
+BANK = "Bearer credentials-for-the-bank-of-a-test"
+"""Value of the header `Authorization` of requests to the payment provider."""
 OPERATOR = "test-operator"
 """Name of the operator's key."""
 
@@ -31,3 +35,9 @@ def write_keys(file: Path) -> None:
         for role, key in STRANGERS.items()
     ]
     file.write_bytes(msgspec.json.encode(stored))
+
+
+def write_party_secrets(file: Path, bank: str | None = BANK, **restaurants: str) -> Path:
+    """Write a file of secrets of parties, and return its path."""
+    write_private(file, msgspec.json.encode({"restaurants": restaurants, "payment_authorization": bank}))
+    return file

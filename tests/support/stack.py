@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import msgspec
 
+from simulators.city import KITCHENS
 from simulators.ledger import AnswerEntry, PaymentEntry, TicketEntry, TripEntry
 from streams.access.keys import Role
+from streams.access.local_keys import make_party_secrets
 from streams.demo.processes import Child, Supervisor
 from streams.local.ports import is_free
 from tests.support.keys import HEADERS, KEYS, SECRET, write_keys
@@ -64,6 +66,9 @@ class Stack:
         self._homes: dict[int, Path] = {}
         write_keys(directory / "keys.json")
         (directory / "secret").write_text(SECRET)
+        self.party_secrets = directory / "party-secrets.json"
+        """Secrets of the simulated parties, which verify the proofs. Restaurants by hand have none."""
+        make_party_secrets(self.party_secrets, KITCHENS)
         self.environment = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "DABBAWALA_DIR": str(directory),
@@ -77,6 +82,7 @@ class Stack:
             "DABBAWALA_CATALOGUE": str(self._catalogue(kitchens)),
             "DABBAWALA_KEYS": str(directory / "keys.json"),
             "DABBAWALA_SECRET_FILE": str(directory / "secret"),
+            "DABBAWALA_PARTY_SECRETS": str(self.party_secrets),
             "DABBAWALA_KEY": KEYS[Role.OPERATOR],
             "PYTHONPATH": str(ROOT),
         }
@@ -194,7 +200,8 @@ class Stack:
     def _serve(self, name: str, port: int, options: Sequence[str]) -> Child:
         if name in self.simulators:
             self.simulators[name].stop()
-        return self._simulator(name, "--port", str(port), *options, port=port)
+        secrets = ("--secrets", str(self.party_secrets))
+        return self._simulator(name, "--port", str(port), *secrets, *options, port=port)
 
     def _simulator(self, name: str, *options: str, port: int | None = None) -> Child:
         """Start a simulator, and wait until it listens if it has a port."""

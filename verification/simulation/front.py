@@ -41,8 +41,8 @@ class Request(NamedTuple):
 
 
 def place(placed: Placed) -> Request:
-    """Return the request that places an order."""
-    return Request("POST", "/v1/orders", write(placed))
+    """Return the request that places an order. It has a key beside the external id."""
+    return Request("POST", "/v1/orders", write(placed), f"{placed.key}/place")
 
 
 def call_back_payment(record: PaymentRecord) -> Request:

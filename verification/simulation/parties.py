@@ -43,6 +43,8 @@ from verification.simulation.worker import Worker
 
 FINAL = (200, 201, 202, 404, 409, 422)
 """Statuses after which a party does not repeat a request."""
+PLACED = (200, 201, 202, 422)
+"""The same for an order, whose key may be under way (409)."""
 RETRY_S = 1.0
 HANG_S = 30.0
 SLOW_S = 4.0
@@ -412,7 +414,7 @@ class Provider(Party):
                 self._send_to_kafka(placed, misplaced="misplaced" in how)
             status = 0
         else:
-            answers = await asyncio.gather(*(shared.request_until_final(place(placed)) for _ in range(copies)))
+            answers = await asyncio.gather(*(shared.request_until_final(place(placed), PLACED) for _ in range(copies)))
             status = answers[0][0]
         accepted = status in (0, 200, 201, 202)
         shared.answers.append(

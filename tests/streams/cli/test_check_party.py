@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 from simulators.http_server import served
 from streams.cli.__main__ import program
 from tests.simulators.conftest import MakeSimulator, simulator
+from tests.support.keys import SIGNING_SECRET, write_party_secrets
 
 __all__ = ["simulator"]  # a fixture of these tests too
 POS_PATH = "/restaurants/hindmata-chaat"
@@ -52,6 +55,38 @@ async def test_pos_simulator_fits_in_each_mode(simulator: MakeSimulator, options
     status, fits, output = await check("pos", url + POS_PATH)
     assert (status, set(fits.values())) == (0, {True}), output
     assert len(fits) == 6
+
+
+@pytest.fixture
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of a file of secrets, which the command uses."""
+    file = str(write_party_secrets(tmp_path / "secrets", **{"hindmata-chaat": SIGNING_SECRET}))
+    monkeypatch.setenv("DABBAWALA_PARTY_SECRETS", file)
+    return file
+
+
+async def test_simulators_that_verify_proofs_fit(simulator: MakeSimulator, secrets: str) -> None:
+    for kind, path, checks in (("payment", "", 10), ("pos", POS_PATH, 8)):
+        url = await simulator(kind, "--speed", "0", "--secrets", secrets).serving()
+        status, fits, output = await check(kind, url + path)
+        assert (status, set(fits.values()), len(fits)) == (0, {True}, checks), output
+
+
+@pytest.mark.usefixtures("secrets")
+async def test_parties_that_take_any_request_are_found(simulator: MakeSimulator) -> None:
+    unproven, outdated = "a request without its proof is refused", "a ticket with an old signature is refused"
+    for kind, path, misfits in (("payment", "", {unproven}), ("pos", POS_PATH, {unproven, outdated})):
+        url = await simulator(kind, "--speed", "0").serving()
+        status, fits, output = await check(kind, url + path)
+        assert (status, {name for name, fit in fits.items() if not fit}) == (1, misfits), output
+
+
+async def test_a_file_of_secrets_that_others_read_is_refused(secrets: str) -> None:
+    os.chmod(secrets, 0o644)
+    status, _, output = await check("pos", "http://127.0.0.1:9")
+    assert status == 2
+    assert output.count("\n") == 1
+    assert f"chmod 600 {secrets}" in output
 
 
 async def test_amount_that_the_provider_refuses_does_not_fit(simulator: MakeSimulator) -> None:

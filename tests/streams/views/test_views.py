@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.test_utils import TestServer, make_mocked_request
+from multidict import CIMultiDict
 
 from processors.order import Order, Stage
 from streams.access.keys import Identity, Role
@@ -104,16 +105,81 @@ async def test_a_region_exists_with_a_restaurant_or_a_waiting_party(
     assert problem.value.status == 404
 
 
-def test_long_idempotency_keys_with_one_prefix_differ() -> None:
-    def part(key: str) -> str:
-        request = make_mocked_request("POST", "/", headers={"Idempotency-Key": key})
-        return requests.key_part(request, lambda: "new")
+def with_key(*keys: str) -> Any:
+    """Return a request with these `Idempotency-Key` headers."""
+    return make_mocked_request("POST", "/", headers=CIMultiDict([("Idempotency-Key", key) for key in keys]))
 
-    assert part("") == "new"
+
+@pytest.mark.parametrize(
+    ("header", "key"),
+    [
+        ('"8e03978e-40d5"', "8e03978e-40d5"),
+        ("8e03978e-40d5", "8e03978e-40d5"),
+        ("my-shop:1001/place", "my-shop:1001/place"),
+        ('"a b, c=d;e"', "a b, c=d;e"),
+        (r'"say \"hi\" \\ "', r'say "hi" \ '),
+        ('"' + "k" * 255 + '"', "k" * 255),
+        ('"' + r"\\" * 255 + '"', "\\" * 255),
+    ],
+)
+def test_a_key_is_a_string_or_a_token(header: str, key: str) -> None:
+    assert requests.idempotency_key(with_key(header)) == key
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("",),
+        ('""',),
+        ('"',),
+        ('"a',),
+        ('a"',),
+        ('""a""',),
+        ('"a";x=1',),
+        ("a;x=1",),
+        ("a b",),
+        ("a, b",),
+        ("(a)",),
+        (r'"\a"',),
+        ('"a\\"',),
+        ('"a\tb"',),
+        ('"caf\u00e9"',),
+        ("caf\u00e9",),
+        ("k" * 256,),
+        ('"' + "k" * 256 + '"',),
+        ("a", "b"),
+        ("a", "a"),
+    ],
+)
+def test_any_other_key_is_refused_with_advice(headers: tuple[str, ...]) -> None:
+    with pytest.raises(Problem, match="Idempotency-Key: it must be 1 to 255 printable ASCII characters") as problem:
+        requests.idempotency_key(with_key(*headers))
+    assert problem.value.status == 400
+
+
+async def test_requests_with_one_key_are_decided_one_at_a_time() -> None:
+    decisions = unconnected_services().decisions
+    with decisions.one_at_a_time("my-shop:1"):
+        with decisions.one_at_a_time("my-shop:2"):
+            pass
+        with pytest.raises(Problem, match="is under way") as problem, decisions.one_at_a_time("my-shop:1"):
+            pass
+    assert (problem.value.status, problem.value.headers) == (409, {"Retry-After": "1"})
+    with pytest.raises(KeyError), decisions.one_at_a_time("my-shop:1"):
+        raise KeyError
+    with decisions.one_at_a_time("my-shop:1"):
+        pass
+
+
+def test_long_idempotency_keys_with_one_prefix_differ() -> None:
+    def part(*keys: str) -> str:
+        return requests.key_part(with_key(*keys), lambda: "new")
+
+    assert part() == "new"
     assert part('"k"') == "k"
     assert part("k" * 100 + "1") != part("k" * 100 + "2")
     assert part("k" * 100) == part("k" * 100)
-    assert len(part("k" * 1000)) == 64
+    assert len(part("k" * 255)) == 64
 
 
 @pytest.mark.parametrize(("partition", "offset"), [("9", "9"), ("x", "1"), ("0", "-1"), ("0", "9" * 30)])

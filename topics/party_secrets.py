@@ -1,0 +1,50 @@
+"""Secrets that prove to outside parties who calls them: one JSON object, in a file and never on a topic.
+
+    {"restaurants": {"ballard-slice": "whsec_..."}, "payment_authorization": "Bearer ..."}
+
+To replace a restaurant's secret without a refusal, give the new and the old one, separated by a blank: requests then
+have both signatures.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from topics import patterns
+from topics.records import Reader, Undecodable
+
+SigningSecrets = Annotated[str, Meta(pattern=patterns.SIGNING_SECRETS)]
+Credentials = Annotated[str, Meta(pattern=patterns.CREDENTIALS, min_length=8)]
+
+
+class PartySecrets(NamedTuple):
+    """Secrets of all parties. A party without one gets requests without a proof."""
+
+    restaurants: Mapping[str, tuple[str, ...]] = {}
+    """Restaurant -> secrets with which its tickets are signed (Standard Webhooks, https://www.standardwebhooks.com)."""
+    payment_authorization: str | None = None
+    """Value of the header `Authorization` of requests to the payment provider."""
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    restaurants: dict[str, msgspec.Raw] = {}
+    payment_authorization: Credentials | None = None
+
+
+_files: Reader[_File] = Reader(_File)
+_secrets: Reader[str] = Reader(SigningSecrets)
+
+
+def parse_party_secrets(content: bytes) -> PartySecrets:
+    """Return the secrets in a file. Raises `Undecodable`, whose pointer names the restaurant that is wrong."""
+    file = _files.read(content)
+    return PartySecrets({name: _of(name, raw) for name, raw in file.restaurants.items()}, file.payment_authorization)
+
+
+def _of(restaurant: str, raw: msgspec.Raw) -> tuple[str, ...]:
+    try:
+        return tuple(_secrets.read(bytes(raw)).split())
+    except Undecodable as wrong:
+        raise Undecodable(wrong.reason, f"/restaurants/{restaurant}") from None
