@@ -17,7 +17,7 @@ from simulators.ledger import now
 from streams.access.keys import Role
 from streams.access.rules import PAYMENTS, POS, RULES, callback_subject
 from streams.access.tokens import Tokens
-from tests.support.keys import SECRET, STRANGERS
+from tests.support.keys import KEYS, SECRET, STRANGERS
 from tests.support.plain_http import NO_CERTIFICATES
 
 SILENT = frozenset({"/livez", "/readyz", "/v1/events"})
@@ -44,6 +44,8 @@ class Victim(NamedTuple):
     restaurant: str
     driver: str
     provider: str = PAYMENTS
+    words: tuple[str, ...] = ()
+    """Words of the customer, which nobody may see who does not ask for personal data."""
 
 
 class Attempt(NamedTuple):
@@ -98,7 +100,10 @@ class Intruder:
 
 
 def attempts(victim: Victim) -> Iterator[Attempt]:
-    """Yield the requests that an intruder may think of: each route with each role's key, and with no key."""
+    """Yield the requests that an intruder may think of: each route with each role's key, and with no key.
+
+    The readings of an operator follow.
+    """
     for route, method in _routes():
         if "{capability}" in route:
             for capability in _capabilities(victim):
@@ -110,6 +115,14 @@ def attempts(victim: Victim) -> Iterator[Attempt]:
         for role, key in STRANGERS.items():
             allowed = role in OPEN.get(route, ())
             yield Attempt(f"the key of another {role}", method, path, _bearer(key), allowed, (victim.order,))
+    yield from _readings(victim)
+
+
+def _readings(victim: Victim) -> Iterator[Attempt]:
+    """Yield the readings of an operator who does not ask to see personal data."""
+    for route, rules in RULES.items():
+        if "GET" in rules and route not in SILENT and not route.endswith("/events"):
+            yield Attempt("all rights", "GET", _filled(route, victim), _bearer(KEYS[Role.OPERATOR]), True, victim.words)
 
 
 def _routes() -> Iterator[tuple[str, str]]:

@@ -57,7 +57,7 @@ class World:
         """Violations that the scenario itself has found."""
         self.patience_s = 30.0
         city = msgspec.json.decode((ROOT / "catalogue.json").read_bytes(), type=list[Restaurant])
-        self._kitchen = next(each for each in city if each.restaurant == TAKES_ANYTHING)
+        self.kitchen = next(each for each in city if each.restaurant == TAKES_ANYTHING)
         self._answers = Ledger(stack.ledgers / "answers.jsonl", AnswerEntry)
 
     def start_worker(self, number: int = 1, *, wait: bool = True, **more: str) -> Child:
@@ -90,7 +90,7 @@ class World:
         if deliver_at is not None:
             changes = {**changes, "deliver_at": deliver_at.isoformat()}
         self._answers.append(AnswerEntry(event="placing", order=order_id(name), deliver_at=deliver_at))
-        return order_id(name), an_order(self._kitchen, name, **changes)
+        return order_id(name), an_order(self.kitchen, name, **changes)
 
     def _accepted(self, order: str, via: Any, status: int) -> None:
         self._answers.append(AnswerEntry(event="answer", order=order, via=via, outcome="accepted", status=status))
@@ -336,10 +336,13 @@ async def intruder_in_the_house(world: World) -> None:
     intruder = Intruder(world.stack.ledgers / "intrusions.jsonl")
     async with Client(world.stack) as client:
         order = await world.place(client)
-        await intruder.ask(world.stack.url, Victim(order, TAKES_ANYTHING, "driver-1"))
+        customer = an_order(world.kitchen, "anybody")["customer"]
+        words = tuple(customer[field] for field in ("name", "address", "phone"))
+        victim = Victim(order, TAKES_ANYTHING, "driver-1", words=words)
+        await intruder.ask(world.stack.url, victim)
         world.stack.start_drivers(1, *INSTANT)
         await world.ended(client)
-        await intruder.ask(world.stack.url, Victim(order, TAKES_ANYTHING, "driver-1"))
+        await intruder.ask(world.stack.url, victim)
 
 
 Scenario = Callable[[World], Awaitable[None]]
@@ -352,7 +355,7 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
     scheduled_order: ("timer-fired-early", "timer-lost"),
     nobody_answers_and_some_talk_nonsense: ("attention-lost", "dead-letter-dropped"),
     frozen_worker_replaced: ("zombie-commits",),
-    intruder_in_the_house: ("route-unchecked", "capability-not-compared"),
+    intruder_in_the_house: ("route-unchecked", "capability-not-compared", "mask-forgotten"),
 }
 """Scenario -> names of the bugs that it makes visible."""
 

@@ -14,6 +14,7 @@ from processors import delivery, dispatch, order, payment, ticket, workflow
 from processors.decision import Table
 from streams.access.rules import RULES
 from streams.access.tokens import Tokens
+from streams.web.masking import PERSONAL
 from verification.planted.catalogue import BUGS, UnknownBug, plant
 
 PLACES: tuple[Any, ...] = (Task, PendingTransaction, TimerHead, CallRunner, Engine, order.Wait)
@@ -34,12 +35,13 @@ WANTED = {
     "early-callback-lost",
     "route-unchecked",
     "capability-not-compared",
+    "mask-forgotten",
 }
 
 
 def product() -> list[dict[str, Any]]:
     """Return everything that a bug may change."""
-    return [*(dict(vars(place)) for place in PLACES), dict(RULES)]
+    return [*(dict(vars(place)) for place in PLACES), dict(RULES), dict(PERSONAL)]
 
 
 def test_the_catalogue_has_every_wanted_bug() -> None:
