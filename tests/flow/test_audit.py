@@ -51,6 +51,7 @@ async def requests_of_an_operator(
         ("/v1/payments/{provider}/events", "/v1/payments/payments/events", charged),
         (ticket, f"/v1/pos/{kitchen.restaurant}/tickets/{order}/accepted", {}),
         ("/v1/orders/{order}/settled", f"/v1/orders/{order}/settled", {"reason": "done"}),
+        ("/v1/orders/{order}/erased", f"/v1/orders/{order}/erased", {"reason": "she asked for it"}),
         ("/v1/drivers/{driver}/available", f"/v1/drivers/{driver}/available", {"region": "r", "position": position}),
         ("/v1/drivers/{driver}/location", f"/v1/drivers/{driver}/location", {"position": position}),
         ("/v1/drivers/{driver}/pickup", f"/v1/drivers/{driver}/pickup", {"delivery": order}),
