@@ -20,6 +20,7 @@ from processors.history import Retired
 from processors.order import AttentionItem, Order, Timer
 from processors.payment import Payment, Refund
 from processors.ticket import Ticket
+from processors.used_keys import UsedKey
 from processors.workflow import JournalLine
 from streams.calls.http_performer import ROWS
 from streams.calls.http_performer import Row as CallRow
@@ -169,6 +170,7 @@ OPEN: Mapping[type[Struct], str] = {
     PendingDelivery: "region delivery restaurant pickup",
     DriverRequestSeen: "region delivery",
     CallRow: "restaurant pos_url",
+    UsedKey: "order",
 }
 """Type -> its texts, places and bytes that are not personal."""
 

@@ -18,6 +18,7 @@ from processors.history import Retired
 from processors.order import Order
 from processors.payment import Payment
 from processors.ticket import Ticket
+from processors.used_keys import UsedKey
 from processors.workflow import JournalLine
 from streams.calls.http_performer import Row as CallRow
 from streams.web.masking import OPEN, PERSONAL, masked, masked_call, masked_fields, name, phone, place
@@ -40,6 +41,7 @@ ROWS: dict[str, tuple[type[Struct], ...]] = {
     "dispatch": (WaitingDriver, PendingDelivery, DriverRequestSeen),
     "dead_letters": (DeadLetter,),
     "calls": (CallRow,),
+    "used_keys": (UsedKey,),
 }
 """Table -> the types of its rows."""
 WITHOUT_TEXTS = {"timers", "positions", "restaurants", "forgotten_shifts"}
