@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,6 +14,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from streams.demo.processes import Child
+from streams.worker.sealing import Seal
 from tests.flow.client import Body, Client, Driver, an_order, order_id, partition_of, room_for
 from tests.flow.conftest import INSTANT, KITCHENS
 from tests.flow.hand_pos import HandPos
@@ -114,14 +116,16 @@ async def test_the_history_record_has_every_row(client: Client, tiffin: Restaura
         await client.reaches(order, "DELIVERED")
         rows = {table: list((await client.rows(table, order)).values()) for table in ROWS}
         in_time = await client.rows("orders", order) != {}
-        await retired(client, order)
+        remains = await retired(client, order)
         if in_time:
             break
     assert in_time, "an order's rows are read before it leaves"
     [record] = await history_of(client.stack, order)
     assert (record.key, record.status.value) == (order, "DELIVERED")
     assert [kept.kind for kept in record.rows[:5]] == ["order", "placed", "payment", "ticket", "delivery"]
-    assert [msgspec.json.decode(kept.row) for kept in record.rows] == [row for table in ROWS for row in rows[table]]
+    seal = Seal(b64decode(remains["data_key"]), order)
+    kept_rows = [msgspec.json.decode(seal.open(kept.row)) for kept in record.rows]
+    assert kept_rows == [row for table in ROWS for row in rows[table]]
 
 
 async def test_a_late_record_becomes_a_dead_letter_with_the_reason(
