@@ -1,6 +1,7 @@
 """A wrong secret delays an order and loses nothing, and no secret reaches a table, a topic, a log or a ledger."""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,21 @@ def right_secrets(stack: Stack) -> Iterator[bytes]:
     write_private(stack.party_secrets, right)
 
 
+async def refused_order(client: Client, tiffin: Restaurant, unique: str) -> str:
+    """Return an order that needs attention. Those before the workers reread the secrets are delivered."""
+    for number in count():
+        order = order_id(f"{unique}-{number}")
+        assert (await client.place(an_order(tiffin, f"{unique}-{number}"))).status_code == 201
+
+        async def decided(order: str = order) -> str:
+            shown = await client.order(order) or {}
+            return "delivered" if shown.get("status") == "DELIVERED" else await waits_for(client, order)
+
+        if await client.until(decided, f"{order} is delivered or needs attention") != "delivered":
+            return order
+    raise AssertionError("unreachable")
+
+
 async def waits_for(client: Client, order: str) -> str:
     """Return what the order's attention waits for; empty without one."""
     shown: dict[str, Any] = (await client.order(order) or {}).get("attention") or {}
@@ -34,10 +50,8 @@ async def waits_for(client: Client, order: str) -> str:
 async def test_a_wrong_secret_delays_an_order_and_loses_nothing(
     client: Client, stack: Stack, tiffin: Restaurant, unique: str, right_secrets: bytes
 ) -> None:
-    order = order_id(unique)
     used = [*secrets_in(right_secrets), *secrets_in(stack.party_secrets.read_bytes())]
-    assert (await client.place(an_order(tiffin, unique))).status_code == 201
-    await client.until(lambda: waits_for(client, order), "the order needs attention")
+    order = await refused_order(client, tiffin, unique)
     assert "answered 401" in await waits_for(client, order)
     assert not client.payments(order), "the provider did nothing"
     write_private(stack.party_secrets, right_secrets)
