@@ -71,7 +71,8 @@ def unclear(answer: CallAnswered) -> str:
     """Return an unclear answer as a phrase for people."""
     if answer.status == NOT_SENT:
         return f"the request fails in the worker ({answer.body})"
-    return _unexpected(answer, _reason(answer))
+    reason = _flaw(answer) if answer.status in (OK, CREATED) else _reason(answer)
+    return f"answered {answer.status}" + (f" ({reason})" if reason else "")
 
 
 def _charge(answer: CallAnswered) -> Record | InternalEvent | None:
@@ -79,8 +80,8 @@ def _charge(answer: CallAnswered) -> Record | InternalEvent | None:
     if answer.status in (OK, CREATED):
         try:
             charge = _charges.read(answer.body.encode())
-        except Undecodable as error:
-            return ChargeFailed(_unexpected(answer, str(error)))
+        except Undecodable:
+            return ChargeFailed(unclear(answer))
         return Charged(order=order, charge_id=charge.charge_id, amount=charge.amount, currency=charge.currency)
     if answer.status == PAYMENT_REQUIRED:
         return Declined(order=order, reason=_reason(answer))
@@ -139,5 +140,12 @@ def _reason(answer: CallAnswered) -> str:
     return _text_field(answer, "reason") or _text_field(answer, "detail")
 
 
-def _unexpected(answer: CallAnswered, reason: str) -> str:
-    return f"answered {answer.status}" + (f" ({reason})" if reason else "")
+def _flaw(answer: CallAnswered) -> str:
+    """Return the reason that nobody can use the body of a success."""
+    if answer.kind == CallKind.PREPARE:
+        return "/status: it must be accepted, rejected, received or duplicate"
+    try:
+        _charges.read(answer.body.encode())
+    except Undecodable as error:
+        return str(error)
+    return ""

@@ -50,6 +50,8 @@ MAX_SPEED_M_S = 300
 """Speed of a driver above which a location is wrong. A helicopter is slower."""
 MAX_ERROR_M = 1_000
 """Error of a location that is no jump."""
+MAX_JUMPS = 2
+"""Jumps in a row that are ignored. At one more, the position before them must be the wrong one."""
 REQUESTS_REMEMBERED = 8
 """Number of requests that a driver's row remembers."""
 MAX_TIMER_LATE_MS = 10_000
@@ -119,6 +121,10 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Time of the last event from the driver's app, by the worker's clock: a phone's clock may be wrong."""
     timer_ms: int = 0
     """Due time of the running timer in milliseconds since 1970; 0 without one."""
+    jumps: int = 0
+    """Number of locations in a row that were too far from ``position``."""
+    jumped_ms: int = 0
+    """Time of the last of them; a copy counts once."""
 
     @property
     def status(self) -> str:
@@ -187,12 +193,14 @@ def is_outdated(driver: Driver, event: Location, context: DecisionContext) -> bo
 
 
 def is_impossible(driver: Driver, event: Location, context: DecisionContext) -> bool:
-    """the location is latitude 0, longitude 0, or too far from the last for the time since then"""
+    """the location is latitude 0, longitude 0, or for the first or second time too far from the last"""
     if event.position.is_null:
         return True
-    if not context.parameters.speed_up:
+    at_ms = _event_time_ms(event, context)
+    is_believed = driver.jumps >= MAX_JUMPS and at_ms > driver.jumped_ms
+    if is_believed or not context.parameters.speed_up:
         return False
-    elapsed_s = (_event_time_ms(event, context) - driver.located_ms) / 1000
+    elapsed_s = (at_ms - driver.located_ms) / 1000
     reach_m = MAX_ERROR_M + MAX_SPEED_M_S * context.parameters.speed_up * elapsed_s
     return distance_m(driver.position, event.position) > reach_m
 
@@ -323,7 +331,11 @@ def ignore_impossible(driver: Driver, event: Location, context: DecisionContext)
     """ignore: the driver cannot be there"""
     place = f"{event.position.lat:g}, {event.position.lon:g}"
     reason = f"the driver cannot be at {place} now: the location is ignored"
-    return Decision(outcome=Outcome.ABSORBED, reason=reason, state=_sign_of_life(driver, context))
+    at_ms = _event_time_ms(event, context)
+    if event.position.is_null or at_ms <= driver.jumped_ms:
+        return Decision(outcome=Outcome.ABSORBED, reason=reason, state=_sign_of_life(driver, context))
+    jumped = msgspec.structs.replace(_seen(driver, context), jumps=driver.jumps + 1, jumped_ms=at_ms)
+    return Decision(outcome=Outcome.ABSORBED, reason=reason, state=jumped)
 
 
 def ignore_outdated(driver: Driver, _event: Location, context: DecisionContext) -> Decision[Driver]:
@@ -573,7 +585,7 @@ def _event_time_ms(event: Location, context: DecisionContext) -> int:
 
 def _at(driver: Driver, position: Position, at_ms: int, context: DecisionContext) -> Driver:
     cell = cell_name(position, context.parameters.dispatch_resolution)
-    return msgspec.structs.replace(driver, position=position, located_ms=at_ms, cell=cell)
+    return msgspec.structs.replace(driver, position=position, located_ms=at_ms, cell=cell, jumps=0)
 
 
 def _seen_request(event: SetAvailable | SetUnavailable) -> SeenRequest:

@@ -108,12 +108,13 @@ def _became(answer: dict[str, Any], done: str) -> str:
 
 
 def _line(row: dict[str, Any]) -> list[Text]:
-    reason = row["reason"].splitlines()[0][:MAX_REASON] if row["reason"] else ""
-    return [text(row["letter"]), when(row["at"]), text(row["origin"]), text(_short(_content(row["key"]))), text(reason)]
+    key, reason = _content(row["key"]), row["reason"].splitlines()[0] if row["reason"] else ""
+    shown = (text(key and _short(key, MAX_KEY)), text(_short(reason, MAX_REASON)))
+    return [text(row["letter"]), when(row["at"]), text(row["origin"]), *shown]
 
 
-def _short(key: str | None) -> str | None:
-    return key if key is None or len(key) <= MAX_KEY else f"{key[: MAX_KEY - 1]}…"
+def _short(line: str, longest: int) -> str:
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def _content(content: dict[str, str] | None) -> str | None:

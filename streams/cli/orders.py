@@ -221,7 +221,7 @@ def _line(row: dict[str, Any]) -> list[Text]:
         _eta(row),
         when(row["placed_at"]),
         Text(attention_text(**_reason(attention)), "bold red") if attention else Text(""),
-        text(attention_advice(attention) if attention else ""),
+        text(attention_advice(row["id"], attention) if attention else ""),
     ]
 
 

@@ -44,6 +44,8 @@ NO_ANSWER = {
     "the driver to deliver": "the driver has not delivered",
     "the refund": "no answer about the refund",
 }
+AN_OPERATOR = "an operator"
+"""Start of the text of an attention that only an operator can clear."""
 """An order's `waits_for` -> the sentence for people, before the time."""
 
 Column = Sequence[Text]
@@ -170,11 +172,14 @@ def attention_text(waits_for: str, since: str | datetime) -> str:
     return f"{sentence} for {duration(-seconds_until(since))}" + (f" ({reason})" if colon else "")
 
 
-def attention_advice(attention: dict[str, Any]) -> str:
-    """Return the next attempt of the open call that an order waits for, and the command that retries it now."""
+def attention_advice(order: str, attention: dict[str, Any]) -> str:
+    """Return the next attempt of the open call that an order waits for, with the command that retries it now; or the
+    command that clears an attention which waits for an operator; or "".
+    """
     call = attention.get("call")
     if call is None:
-        return ""
+        waits_for_operator = attention["waits_for"].startswith(AN_OPERATOR)
+        return f"resolve it, then `dabbawala orders settle {order}`" if waits_for_operator else ""
     left_s = seconds_until(call["next_attempt"])
     attempt = f"next attempt in {duration(left_s)}" if left_s > 0 else "an attempt is due now"
     return f"{attempt}; `dabbawala calls retry {call['key']}`"

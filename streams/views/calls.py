@@ -134,7 +134,8 @@ def _held_back(party: DestinationState | None) -> str | None:
         return None
     if party.state == "unresponsive":
         return f"its party has not answered for {party.silent_s:.0f} s"
-    failed = f"its party failed {party.failures} times in a row"
+    times = "once" if party.failures == 1 else f"{party.failures} times in a row"
+    failed = f"its party failed {times}"
     return f"{failed} and is not called for {party.tried_in_s:.0f} s" if party.state == "open" else failed
 
 

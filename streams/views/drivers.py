@@ -173,7 +173,8 @@ class DriverLocation(ApiView):
         """Record the location of a driver. The answer does not wait for a decision.
 
         The body has `position` (`lat` and `lon` in degrees) and may have `at`, the time of the position; the default is
-        now. A location that is older than the last one has no effect.
+        now. A location that is older than the last one has no effect. Nor has latitude 0, longitude 0, or a jump faster
+        than 300 m/s, of which the third in a row counts.
 
         - 202: Kafka has the location: `{"driver"}`.
         - 404: the driver has never been available.

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from processors.call_kinds import CallKind
-from processors.call_results import Verdict, to_event, verdict_on
+from processors.call_results import Verdict, to_event, unclear, verdict_on
 from processors.events import CallAnswered, ChargeFailed, PrepareFailed, RefundFailed, TicketReceived
 from tests.processors.cases import ORDER
 from topics.payments import Charged, Declined, Refunded
@@ -13,6 +13,7 @@ from topics.pos import TicketAccepted, TicketRejected
 
 KEYS: dict[Any, str] = {"charge": f"{ORDER}/charge", "refund": f"{ORDER}/refund/c1", "prepare": f"{ORDER}/prepare"}
 CHARGE = '{"charge_id": "c1", "amount": 630, "currency": "INR", "more": true}'
+NO_STATUS = "/status: it must be accepted, rejected, received or duplicate"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,8 @@ CHARGE = '{"charge_id": "c1", "amount": 630, "currency": "INR", "more": true}'
         ("prepare", 201, "", TicketReceived()),
         ("prepare", 204, "", TicketReceived()),
         ("prepare", 202, '{"status": "accepted"}', TicketAccepted(order=ORDER)),
-        ("prepare", 200, "<html>", PrepareFailed("answered 200")),
+        ("prepare", 200, "<html>", PrepareFailed(f"answered 200 ({NO_STATUS})")),
+        ("prepare", 201, '{"id": 7}', PrepareFailed(f"answered 201 ({NO_STATUS})")),
         ("prepare", 200, '{"status": "rejected", "reason": "closed"}', TicketRejected(order=ORDER, reason="closed")),
         ("prepare", 409, '{"status": "DUPLICATE"}', TicketReceived()),
         ("prepare", 409, '{"status": "accepted"}', TicketAccepted(order=ORDER)),
@@ -72,13 +74,15 @@ CHARGE = '{"charge_id": "c1", "amount": 630, "currency": "INR", "more": true}'
             '{"status": "rejected", "reason": "closed", "detail": {"until": "18:00"}}',
             TicketRejected(order=ORDER, reason="closed"),
         ),
-        ("prepare", 200, '{"status": ["accepted"]}', PrepareFailed("answered 200")),
+        ("prepare", 200, '{"status": ["accepted"]}', PrepareFailed(f"answered 200 ({NO_STATUS})")),
         ("charge", 402, '{"status": null, "reason": "no funds"}', Declined(order=ORDER, reason="no funds")),
     ],
 )
 def test_answer_becomes_event_or_record(kind: Any, status: int, body: str, means: Any) -> None:
     result = to_event(CallAnswered(KEYS[kind], kind, status, body))
     assert type(result) is means if isinstance(means, type) else result == means
+    if isinstance(result, ChargeFailed | RefundFailed | PrepareFailed):
+        assert unclear(CallAnswered(KEYS[kind], kind, status, body)) == result.reason, "the row of the call has it too"
 
 
 def test_long_reason_is_cut_to_the_field_s_limit() -> None:

@@ -454,6 +454,25 @@ def test_eta_is_never_before_now() -> None:
     assert changed.at + timedelta(seconds=changed.eta_s) >= later(500)
 
 
+def test_third_jump_in_a_row_corrects_a_wrong_position() -> None:
+    """A phone without a fix began the shift at latitude 0, longitude 0, or its first location was wrong."""
+    driver = msgspec.structs.replace(at(Stage.WAITING_FOR_WORK), position=Position(0.0, 0.0))
+    for second, is_believed in ((1, False), (1, False), (2, False), (2, False), (3, True)):
+        decision = decide(driver, location(STREET, second), NOW + second * 1000, P)
+        driver = decision.state or driver
+        assert (driver.position == STREET) == is_believed == (not decision.reason), second
+    assert decide(driver, location(Position(0.0, 0.0), 4), NOW + 4_000, P).reason
+    assert decide(driver, location(Position(19.9, 72.8), 4), NOW + 4_000, P).reason, "the count begins at 0 again"
+
+
+def test_single_jumps_are_never_believed() -> None:
+    driver = at(Stage.WAITING_FOR_WORK)
+    for second in range(1, 20):
+        place = Position(19.9, 72.8) if second % 2 else STREET
+        driver = decide(driver, location(place, second), NOW + second * 1000, P).state or driver
+        assert driver.position == STREET
+
+
 def test_becoming_available_does_not_outdate_locations() -> None:
     driver = decide(None, EVENTS["available"], NOW, P).state
     behind = decide(driver, location(STREET, -60), NOW, P).state

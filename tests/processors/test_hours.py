@@ -43,6 +43,23 @@ def test_last_order_is_some_minutes_before_closing(moment: str, taken: bool) -> 
     assert takes_orders(restaurant, at(moment)) is taken
 
 
+@pytest.mark.parametrize(
+    ("moment", "taken"),
+    [(f"{MONDAY}T13:59", True), (f"{MONDAY}T14:00", False), (f"{MONDAY}T14:59:59", False), (f"{MONDAY}T15:30", True)],
+)
+def test_break_shorter_than_the_last_order_time_is_a_closing(moment: str, taken: bool) -> None:
+    dinner = Interval(opens="15:30", closes="22:00")
+    restaurant = msgspec.structs.replace(kitchen(monday=(LUNCH, dinner)), last_order_minutes=60)
+    assert takes_orders(restaurant, at(moment)) is taken
+
+
+def test_intervals_that_touch_have_one_closing() -> None:
+    dinner = Interval(opens="15:00", closes="22:00")
+    restaurant = msgspec.structs.replace(kitchen(monday=(LUNCH, dinner)), last_order_minutes=60)
+    assert takes_orders(restaurant, at(f"{MONDAY}T14:59:59"))
+    assert not takes_orders(restaurant, at(f"{MONDAY}T21:00"))
+
+
 def test_last_order_of_a_restaurant_that_never_closes_is_any() -> None:
     whole = Interval(opens="00:00", closes="00:00")
     week = Hours(**dict.fromkeys((day.lower() for day in DAYS), (whole,)))

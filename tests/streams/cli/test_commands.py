@@ -622,6 +622,24 @@ def test_long_key_of_a_dead_letter_is_shortened_in_tables(worker: FakeWorker, ru
     assert json.loads(run("dead-letters", "list", "--json").printed) == page
 
 
+def test_long_reason_of_a_dead_letter_ends_with_an_ellipsis(worker: FakeWorker, run: Run) -> None:
+    worker.says("/v1/dead-letters", {"dead_letters": [LETTER | {"reason": "r" * 150}], "next": None})
+    printed = run("dead-letters", "list").printed
+    assert "r" * 99 + "…" in printed
+    assert "r" * 100 not in printed
+
+
+def test_attention_of_an_operator_names_its_command(worker: FakeWorker, run: Run) -> None:
+    rows = [
+        an_order("1", attention={"waits_for": "an operator: the restaurant cooks a rejected ticket", "since": AT}),
+        an_order("2", attention={"waits_for": "a driver", "since": AT}),
+    ]
+    worker.says("/v1/orders", {"orders": rows, "next": None})
+    first, second = run("orders", "list", "--attention").printed.splitlines()[-2:]
+    assert first.rstrip().endswith("resolve it, then `dabbawala orders settle my-shop:1`")
+    assert "settle" not in second
+
+
 def test_reveal_is_sent_with_its_reason(worker: FakeWorker, run: Run) -> None:
     worker.says("/v1/drivers/ravi", DRIVER)
     worker.says(
