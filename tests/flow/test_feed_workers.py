@@ -25,7 +25,7 @@ from topics.restaurants import Restaurant
 
 STEPS = ["IN_PREPARATION", "SCHEDULING_DELIVERY", "WAITING_FOR_DRIVER", "IN_DELIVERY", "DELIVERED"]
 """Statuses of an order from the start of its preparation."""
-LISTENERS = 500
+LISTENERS = 400
 LOAD = 10_000
 """Updates of one partition: four times as many as a worker keeps in memory, and far more than sockets buffer."""
 
