@@ -141,10 +141,17 @@ class Following:
         """Place an order; return the seconds until it is delivered."""
         began = time.perf_counter()
         ended = self._ended[order.key] = asyncio.get_running_loop().create_future()
-        answer = await (client or self._clients[0]).post("/v1/orders", content=write(order), headers=JSON)
-        if answer.status_code not in (201, 202):
-            raise SystemExit(f"{order.key}: {answer.status_code} {answer.text}")
+        await self._place(order, client or self._clients[0])
         return float(await ended - began)
+
+    async def _place(self, order: Placed, client: httpx.AsyncClient) -> None:
+        """Place an order, again while the worker is overloaded."""
+        answer = await client.post("/v1/orders", content=write(order), headers=JSON)
+        if answer.status_code == 503:
+            await asyncio.sleep(float(answer.headers["Retry-After"]))
+            await self._place(order, client)
+        elif answer.status_code not in (201, 202):
+            raise SystemExit(f"{order.key}: {answer.status_code} {answer.text}")
 
     async def _read(self) -> None:
         while True:

@@ -28,8 +28,8 @@ from topics.headers import OPERATOR_ACTED, REQUEST_ID
 from topics.identity import owner_of
 from topics.records import Record, write
 
-OVERLOADED = 0.1
-"""Part of the time that a sender waits for a decision: a task whose requests wait longer is overloaded."""
+IN_TIME = 0.1
+"""Part of the time that a sender waits for a decision: a task that takes longer gets fewer requests."""
 MAX_ACKNOWLEDGE_S = 10.0
 """Time that Kafka may take to acknowledge a record; then 503, and the sender sends again under the same key."""
 
@@ -53,7 +53,7 @@ class Decisions:
         self._topic_prefix = topic_prefix
         self._new_id = new_id
         self._within_s = within_s
-        self._backlog = Backlog(within_s * OVERLOADED)
+        self._backlog = Backlog(within_s * IN_TIME)
         self._under_way: set[str] = set()
 
     @contextmanager

@@ -18,8 +18,10 @@ MAX_SCAN_WAIT_S = 10.0
 """Time that a request waits for its turn to read a table."""
 
 
-FEW_UNDECIDED = 32
-"""Undecided requests of a partition that are never too many: a burst waits for its turn."""
+FIRST_LIMIT, LEAST_LIMIT, MOST_LIMIT = 16.0, 4.0, 256.0
+"""Undecided requests of a partition that are accepted: at first, at least, and at most."""
+CUT = 0.7
+"""Factor by which a slow decision lowers the limit."""
 
 
 class Places:
@@ -57,31 +59,43 @@ class Places:
 
 
 class Backlog:
-    """The undecided requests of each partition.
+    """The undecided requests of each partition, and how many of them its task can decide in time.
 
-    A task that gets more requests than it can decide refuses the surplus at once, so that those that it admits do not
-    wait for long. The wait of the oldest one tells a lasting overload from a burst (as in CoDel, RFC 8289).
+    A task that gets more requests than it can decide refuses the surplus at once, so that those that it accepts do not
+    wait for long. The limit is found as TCP finds its window: rounds of decisions in time raise it one by one, and a
+    slow decision cuts it (additive increase, multiplicative decrease: RFC 5681).
     """
 
-    def __init__(self, max_wait_s: float) -> None:
-        """``max_wait_s`` is the wait of the oldest request beyond which others are refused, if they are not few."""
-        self._max_wait_s = max_wait_s
-        self._undecided = defaultdict[int, dict[object, float]](dict)
-        """Partition -> request -> the moment of its arrival, oldest first."""
+    def __init__(self, in_time_s: float) -> None:
+        """``in_time_s`` is the time within which a request should be decided."""
+        self._in_time_s = in_time_s
+        self._undecided = Counter[int]()
+        self._limits = defaultdict[int, float](lambda: FIRST_LIMIT)
+        self._cut_at = defaultdict[int, float](float)
+        """Partition -> the time of the last cut. Requests that came before it tell nothing about the new limit."""
 
     @contextmanager
     def wait(self, partition: int) -> Iterator[None]:
         """Count an undecided request within the block. Raises a 503 problem if the partition is overloaded."""
-        undecided, now = self._undecided[partition], asyncio.get_running_loop().time()
-        if len(undecided) >= FEW_UNDECIDED and now - next(iter(undecided.values())) > self._max_wait_s:
+        if self._undecided[partition] >= int(self._limits[partition]):
             detail = f"this worker gets more requests for partition {partition} than it can decide; send it again"
             raise Problem(503, "overloaded", detail, headers=SOON)
-        request = object()
-        undecided[request] = now
+        began = asyncio.get_running_loop().time()
+        self._undecided[partition] += 1
         try:
             yield
         finally:
-            del undecided[request]
+            self._adapt(partition, began)
+            self._undecided[partition] -= 1
+
+    def _adapt(self, partition: int, began: float) -> None:
+        """Adapt the limit to the time that a request took."""
+        now, limit = asyncio.get_running_loop().time(), self._limits[partition]
+        if now - began > self._in_time_s:
+            if began >= self._cut_at[partition]:
+                self._limits[partition], self._cut_at[partition] = max(LEAST_LIMIT, limit * CUT), now
+        elif 2 * self._undecided[partition] >= limit:  # else it is not the limit that was tried
+            self._limits[partition] = min(MOST_LIMIT, limit + 1 / limit)
 
 
 class Limits:

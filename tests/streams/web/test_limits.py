@@ -11,7 +11,7 @@ from aiohttp import web
 from exactly_once.faust.http_server import BoundedRunner, raise_descriptor_limit
 from streams.views import ROUTES
 from streams.web import limits
-from streams.web.limits import FEW_UNDECIDED, MAX_SCANS, Backlog, Limits, Places
+from streams.web.limits import CUT, FIRST_LIMIT, LEAST_LIMIT, MAX_SCANS, MOST_LIMIT, Backlog, Limits, Places
 from streams.web.problems import Problem
 
 
@@ -41,34 +41,57 @@ def test_a_holder_has_half_of_the_places() -> None:
         pass
 
 
-async def test_a_burst_waits_and_a_lasting_overload_is_refused() -> None:
-    loop, backlog = asyncio.get_running_loop(), Backlog(max_wait_s=0.5)
-    start = loop.time()
-    clock = [start]
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as undecided:
-        patch.setattr(loop, "time", lambda: clock[0])
-        for _ in range(FEW_UNDECIDED * 3):
-            undecided.enter_context(backlog.wait(1))
-        clock[0] = start + 0.6
-        with pytest.raises(Problem, match="more requests for partition 1") as refused, backlog.wait(1):
-            pass
+class Clocked:
+    """A backlog whose decisions take the time that a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.backlog = Backlog(in_time_s=0.5)
+        self.now = 1000.0
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now)
+
+    def accept_all(self, partition: int = 1) -> ExitStack:
+        """Accept requests until one is refused."""
+        accepted = ExitStack()
+        with pytest.raises(Problem, match="more requests for partition 1") as refused:
+            while True:
+                accepted.enter_context(self.backlog.wait(partition))
         assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
-        with backlog.wait(2):
-            pass
-        undecided.pop_all().close()
-        with backlog.wait(1):
-            pass
+        return accepted
+
+    def accepted(self) -> int:
+        """Return the number of requests that are accepted now."""
+        with self.accept_all() as all_accepted:
+            return len(all_accepted._exit_callbacks)  # type: ignore[attr-defined]
+
+    def decide(self, rounds: int, took_s: float) -> None:
+        """Accept as many requests as possible, and decide them together after this time."""
+        for _ in range(rounds):
+            accepted = self.accept_all()
+            self.now += took_s
+            accepted.close()
 
 
-async def test_a_few_requests_wait_however_long_it_takes() -> None:
-    loop, backlog = asyncio.get_running_loop(), Backlog(max_wait_s=0.5)
-    start = loop.time()
-    clock = [start]
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as undecided:
-        patch.setattr(loop, "time", lambda: clock[0])
-        for _ in range(FEW_UNDECIDED):
-            undecided.enter_context(backlog.wait(1))
-            clock[0] += 10
+async def test_slow_decisions_let_fewer_requests_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Clocked(monkeypatch)
+    assert task.accepted() == FIRST_LIMIT
+    task.decide(1, took_s=2)
+    assert task.accepted() == int(FIRST_LIMIT * CUT), "requests of one round cut the limit once"
+    task.decide(20, took_s=2)
+    assert task.accepted() == LEAST_LIMIT
+    with task.accept_all(), task.backlog.wait(2):
+        pass  # another partition is not affected
+    task.decide(10, took_s=0.1)
+    assert task.accepted() == pytest.approx(LEAST_LIMIT + 5, abs=2), "rounds in time raise it one by one"
+    task.decide(400, took_s=0.1)
+    assert task.accepted() == MOST_LIMIT
+
+
+async def test_a_limit_that_is_not_reached_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Clocked(monkeypatch)
+    for _ in range(1000):
+        with task.backlog.wait(1):
+            task.now += 0.1
+    assert task.accepted() == FIRST_LIMIT
 
 
 async def test_scans_take_turns_and_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
