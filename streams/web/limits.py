@@ -62,8 +62,8 @@ class Backlog:
     """The undecided requests of each partition, and how many of them its task can decide in time.
 
     A task that gets more requests than it can decide refuses the surplus at once, so that those that it accepts do not
-    wait for long. The limit is found as TCP finds its window: rounds of decisions in time raise it one by one, and a
-    slow decision cuts it (additive increase, multiplicative decrease: RFC 5681).
+    wait for long. The limit is found as TCP finds its window (RFC 5681). Until the first slow decision, each decision
+    in time raises it by one; then each round of them does. A slow decision cuts it.
     """
 
     def __init__(self, in_time_s: float) -> None:
@@ -72,7 +72,8 @@ class Backlog:
         self._undecided = Counter[int]()
         self._limits = defaultdict[int, float](lambda: FIRST_LIMIT)
         self._cut_at = defaultdict[int, float](float)
-        """Partition -> the time of the last cut. Requests that came before it tell nothing about the new limit."""
+        """Partition -> the time of the last cut; 0 before the first. Requests from before it tell nothing about the new
+        limit."""
 
     @contextmanager
     def wait(self, partition: int) -> Iterator[None]:
@@ -95,7 +96,7 @@ class Backlog:
             if began >= self._cut_at[partition]:
                 self._limits[partition], self._cut_at[partition] = max(LEAST_LIMIT, limit * CUT), now
         elif 2 * self._undecided[partition] >= limit:  # else it is not the limit that was tried
-            self._limits[partition] = min(MOST_LIMIT, limit + 1 / limit)
+            self._limits[partition] = min(MOST_LIMIT, limit + (1 / limit if self._cut_at[partition] else 1))
 
 
 class Limits:

@@ -53,15 +53,17 @@ class Clocked:
         """Accept requests until one is refused."""
         accepted = ExitStack()
         with pytest.raises(Problem, match="more requests for partition 1") as refused:
-            while True:
-                accepted.enter_context(self.backlog.wait(partition))
+            self._accept(partition, accepted)
         assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
         return accepted
 
+    def _accept(self, partition: int, accepted: ExitStack) -> None:
+        while True:
+            accepted.enter_context(self.backlog.wait(partition))
+
     def accepted(self) -> int:
-        """Return the number of requests that are accepted now."""
-        with self.accept_all() as all_accepted:
-            return len(all_accepted._exit_callbacks)  # type: ignore[attr-defined]
+        """Return the number of requests that would be accepted now."""
+        return int(self.backlog._limits[1])
 
     def decide(self, rounds: int, took_s: float) -> None:
         """Accept as many requests as possible, and decide them together after this time."""
@@ -82,8 +84,16 @@ async def test_slow_decisions_let_fewer_requests_in(monkeypatch: pytest.MonkeyPa
         pass  # another partition is not affected
     task.decide(10, took_s=0.1)
     assert task.accepted() == pytest.approx(LEAST_LIMIT + 5, abs=2), "rounds in time raise it one by one"
-    task.decide(400, took_s=0.1)
+
+
+async def test_decisions_in_time_let_more_requests_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Clocked(monkeypatch)
+    task.decide(1, took_s=0.1)
+    assert FIRST_LIMIT + 4 < task.accepted() <= FIRST_LIMIT * 2, "each decision raises it"
+    task.decide(20, took_s=0.1)
     assert task.accepted() == MOST_LIMIT
+    task.decide(1, took_s=2)
+    assert task.accepted() == int(MOST_LIMIT * CUT)
 
 
 async def test_a_limit_that_is_not_reached_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
