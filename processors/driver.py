@@ -79,13 +79,20 @@ STATUS = {
 
 
 class Assignment(msgspec.Struct, frozen=True):
-    """Delivery of a driver, present or last."""
+    """Present delivery of a driver."""
 
     delivery: str
     attempt: int
     restaurant: str
     pickup: Position
     dropoff: Position
+
+
+class FinishedDelivery(msgspec.Struct, frozen=True, array_like=True):
+    """Delivery that a driver has finished. It has no places: an order may be erased."""
+
+    delivery: str
+    attempt: int
 
 
 class SeenRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -113,8 +120,7 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seen_requests: tuple[SeenRequest, ...] = ()
     """Last requests, newest last. A late copy of a request must not undo a newer one."""
     assignment: Assignment | None = None
-    last: Assignment | None = None
-    """Assignment that was finished last."""
+    last: FinishedDelivery | None = None
     eta_ms: int | None = None
     """Arrival at the customer's, as last sent to the delivery, in milliseconds since 1970."""
     seen_ms: int = 0
@@ -323,7 +329,9 @@ def deliver(driver: Driver, _event: Delivered, context: DecisionContext) -> Deci
         driver=driver.id,
         attempt=current.attempt,
     )
-    idle = msgspec.structs.replace(driver, assignment=None, last=current, eta_ms=None)
+    idle = msgspec.structs.replace(
+        driver, assignment=None, last=FinishedDelivery(current.delivery, current.attempt), eta_ms=None
+    )
     return Decision(state=idle, emit=(delivered,))
 
 
@@ -538,7 +546,8 @@ def _with_timer(decision: Decision[Driver], driver: Driver, context: DecisionCon
     A driver off duty keeps the timer of the wait, which fires once in vain: most are available again before that.
     """
     due_ms = context.now_ms + context.parameters.silence_ms
-    is_in_time = driver.timer_ms and (driver.timer_ms <= due_ms or driver.stage is Stage.IDLE)
+    is_running = driver.timer_ms > context.now_ms - MAX_TIMER_LATE_MS  # a broken one never fires
+    is_in_time = is_running and (driver.timer_ms <= due_ms or driver.stage is Stage.IDLE)
     if driver.stage in BUSY or is_in_time:
         return decision
     cancelled = (CancelTimer(timer_name(driver.id), driver.timer_ms),) if driver.timer_ms else ()

@@ -6,6 +6,7 @@ To replace a restaurant's secret without a refusal, give the new and the old one
 have both signatures.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
@@ -15,6 +16,7 @@ from msgspec import Meta
 from topics import patterns
 from topics.records import Reader, Undecodable
 
+PARTY_ID = re.compile(patterns.NAME)
 SigningSecrets = Annotated[str, Meta(pattern=patterns.SIGNING_SECRETS)]
 Credentials = Annotated[str, Meta(pattern=patterns.CREDENTIALS, min_length=8)]
 
@@ -26,6 +28,9 @@ class PartySecrets(NamedTuple):
     """Restaurant -> secrets with which its tickets are signed (Standard Webhooks, https://www.standardwebhooks.com)."""
     payment_authorization: str | None = None
     """Value of the header `Authorization` of requests to the payment provider."""
+
+    def __repr__(self) -> str:
+        return f"PartySecrets of {len(self.restaurants)} restaurants"
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,7 +44,12 @@ _secrets: Reader[str] = Reader(SigningSecrets)
 
 def parse_party_secrets(content: bytes) -> PartySecrets:
     """Return the secrets in a file. Raises `Undecodable`, whose pointer names the restaurant that is wrong."""
-    file = _files.read(content)
+    try:
+        file = _files.read(content)
+    except Undecodable as wrong:
+        if "field" in wrong.reason:  # the name of a wrong field may be a secret
+            raise Undecodable("its fields are `restaurants` and `payment_authorization`") from None
+        raise
     return PartySecrets({name: _of(name, raw) for name, raw in file.restaurants.items()}, file.payment_authorization)
 
 
@@ -47,4 +57,5 @@ def _of(restaurant: str, raw: msgspec.Raw) -> tuple[str, ...]:
     try:
         return tuple(_secrets.read(bytes(raw)).split())
     except Undecodable as wrong:
-        raise Undecodable(wrong.reason, f"/restaurants/{restaurant}") from None
+        shown = restaurant if PARTY_ID.fullmatch(restaurant) else "?"  # it may be a secret in the wrong place
+        raise Undecodable(wrong.reason, f"/restaurants/{shown}") from None

@@ -122,6 +122,8 @@ class PartitionStore:
         self._damage = ""
         self._purging = Lock()
         """Held while another thread purges rows: a store is not closed under it."""
+        self._closing = False
+        """True from the wish to close on: a purge then ends after the present table."""
         try:
             self._open()
             reason = self._foreign_write()
@@ -135,6 +137,7 @@ class PartitionStore:
             self._wipe()
 
     def _open(self) -> None:
+        self._closing = False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         options = _options()
         # RocksDB has to be given every family on disk, also those of former tables
@@ -278,6 +281,8 @@ class PartitionStore:
         with self._purging:
             try:
                 for table in list(self._families):
+                    if self._closing:
+                        return
                     self._families[table].flush()
                     self._families[table].compact_range(prefix, prefix + b"\xff")
                 if self._db is not None:
@@ -287,8 +292,12 @@ class PartitionStore:
 
     def close(self) -> None:
         """Release the lock, which every handle holds. A damaged store is deleted; the next opening restores it."""
+        self._closing = True
         with self._purging:
-            self._families, self._handles, self._cached = {}, {}, {}
+            self._release()
+
+    def _release(self) -> None:
+        self._families, self._handles, self._cached = {}, {}, {}
         for snapshot in self._snapshots:
             snapshot.release()
         self._snapshots = []

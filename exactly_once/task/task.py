@@ -114,6 +114,7 @@ class Task:
         self._context = context
         self._transactions = transactions
         self._store = store
+        self._purging = asyncio.Lock()
         self._clock = clock
         self._source_ids = {topic: start.topic_id for topic, start in starts.items()}
         self._changed = asyncio.Event()
@@ -607,7 +608,8 @@ class Task:
     async def purge(self, prefix: bytes) -> None:
         """Remove what the disk still has of deleted rows with the prefix. ``TaskBroken`` if the disk fails."""
         try:
-            await asyncio.to_thread(self._store.purge, prefix)
+            async with self._purging:  # one thread for all purges of a task
+                await asyncio.to_thread(self._store.purge, prefix)
         except StoreError as exc:
             raise self._break(exc) from exc
 

@@ -19,6 +19,8 @@ from topics.records import Undecodable, instant
 log = logging.getLogger(__name__)
 
 HIDDEN = "[secret]"
+MIN_SECRET_LENGTH = 8
+"""Shorter words of the credentials name their kind."""
 """Text in place of credentials that a party repeats in its answer."""
 
 
@@ -102,8 +104,10 @@ class PartyProofs:
 
 def without_credentials(answer: str, proof: Mapping[str, str]) -> str:
     """Return the text of an answer without the credentials that were sent, which a party may repeat in an error."""
-    _, _, credentials = proof.get("Authorization", "").rpartition(" ")
-    return answer.replace(credentials, HIDDEN) if credentials else answer
+    for part in proof.get("Authorization", "").split():
+        if len(part) >= MIN_SECRET_LENGTH:
+            answer = answer.replace(part, HIDDEN)
+    return answer
 
 
 NO_PROOFS = PartyProofs(None, int, float)

@@ -12,7 +12,7 @@ from streams.worker.order_workflow import DecisionReply, reply
 from streams.worker.outbox import set_timers
 from topics.headers import IDEMPOTENCY_KEY
 from topics.identity import KEY_ID_PREFIX, MAX_IDEMPOTENCY_KEY_BYTES, external_id_of, owner_of
-from topics.orders import READER, KeyUsed, Placed
+from topics.orders import READER, ErasureRequested, KeyUsed, Placed
 
 TIMER = TimerKind.USED_KEY.value
 """Payload of the timers of used keys, by which a due timer finds its handler."""
@@ -29,6 +29,9 @@ def orders(services: Services, task: Task, record: Record) -> DecisionReply | No
         return _use_key(services, task, event, record)
     if isinstance(event, Placed) and (other := _order_of_key(services, task, event)):
         return reply(task, record, DecisionReply(Outcome.REFUSED, used_keys.refusal(other)), f"order {event.key}")
+    if isinstance(event, ErasureRequested) and not services.audit.is_of_operator(record):
+        refusal = DecisionReply(Outcome.REFUSED, "an erasure needs the key of an operator: use `dabbawala erase`")
+        return reply(task, record, refusal, f"order {event.key}")
     restaurant = services.catalogue.get(event.restaurant) if isinstance(event, Placed) else None
     return services.order_workflow.apply_record(task, event.key, event, record, restaurant)
 
@@ -54,11 +57,11 @@ def _use_key(services: Services, task: Task, event: KeyUsed, record: Record) -> 
 
 
 def _order_of_key(services: Services, task: Task, placed: Placed) -> str:
-    """Return the order that the key of an order without an external id stands for already; empty if there is none."""
+    """Return the other order that the key of an order without an external id stands for; empty if there is none."""
     if not (placed.external_id or "").startswith(KEY_ID_PREFIX):
         return ""
     used = services.tables.used_keys.get(task, placed.key)
-    return "" if used is None else used.order
+    return "" if used is None or used.order == placed.key else used.order
 
 
 def _complete(placed: Placed, record: Record) -> Placed:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,6 +27,8 @@ from topics.records import Reader, Undecodable, epoch_ms
 
 log = logging.getLogger(__name__)
 
+MAX_WAIT_S = 10.0
+"""Time that a reading waits for its turn."""
 MAX_READ_S = 8.0
 """Time limit of the connection, the seek and the scan together, without the wait for a slot."""
 SETTLED_MS = 60_000
@@ -69,7 +71,14 @@ class OrderHistory:
         Raises `HistoryUnavailable`.
         """
         partition = TopicPartition(self._topic, self._engine.partition_of(order.encode()))
-        async with self._turns.take(holder):
+        if not retired.data_key:
+            raise HistoryUnavailable(order, gone=True)
+        async with AsyncExitStack() as turn:
+            try:
+                async with asyncio.timeout(MAX_WAIT_S):
+                    await turn.enter_async_context(self._turns.take(holder))
+            except TimeoutError:
+                raise HistoryUnavailable(order, gone=False) from None
             parts = await self._scan(partition, order, retired)
         if not _is_complete(parts):
             raise HistoryUnavailable(order, gone=True)

@@ -28,13 +28,13 @@ from yarl import URL
 
 from exactly_once import PartitionNotOwned
 from processors.order import Order, last_update
-from streams.access.keys import Identity
+from streams.access.keys import ANY, Identity, Role
 from streams.feed.feed import Gap, Listener, Positions
 from streams.feed.update_log import Update
 from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.views.orders import attention_filter
-from streams.web.doorkeeper import sender_of
+from streams.web.doorkeeper import SENDER, sender_of
 from streams.web.problems import SOON, Problem
 from streams.web.requests import parse_id
 from streams.worker.outbox import published
@@ -89,7 +89,7 @@ class OrderEvents(ApiView):
         if (
             after is not None
             and snapshot is not None
-            and await _has_last_update(self.services, snapshot, partition, after)
+            and await _has_last_update(self.services, snapshot, partition, after, sender_of(request).name)
         ):
             return web.Response(status=HTTPStatus.NO_CONTENT)
         holder = sender_of(request).name
@@ -309,6 +309,8 @@ async def _read_row(services: Services, request: web.Request, table: Rows[T], or
     """Return the order's row in a table, from the worker that owns it; None if there is none."""
     path = f"/table/{table.name}/{order}"
     there = request.clone(method="GET", rel_url=URL(path), headers={"Accept": "application/json"})
+    # the order is the sender's own, and this worker needs its row
+    there[SENDER] = msgspec.structs.replace(sender_of(request), role=Role.OPERATOR, party=ANY)
     answer = await services.forwarding.forward_to_owner(there, order)
     if answer is None:
         return table.read(order, order)
@@ -331,11 +333,11 @@ async def _row_if_its_owner_answers(services: Services, request: web.Request, or
         raise
 
 
-async def _has_last_update(services: Services, snapshot: OrderUpdated, partition: int, after: int) -> bool:
+async def _has_last_update(services: Services, snapshot: OrderUpdated, partition: int, after: int, holder: str) -> bool:
     """Return whether the order has ended, and has no update after this offset."""
     if not snapshot.status.ended:
         return False
-    with services.feed.of_order(snapshot.order, partition, snapshot=snapshot) as listener:
+    with services.feed.of_order(snapshot.order, partition, snapshot=snapshot, holder=holder) as listener:
         newest = await listener.next(ROW_TIMEOUT_S)
     return newest is not None and any(update.offset <= after for update in newest)
 

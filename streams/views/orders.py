@@ -72,10 +72,10 @@ class Orders(ApiView):
         key = idempotency_key(request)
         ordered = await _read_order(request)
         placed = msgspec.structs.replace(_identified(ordered, key), at=instant(self.services.now_ms()))
-        if key and ordered.external_id is not None:
-            used = KeyUsed(order=placed.key, key_id=external_id_of(key.encode()))
-            if (answer := await self._use_key(request, used)) is not None:
-                return answer
+        used = KeyUsed(order=placed.key, key_id=external_id_of(key.encode()))
+        needs_memory = key and used.key != placed.key  # else the order's id follows from the key
+        if needs_memory and (answer := await self._use_key(request, used)) is not None:
+            return answer
         if (answer := await self.services.forwarding.forward_to_owner(request, placed.key)) is not None:
             return answer
         with self.services.decisions.one_at_a_time(placed.key) if key else nullcontext():

@@ -154,7 +154,8 @@ def to_response(reply: DecisionReply | None, subject: str, location: str, body: 
 def to_problem(reply: DecisionReply, subject: str, status: int = HTTPStatus.CONFLICT) -> Problem:
     """Return the problem that gives the reason of a refusal."""
     if reply.failed:
-        return incident("this could not be applied; it is a dead letter now", repr(reply.reason))
+        kind = reply.reason.partition(":")[0]  # the rest may quote the record
+        return incident("this could not be applied; it is a dead letter now", f"{kind!r}; the dead letter has the rest")
     if reply.outcome is Outcome.NOT_FOUND:
         return Problem(404, "unknown", f"there is no {subject} here")
     errors = [FieldError(pointer, detail) for pointer, detail in reply.problems]

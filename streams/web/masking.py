@@ -15,7 +15,7 @@ from msgspec import Struct
 from processors.dead_letters import DeadLetter, Header
 from processors.delivery import Delivery
 from processors.dispatch import DriverRequestSeen, PendingDelivery, WaitingDriver
-from processors.driver import Assignment, Driver, SeenRequest
+from processors.driver import Assignment, Driver, FinishedDelivery, SeenRequest
 from processors.history import Retired
 from processors.order import AttentionItem, Order, Timer
 from processors.payment import Payment, Refund
@@ -166,6 +166,7 @@ OPEN: Mapping[type[Struct], str] = {
     Driver: "id region",
     Assignment: "delivery restaurant pickup",
     SeenRequest: "id region",
+    FinishedDelivery: "delivery",
     WaitingDriver: "region driver",
     PendingDelivery: "region delivery restaurant pickup",
     DriverRequestSeen: "region delivery",

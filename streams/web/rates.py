@@ -51,7 +51,7 @@ class Rates:
     def take(self, sender: Identity) -> Quota:
         """Count a request of a sender. Raises a 429 problem if the sender's quota is empty."""
         rate = RATES[sender.role] if sender.rate is None else sender.rate
-        return self._take(f"{sender.name}\n{sender.party}", rate, f"the key {sender.name}")
+        return self._take(f"{sender.role}\n{sender.name}\n{sender.party}", rate, f"the key {sender.name}")
 
     def take_unknown(self, address: str) -> Quota:
         """Count a request without a valid key from an address. Raises a 429 problem if its quota is empty."""

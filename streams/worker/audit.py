@@ -33,6 +33,10 @@ class Audit:
         content = write(acted)
         return self._tokens.action_signature(topic, key, value, content) + b" " + content
 
+    def is_of_operator(self, record: Record) -> bool:
+        """Return whether a view wrote the record for an operator: others may write to the topic too."""
+        return self._action(record.topic, record.key, record.value, record.headers) is not None
+
     def report(self, task: Task, record: Record, outcome: Outcome) -> None:
         """Emit the action that a record stands for, with the decision; nothing for a record of anybody else."""
         self._emit(task, self._action(record.topic, record.key, record.value, record.headers), outcome.value)

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests.flow.client import Body, Client, an_order, order_id
 from tests.flow.conftest import INSTANT
 from tests.flow.reading import PARTITIONS
+from tests.flow.test_dead_letters import letter_of
 from tests.support.stack import Stack, installed
 from topics.families import DEAD_LETTERS, DELIVERIES, DISPATCH, DRIVERS, LOCATIONS, ORDERS, topic_name
 from topics.restaurants import Restaurant
@@ -121,6 +122,15 @@ async def test_an_order_on_its_way_is_not_erased(client: Client, tiffin: Restaur
     assert "has not ended" in answer.json()["detail"]
     client.stack.start_drivers(4, *INSTANT)
     await client.reaches(order, "DELIVERED")
+
+
+async def test_only_an_operator_erases(client: Client, tiffin: Restaurant, unique: str) -> None:
+    order = order_id(unique)
+    assert (await client.place(an_order(tiffin, unique))).status_code == 201
+    await client.reaches(order, "DELIVERED")
+    await client.produce(ORDERS, {"type": "ErasureRequested", "order": order, "by": "the boss"}, key=order)
+    assert "needs the key of an operator" in (await letter_of(client, order))["reason"]
+    assert (await client.order(order) or {})["status"] == "DELIVERED"
 
 
 async def test_the_command_erases_and_says_so(client: Client, tiffin: Restaurant, unique: str) -> None:

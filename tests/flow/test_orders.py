@@ -151,6 +151,15 @@ async def test_the_key_that_names_an_order_is_its_own(client: Client, tiffin: Re
     await delivered_once(client, named.json()["id"])
 
 
+async def test_an_order_may_repeat_the_id_that_its_key_gave(client: Client, tiffin: Restaurant, unique: str) -> None:
+    key, body = {"Idempotency-Key": unique}, an_order(tiffin, unique, external_id=None)
+    first = await client.place(body, **key)
+    echoed = {**body, "external_id": first.json()["external_id"]}
+    for again in (echoed, body, echoed):
+        answer = await client.place(again, **key)
+        assert (answer.status_code, answer.content) == (200, first.content)
+
+
 async def test_a_refused_order_may_be_corrected_under_its_key(client: Client, tiffin: Restaurant, unique: str) -> None:
     key = {"Idempotency-Key": unique}
     assert (await client.place(an_order(tiffin, unique, total=1), **key)).status_code == 422

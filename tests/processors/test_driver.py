@@ -13,6 +13,7 @@ from processors.driver import (
     TABLE,
     Assignment,
     Driver,
+    FinishedDelivery,
     Stage,
     decide,
     with_trusted_time,
@@ -48,7 +49,7 @@ def at(stage: Stage) -> Driver:
         cell=cell_name(STREET, P.dispatch_resolution),
         seen_requests=seen.seen_requests,
         assignment=ASSIGNED if busy else None,
-        last=LAST,
+        last=FinishedDelivery(LAST.delivery, LAST.attempt),
         eta_ms=NOW - 10_000 + TO_KITCHEN + ON if busy else None,
         seen_ms=NOW - 10_000,
         timer_ms=NOW,
@@ -376,7 +377,10 @@ def test_delivery_gets_pickup_and_handover() -> None:
     [done] = delivered.emit
     assert isinstance(done, deliveries.Delivered)
     assert delivered.state is not None
-    assert (delivered.state.assignment, delivered.state.last) == (None, ASSIGNED)
+    assert (delivered.state.assignment, delivered.state.last) == (
+        None,
+        FinishedDelivery(ASSIGNED.delivery, ASSIGNED.attempt),
+    )
 
 
 def test_waiting_driver_moves_by_cell_for_dispatch() -> None:

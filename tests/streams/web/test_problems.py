@@ -43,11 +43,13 @@ def test_a_failed_event_has_an_incident(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        problem = to_problem(DecisionReply(Outcome.REFUSED, SECRET, failed=True), "order a:1")
+        reply = DecisionReply(Outcome.REFUSED, f"ValueError\nforged: {SECRET}", failed=True)
+        problem = to_problem(reply, "order a:1")
     assert problem.status == 500
     assert "secret" not in problem.detail
     assert problem.detail.rpartition(" ")[2] in caplog.text
-    assert repr(SECRET) in caplog.text
+    assert r"'ValueError\nforged'" in caplog.text, "in one line"
+    assert "secret" not in caplog.text, "an exception may quote the record, and the dead letter has it"
 
 
 @pytest.mark.parametrize("reason", ["{", "{0}", "{request.app}", "{path!r}", "{}"])
