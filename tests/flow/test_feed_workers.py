@@ -10,13 +10,14 @@ from functools import partial
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from streams.access.keys import Role
 from tests.flow.client import Client, Driver, an_order, order_id
 from tests.flow.conftest import KITCHENS
 from tests.flow.event_source import Event, EventSource
 from tests.flow.hand_pos import HandPos
 from tests.flow.reading import PARTITIONS, WITHIN_S, Following, illegal_steps
 from tests.flow.two_workers import one_of, one_of_each, two_workers
-from tests.support.keys import HEADERS
+from tests.support.keys import HEADERS, KEYS
 from tests.support.stack import Stack
 from topics.families import ORDER_UPDATES, topic_name
 from topics.order_updates import Attention, OrderStatus, OrderUpdated
@@ -73,6 +74,19 @@ async def test_an_orders_feed_is_the_same_at_either_worker(
         for client in (owner, other):
             assert await read_to_the_end(client, path, feed.events[0].id) == feed.events[1:]
         assert (await other.http.get(f"/v1/orders/{order}-not/events")).status_code == 404
+
+
+async def test_a_provider_follows_its_order_at_either_worker(
+    clients: tuple[Client, Client], kitchen: Restaurant, unique: str
+) -> None:
+    name = await one_of(clients[0], unique)
+    await clients[0].place(an_order(kitchen, name))
+    await clients[0].reaches(order_id(name), "IN_PREPARATION")
+    provider = {"Authorization": f"Bearer {KEYS[Role.PROVIDER]}"}
+    for client in clients:
+        async with client.http.stream("GET", f"/v1/orders/{order_id(name)}/events", headers=provider) as answer:
+            assert answer.status_code == 200
+            assert await anext(answer.aiter_lines())
 
 
 def is_done(feed: EventSource) -> bool:
