@@ -133,7 +133,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         settings.payment_provider,
         tokens.capability,
         AllowedAddresses(settings.allowed_networks),
-        PartyProofs(settings.party_secrets, outside.now_ms, time.monotonic),
+        PartyProofs(settings.party_secrets, outside.now_ms, outside.clock),
     )
     services = Services(
         settings=settings,

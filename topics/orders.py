@@ -130,36 +130,28 @@ class CallAbandonRequested(_CallRequested, frozen=True, kw_only=True, omit_defau
     """Stop making a call. A person decides how the order continues."""
 
 
-class AttentionSettled(Record, frozen=True, kw_only=True, omit_defaults=True):
+class OrderCommand(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """An operator's command for an order."""
+
+    family: ClassVar[str] = "orders"
+
+    order: OrderId
+    by: Name = ""
+    """Name of the operator."""
+    reason: Text = ""
+
+    @property
+    def key(self) -> str:
+        """Order id."""
+        return self.order
+
+
+class AttentionSettled(OrderCommand, frozen=True, kw_only=True, omit_defaults=True):
     """An operator has settled a problem that no later event can settle: the provider contradicted itself."""
 
-    family: ClassVar[str] = "orders"
 
-    order: OrderId
-    by: Name = ""
-    """Name of the operator."""
-    reason: Text = ""
-
-    @property
-    def key(self) -> str:
-        """Order id."""
-        return self.order
-
-
-class ErasureRequested(Record, frozen=True, kw_only=True, omit_defaults=True):
+class ErasureRequested(OrderCommand, frozen=True, kw_only=True, omit_defaults=True):
     """An operator wants the personal data of an ended order erased, because the customer asked for it."""
-
-    family: ClassVar[str] = "orders"
-
-    order: OrderId
-    by: Name = ""
-    """Name of the operator."""
-    reason: Text = ""
-
-    @property
-    def key(self) -> str:
-        """Order id."""
-        return self.order
 
 
 class KeyUsed(Record, frozen=True, kw_only=True, omit_defaults=True):

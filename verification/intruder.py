@@ -19,6 +19,7 @@ from streams.access.rules import PAYMENTS, POS, RULES, callback_subject
 from streams.access.tokens import Tokens
 from tests.support.keys import KEYS, SECRET, STRANGERS
 from tests.support.plain_http import NO_CERTIFICATES
+from tests.support.stack import TAKES_ANYTHING
 
 SILENT = frozenset({"/livez", "/readyz", "/v1/events"})
 """Paths that the intruder leaves out: the probes are public, and the feed of all orders never ends."""
@@ -81,7 +82,7 @@ class Intruder:
         while True:
             await asyncio.sleep(PAUSE_S)
             if (known := orders()[-RECENT:]) and (workers := urls()):
-                await self.ask(chance.choice(workers), Victim(chance.choice(known), "lakshmi-tiffin", "driver-1"))
+                await self.ask(chance.choice(workers), Victim(chance.choice(known), TAKES_ANYTHING, "driver-1"))
 
     def _note(self, order: str, attempt: Attempt, status: int, shown: str) -> None:
         entry = {

@@ -6,6 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
+class NoTurn(Exception):
+    """The turn of a holder did not come in time."""
+
+
 class Turns:
     """A number of turns at a time. Holders get them in rotation, and each holder's requests in their order."""
 
@@ -15,9 +19,13 @@ class Turns:
         """Holder -> its requests that wait. The holder that is next comes first."""
 
     @asynccontextmanager
-    async def take(self, holder: str) -> AsyncIterator[None]:
-        """Wait for a turn of the holder, and keep it within the block."""
-        await self._wait(holder)
+    async def take(self, holder: str, within_s: float | None = None) -> AsyncIterator[None]:
+        """Wait for a turn of the holder, and keep it within the block. Raises `NoTurn` if that takes too long."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._wait(holder)
+        except TimeoutError:
+            raise NoTurn from None
         try:
             yield
         finally:

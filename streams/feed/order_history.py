@@ -8,7 +8,7 @@ import asyncio
 import logging
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,7 +20,7 @@ from exactly_once.kafka.consumers import skipping_consumer
 from exactly_once.kafka.skipping_consumer import SkippingConsumer
 from processors.history import Retired
 from processors.workflow import JournalLine, Workflow
-from streams.access.turns import Turns
+from streams.access.turns import NoTurn, Turns
 from streams.worker.sealing import Seal, Unsealable
 from topics.order_history import READER, OrderRetired
 from topics.records import Reader, Undecodable, epoch_ms
@@ -73,13 +73,11 @@ class OrderHistory:
         partition = TopicPartition(self._topic, self._engine.partition_of(order.encode()))
         if not retired.data_key:
             raise HistoryUnavailable(order, gone=True)
-        async with AsyncExitStack() as turn:
-            try:
-                async with asyncio.timeout(MAX_WAIT_S):
-                    await turn.enter_async_context(self._turns.take(holder))
-            except TimeoutError:
-                raise HistoryUnavailable(order, gone=False) from None
-            parts = await self._scan(partition, order, retired)
+        try:
+            async with self._turns.take(holder, MAX_WAIT_S):
+                parts = await self._scan(partition, order, retired)
+        except NoTurn:
+            raise HistoryUnavailable(order, gone=False) from None
         if not _is_complete(parts):
             raise HistoryUnavailable(order, gone=True)
         return _retired_order((parts[number] for number in sorted(parts)), Seal(b64decode(retired.data_key), order))

@@ -1,6 +1,6 @@
 """Placing and reading orders, their journal, and settlement of an attention by an operator."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from datetime import datetime
 from http import HTTPStatus
@@ -28,7 +28,7 @@ from streams.web.requests import idempotency_key, key_part, parse_body, parse_id
 from topics.families import ORDERS
 from topics.identity import OrderId, external_id_of
 from topics.order_updates import OrderStatus
-from topics.orders import PLACED, AttentionSettled, ErasureRequested, KeyUsed, Placed
+from topics.orders import PLACED, AttentionSettled, ErasureRequested, KeyUsed, OrderCommand, Placed
 from topics.records import Reader, instant
 from topics.shapes import unknown_fields
 from topics.text import plain
@@ -208,22 +208,7 @@ class OrderSettled(ApiView):
         - 404: there is no such order.
         - 409: the attention will be cleared by an event; `detail` names it.
         """
-        parse_id(order, OrderId, "an order")
-        note = await read_body(request, OPERATOR_NOTE)
-        key = key_part(request, self.services.new_id)
-        if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
-            return answer
-        event = AttentionSettled(
-            id=f"{order}/settled/{key}", order=order, by=sender_of(request).name, reason=note.reason
-        )
-        return to_response(
-            await self.services.decisions.submit(
-                ORDERS, event, action_of(request, self.services.new_id, order, note.reason)
-            ),
-            f"order {order}",
-            f"/v1/orders/{order}",
-            {"order": order},
-        )
+        return await _command(self.services, request, order, AttentionSettled, "settled")
 
 
 class OrderErased(ApiView):
@@ -240,20 +225,35 @@ class OrderErased(ApiView):
         - 404: there is no such order.
         - 409: the order has not ended, or needs a person, or has an open call.
         """
-        parse_id(order, OrderId, "an order")
-        note = await read_body(request, OPERATOR_NOTE)
-        key = key_part(request, self.services.new_id)
-        if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
-            return answer
-        event = ErasureRequested(
-            id=f"{order}/erased/{key}", order=order, by=sender_of(request).name, reason=note.reason
-        )
-        acted = action_of(request, self.services.new_id, order, note.reason)
-        decision = await self.services.decisions.submit(ORDERS, event, acted)
-        answer = to_response(decision, f"order {order}", f"/v1/orders/{order}", {"order": order})
-        if decision is not None:
-            await self.services.engine.purge(order.encode())
+        purge = self.services.engine.purge
+        return await _command(self.services, request, order, ErasureRequested, "erased", then=purge)
+
+
+async def _command(
+    services: Services,
+    request: web.Request,
+    order: str,
+    command: type[OrderCommand],
+    word: str,
+    then: Callable[[bytes], Awaitable[None]] | None = None,
+) -> web.Response:
+    """Have the order's owner submit an operator's command; return the answer for the decision.
+
+    ``word`` is the part of the record's id that tells commands with the same `Idempotency-Key` apart. The owner calls
+    ``then`` with the order's key once the decision is committed.
+    """
+    parse_id(order, OrderId, "an order")
+    note = await read_body(request, OPERATOR_NOTE)
+    key = key_part(request, services.new_id)
+    if (answer := await services.forwarding.forward_to_owner(request, order)) is not None:
         return answer
+    event = command(id=f"{order}/{word}/{key}", order=order, by=sender_of(request).name, reason=note.reason)
+    acted = action_of(request, services.new_id, order, note.reason)
+    decision = await services.decisions.submit(ORDERS, event, acted)
+    answer = to_response(decision, f"order {order}", f"/v1/orders/{order}", {"order": order})
+    if decision is not None and then is not None:
+        await then(order.encode())
+    return answer
 
 
 async def _read_order(request: web.Request) -> Placed:

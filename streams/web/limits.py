@@ -3,9 +3,9 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
-from streams.access.turns import Turns
+from streams.access.turns import NoTurn, Turns
 from streams.web.problems import SOON, Problem
 
 MAX_WAITING = 1000
@@ -111,10 +111,8 @@ class Limits:
     @asynccontextmanager
     async def scan(self, holder: str) -> AsyncIterator[None]:
         """Wait for a turn to read a table, and hold it in the block. Raises a 503 problem if that takes too long."""
-        async with AsyncExitStack() as turn:
-            try:
-                async with asyncio.timeout(MAX_SCAN_WAIT_S):
-                    await turn.enter_async_context(self._scans.take(holder))
-            except TimeoutError:
-                raise Problem(503, "busy", "this worker reads tables for others; try again", headers=SOON) from None
-            yield
+        try:
+            async with self._scans.take(holder, MAX_SCAN_WAIT_S):
+                yield
+        except NoTurn:
+            raise Problem(503, "busy", "this worker reads tables for others; try again", headers=SOON) from None
