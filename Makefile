@@ -67,7 +67,7 @@ format: .venv/installed-dev ## format the code
 docs: .venv/installed-dev ## write the generated pages of docs/ (state machines, topics, HTTP API, CLI, settings)
 	@$(BIN)/python -m tools.docs
 
-verify: .venv/installed-dev ## run the five targets below in turn; stop at the first failure; N= ORDERS= MINUTES= SEED=
+verify: .venv/installed-dev ## build the image's files, then run the five targets below; stop at the first failure; N= ORDERS= MINUTES= SEED=
 	@$(BIN)/python -m verification --kills $(N) --orders $(or $(ORDERS),2000) --minutes $(MINUTES) --seed $(or $(SEED),1) $(ARGS)
 
 kills: .venv/installed-dev ## kill the worker N=100 times at seeded moments and compare the results; SEED=
