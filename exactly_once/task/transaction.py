@@ -58,8 +58,9 @@ UNSET: Final = Unset.UNSET
 
 
 class PendingTransaction:
-    """Rows, outputs, positions, answers and callbacks of one transaction, with a log that rolls back to the last savepoint.
+    """Contents of one transaction: rows, outputs, positions, answers and callbacks.
 
+    A log of the changes rolls them back to the last savepoint.
     A transaction writes each key once, with its last value, however often the key changed.
     """
 
