@@ -192,7 +192,7 @@ class HttpPerformer:
             return Attempted(_not_sent(http.url, error), error)
 
     async def _attempt(self, key: str, http: HttpRequest, attempt: int) -> Attempted:
-        order, span = owner_of(key), attempt_span(key, attempt)
+        order, span = owner_of(key), attempt_span(key, attempt, _asked_by(key, http))
         body = self._with_capability(http, order)
         proof = self._proof(http, key, body)
         headers = {
@@ -265,7 +265,7 @@ class HttpPerformer:
 
 def _span(key: str, http: HttpRequest, attempt: int, began_ns: int, result: int | Exception) -> Span:
     """Return the span of an attempt that ends now. It has the host, but not the URL, which may contain credentials."""
-    order, template = owner_of(key), CALLS[http.kind].path
+    order, template, asked_by = owner_of(key), CALLS[http.kind].path, _asked_by(key, http)
     attributes: dict[str, Attribute] = {
         name.CALL: key,
         name.HTTP_METHOD: "POST",
@@ -282,8 +282,8 @@ def _span(key: str, http: HttpRequest, attempt: int, began_ns: int, result: int 
         error = str(result) if result >= httpx.codes.BAD_REQUEST else ""
     return Span(
         order=order,
-        id=attempt_span(key, attempt),
-        parent=int(http.span, 16) if http.span else root_of(order),
+        id=attempt_span(key, attempt, asked_by),
+        parent=asked_by,
         name=f"POST {template}",
         kind=SpanKind.CLIENT,
         start_ns=began_ns,
@@ -291,6 +291,11 @@ def _span(key: str, http: HttpRequest, attempt: int, began_ns: int, result: int 
         attributes=attributes,
         error=error,
     )
+
+
+def _asked_by(key: str, http: HttpRequest) -> int:
+    """Return the span that requested a call; the root for an order without spans."""
+    return int(http.span, 16) if http.span else root_of(owner_of(key))
 
 
 def _host_of(url: str) -> str:

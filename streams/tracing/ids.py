@@ -43,9 +43,12 @@ def step_span(order: str, first_line: int) -> int:
     return span_id(f"{order}/{first_line}")
 
 
-def attempt_span(call: str, attempt: int) -> int:
-    """Return the id of the span of an attempt, by the idempotency key of the call."""
-    return span_id(f"{call}#{attempt}")
+def attempt_span(call: str, attempt: int, asked_by: int) -> int:
+    """Return the id of the span of an attempt, by the idempotency key of the call.
+
+    ``asked_by`` is the span that requested the call: attempts count from 1 again if a call is requested again.
+    """
+    return span_id(f"{call}#{attempt}/{asked_by:0{SPAN_DIGITS}x}")
 
 
 def traceparent(order: str, span: int, *, sampled: bool) -> str:

@@ -196,7 +196,7 @@ class _Drawing:
             span, name = span_id(emitted), f"find a driver, attempt {what.partition('/')[2]}"
             self._add(span, name, asked_by, line.at_ms, self._answered_ms(line, emitted))
         elif _is_call(emitted):
-            span = attempt_span(emitted, 1)
+            span = attempt_span(emitted, 1, asked_by)
             self._add_call(span, f"call {what}", asked_by, line, emitted)
         else:
             return

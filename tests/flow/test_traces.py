@@ -1,4 +1,4 @@
-"""Traces of orders: complete, with one root and no orphan, whatever happens to worker and collector."""
+"""Traces of orders: complete, with one root and no orphan, also if a worker or the collector fails."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -84,7 +84,7 @@ def test_what_goes_on_has_no_end() -> None:
     root, *others = drawn_trace(ORDER, journal(placed()), NOW, [call], timer)
     assert root.end_ms == NOW
     charge, wait = others
-    assert (charge.id, charge.end_ms) == (f"{attempt_span(call.key, 1):016x}", None)
+    assert (charge.id, charge.end_ms) == (f"{attempt_span(call.key, 1, root_of(ORDER)):016x}", None)
     assert (charge.attempts, charge.next_ms, charge.error) == (3, NOW + 9_000, "status 503")
     assert (wait.name, wait.end_ms, wait.next_ms) == ("wait for charge", None, NOW + 60_000)
 
