@@ -13,6 +13,9 @@ from streams.cli.output import echo, json_option, print_json, when
 from streams.cli.param_types import ORDER
 from topics.text import plain
 
+MAX_LINE = 10_000
+"""Characters of a line in a pipe, where no line is broken."""
+
 
 @click.command()
 @click.argument("order", type=ORDER, metavar="ID")
@@ -35,7 +38,10 @@ def trace(order: str, as_json: bool) -> None:
         label = _label(span, began)
         trees[span["id"]] = Tree(label) if above is None else above.add(label)
     echo(f"trace {found['trace_id']} of {order}, placed at {when(spans[0]['start']).plain}")
-    Console(highlight=False).print(trees[spans[0]["id"]], soft_wrap=True)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = MAX_LINE
+    console.print(trees[spans[0]["id"]])
     sampled = "exports" if found["sampled"] else "does not export"
     echo(f"The worker {sampled} this trace to a collector.", err=True)
 

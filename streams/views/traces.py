@@ -30,8 +30,8 @@ from topics.records import instant
 
 MAX_SPANS = 1_000
 """Spans on one page. The JSON has all of them."""
-WIDTH, ROW, BAR = 600, 22, 12
-"""Pixels: width of the waterfall, height of a row, height of a bar."""
+WIDTH, HEIGHT, MIN_BAR = 600, 16, 4.0
+"""Units of the drawing: width and height of a row of the waterfall, width of the shortest bar."""
 FOLDED_MS = 5_000
 """A wait without any span that is longer is labelled on the page."""
 
@@ -110,17 +110,18 @@ def _page(order: str, spans: Sequence[DrawnSpan], now_ms: int) -> web.Response:
     shown = spans[:MAX_SPANS]
     left_out = f"<p>{len(spans) - MAX_SPANS} more spans are in the JSON.</p>" if len(spans) > MAX_SPANS else ""
     axis = _axis(shown, now_ms)
-    waits = "".join(_wait(axis, before, after, len(shown)) for before, after in pairwise(axis))
-    rows = "".join(_bar(number, span, axis, now_ms) for number, span in enumerate(shown))
-    lines = "".join(_line(span, shown[0].start_ms, now_ms) for span in shown)
+    waits = [(before, after) for before, after in pairwise(axis) if after - before >= FOLDED_MS]
+    places = {(axis[before] + axis[after]) / 2: seconds(after - before) for before, after in waits}
+    labels = "".join(f'<text x="{place:.1f}" y="12">{length}</text>' for place, length in places.items())
+    marks = "".join(f'<line x1="{place:.1f}" x2="{place:.1f}" y1="0" y2="{HEIGHT}"/>' for place in places)
+    rows = "".join(_row(span, shown[0].start_ms, now_ms, marks + _bar(span, axis, now_ms)) for span in shown)
     text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>trace of {escape(order)} · Dabbawala</title>'
         f"<style>{_STYLE}</style><h1>trace of {escape(order)}</h1>"
         f"<p>Trace id <code>{trace_id(order):032x}</code>. The axis is folded: a long wait takes little more room than "
         f"a short one, and a dashed line has its length.</p>{left_out}"
-        f'<svg role="img" aria-label="waterfall" viewBox="0 0 {WIDTH} {ROW * (len(shown) + 1)}">{waits}{rows}</svg>'
-        "<table><thead><tr><th>at</th><th>span</th><th>took</th><th>what happened</th></tr></thead>"
-        f"<tbody>{lines}</tbody></table></html>"
+        f"<table><thead><tr><th>at</th><th>span</th><th>{_svg(labels)}</th><th>took</th><th>what happened</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table></html>"
     )
     return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
@@ -131,30 +132,22 @@ def _axis(spans: Iterable[DrawnSpan], now_ms: int) -> dict[int, float]:
     places = [0.0]
     for before, after in pairwise(moments):
         places.append(places[-1] + 1 + math.log2(1 + max(0, after - before)))
-    scale = (WIDTH - 8) / (places[-1] or 1)
+    scale = (WIDTH - MIN_BAR) / (places[-1] or 1)
     return {moment: place * scale for moment, place in zip(moments, places, strict=False)}
 
 
-def _wait(axis: Mapping[int, float], before: int, after: int, rows: int) -> str:
-    if after - before < FOLDED_MS:
-        return ""
-    middle = (axis[before] + axis[after]) / 2
-    return (
-        f'<line class="wait" x1="{middle:.1f}" x2="{middle:.1f}" y1="14" y2="{ROW * (rows + 1)}"/>'
-        f'<text class="wait" x="{middle:.1f}" y="10">{seconds(after - before)}</text>'
-    )
+def _svg(content: str) -> str:
+    return f'<svg aria-hidden="true" viewBox="0 0 {WIDTH} {HEIGHT}">{content}</svg>'
 
 
-def _bar(number: int, span: DrawnSpan, axis: Mapping[int, float], now_ms: int) -> str:
+def _bar(span: DrawnSpan, axis: Mapping[int, float], now_ms: int) -> str:
     start, end = axis[span.start_ms], axis[span.end_ms or now_ms]
     kind = "error" if span.error else "open" if span.end_ms is None else "done"
-    return (
-        f'<rect class="{kind}" x="{start:.1f}" y="{ROW * (number + 1)}" height="{BAR}" rx="2" '
-        f'width="{max(4.0, end - start):.1f}"><title>{escape(span.name)}</title></rect>'
-    )
+    width = max(MIN_BAR, end - start)
+    return f'<rect class="{kind}" x="{start:.1f}" y="2" height="{HEIGHT - 4}" rx="2" width="{width:.1f}"/>'
 
 
-def _line(span: DrawnSpan, began_ms: int, now_ms: int) -> str:
+def _row(span: DrawnSpan, began_ms: int, now_ms: int, bar: str) -> str:
     took = seconds((span.end_ms or now_ms) - span.start_ms) if span.end_ms != span.start_ms else ""
     notes = [escape(note) for note in span.notes]
     if span.attempts is not None:
@@ -162,21 +155,21 @@ def _line(span: DrawnSpan, began_ms: int, now_ms: int) -> str:
     if span.next_ms is not None:
         notes.append(f"due at {instant(span.next_ms).isoformat(timespec='seconds')}")
     if span.error:
-        notes.append(f'<b class="error">{escape(span.error)}</b>')
+        notes.append(f"<b>{escape(span.error)}</b>")
     tree = "&#8195;" * span.depth + escape(span.name)
     state = took + (" so far" if span.end_ms is None else "")
-    cells = (f"+{seconds(span.start_ms - began_ms)}", tree, state, "; ".join(notes))
+    cells = (f"+{seconds(span.start_ms - began_ms)}", tree, _svg(bar), state, "; ".join(notes))
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 _STYLE = (
     "body{font:15px system-ui;margin:2rem;color:#222;background:#fff}table{border-collapse:collapse;width:100%}"
-    "th,td{text-align:left;padding:.25rem .8rem;border-bottom:1px solid #ddd;vertical-align:top}"
-    "svg{width:100%;max-width:75rem}code{font-size:12px}.done{fill:#3a78b8}.open{fill:#d99a1c}"
-    "rect.error{fill:#c0392b}b.error{color:#b03020;font-weight:normal}line.wait{stroke:#999;stroke-dasharray:3 4}"
-    "text.wait{fill:#666;font-size:10px;text-anchor:middle}"
-    "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,td{border-color:#333}.done{fill:#6ea8dc}"
-    "b.error{color:#ff8a75}rect.error{fill:#e0604f}text.wait{fill:#aaa}}"
+    "th,td{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #ddd;vertical-align:top;white-space:nowrap}"
+    "td:last-child{white-space:normal}td:nth-child(3){width:30%}svg{width:100%;min-width:12rem}code{font-size:12px}"
+    "b{color:#b03020;font-weight:normal}line{stroke:#999;stroke-dasharray:3 3}text{fill:#666;font-size:11px;"
+    "text-anchor:middle}.done{fill:#3a78b8}.open{fill:#d99a1c}.error{fill:#c0392b}"
+    "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,td{border-color:#333}b{color:#ff8a75}"
+    "text{fill:#aaa}.done{fill:#6ea8dc}.error{fill:#e0604f}}"
 )
 _STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
 _POLICY = (

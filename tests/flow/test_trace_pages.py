@@ -32,4 +32,5 @@ async def test_a_trace_is_drawn_without_any_collector(client: Client, tiffin: Re
     status, printed, error = run_command(command, {**client.stack.environment, "DABBAWALA_URL": client.stack.url})
     assert status == 0, error
     assert "find a driver, attempt 1" in printed
+    assert "delivery PICKED_UP → DELIVERED; order IN_DELIVERY → DELIVERED\n" in printed, "no line is cut or padded"
     assert (await client.http.get("/traces/my-shop:nothing")).status_code == 404
