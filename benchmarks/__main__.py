@@ -28,6 +28,7 @@ from benchmarks import (
     overload,
     rebalance,
     restart,
+    traced,
     where,
 )
 from benchmarks.compare import COMPARED, compare
@@ -45,6 +46,7 @@ BENCHES: dict[str, Callable[[Lab], None]] = {
     "orders-topics": orders_topics.run,
     "orders-http": orders_http.run,
     "doors": doors.run,
+    "traced": traced.run,
     "overload": overload.run,
     "hung": hung.run,
     "where": where.run,

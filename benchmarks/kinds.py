@@ -11,7 +11,7 @@ KINDS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("state get", ("streams/worker/tables.py",), ("get", "read")),
     ("decode", ("topics/records.py",), ("read", "_place")),
     ("decode", ("streams/worker/tables.py",), ("<lambda>", "decode")),
-    ("encode", ("topics/records.py", "streams/worker/tables.py", "streams/worker/outbox.py", "streams/tracing.py"), ()),
+    ("encode", ("topics/records.py", "streams/worker/tables.py", "streams/worker/outbox.py", "streams/tracing/"), ()),
     ("decide", ("processors/",), ()),
     ("batches", ("exactly_once/kafka/producer.py",), ("_batches",)),
     ("produce", ("exactly_once/kafka/producer.py",), ()),

@@ -39,6 +39,7 @@ from streams.feed.order_history import OrderHistory
 from streams.feed.update_log import UpdateLog
 from streams.services import Services
 from streams.settings import LOOPBACK, Settings, WrongSetting
+from streams.tracing.spans import OFF, Tracing
 from streams.web.browser_rules import BrowserRules
 from streams.web.deciding import Decisions
 from streams.web.doorkeeper import Doorkeeper, Keys, tell_quota
@@ -124,9 +125,10 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     audit = Audit(tokens, settings.topic_prefix)
     doorkeeper = outside.make_doorkeeper(outside.make_keys(settings.keys), tokens, Rates(outside.clock), outside.now_ms)
 
-    def row_of_call(call: Call) -> bytes:
-        return row_of(call, settings.public_url or this_worker(), settings.payment_provider)
+    def row_of_call(call: Call, span: str) -> bytes:
+        return row_of(call, settings.public_url or this_worker(), settings.payment_provider, span)
 
+    tracing, stop_tracing = _make_tracing(engine, settings, place)
     engine.letter_signer = tokens.letter_signature
     engine.performer = performer = outside.make_performer(
         settings.payment_url,
@@ -134,6 +136,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         tokens.capability,
         AllowedAddresses(settings.allowed_networks),
         PartyProofs(settings.party_secrets, outside.now_ms, outside.clock),
+        tracing,
     )
     services = Services(
         settings=settings,
@@ -142,7 +145,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         engine=engine,
         tables=tables,
         order_workflow=outside.make_workflow(
-            tables, parameters, settings.topic_prefix, row_of_call, tokens.pseudonym, outside.new_data_key
+            tables, parameters, settings.topic_prefix, row_of_call, tokens.pseudonym, outside.new_data_key, tracing
         ),
         performer=performer,
         restaurants=restaurants,
@@ -154,8 +157,9 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         audit=audit,
         audit_log=AuditLog(audit_topic, settings.partitions, lambda: engine.client_settings),
         forwarding=Forwarding(engine, doorkeeper, this_worker, outside.make_http_client),
-        decisions=Decisions(app, engine, audit, settings.topic_prefix, outside.new_id, settings.decision_s),
+        decisions=Decisions(app, engine, audit, settings.topic_prefix, outside.new_id, settings.decision_s, tracing),
         limits=Limits(),
+        tracing=tracing,
         now_ms=outside.now_ms,
         new_id=outside.new_id,
     )
@@ -169,7 +173,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         application.on_response_prepare.append(tell_quota)
     engine.before_consuming(_reading_the_secret(tokens))
     engine.before_consuming(lambda: services.catalogue.start(engine.client_settings))
-    app.on_before_shutdown.connect(_closing(services), weak=False)
+    app.on_before_shutdown.connect(_closing(services, stop_tracing), weak=False)
     app.rebuild = partial(_rebuild, settings, surroundings)
     return services
 
@@ -255,12 +259,32 @@ def _app_settings(settings: Settings, place: Place | None) -> dict[str, Any]:
     )
 
 
-def _closing(services: Services) -> Callable[..., Awaitable[None]]:
+async def _stop_nothing() -> None:
+    """Stop tracing that is off."""
+
+
+def _make_tracing(
+    engine: Engine, settings: Settings, place: Place | None
+) -> tuple[Tracing, Callable[[], Awaitable[None]]]:
+    """Return the tracing of a worker and the function that ends it. OpenTelemetry is imported only if it is on."""
+    if settings.traced_share == 0 or place is None:
+        return OFF, _stop_nothing
+    from streams.tracing.export import Exporter
+
+    try:
+        exporter = Exporter(engine.counters, place.instance_id)
+    except ValueError as wrong:
+        raise WrongSetting(f"OTEL_*: the exporter of traces cannot use these variables: {wrong}") from None
+    return Tracing(settings.traced_share, exporter.export), exporter.stop
+
+
+def _closing(services: Services, stop_tracing: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     async def close(*_: Any, **__: Any) -> None:
         """Close the parts that hold connections."""
         await services.feed.stop()
         await services.catalogue.stop()
         await services.performer.close()
         await services.forwarding.close()
+        await stop_tracing()
 
     return close

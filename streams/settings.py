@@ -18,6 +18,9 @@ T = TypeVar("T")
 CATALOGUE = Path("catalogue.json")
 """The restaurants of the simulated city."""
 LOOPBACK = "127.0.0.1"
+TRACED_SHARE = 0.01
+"""Share of the orders that are traced if a collector is named and no sampler."""
+SAMPLERS = ("traceidratio", "always_on", "always_off")
 MAX_DAYS = 36_500
 DAY_S = 24 * 3600
 SERVER = re.compile(r"(?:[\w.-]+|\[[\w:.%]+\])(?::(\d{1,5}))?", re.ASCII)
@@ -90,6 +93,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Days that the history topic keeps an order after that; may be a fraction."""
     speed_up: float
     """Factor by which simulated time is faster than real time; divides waits and travel times. 0: no delays."""
+    traced_share: float = 0.0
+    """Share of the orders whose traces are exported, see docs/traces.md. 0: tracing is off."""
     failpoints: str = ""
     """Faults on purpose, for tests: ``name:action:every[,name:action:every...]``. The names and actions are those of
     ``exactly_once/task/failpoints.py``. They need ``DABBAWALA_ALLOW_FAILPOINTS=1``."""
@@ -126,6 +131,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             catalogue=_file(variables, "DABBAWALA_CATALOGUE", CATALOGUE),
             retention_days=_number(variables, "DABBAWALA_RETENTION_DAYS", 30.0, 0.0, MAX_DAYS, float),
             history_days=_number(variables, "DABBAWALA_HISTORY_DAYS", 365.0, 0.0, MAX_DAYS, float),
+            traced_share=_traced_share(variables, "OTEL_TRACES_SAMPLER_ARG"),
             failpoints=_failpoints(variables, "DABBAWALA_FAILPOINTS", ""),
             speed_up=_number(variables, "DABBAWALA_SPEED_UP", 1.0, 0.0, 1e6, float),
         )
@@ -240,6 +246,33 @@ def _networks(variables: Mapping[str, str], name: str, default: str) -> tuple[st
         return tuple(str(ip_network(part.strip())) for part in value.split(",")) if value.strip() else ()
     except ValueError:
         raise WrongSetting(f"{name}={value!r}: it must be networks such as 10.0.0.0/8, separated by commas") from None
+
+
+def _traced_share(variables: Mapping[str, str], name: str) -> float:
+    """Return the share of orders that OpenTelemetry's variables ask for; 0 without a collector. ``name``: the share."""
+    endpoint = _otlp(variables, "ENDPOINT")
+    is_disabled = variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    exporter = variables.get("OTEL_TRACES_EXPORTER") or "otlp"
+    if not endpoint or is_disabled or exporter == "none":
+        return 0.0
+    if exporter != "otlp":
+        raise WrongSetting(f"OTEL_TRACES_EXPORTER={exporter!r}: it must be otlp or none")
+    if (protocol := _otlp(variables, "PROTOCOL") or "http/protobuf") != "http/protobuf":
+        raise WrongSetting(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r}: it must be http/protobuf, often on port 4318")
+    sampler = variables.get("OTEL_TRACES_SAMPLER") or "traceidratio"
+    if sampler.removeprefix("parentbased_") not in SAMPLERS:
+        raise WrongSetting(f"OTEL_TRACES_SAMPLER={sampler!r}: it must be {', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}")
+    match sampler.removeprefix("parentbased_"):  # an order's trace has no parent
+        case "always_on":
+            return 1.0
+        case "always_off":
+            return 0.0
+    return _number(variables, name, TRACED_SHARE, 0.0, 1.0, float)
+
+
+def _otlp(variables: Mapping[str, str], what: str) -> str:
+    """Return a variable of the OTLP exporter: the one for traces, else the one for all signals; empty without both."""
+    return variables.get(f"OTEL_EXPORTER_OTLP_TRACES_{what}") or variables.get(f"OTEL_EXPORTER_OTLP_{what}") or ""
 
 
 def _failpoints(variables: Mapping[str, str], name: str, default: str) -> str:

@@ -29,6 +29,7 @@ DEFAULTS = {
     "DABBAWALA_CATALOGUE": "`catalogue.json`",
     "DABBAWALA_ALLOWED_ORIGINS": "none",
     "DABBAWALA_FAILPOINTS": "none",
+    "OTEL_TRACES_SAMPLER_ARG": "0.01",
     "DABBAWALA_PARTY_SECRETS": "none",
     "DABBAWALA_KEYS": "`keys.json` in `DABBAWALA_DIR`",
     "DABBAWALA_SECRET_FILE": "`secret` in `DABBAWALA_DIR`",
@@ -45,6 +46,7 @@ KINDS = {
     "_party_url": "URL",
     "_networks": "`network[,network...]`",
     "_failpoints": "`name:action:every[,...]`",
+    "_traced_share": "0 to 1",
     "get": "folder",
 }
 """Function that reads a setting -> the values allowed, unless they are a range of numbers."""

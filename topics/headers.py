@@ -7,6 +7,8 @@ It is not the id of the event, because two requests may be one event.
 """
 OPERATOR_ACTED = "dabbawala-operator"
 """Header of a record that a view wrote for an operator: a signature, a blank, and the record for the audit topic."""
+TRACEPARENT = "traceparent"
+"""Header with the trace of a record's or request's sender (W3C Trace Context)."""
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """Header of a request with an effect; the receiver performs requests with one key once.
 

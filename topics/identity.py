@@ -22,6 +22,11 @@ def order_id(provider: str, external_id: str) -> str:
     return f"{provider}:{external_id}"
 
 
+def is_order_id(key: str) -> bool:
+    """Return whether the key of a record is the id of an order: other ids contain no colon."""
+    return ":" in key
+
+
 KeyId = Annotated[str, Meta(pattern=patterns.KEY_ID, description="the external id that follows from a key")]
 MAX_IDEMPOTENCY_KEY_BYTES = 255
 KEY_ID_PREFIX = "ik-"

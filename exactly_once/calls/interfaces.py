@@ -5,6 +5,7 @@ performer  Performer: makes one attempt and returns Completed, Unsettled or Retr
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -30,9 +31,13 @@ class Health(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A final answer, also a refusal. The result goes to ``on_result``."""
+    """A final answer, also a refusal. The result goes to ``on_result``.
+
+    Every outcome may have a function that is called once the outcome is committed, see ``Task.after_commit``.
+    """
 
     result: bytes
+    after_commit: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class Retry:
     last_error: str
     after_s: float | None = None
     health: Health = Health.FAILS
+    after_commit: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Unsettled:
     last_error: str
     after_s: float | None = None
     health: Health = Health.ANSWERS
+    after_commit: Callable[[], None] | None = None
 
 
 CallOutcome = Completed | Retry | Unsettled

@@ -270,6 +270,13 @@ class Task:
         """Return whether a view of this worker waits for this event's answer."""
         return self._context.watch.is_awaited(event_id)
 
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call this once the changes are committed, never if they are rolled back. It must not raise.
+
+        A crash after the commit may lose the call.
+        """
+        self.pending.after_commit(callback)
+
     def count(self, name: str) -> None:
         """Count something in ``engine.counters``, once this commits."""
         self.pending.count(name)
@@ -296,6 +303,8 @@ class Task:
         """Store the outcome of the attempt that began with this row. Ignored if the row has changed meanwhile."""
         was_woken = call_id in self._woken
         self._woken.discard(call_id)
+        if answer.after_commit is not None:  # also of a call that was cancelled meanwhile: the attempt was made
+            self.after_commit(answer.after_commit)
         if self.get(CALLS, call_id) != row:
             return
         call = decode_call(row)
@@ -549,6 +558,8 @@ class Task:
         self._context.counters["commits"] += 1
         self._context.watch.committed(changes.answers, changes.rows)
         self._wake(lambda number: number < self._number)
+        for callback in changes.callbacks:
+            callback()
 
     def _calls_committed(self, rows: Mapping[bytes, bytes | None]) -> None:
         for call_id, row in rows.items():

@@ -1,7 +1,7 @@
 """The contents of one transaction, before anything of it is sent."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -58,8 +58,9 @@ UNSET: Final = Unset.UNSET
 
 
 class PendingTransaction:
-    """Rows, outputs, positions and answers of one transaction, with a log that rolls back to the last savepoint.
+    """Contents of one transaction: rows, outputs, positions, answers and callbacks.
 
+    A log of the changes rolls them back to the last savepoint.
     A transaction writes each key once, with its last value, however often the key changed.
     """
 
@@ -67,8 +68,10 @@ class PendingTransaction:
         "_log",
         "_savepoint_answers",
         "_savepoint_bytes",
+        "_savepoint_callbacks",
         "answers",
         "bytes",
+        "callbacks",
         "counts",
         "outputs",
         "positions",
@@ -81,11 +84,14 @@ class PendingTransaction:
         self.positions: dict[str, int] = {}
         """Source topic -> offset of the next record to apply. What is undone stays applied: not in the log."""
         self.answers: list[tuple[str, object]] = []
+        self.callbacks: list[Callable[[], None]] = []
+        """Functions to call once the transaction is committed."""
         self.counts: Counter[str] = Counter()
         self.bytes = 0
         self._log: list[tuple[dict[bytes, bytes | None], bytes, bytes | Unset | None] | list[ProducerRecord] | str] = []
         self._savepoint_bytes = 0
         self._savepoint_answers = 0
+        self._savepoint_callbacks = 0
 
     def __bool__(self) -> bool:
         return bool(self.positions or self.outputs or any(self.rows.values()))
@@ -113,6 +119,9 @@ class PendingTransaction:
     def answer(self, event_id: str, answer: object) -> None:
         self.answers.append((event_id, answer))
 
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        self.callbacks.append(callback)
+
     def count(self, name: str) -> None:
         self._log.append(name)
         self.counts[name] += 1
@@ -122,6 +131,7 @@ class PendingTransaction:
         self._log.clear()
         self._savepoint_bytes = self.bytes
         self._savepoint_answers = len(self.answers)
+        self._savepoint_callbacks = len(self.callbacks)
 
     def rollback(self) -> None:
         """Roll back every change since the last ``savepoint``."""
@@ -140,4 +150,5 @@ class PendingTransaction:
         for empty in [tp for tp, records in self.outputs.items() if not records]:
             del self.outputs[empty]
         del self.answers[self._savepoint_answers :]
+        del self.callbacks[self._savepoint_callbacks :]
         self.bytes = self._savepoint_bytes

@@ -9,7 +9,10 @@ under the same key. ``processors.call_results`` decides the meaning of an answer
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -29,8 +32,10 @@ from streams.access.party_proofs import NO_PROOFS, PartyProofs, without_credenti
 from streams.access.rules import PAYMENTS, POS, callback_subject
 from streams.calls.addresses import AllowedAddresses
 from streams.calls.resolver import ThreadedResolver
-from streams.tracing import traceparent
-from topics.headers import IDEMPOTENCY_KEY
+from streams.tracing import conventions as name
+from streams.tracing.ids import SPAN_DIGITS, attempt_span, root_of
+from streams.tracing.spans import OFF, Attribute, Span, SpanKind, Tracing
+from topics.headers import IDEMPOTENCY_KEY, TRACEPARENT
 from topics.identity import owner_of
 
 TIMEOUT_S = 8.0
@@ -61,6 +66,8 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     body: msgspec.Raw
     restaurant: str = ""
     pos_url: str = ""
+    span: str = ""
+    """Id of the span that requested the call, 16 hex digits; empty for an order without spans."""
 
 
 CAPABILITY = "~capability~"
@@ -70,7 +77,7 @@ OUR_ERRORS = (ValueError, httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.Loc
 log = logging.getLogger(__name__)
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Answer of a party: the HTTP status and the text of the body, at most ``MAX_BODY_BYTES`` of it.
 
     The status ``NOT_SENT`` stands for an attempt that failed in this worker; the body is the error then.
@@ -78,14 +85,19 @@ class Answer(msgspec.Struct, frozen=True):
 
     status: int
     body: str
+    span: str = ""
+    """Id of the attempt's span, 16 hex digits; empty for an order without spans."""
 
 
 ROWS = msgspec.json.Decoder(Row)
 ANSWERS = msgspec.json.Decoder(Answer)
 
 
-def row_of(call: Call, public_url: str, payment_provider: str) -> bytes:
-    """Return the row of a call. The called party reaches the HTTP API at ``public_url`` for its callbacks."""
+def row_of(call: Call, public_url: str, payment_provider: str, span: str = "") -> bytes:
+    """Return the row of a call. The called party reaches the HTTP API at ``public_url`` for its callbacks.
+
+    ``span`` is the id of the span that requests the call.
+    """
     body: dict[str, Any] = msgspec.to_builtins(call.request)
     if isinstance(call.request, PrepareRequest):
         body["callback_url"] = _callback_url(public_url, POS, call.request.restaurant, call.request.order)
@@ -93,7 +105,7 @@ def row_of(call: Call, public_url: str, payment_provider: str) -> bytes:
     else:
         body["callback_url"] = _callback_url(public_url, PAYMENTS, payment_provider, body["order"])
         address = {}
-    return msgspec.json.encode(Row(call.kind, msgspec.Raw(msgspec.json.encode(body)), **address))
+    return msgspec.json.encode(Row(call.kind, msgspec.Raw(msgspec.json.encode(body)), **address, span=span))
 
 
 def _callback_url(public_url: str, kind: str, party: str, order: str) -> str:
@@ -108,6 +120,15 @@ class HttpRequest(NamedTuple):
     party: str
     url: str
     body: bytes
+    span: str
+    """Id of the span that requested the call; empty for an order without spans."""
+
+
+class Attempted(NamedTuple):
+    """Outcome of an attempt, with the status of the answer or the error."""
+
+    outcome: CallOutcome
+    result: int | Exception
 
 
 class HttpPerformer:
@@ -120,6 +141,7 @@ class HttpPerformer:
         capability: Callable[[str], str],
         addresses: AllowedAddresses = LOOPBACK_AND_PUBLIC,
         proofs: PartyProofs = NO_PROOFS,
+        tracing: Tracing = OFF,
     ) -> None:
         """``capability`` returns the proof in a callback's address for its subject (`streams.access.rules`).
 
@@ -130,6 +152,7 @@ class HttpPerformer:
         self._payment_provider = payment_provider
         self._addresses = addresses
         self._proofs = proofs
+        self._tracing = tracing
         self._client: httpx.AsyncClient | None = None
 
     def destination_of(self, request: bytes) -> DestinationKey:
@@ -147,38 +170,49 @@ class HttpPerformer:
         A failure of the party is a `Retry` with the error. An error of this side, such as a request that cannot be
         written, is `Unsettled`: it is no failure of the party, and a person has to look.
         """
-        http = self._http_request(request)
+        http, began_ns = self._http_request(request), time.time_ns()
+        outcome, result = await self._attempt_or_error(call_id, http, attempt)
+        key = call_id.decode(errors="replace")
+        if not self._tracing.is_sampled(owner_of(key)):
+            return outcome
+        span = _span(key, http, attempt, began_ns, result)
+        return replace(outcome, after_commit=partial(self._tracing.send, span))
+
+    async def _attempt_or_error(self, call_id: bytes, http: HttpRequest, attempt: int) -> Attempted:
         try:
             return await self._attempt(call_id.decode(), http, attempt)
-        except TimeoutError:
-            return Retry(f"{http.url}: no answer within {TIMEOUT_S:g} s")
+        except TimeoutError as error:
+            return Attempted(Retry(f"{http.url}: no answer within {TIMEOUT_S:g} s"), error)
         except OUR_ERRORS as error:
-            return _not_sent(http.url, error)
+            return Attempted(_not_sent(http.url, error), error)
         except (httpx.HTTPError, aiohttp.ClientError) as error:  # the transport does not convert all of aiohttp's
-            return Retry(f"{http.url}: {_text_of(error)}")
+            return Attempted(Retry(f"{http.url}: {_text_of(error)}"), error)
         except Exception as error:
             log.exception("the call %s failed in this worker", call_id.decode(errors="replace"))
-            return _not_sent(http.url, error)
+            return Attempted(_not_sent(http.url, error), error)
 
-    async def _attempt(self, key: str, http: HttpRequest, attempt: int) -> CallOutcome:
-        body = self._with_capability(http, owner_of(key))
+    async def _attempt(self, key: str, http: HttpRequest, attempt: int) -> Attempted:
+        order, span = owner_of(key), attempt_span(key, attempt, _asked_by(key, http))
+        body = self._with_capability(http, order)
         proof = self._proof(http, key, body)
         headers = {
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",  # a small compressed body could unpack to a huge one
             IDEMPOTENCY_KEY: key,
-            "traceparent": traceparent(owner_of(key), f"{key}#{attempt}"),
+            TRACEPARENT: self._tracing.traceparent(order, span),
             **proof,
         }
         async with (
             asyncio.timeout(TIMEOUT_S),
             self._open_client().stream("POST", http.url, content=body, headers=headers) as response,
         ):
-            if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or response.status_code in RETRY_STATUSES:
-                return Retry(f"{http.url}: status {response.status_code}", _retry_after_s(response))
+            status = response.status_code
+            if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in RETRY_STATUSES:
+                return Attempted(Retry(f"{http.url}: status {status}", _retry_after_s(response)), status)
             text = without_credentials(await _text(response), proof)
-            answer = CallAnswered(key, http.kind, response.status_code, text)
-            return _outcome(answer, http.url, attempt, _retry_after_s(response))
+            answer = CallAnswered(key, http.kind, status, text)
+            traced = f"{span:0{SPAN_DIGITS}x}" if self._tracing.is_sampled(order) else ""
+            return Attempted(_outcome(answer, http.url, attempt, _retry_after_s(response), traced), status)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -202,7 +236,7 @@ class HttpPerformer:
         row = ROWS.decode(request)
         spec = CALLS[row.kind]
         party, base = (self._payment_provider, self._payment_url) if spec.is_payment else (row.restaurant, row.pos_url)
-        return HttpRequest(row.kind, party, _joined(base, spec.path), bytes(row.body))
+        return HttpRequest(row.kind, party, _joined(base, spec.path), bytes(row.body), row.span)
 
     def _open_client(self) -> httpx.AsyncClient:
         if self._client is None:
@@ -229,9 +263,52 @@ class HttpPerformer:
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
-def _outcome(answer: CallAnswered, url: str, attempt: int, after_s: float | None) -> CallOutcome:
-    """Return the outcome of an attempt that was answered."""
-    verdict, result = verdict_on(answer), msgspec.json.encode(Answer(answer.status, answer.body))
+def _span(key: str, http: HttpRequest, attempt: int, began_ns: int, result: int | Exception) -> Span:
+    """Return the span of an attempt that ends now. It has the host, but not the URL, which may contain credentials."""
+    order, template, asked_by = owner_of(key), CALLS[http.kind].path, _asked_by(key, http)
+    attributes: dict[str, Attribute] = {
+        name.CALL: key,
+        name.HTTP_METHOD: "POST",
+        name.URL_TEMPLATE: template,
+        name.SERVER_ADDRESS: _host_of(http.url),
+    }
+    if attempt > 1:
+        attributes[name.HTTP_RESEND_COUNT] = attempt - 1
+    error = ""
+    if isinstance(result, Exception):
+        error = type(result).__name__
+    else:
+        attributes[name.HTTP_STATUS] = result
+        error = str(result) if result >= httpx.codes.BAD_REQUEST else ""
+    return Span(
+        order=order,
+        id=attempt_span(key, attempt, asked_by),
+        parent=asked_by,
+        name=f"POST {template}",
+        kind=SpanKind.CLIENT,
+        start_ns=began_ns,
+        end_ns=time.time_ns(),
+        attributes=attributes,
+        error=error,
+    )
+
+
+def _asked_by(key: str, http: HttpRequest) -> int:
+    """Return the span that requested a call; the root for an order without spans."""
+    return int(http.span, 16) if http.span else root_of(owner_of(key))
+
+
+def _host_of(url: str) -> str:
+    """Return the host of a URL; empty if it has none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _outcome(answer: CallAnswered, url: str, attempt: int, after_s: float | None, span: str) -> CallOutcome:
+    """Return the outcome of an attempt that was answered; ``span`` is the id of its span."""
+    verdict, result = verdict_on(answer), msgspec.json.encode(Answer(answer.status, answer.body, span))
     if verdict is Verdict.FINAL:
         return Completed(result)
     error = f"{url}: {unclear(answer)}"

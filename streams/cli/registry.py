@@ -6,6 +6,7 @@ import click
 
 COMMANDS = {
     "orders": "streams.cli.orders:orders",
+    "trace": "streams.cli.trace:trace",
     "erase": "streams.cli.erase:erase",
     "drivers": "streams.cli.drivers:drivers",
     "regions": "streams.cli.regions:regions",

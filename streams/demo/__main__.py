@@ -63,6 +63,7 @@ DIRECT = build_opener(ProxyHandler({}))
 NEXT = """\
 Next: make worker                            start Kafka and a worker again, in another terminal; then
       .venv/bin/dabbawala orders list        list the orders of this demo (needs the worker)
+      .venv/bin/dabbawala trace ID           show what happened to one of them, step by step
       .venv/bin/dabbawala reconcile          judge whether every promise is kept (needs Kafka)
       make help                              list every target"""
 FIRST_PAYMENT_PORT = 5060
@@ -116,6 +117,7 @@ class Demo:
             "DABBAWALA_PAYMENT_URL": self._urls["payment"],
             "DABBAWALA_REPLICATION_FACTOR": str(self._settings.replication_factor),
             "DABBAWALA_COMMIT_GAP_MS": str(self._settings.commit_gap_ms),
+            "OTEL_TRACES_SAMPLER": os.environ.get("OTEL_TRACES_SAMPLER", "always_on"),  # a demo has few orders
         }
         self._screen.say("Starting the payment provider, the restaurants and a worker")
         for name, port in (("payment", payment), ("pos", pos)):

@@ -17,6 +17,7 @@ from streams.views import (
     pos,
     restaurants,
     tables,
+    traces,
 )
 from streams.views.api_view import ApiView
 
@@ -55,6 +56,7 @@ ROUTES: Mapping[str, type[ApiView]] = {
     "/table/": tables.Tables,
     "/table/{name}/": tables.TableRows,
     "/table/{name}/{key}": tables.RowsOfOwner,
+    "/traces/{order}": traces.OrderTrace,
     "/livez": health.Live,
     "/readyz": health.Ready,
 }

@@ -17,6 +17,9 @@ from processors.workflow import JournalLine, Workflow
 from streams.access.keys import ANY, Identity, Role
 from streams.feed.order_history import HistoryUnavailable, RetiredOrder
 from streams.services import Services
+from streams.tracing.conventions import HTTP_METHOD, HTTP_ROUTE, HTTP_STATUS
+from streams.tracing.ids import context_of, root_of, span_id
+from streams.tracing.spans import NS_PER_MS, Span, SpanKind
 from streams.views.api_view import ApiView
 from streams.views.calls import open_call_of
 from streams.web.deciding import to_problem, to_response
@@ -26,10 +29,11 @@ from streams.web.operators import OPERATOR_NOTE, action_of
 from streams.web.problems import SOON, FieldError, Problem
 from streams.web.requests import idempotency_key, key_part, parse_body, parse_id, read_body, read_bytes, respond
 from topics.families import ORDERS
+from topics.headers import TRACEPARENT
 from topics.identity import OrderId, external_id_of
 from topics.order_updates import OrderStatus
 from topics.orders import PLACED, AttentionSettled, ErasureRequested, KeyUsed, OrderCommand, Placed
-from topics.records import Reader, instant
+from topics.records import Reader, epoch_ms, instant
 from topics.shapes import unknown_fields
 from topics.text import plain
 
@@ -102,8 +106,12 @@ class Orders(ApiView):
 
     async def _place(self, request: web.Request, placed: Placed) -> web.Response:
         """Return the answer for the decision on an order."""
+        sender = request.headers.get(TRACEPARENT, "")
         decision = await self.services.decisions.submit(
-            ORDERS, placed, action_of(request, self.services.new_id, placed.key)
+            ORDERS,
+            placed,
+            action_of(request, self.services.new_id, placed.key),
+            sender if context_of(sender) else "",
         )
         location = f"/v1/orders/{placed.key}"
         if decision is None:
@@ -116,7 +124,30 @@ class Orders(ApiView):
             "external_id": placed.external_id,
             "placed_at": _placed_at(self.services, placed.key),
         }
-        return respond(201 if decision.outcome is Outcome.APPLIED else 200, body, Location=location)
+        status = 201 if decision.outcome is Outcome.APPLIED else 200
+        if status == HTTPStatus.CREATED and self.services.tracing.is_sampled(placed.key):
+            self._trace(placed)
+        return respond(status, body, Location=location, **self._trace_headers(placed.key))
+
+    def _trace(self, placed: Placed) -> None:
+        """Send the span of the request that placed an order."""
+        assert placed.at is not None
+        span = Span(
+            order=placed.key,
+            id=span_id(f"{placed.key}/request"),
+            parent=root_of(placed.key),
+            name="POST /v1/orders",
+            kind=SpanKind.SERVER,
+            start_ns=epoch_ms(placed.at) * NS_PER_MS,
+            end_ns=self.services.now_ms() * NS_PER_MS,
+            attributes={HTTP_METHOD: "POST", HTTP_ROUTE: "/v1/orders", HTTP_STATUS: HTTPStatus.CREATED.value},
+        )
+        self.services.tracing.send(span)
+
+    def _trace_headers(self, order: str) -> dict[str, str]:
+        """Return the header that names the order's trace to the provider (a draft of W3C), if orders are traced."""
+        tracing = self.services.tracing
+        return {"traceresponse": tracing.traceparent(order, root_of(order))} if tracing.is_on else {}
 
     async def get(self, request: web.Request) -> web.Response:
         """List the orders in the tables, page by page: by id, or with `?sort=newest` from the newest to the oldest.
@@ -162,10 +193,10 @@ class OrderDetail(ApiView):
         parse_id(order, OrderId, "an order")
         if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
             return answer
-        flow = _known(self.services, order)
+        flow = known_order(self.services, order)
         if flow.history is None:
             return respond(200, _shown(self.services, flow, sender_of(request)))
-        stored = await _retired(self.services, request, order, flow.history)
+        stored = await retired_order(self.services, request, order, flow.history)
         shown = _shown(self.services, stored.workflow, sender_of(request))
         return respond(200, {**shown, "retired_at": instant(flow.history.retired_ms)})
 
@@ -186,12 +217,12 @@ class OrderJournal(ApiView):
         parse_id(order, OrderId, "an order")
         if (answer := await self.services.forwarding.forward_to_owner(request, order)) is not None:
             return answer
-        flow = _known(self.services, order)
+        flow = known_order(self.services, order)
         if flow.history is None:
             return respond(
                 200, _journal(order, [line async for _, line in self.services.tables.journal.pages(order, f"{order}/")])
             )
-        stored = await _retired(self.services, request, order, flow.history)
+        stored = await retired_order(self.services, request, order, flow.history)
         return respond(200, {**_journal(order, stored.journal), "retired_at": instant(flow.history.retired_ms)})
 
 
@@ -318,7 +349,7 @@ def _line(line: JournalLine) -> dict[str, object]:
     return {"seq": shown.pop("seq"), "at": instant(line.at_ms), **shown}
 
 
-def _known(services: Services, order: str) -> Workflow:
+def known_order(services: Services, order: str) -> Workflow:
     """Return the rows of an order, or its row in `history`. Raises a 404 problem if it has neither."""
     flow = services.tables.committed_workflow_of(order)
     if flow.order is None and flow.history is None:
@@ -332,7 +363,7 @@ def _placed_at(services: Services, order: str) -> datetime | None:
     return None if row is None else instant(row.placed_ms)
 
 
-async def _retired(services: Services, request: web.Request, order: str, retired: Retired) -> RetiredOrder:
+async def retired_order(services: Services, request: web.Request, order: str, retired: Retired) -> RetiredOrder:
     """Return an order that has left the tables, from the history topic. Raises a 404, 410 or 503 problem."""
     if retired.erased_ms is not None:
         raise Problem(410, "erased", f"the order {order} was erased at {instant(retired.erased_ms).isoformat()}")

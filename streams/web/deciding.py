@@ -16,7 +16,8 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from exactly_once import Engine
 from processors.decision import Outcome
-from streams.tracing import traceparent
+from streams.tracing.ids import root_of
+from streams.tracing.spans import Tracing
 from streams.web.limits import Backlog
 from streams.web.problems import SOON, FieldError, Problem, incident
 from streams.web.requests import respond
@@ -24,8 +25,8 @@ from streams.worker.audit import Audit
 from streams.worker.order_workflow import DecisionReply
 from topics.audit import OperatorActed
 from topics.families import AUDIT, Family, topic_name
-from topics.headers import OPERATOR_ACTED, REQUEST_ID
-from topics.identity import owner_of
+from topics.headers import OPERATOR_ACTED, REQUEST_ID, TRACEPARENT
+from topics.identity import is_order_id
 from topics.records import Record, write
 
 IN_TIME = 0.1
@@ -45,6 +46,7 @@ class Decisions:
         topic_prefix: str,
         new_id: Callable[[], str],
         within_s: float,
+        tracing: Tracing,
     ) -> None:
         """``within_s`` limits the time that a sender waits for the decision."""
         self._app = app
@@ -53,6 +55,7 @@ class Decisions:
         self._topic_prefix = topic_prefix
         self._new_id = new_id
         self._within_s = within_s
+        self._tracing = tracing
         self._backlog = Backlog(within_s * IN_TIME)
         self._under_way: set[str] = set()
 
@@ -71,15 +74,17 @@ class Decisions:
         finally:
             self._under_way.discard(order)
 
-    async def submit(self, family: Family, record: Record, acted: OperatorActed | None = None) -> DecisionReply | None:
+    async def submit(
+        self, family: Family, record: Record, acted: OperatorActed | None = None, traceparent: str = ""
+    ) -> DecisionReply | None:
         """Produce a record and return the committed decision on it; None if that takes longer than `within_s`.
 
-        ``acted`` is the operator's action that the record stands for; None if anybody else sends it. Raises a 503
-        problem if the task that decides is overloaded.
+        ``acted`` is the operator's action that the record stands for; None if anybody else sends it. ``traceparent`` is
+        the trace context of the sender. Raises a 503 problem if the task that decides is overloaded.
         """
         partition = self._engine.partition_of(record.key.encode())
         with self._backlog.wait(partition):
-            return await self.submit_with(lambda request: self.produce(family, record, acted, request))
+            return await self.submit_with(lambda request: self.produce(family, record, acted, request, traceparent))
 
     async def submit_with(self, produce: Callable[[str], Awaitable[None]]) -> DecisionReply | None:
         """Return the committed decision on the record that ``produce`` sends, with the request id in its headers."""
@@ -94,10 +99,21 @@ class Decisions:
         return reply
 
     async def produce(
-        self, family: Family, record: Record, acted: OperatorActed | None = None, request: str | None = None
+        self,
+        family: Family,
+        record: Record,
+        acted: OperatorActed | None = None,
+        request: str | None = None,
+        traceparent: str = "",
     ) -> None:
-        """Produce a record; returns when the broker has it. ``request`` names the view's request that waits for it."""
-        headers = {"traceparent": traceparent(owner_of(record.event_id) or record.key, record.event_id).encode()}
+        """Produce a record; returns when the broker has it. ``request`` names the view's request that waits for it.
+
+        ``traceparent`` is the trace context of the sender; by default a record of an order gets that of the order.
+        """
+        headers: dict[str, bytes] = {}
+        if traceparent or is_order_id(record.key):
+            own = traceparent or self._tracing.traceparent(record.key, root_of(record.key))
+            headers[TRACEPARENT] = own.encode()
         if request is not None:
             headers[REQUEST_ID] = request.encode()
         await self.send(family, record.key.encode(), write(record), headers, acted=acted)

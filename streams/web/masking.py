@@ -170,7 +170,7 @@ OPEN: Mapping[type[Struct], str] = {
     WaitingDriver: "region driver",
     PendingDelivery: "region delivery restaurant pickup",
     DriverRequestSeen: "region delivery",
-    CallRow: "restaurant pos_url",
+    CallRow: "restaurant pos_url span",
     UsedKey: "order",
 }
 """Type -> its texts, places and bytes that are not personal."""

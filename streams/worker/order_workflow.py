@@ -19,9 +19,13 @@ from processors.parameters import Parameters
 from processors.timers import TimerKind
 from processors.workflow import Step, Workflow, journal_key
 from streams.calls.http_performer import ANSWERS, ROWS
+from streams.tracing.ids import SPAN_DIGITS, root_of
+from streams.tracing.spans import OFF, Tracing
+from streams.worker.order_spans import OrderSpans, span_of_step
 from streams.worker.outbox import emit, published, set_timers
 from streams.worker.sealing import Seal
 from streams.worker.tables import Tables
+from topics.families import DELIVERIES, topic_name
 from topics.headers import REQUEST_ID
 from topics.identity import owner_of
 from topics.order_history import RowKind
@@ -75,11 +79,13 @@ class OrderWorkflow:
         tables: Tables,
         parameters: Parameters,
         topic_prefix: str,
-        row_of_call: Callable[[Call], bytes],
+        row_of_call: Callable[[Call, str], bytes],
         pseudonym: Callable[[str, str], str],
         new_data_key: Callable[[], bytes],
+        tracing: Tracing = OFF,
     ) -> None:
-        """``row_of_call`` returns the row of a new call, with the body that every attempt sends.
+        """``row_of_call`` returns the row of a new call, with the body that every attempt sends. It also takes the span
+        that requests the call, 16 hex digits, empty for an order without spans.
 
         ``pseudonym`` returns the name under which the updates of an order show a driver, ``new_data_key`` a random key
         for the rows of an order in the history topic.
@@ -90,18 +96,22 @@ class OrderWorkflow:
         self._row_of_call = row_of_call
         self._pseudonym = pseudonym
         self._new_data_key = new_data_key
+        self._spans = OrderSpans(tracing, tables.journal, topic_name(DELIVERIES.name, topic_prefix))
 
     def apply_record(
         self, task: Task, order: str, event: Any, record: Record, restaurant: Restaurant | None = None
     ) -> DecisionReply:
         """Apply the event of a record, answer the view that waits for the decision, and return the decision."""
         step = self.apply_and_store(task, order, event, restaurant, record.timestamp)
+        self._spans.applied(task, order, record, step)
         return reply(task, record, DecisionReply(step.outcome, step.reason, _pairs(step)), f"order {order}")
 
     def timer_due(self, task: Task, name: str) -> None:
         """Apply a due timer of an order: a wait that timed out, or a planned step."""
         order = owner_of(name)
-        self.apply_and_store(task, order, TimerDue(name, self._has_open_call(task, order)))
+        before = self._tables.orders.get(task, order) if self._spans.tracing.is_sampled(order) else None
+        step = self.apply_and_store(task, order, TimerDue(name, self._has_open_call(task, order)))
+        self._spans.fired(task, order, before, step)
 
     def call_answered(self, task: Task, key: str, request: bytes, result: bytes) -> None:
         """Apply the answer to a call, in the transaction that deletes the call or sets its next attempt.
@@ -111,9 +121,11 @@ class OrderWorkflow:
         """
         answer = ANSWERS.decode(result)
         event = CallAnswered(key, ROWS.decode(request).kind, answer.status, answer.body)
-        step = self.apply_and_store(task, owner_of(key), event)
+        order = owner_of(key)
+        step = self.apply_and_store(task, order, event)
         if step.workflow.order is None:
             raise RejectRecord(step.reason)
+        self._spans.answered(task, order, answer.span, step)
 
     def apply_and_store(
         self,
@@ -129,6 +141,8 @@ class OrderWorkflow:
         step = workflow.decide_step(
             before, event, task.now_ms, self._parameters, restaurant, recorded_ms, has_open_call
         )
+        span = span_of_step(order, step)
+        traceparent = self._spans.tracing.traceparent(order, span)
         changed = dict(step.changed)
         if step.retire:
             changed[RowKind.HISTORY] = self._retire(task, before, step.workflow)
@@ -138,10 +152,10 @@ class OrderWorkflow:
             self._tables.journal.put(task, journal_key(order, line.seq), line)
         for record in step.emit:
             public = published(record, self._pseudonym) if isinstance(record, OrderUpdated) else record
-            emit(task, public, self._topic_prefix)
+            emit(task, public, self._topic_prefix, traceparent)
         set_timers(task, step.timers, TIMER)
         for call in step.calls:
-            self._request(task, call)
+            self._request(task, call, span)
         for key in step.wake_calls:
             task.wake_call(key.encode())
         for key in step.cancel_calls:
@@ -154,13 +168,14 @@ class OrderWorkflow:
         keys = () if row is None else payment.call_keys(row)
         return any(task.has_call(key.encode()) for key in keys)
 
-    def _request(self, task: Task, call: Call) -> None:
+    def _request(self, task: Task, call: Call, span: int) -> None:
         """Request a call. One that is open keeps its body, as its attempts may have reached the destination."""
         key = call.key.encode()
         if task.has_call(key):
             task.wake_call(key)
         else:
-            task.call(key, self._row_of_call(call))
+            is_sampled = self._spans.tracing.is_sampled(owner_of(call.key))
+            task.call(key, self._row_of_call(call, f"{span:0{SPAN_DIGITS}x}" if is_sampled else ""))
 
     def _retire(self, task: Task, flow: Workflow, after: Workflow) -> Retired:
         """Emit an order's rows and journal to the history topic, sealed, and delete the journal's rows.
@@ -182,7 +197,7 @@ class OrderWorkflow:
             self._tables.journal.put(task, key, None)
         data_key = self._new_data_key()
         for record in history.records_of(order, status, rows, after.history.retired_ms, Seal(data_key, order).close):
-            emit(task, record, self._topic_prefix)
+            emit(task, record, self._topic_prefix, self._spans.tracing.traceparent(order, root_of(order)))
         if after.history.erased_ms is not None:
             return after.history
         return msgspec.structs.replace(after.history, data_key=b64encode(data_key).decode())

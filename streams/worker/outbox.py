@@ -6,18 +6,17 @@ import msgspec
 
 from exactly_once import Task
 from processors.decision import CancelTimer, SetTimer
-from streams.tracing import traceparent
 from topics.families import topic_name
-from topics.identity import owner_of
+from topics.headers import TRACEPARENT
 from topics.order_updates import OrderUpdated
 from topics.records import Record, write
 
 SOURCE = "dabbawala"
 
 
-def emit(task: Task, record: Record, prefix: str) -> None:
+def emit(task: Task, record: Record, prefix: str, traceparent: str = "") -> None:
     """Put a record with its trace context on the topic of its family. `OrderUpdated` gets CloudEvents headers too."""
-    headers = [("traceparent", traceparent(owner_of(record.event_id), record.event_id).encode())]
+    headers = [(TRACEPARENT, traceparent.encode())] if traceparent else []
     if isinstance(record, OrderUpdated):
         headers += _cloud_event(record)
     task.emit(topic_name(record.family, prefix), record.key.encode(), write(record), headers)

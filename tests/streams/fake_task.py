@@ -1,5 +1,6 @@
 """Stand-in for a task: it keeps rows, timers and outputs in memory, and commits nothing."""
 
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from exactly_once import Task
@@ -17,6 +18,10 @@ class FakeTask:
         """Name -> due time."""
         self.emitted: list[tuple[str, bytes]] = []
         """Topic and value of each record."""
+        self.headers: list[dict[str, bytes]] = []
+        """Headers of each record."""
+        self.requested: dict[str, bytes] = {}
+        """Key and row of each call."""
 
     def as_task(self) -> Task:
         """Return this object, typed as the task that handlers take."""
@@ -38,14 +43,21 @@ class FakeTask:
     def cancel_timer(self, due_ms: int, timer: bytes) -> None:
         assert self.timers.pop(timer) == due_ms
 
-    def emit(self, topic: str, _key: bytes, value: bytes, _headers: object) -> None:
+    def emit(self, topic: str, _key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
         self.emitted.append((topic, value))
+        self.headers.append(dict(headers))
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    def is_awaited(self, _request: str) -> bool:
+        return True
 
     def has_call(self, _key: bytes) -> bool:
         return False
 
-    def call(self, _key: bytes, _row: bytes) -> None:
-        pass
+    def call(self, key: bytes, row: bytes) -> None:
+        self.requested[key.decode()] = row
 
     def cancel_call(self, _key: bytes) -> None:
         pass

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from exactly_once.calls.rows import CALLS
+from exactly_once.calls.interfaces import Completed, Retry
+from exactly_once.calls.rows import CALLS, Call, encode_call
 from exactly_once.settings import EngineSettings
 from exactly_once.task.interfaces import RejectRecord, StoreError, TaskBroken
 from exactly_once.task.task import MAX_RECORD_BYTES, TIMERS, Task, WallClock
@@ -81,6 +82,39 @@ async def test_records_during_a_commit_form_one_next_commit(stage: Stage) -> Non
     await stage.task.committed()
     assert stage.task.commits == 2
     assert stage.transactions.positions == {"in": 6}
+
+
+async def test_functions_are_called_after_the_commit_alone(stage: Stage) -> None:
+    called: list[int] = []
+
+    def handler(task: Task, record: FakeRecord) -> None:
+        count(task, record)
+        task.after_commit(lambda: called.append(record.offset))
+        if record.offset == 1:
+            raise RuntimeError("poison")
+
+    stage.transactions.hold.clear()
+    await stage.apply(*(FakeRecord(offset) for offset in range(3)), handler=handler)
+    await until(lambda: stage.task.committing)
+    assert not called
+    stage.transactions.hold.set()
+    await stage.task.committed()
+    assert called == [0, 2], "that of the record that was rolled back is not called"
+
+
+async def test_an_attempt_brings_a_function_for_its_commit(stage: Stage) -> None:
+    called: list[str] = []
+    stage.task.put(CALLS, b"c", encode_call(Call(b"{}")))
+    row = stage.task.get(CALLS, b"c")
+    assert row is not None
+    stage.task.finish_call(b"c", row, Retry("no answer", after_commit=lambda: called.append("again")))
+    assert not called
+    await stage.task.committed()
+    assert called == ["again"]
+    stage.task.put("counts", b"k", b"1")
+    stage.task.finish_call(b"c", row, Completed(b"", after_commit=lambda: called.append("late")))
+    await stage.task.committed()
+    assert called == ["again", "late"], "also of a row that has changed: the attempt was made"
 
 
 async def test_a_record_whose_handler_raises_becomes_a_dead_letter(stage: Stage) -> None:

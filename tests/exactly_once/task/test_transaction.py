@@ -17,6 +17,7 @@ STEPS = st.lists(
             st.tuples(KEYS, VALUES, st.just((("h", b"1"),))),
         ),
         st.tuples(st.just("answer"), st.sampled_from(["e", "f"]), st.integers()),
+        st.tuples(st.just("after_commit"), st.sampled_from([bool, list])),
         st.tuples(st.just("count"), st.sampled_from(["n", "m"])),
     )
 )
@@ -30,7 +31,15 @@ def do(changes: PendingTransaction, steps: list) -> None:  # type: ignore[type-a
 
 def content(changes: PendingTransaction) -> tuple[object, ...]:
     counts = {name: count for name, count in changes.counts.items() if count}
-    return (changes.rows, dict(changes.outputs), changes.answers, counts, changes.bytes, bool(changes))
+    return (
+        changes.rows,
+        dict(changes.outputs),
+        changes.answers,
+        changes.callbacks,
+        counts,
+        changes.bytes,
+        bool(changes),
+    )
 
 
 @given(kept=STEPS, undone=STEPS, then=STEPS)

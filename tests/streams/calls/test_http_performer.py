@@ -305,7 +305,7 @@ async def test_a_bug_in_the_performer_is_no_failure_of_the_party(monkeypatch: py
     def broken(*_: Any) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(module, "traceparent", broken)
+    monkeypatch.setattr(module, "attempt_span", broken)
     answer = await HttpPerformer("http://bank", "bank", lambda _: "c").perform(KEY.encode(), CHARGE, 1)
     assert isinstance(answer, Unsettled)
     assert answer.health is Health.UNKNOWN

@@ -1,0 +1,42 @@
+"""Names of spans' attributes: OpenTelemetry's semantic conventions, and ours.
+
+The conventions of HTTP are stable. Those of messaging are in development (version 1.45 of the conventions).
+"""
+
+MESSAGING_SYSTEM = "messaging.system"
+MESSAGING_OPERATION_NAME = "messaging.operation.name"
+MESSAGING_OPERATION_TYPE = "messaging.operation.type"
+MESSAGING_DESTINATION = "messaging.destination.name"
+MESSAGING_PARTITION = "messaging.destination.partition.id"
+MESSAGING_OFFSET = "messaging.kafka.offset"
+KAFKA = "kafka"
+PROCESS = "process"
+
+HTTP_METHOD = "http.request.method"
+HTTP_ROUTE = "http.route"
+HTTP_STATUS = "http.response.status_code"
+HTTP_RESEND_COUNT = "http.request.resend_count"
+"""Number of attempts before this one; absent on the first."""
+SERVER_ADDRESS = "server.address"
+URL_TEMPLATE = "url.template"
+ERROR_TYPE = "error.type"
+
+SERVICE_NAME = "service.name"
+SERVICE_INSTANCE = "service.instance.id"
+
+ORDER = "dabbawala.order"
+"""Id of the order."""
+EVENT = "dabbawala.event"
+"""Name of the event from outside that a step applied."""
+TRANSITIONS = "dabbawala.transitions"
+"""Changes of the machines of the order in a step: `order CREATED → SCHEDULED`."""
+OUTCOME = "dabbawala.outcome"
+"""Outcome of an event that was not applied."""
+STATUS = "dabbawala.status"
+"""Status of an order that has ended."""
+DURATION_MS = "dabbawala.duration_ms"
+"""Time from the placing of an order to its end."""
+WAITED_MS = "dabbawala.waited_ms"
+"""Time from the setting of a timer to its firing."""
+CALL = "dabbawala.call"
+"""Idempotency key of a call."""
