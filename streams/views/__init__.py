@@ -17,6 +17,7 @@ from streams.views import (
     pos,
     restaurants,
     tables,
+    workflows,
 )
 from streams.views.api_view import ApiView
 
@@ -28,6 +29,8 @@ ROUTES: Mapping[str, type[ApiView]] = {
     "/v1/orders/{order}/erased": orders.OrderErased,
     "/v1/orders/{order}/events": feed.OrderEvents,
     "/v1/events": feed.Events,
+    "/v1/workflows": workflows.Workflows,
+    "/v1/orders/{order}/workflow": workflows.OrderWorkflow,
     "/v1/payments/{provider}/events": payments.PaymentEvents,
     "/v1/pos/{restaurant}/tickets/{order}/{event:accepted|rejected|finished}": pos.TicketEvents,
     "/v1/callbacks/{capability}/payments/{provider}/{order}": payments.PaymentCallback,
