@@ -200,7 +200,7 @@ def _watch(draw: Callable[[int | None], RenderableType]) -> None:
         while True:
             began = time.monotonic()
             try:
-                last = _Tried(draw(room), time.monotonic())
+                last = _Tried(draw(room and console.width), time.monotonic())
                 picture = last.picture
             except CommandError as error:
                 if last is None or time.monotonic() - last.at > PATIENCE_S:

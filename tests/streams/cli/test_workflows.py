@@ -255,7 +255,7 @@ def test_json_is_that_of_the_worker(worker: FakeWorker, run: Run) -> None:
     assert json.loads(run("workflows", "list", "--json").printed) == page(a_row())
 
 
-def test_a_retired_order_has_its_time_and_an_erased_one_a_sentence(worker: FakeWorker, run: Run) -> None:
+def test_retired_orders_have_a_page_and_erased_ones_a_sentence(worker: FakeWorker, run: Run) -> None:
     retired = described(waiting=None, attention=[], remedies=[], calls=[], retired_at="2026-01-02T03:04:05Z")
     worker.says(f"/v1/orders/{ID}/workflow", retired, problem(410, f"the order {ID} was erased at 2026-01-02"))
     printed = run("workflows", "describe", ID).printed

@@ -161,6 +161,26 @@ async def test_pages_have_every_order_once_and_the_count_of_all(world: World) ->
     assert found == [f"bites:{name}" for name in ("paying", "asked", "given-up", "cooking", "later")]
 
 
+async def test_the_count_has_the_orders_of_other_workers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_several(world)
+    tasks = world.services.engine.tasks
+    number = world.services.engine.partition_of(b"bites:paying")
+    moved = {number: tasks.pop(number)}
+
+    async def forward(forwarding: Forwarding, request: web.Request, _worker: str) -> web.Response:
+        """Answer as the worker that has the partition which is missing here."""
+        with monkeypatch.context() as other:
+            other.setattr(world.services.engine, "tasks", moved)
+            other.setattr("streams.web.listing.is_forwarded", lambda _: True)
+            return await view_of(world.services, workflows.Workflows).get(request)
+
+    monkeypatch.setattr(Forwarding, "forward", forward)
+    monkeypatch.setattr(Forwarding, "other_workers", lambda _: ["http://other"])
+    page = await world.listed("sort=oldest")
+    assert page["count"] == len(page["workflows"]) == 5
+    assert page["workflows"][0]["id"] == "bites:paying"
+
+
 async def test_a_row_has_the_wait_the_call_and_the_command(world: World) -> None:
     order = world.has("asked", charged("asked"), minutes=2)
     [row] = (await world.listed())["workflows"]
