@@ -88,6 +88,8 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "/v1/orders/{order}/erased": {"POST": OPERATORS},
     "/v1/orders/{order}/events": {"GET": OWN_ORDER},
     "/v1/events": {"GET": _rule(provider=_any)},  # the view shows a provider its own orders
+    "/v1/workflows": {"GET": OPERATORS},
+    "/v1/orders/{order}/workflow": {"GET": OPERATORS},
     "/v1/payments/{provider}/events": {"POST": OWN_PAYMENT},
     "/v1/pos/{restaurant}/tickets/{order}/{event:accepted|rejected|finished}": {"POST": OWN_TICKET},
     "/v1/callbacks/{capability}/payments/{provider}/{order}": {

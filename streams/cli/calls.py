@@ -16,6 +16,7 @@ from streams.cli.output import duration, echo, seconds_until, text, when
 from streams.cli.param_types import ORDER
 from topics.headers import IDEMPOTENCY_KEY
 
+HEADS = ("call", "to", "attempts", "next attempt", "last error", "held back")
 KEY_FORMS = call_key_forms("ORDER", "CHARGE")
 reason_option = click.option("--reason", metavar="TEXT", help="The reason, for the order's journal.")
 
@@ -80,7 +81,8 @@ def _delay_of(key: str) -> str:
     return f"; it waits: {held_back[0]}" if held_back else ""
 
 
-def _line(row: dict[str, Any]) -> list[Text]:
+def call_line(row: dict[str, Any]) -> list[Text]:
+    """Return the cells of a call, under `HEADS`."""
     left_s = seconds_until(row["next_attempt"])
     return [
         text(row["key"]),
@@ -96,8 +98,8 @@ list_command(
     calls,
     "/v1/calls",
     "calls",
-    ("call", "to", "attempts", "next attempt", "last error", "held back"),
-    _line,
+    HEADS,
+    call_line,
     help="""List the calls that are not answered, by key.
 
     \b

@@ -11,6 +11,7 @@ from rich.text import Text
 from streams.cli.client import ask, content_of, request
 from streams.cli.errors import EXIT_FALSE, CommandError, Refused
 from streams.cli.follow import follow
+from streams.cli.journal_tree import moves_eta
 from streams.cli.listing import list_command
 from streams.cli.output import (
     attention_advice,
@@ -30,9 +31,6 @@ from streams.cli.output import (
 from streams.cli.param_types import ORDER
 from topics.headers import IDEMPOTENCY_KEY
 from topics.order_updates import OrderStatus, OrderUpdated, in_words
-
-ETA_CHANGES = ("EtaChanged", "DeliveryEtaChanged")
-"""Events of a journal that only move the ETA; one a second while a driver is on the way."""
 
 order_argument = click.argument("order", type=ORDER, metavar="ID")
 
@@ -245,7 +243,7 @@ def _folded(entries: list[dict[str, Any]]) -> list[list[Text]]:
             changes.clear()
 
     for entry in entries:
-        if entry["event"] in ETA_CHANGES and entry.get("outcome", "APPLIED") == "APPLIED":
+        if moves_eta(entry):
             changes.append(entry)
             continue
         fold()

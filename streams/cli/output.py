@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from topics.money import amount_text
 from topics.order_updates import OrderStatus
@@ -24,6 +25,8 @@ SENTENCE_WIDTH = 30
 """A wider column holds text, and stays at least this wide in a table."""
 INDENT = 4
 """Blanks before a cell that is printed below its row."""
+PIPE_WIDTH = 10_000
+"""Width of a tree in a pipe: no text of an order is longer."""
 STATUS_STYLES = {
     OrderStatus.CREATED: "white",
     OrderStatus.SCHEDULED: "cyan",
@@ -73,31 +76,45 @@ def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Text]]
     In a terminal that is too narrow, text columns and then the last columns move below their rows. Output to a pipe is
     never broken or cut.
     """
+    console, room = console_of()
+    console.print(table_of(title, heads, rows, room), crop=False)
+
+
+def table_of(title: str, heads: Sequence[str], rows: Iterable[Sequence[Text]], room: int | None) -> Group:
+    """Return a table as `print_table` prints it; ``room`` is the width of the terminal, None in a pipe."""
     lines = [[Text(head, "bold") for head in heads], *(list(map(_harmless, row)) for row in rows)]
     columns: list[Column] = [column for column in zip(*lines, strict=True) if not _is_empty(column)]
     below: list[Column] = []
-    console, room = _console()
     while room is not None and len(columns) > 1 and _across(_narrowest(columns)) > room:
         texts = [number for number, column in enumerate(columns) if number and _widest(column) > SENTENCE_WIDTH]
         below.insert(0, columns.pop(texts[-1] if texts else -1))
     widths = _widths(columns, room)
-    console.print(Text(plain(title), "italic"), soft_wrap=True)
+    head = Text(plain(title), "italic", no_wrap=True, overflow="ignore")
     if not below:  # one grid takes half the time
-        console.print(_grid(list(zip(*columns, strict=True)), widths), crop=False)
-        return
+        return Group(head, _grid(list(zip(*columns, strict=True)), widths))
+    parts: list[RenderableType] = [head]
     for number, row in enumerate(zip(*columns, strict=True)):
-        console.print(_grid([row], widths), crop=False)
+        parts.append(_grid([row], widths))
         for column in below:
             if number and column[number].plain:
                 cell = Text.assemble(column[0], ": ", column[number])
-                console.print(Padding(cell, (0, 0, 0, INDENT)))
+                parts.append(Padding(cell, (0, 0, 0, INDENT)))
+    return Group(*parts)
+
+
+def print_tree(tree: Tree) -> None:
+    """Print a tree. In a terminal its texts are broken at the width; in a pipe they may have any length."""
+    console, room = console_of()
+    if room is None:
+        console.width = PIPE_WIDTH
+    console.print(tree, crop=False)
 
 
 def print_fields(title: str, fields: Iterable[tuple[str, Any]]) -> None:
     """Print the fields of one thing, one a line; fields without a value are left out."""
     cells = [(plain(name), _harmless(value if isinstance(value, Text) else text(value))) for name, value in fields]
     columns = list(zip(*((Text(name, "bold"), value) for name, value in cells if value.plain), strict=True))
-    console, room = _console()
+    console, room = console_of()
     console.print(Text(plain(title), "italic"), soft_wrap=True)
     console.print(_grid(list(zip(*columns, strict=True)), _widths(columns, room)), crop=False)
 
@@ -188,8 +205,8 @@ def attention_advice(order: str, attention: dict[str, Any]) -> str:
 # -- layout ----------------------------------------------------------------------------------------------------------
 
 
-def _console() -> tuple[Console, int | None]:
-    """The console, and its width in a terminal; None in a pipe, where lines may have any length."""
+def console_of() -> tuple[Console, int | None]:
+    """Return the console, and its width in a terminal; None in a pipe, where lines may have any length."""
     console = Console(highlight=False)
     return console, console.width if console.is_terminal else None
 

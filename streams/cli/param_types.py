@@ -19,19 +19,27 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 """Unit of an age -> seconds."""
 
 
-class Ago(click.ParamType):
-    """A time in the past, as an age such as 90s, 30m, 2h or 7d."""
+class Age(click.ParamType):
+    """A duration such as 90s, 30m, 2h or 7d."""
 
     name = "age"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return the time."""
-        if isinstance(value, datetime):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the duration as a `timedelta`."""
+        if isinstance(value, timedelta):
             return value
         number, unit = str(value)[:-1], str(value)[-1:]
         if not number.isascii() or not number.isdecimal() or len(number) > MAX_AGE_DIGITS or unit not in UNITS_S:
             raise CommandError(f"{value!r} is not an age: use a number and s, m, h or d, such as 2h.")
-        return datetime.now(UTC) - timedelta(seconds=int(number) * UNITS_S[unit])
+        return timedelta(seconds=int(number) * UNITS_S[unit])
+
+
+class Ago(Age):
+    """A time in the past, as an age."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the time as a `datetime`."""
+        return value if isinstance(value, datetime) else datetime.now(UTC) - super().convert(value, param, ctx)
 
 
 class Id(click.ParamType):
@@ -83,5 +91,6 @@ RESTAURANT = Id(
     "up to 64 letters, digits, dots, dashes and underscores",
     _listed("/v1/restaurants", "restaurants", "id"),
 )
+AGE = Age()
 AGO = Ago()
 REGION = Id("a region", PartyId, "up to 64 letters, digits, dots, dashes and underscores", lambda _: [])

@@ -7,6 +7,7 @@ import click
 COMMANDS = {
     "orders": "streams.cli.orders:orders",
     "trace": "streams.cli.trace:trace",
+    "workflows": "streams.cli.workflows:workflows",
     "erase": "streams.cli.erase:erase",
     "drivers": "streams.cli.drivers:drivers",
     "regions": "streams.cli.regions:regions",
@@ -15,6 +16,7 @@ COMMANDS = {
     "parties": "streams.cli.parties:parties",
     "check-party": "streams.cli.check_party:check_party",
     "tasks": "streams.cli.tasks:tasks",
+    "kv": "streams.cli.kv:kv",
     "catalogue": "streams.cli.catalogue:catalogue",
     "dead-letters": "streams.cli.dead_letters:dead_letters",
     "audit": "streams.cli.audit:audit",

@@ -1,18 +1,14 @@
-"""`faust -A streams.app table NAME [KEY]`: the decoded rows of a table, from the running workers."""
+"""`faust -A streams.app table NAME [KEY]`: `dabbawala kv` as Faust users type it."""
 
 import json
 import sys
-from typing import Any
-from urllib.parse import quote
 
 import click
 from faust.cli.base import argument, option
-from rich.json import JSON
 
-from streams.cli.client import ask
 from streams.cli.command import Command
-from streams.cli.errors import CommandError, NotFound
-from streams.cli.output import print_table, text
+from streams.cli.errors import CommandError
+from streams.cli.kv import MAX_ROWS, no_row, print_rows, rows_of
 
 
 class table(Command):
@@ -21,7 +17,7 @@ class table(Command):
     options = [  # noqa: RUF012  (Faust's way to declare them)
         argument("name"),
         argument("key", required=False),
-        option("--limit", type=click.IntRange(1, 10_000), default=100, help="Rows of each worker at most."),
+        option("--limit", type=click.IntRange(1, MAX_ROWS), default=100, help="Rows of each worker at most."),
         option("--reveal", is_flag=True, help="Show personal data, and record that in the audit."),
         option("--reason", help="The reason for --reveal, for the audit."),
     ]
@@ -30,18 +26,12 @@ class table(Command):
         """Print the rows of every worker."""
         if name not in self.app.tables:
             raise CommandError(f"There is no table {name!r}. The tables are: {', '.join(sorted(self.app.tables))}.")
-        query = {"limit": limit, "reveal": reveal, "reason": reason}
-        rows = ask(f"/table/{quote(name)}/{quote(key or '', safe='')}", query)["rows"]
+        rows = rows_of(name, key, {"limit": limit, "reveal": reveal, "reason": reason})
         if self.json:
             print(json.dumps(rows))
         elif not rows and key:
-            raise NotFound(f"Table {name} has no row of {key!r}.")
+            raise no_row(name, key)
         elif not rows:
             print(f"Table {name} is empty.", file=sys.stderr)
         else:
-            _print(name, rows)
-
-
-def _print(name: str, rows: list[dict[str, Any]]) -> None:
-    lines = ([text(row["key"]), text(row["partition"]), JSON.from_data(row["row"], indent=None).text] for row in rows)
-    print_table(name, ("key", "partition", "row"), lines)
+            print_rows(name, rows)

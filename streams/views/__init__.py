@@ -18,6 +18,7 @@ from streams.views import (
     restaurants,
     tables,
     traces,
+    workflows,
 )
 from streams.views.api_view import ApiView
 
@@ -29,6 +30,8 @@ ROUTES: Mapping[str, type[ApiView]] = {
     "/v1/orders/{order}/erased": orders.OrderErased,
     "/v1/orders/{order}/events": feed.OrderEvents,
     "/v1/events": feed.Events,
+    "/v1/workflows": workflows.Workflows,
+    "/v1/orders/{order}/workflow": workflows.OrderWorkflow,
     "/v1/payments/{provider}/events": payments.PaymentEvents,
     "/v1/pos/{restaurant}/tickets/{order}/{event:accepted|rejected|finished}": pos.TicketEvents,
     "/v1/callbacks/{capability}/payments/{provider}/{order}": payments.PaymentCallback,

@@ -118,14 +118,14 @@ def _shown(services: Services, key: str, call: Call) -> dict[str, Any]:
     }
 
 
-def open_call_of(services: Services, flow: Workflow) -> dict[str, Any] | None:
-    """Return the open call of an order's payment or ticket, as the list shows it; None if no call is open."""
+def open_calls_of(services: Services, flow: Workflow) -> list[dict[str, Any]]:
+    """Return the open calls of an order's payment and ticket, as the list shows them."""
     assert flow.order is not None
     order, refunds = flow.order.id, flow.payment.refunds if flow.payment else ()
     keys = possible_call_keys(order, (refund.charge_id for refund in refunds))
     partition = services.engine.partition_of(order.encode())
     rows = ((key, services.engine.read(CALLS, partition, key.encode())) for key in keys)
-    return next((_shown(services, key, decode_call(row)) for key, row in rows if row is not None), None)
+    return [_shown(services, key, decode_call(row)) for key, row in rows if row is not None]
 
 
 def _held_back(party: DestinationState | None) -> str | None:

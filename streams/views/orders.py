@@ -21,7 +21,7 @@ from streams.tracing.conventions import HTTP_METHOD, HTTP_ROUTE, HTTP_STATUS
 from streams.tracing.ids import context_of, root_of, span_id
 from streams.tracing.spans import NS_PER_MS, Span, SpanKind
 from streams.views.api_view import ApiView
-from streams.views.calls import open_call_of
+from streams.views.calls import open_calls_of
 from streams.web.deciding import to_problem, to_response
 from streams.web.doorkeeper import is_forwarded, sender_of
 from streams.web.listing import Listing
@@ -153,7 +153,7 @@ class Orders(ApiView):
         """List the orders in the tables, page by page: by id, or with `?sort=newest` from the newest to the oldest.
 
         `?status=`, `?provider=`, `?restaurant=` and `?attention=` (`true` or `false`) select orders. A page of the
-        newest orders reads every row.
+        newest orders reads every row, and has `count`, the number of orders on all pages.
 
         - 200: `{"orders": [...], "next"}`, each order as below.
         """
@@ -195,9 +195,9 @@ class OrderDetail(ApiView):
             return answer
         flow = known_order(self.services, order)
         if flow.history is None:
-            return respond(200, _shown(self.services, flow, sender_of(request)))
+            return respond(200, shown_order(self.services, flow, sender_of(request)))
         stored = await retired_order(self.services, request, order, flow.history)
-        shown = _shown(self.services, stored.workflow, sender_of(request))
+        shown = shown_order(self.services, stored.workflow, sender_of(request))
         return respond(200, {**shown, "retired_at": instant(flow.history.retired_ms)})
 
 
@@ -340,10 +340,11 @@ def _identified(placed: Placed, key: str) -> Placed:
 
 
 def _journal(order: str, lines: Iterable[JournalLine]) -> dict[str, object]:
-    return {"order": order, "entries": [_line(line) for line in lines]}
+    return {"order": order, "entries": [journal_entry(line) for line in lines]}
 
 
-def _line(line: JournalLine) -> dict[str, object]:
+def journal_entry(line: JournalLine) -> dict[str, object]:
+    """Return a line of the journal as JSON."""
     shown: dict[str, object] = msgspec.to_builtins(line)
     del shown["at_ms"]
     return {"seq": shown.pop("seq"), "at": instant(line.at_ms), **shown}
@@ -375,7 +376,8 @@ async def retired_order(services: Services, request: web.Request, order: str, re
         raise Problem(503, "history-unread", f"{error}; try again", headers=SOON) from None
 
 
-def _shown(services: Services, flow: Workflow, sender: Identity) -> dict[str, object]:
+def shown_order(services: Services, flow: Workflow, sender: Identity) -> dict[str, object]:
+    """Return an order as JSON for this sender."""
     row, body, payment, ticket, delivery = flow.order, flow.placed, flow.payment, flow.ticket, flow.delivery
     assert row is not None
     return {
@@ -419,7 +421,8 @@ def _attention(services: Services, flow: Workflow, row: Order) -> dict[str, obje
     if not row.attention:
         return None
     first = row.attention[0]
-    return {"waits_for": first.waits_for, "since": instant(first.since_ms), "call": open_call_of(services, flow)}
+    call = next(iter(open_calls_of(services, flow)), None)
+    return {"waits_for": first.waits_for, "since": instant(first.since_ms), "call": call}
 
 
 def listing(services: Services, sender: Identity) -> Listing[Order]:
@@ -430,7 +433,7 @@ def listing(services: Services, sender: Identity) -> Listing[Order]:
         services.tables.orders.name,
         "orders",
         lambda key, value: services.tables.orders.decode(key.decode(), value),
-        lambda _, row: _shown(
+        lambda _, row: shown_order(
             services, msgspec.structs.replace(services.tables.committed_workflow_of(row.id), order=row), sender
         ),
     )

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from functools import partial
 from hashlib import sha256
 from html import escape
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -66,21 +67,23 @@ class TableRows(ApiView):
         """List rows of a table from all workers.
 
         `?limit=` is the number of rows per worker, from 1 to 10000, by default 100. A worker also stops after 32 MiB.
+        `?prefix=` selects the rows whose keys begin with it.
 
         - 200: `{"table", "rows": [...]}`, each row with `partition`, `key` and `row`.
         - 404: there is no such table.
         - 503: also while no worker has one of the partitions open.
         """
-        limit = _checked(self.services, request, name)
+        limit, prefix = _checked(self.services, request, name), request.query.get("prefix", "")
         if name == self.services.catalogue.name:
-            return _answer(request, name, _restaurants(self.services, self.services.catalogue.all()[:limit]))
+            fitting = (row for row in self.services.catalogue.all() if row.key.startswith(prefix))
+            return _answer(request, name, _restaurants(self.services, islice(fitting, limit)))
         here = self.services.engine.open_partitions()
         return await _of_all(
             self.services,
             request,
             name,
             here,
-            await _first(self.services, request, name, _all_rows(self.services, here, name), limit),
+            await _first(self.services, request, name, _all_rows(self.services, here, name, prefix), limit),
         )
 
 
@@ -93,7 +96,8 @@ class RowsOfOwner(ApiView):
     async def get(self, request: web.Request, name: str, key: str) -> web.Response:
         """List the rows of one order, driver, region or restaurant; of `positions`, those of one topic.
 
-        Their key is `{key}`, or begins with `{key}` and a slash. `?limit=` is as above.
+        Their key is `{key}`, or begins with `{key}` and a slash; with `?exact=true` only the former. `?limit=` is as
+        above.
 
         - 200: `{"table", "rows": [...]}`, as above.
         - 404: there is no such table.
@@ -116,25 +120,28 @@ class RowsOfOwner(ApiView):
             )
         ) is not None:
             return answer
-        found = _timers(self.services, key) if name == TIMERS else _of_owner(self.services, name, key)
+        rows_of = partial(_timers, self.services) if name == TIMERS else partial(_of_owner, self.services, name)
+        found = rows_of(key, is_exact=_is_exact(request))
         return _answer(request, name, await _first(self.services, request, name, found, limit))
 
 
-async def _timers(services: Services, key: str) -> AsyncGenerator[Found, None]:
+async def _timers(services: Services, key: str, *, is_exact: bool) -> AsyncGenerator[Found, None]:
     """Yield the timers of an owner. They are sorted by due time, so all timers of the partition are read."""
     partition = services.engine.partition_of(owner_of(key).encode())
     async with aclosing(paged(services.engine, TIMERS, partition)) as rows:
         async for row in rows:
             timer, _ = shown(TIMERS, *row)
-            if timer == key or timer.startswith(f"{key}/"):
+            if timer == key or (timer.startswith(f"{key}/") and not is_exact):
                 yield partition, *row
 
 
-async def _of_owner(services: Services, name: str, key: str) -> AsyncGenerator[Found, None]:
+async def _of_owner(services: Services, name: str, key: str, *, is_exact: bool) -> AsyncGenerator[Found, None]:
     partition = _partition_of(services, name, key)
     own = services.engine.read(name, partition, key.encode())
     if own is not None:
         yield partition, key.encode(), own
+    if is_exact:
+        return
     async with aclosing(paged(services.engine, name, partition, prefix=f"{key}/".encode())) as rows:
         async for row in rows:
             yield partition, *row
@@ -147,11 +154,16 @@ async def _of_topic(services: Services, partitions: Iterable[int], topic: str) -
             yield partition, topic.encode(), position
 
 
-async def _all_rows(services: Services, partitions: Iterable[int], name: str) -> AsyncGenerator[Found, None]:
+async def _all_rows(
+    services: Services, partitions: Iterable[int], name: str, prefix: str
+) -> AsyncGenerator[Found, None]:
+    # the keys of timers begin with their due times
+    in_keys = b"" if name == TIMERS else prefix.encode(errors="replace")
     for partition in partitions:
-        async with aclosing(paged(services.engine, name, partition)) as rows:
+        async with aclosing(paged(services.engine, name, partition, in_keys)) as rows:
             async for row in rows:
-                yield partition, *row
+                if name != TIMERS or shown(name, *row)[0].startswith(prefix):
+                    yield partition, *row
 
 
 async def _of_all(
@@ -222,6 +234,14 @@ def _checked(services: Services, request: web.Request, name: str) -> int:
     if name not in services.app.tables:
         raise Problem(404, "unknown", f"there is no table {name}; there are: {', '.join(sorted(services.app.tables))}")
     return limit_of(request, most=MAX_ROWS)
+
+
+def _is_exact(request: web.Request) -> bool:
+    """Return `?exact=`, by default false. Raises a 422 problem for another value."""
+    text = request.query.get("exact", "false")
+    if text not in ("true", "false"):
+        raise Problem(422, "invalid", f"exact={text}: it must be true or false")
+    return text == "true"
 
 
 def _answer(request: web.Request, name: str, rows: list[dict[str, Any]]) -> web.Response:

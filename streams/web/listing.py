@@ -13,7 +13,7 @@ from heapq import nsmallest
 from http import HTTPStatus
 from itertools import islice
 from operator import itemgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -39,10 +39,17 @@ LATEST_MS = 10**14 - 1
 Row = tuple[str, dict[str, Any]]
 """(cursor, row as shown)."""
 
-Scanned = tuple[list[Row], str | None]
-"""Rows of a partition, and the cursor of the last row that was looked at, unless the scan came to its end."""
-
 T = TypeVar("T")
+
+
+class Scanned(NamedTuple):
+    """First rows of a partition that fit."""
+
+    rows: list[Row]
+    stopped_at: str | None = None
+    """Cursor of the last row that was looked at, unless the scan came to its end."""
+    fitting: int = 0
+    """Number of all rows that fit, if the scan came to its end."""
 
 
 class PartialPage(msgspec.Struct):
@@ -54,6 +61,8 @@ class PartialPage(msgspec.Struct):
     partitions: list[int]
     rows: list[tuple[str, Any]]
     upto: str | None = None
+    counts: dict[int, int] = {}
+    """Partition -> number of its rows that fit; used by lists that read every row."""
 
 
 class Listing(Generic[T]):
@@ -93,8 +102,8 @@ class Listing(Generic[T]):
     ) -> web.Response:
         """Return the page of `?limit=` and `?cursor=` of the rows that fit, in the order of their keys.
 
-        ``newest_by`` returns the time of a row, in milliseconds since the epoch. With it, the newest row comes first,
-        and each page reads every row.
+        ``newest_by`` returns the time of a row, in milliseconds since the epoch. With it, the newest row comes first.
+        Each page then reads every row, and has the `count` of the rows that fit.
         """
         limit = limit_of(request)
         count = limit + 1
@@ -116,7 +125,11 @@ class Listing(Generic[T]):
         rows = dict(sorted(found, key=lambda row: row[0]))  # a partition that moves may be in two parts
         page = list(islice(rows.items(), limit))
         more = page[-1][0] if len(rows) > limit else upto
-        return respond(HTTPStatus.OK, {self._member: [row for _, row in page], "next": more})
+        answer: dict[str, Any] = {self._member: [row for _, row in page], "next": more}
+        if newest_by is not None:
+            counts = {partition: count for part in parts for partition, count in part.counts.items()}
+            answer["count"] = sum(counts.values())
+        return respond(HTTPStatus.OK, answer)
 
     def _after(self, request: web.Request) -> bytes:
         try:
@@ -133,19 +146,18 @@ class Listing(Generic[T]):
     async def _own_part(self, count: int, rows_of: Callable[[int, str | None], Awaitable[Scanned]]) -> PartialPage:
         """Return this worker's first rows. ``rows_of`` takes a partition and the cursor after which no row fits."""
         found: list[Row] = []
-        scanned: list[int] = []
+        counts: dict[int, int] = {}
         upto: str | None = None
         for partition in self._engine.open_partitions():
             ends = [found[-1][0] if len(found) == count else None, upto]
             last = min((end for end in ends if end is not None), default=None)
             try:
-                more, stopped_at = await rows_of(partition, last)
+                more, stopped_at, counts[partition] = await rows_of(partition, last)
             except PartitionNotOwned:  # it has moved: its new owner answers for it, once it is open
                 continue
-            scanned.append(partition)
             found = sorted(found + more, key=itemgetter(0))[:count]
             upto = min(upto or stopped_at, stopped_at) if stopped_at is not None else upto
-        return PartialPage(scanned, found, upto)
+        return PartialPage(list(counts), found, upto, counts)
 
     async def _scan_partition(
         self, partition: int, after: bytes, last: str | None, count: int, fits: Callable[[T], bool]
@@ -165,24 +177,28 @@ class Listing(Generic[T]):
                     found.append((cursor, self._show(partition, row)))
                 left -= 1
                 if left == 0:
-                    return found, cursor
-        return found, None
+                    return Scanned(found, cursor)
+        return Scanned(found)
 
     async def _newest(
         self, partition: int, after: str, count: int, fits: Callable[[T], bool], time_ms: Callable[[T], int]
     ) -> Scanned:
         """Return the newest rows that fit, after a cursor. Holds at most twice as many rows as it returns."""
         best: list[tuple[str, T]] = []
+        fitting = 0
         async with aclosing(paged(self._engine, self._table, partition)) as rows:
             async for key, value in rows:
                 row = self._read(key, value)
+                if not fits(row):
+                    continue
+                fitting += 1
                 cursor = f"{LATEST_MS - time_ms(row):014d}/{self._cursor_of(key)}"
-                if cursor > after and fits(row):
+                if cursor > after:
                     best.append((cursor, row))
                 if len(best) >= 2 * count:
                     best = nsmallest(count, best, key=itemgetter(0))
         first = nsmallest(count, best, key=itemgetter(0))
-        return [(cursor, self._show(partition, row)) for cursor, row in first], None
+        return Scanned([(cursor, self._show(partition, row)) for cursor, row in first], fitting=fitting)
 
 
 def limit_of(request: web.Request, default: int = DEFAULT_LIMIT, most: int = MAX_LIMIT) -> int:

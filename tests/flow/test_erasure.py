@@ -105,7 +105,7 @@ async def test_nothing_remains_of_the_customer(client: Client, tiffin: Restauran
     assert (answer.status_code, answer.json()) == (200, {"order": order, "outcome": "APPLIED"})
     assert not on_disks(client.stack, words)
     assert not await in_topics(client.stack, words)
-    for path in (f"/v1/orders/{order}", f"/v1/orders/{order}/journal"):
+    for path in (f"/v1/orders/{order}", f"/v1/orders/{order}/journal", f"/v1/orders/{order}/workflow"):
         gone = await client.http.get(path)
         assert (gone.status_code, gone.json()["detail"][:30]) == (410, f"the order {order} was erased"[:30])
     again = await client.post(f"/v1/orders/{order}/erased", {"reason": "twice"})

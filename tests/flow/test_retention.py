@@ -97,6 +97,9 @@ async def test_a_retired_order_is_shown_unchanged(client: Client, tiffin: Restau
     before.pop("retired_at", None)
     assert after == before
     assert await client.journal(order) == journal
+    page = await client.get(f"/v1/orders/{order}/workflow")
+    assert (page["waiting"], page["remedies"], page["timers"][0]["timer"]) == (None, [], f"{order}/history")
+    assert [{name: line[name] for name in line if name != "cause"} for line in page["journal"]] == journal
 
     again = await client.place(body)
     assert (again.status_code, again.content) == (200, first.content)

@@ -129,7 +129,7 @@ def a_line(seq: int, machine: str = "payment", event_id: str = "", **more: Any) 
     return JournalLine(seq=seq, at_ms=seq, machine=machine, event="E", event_id=event_id or f"e{seq}", **more)
 
 
-def test_an_answer_follows_from_its_request_and_not_from_a_later_one() -> None:
+def test_an_answer_follows_from_its_own_request() -> None:
     lines = [
         a_line(1, "order"),
         a_line(2, emitted=("first",)),
@@ -150,7 +150,7 @@ def test_an_update_of_the_order_causes_nothing_later() -> None:
     assert causes_of([a_line(1, "order", after="CREATED"), a_line(2), update, a_line(4, "order")])[4] == 1
 
 
-def test_an_event_of_a_machine_without_lines_follows_from_the_root() -> None:
+def test_first_event_of_a_machine_follows_from_the_root() -> None:
     assert causes_of([a_line(1, "order"), a_line(2, "ticket")]) == {2: 1}
     assert causes_of([]) == {}
 
