@@ -70,6 +70,7 @@ class PendingTransaction:
         "answers",
         "bytes",
         "counts",
+        "first_ms",
         "outputs",
         "positions",
         "rows",
@@ -80,6 +81,8 @@ class PendingTransaction:
         self.outputs: defaultdict[tuple[str, int], list[ProducerRecord]] = defaultdict(list)
         self.positions: dict[str, int] = {}
         """Source topic -> offset of the next record to apply. What is undone stays applied: not in the log."""
+        self.first_ms: dict[str, int] = {}
+        """Source topic -> time of its first record in this transaction, in milliseconds since the epoch."""
         self.answers: list[tuple[str, object]] = []
         self.counts: Counter[str] = Counter()
         self.bytes = 0
