@@ -6,6 +6,7 @@ A wrong value stops the start with one sentence that names the variable and the 
 import os
 import re
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,15 @@ SERVER = re.compile(r"(?:[\w.-]+|\[[\w:.%]+\])(?::(\d{1,5}))?", re.ASCII)
 ORIGIN = re.compile(r"https?://(?:[a-z0-9_.-]+|\[[a-f0-9:.]+\])(?::\d{1,5})?", re.ASCII)
 """An origin of web pages as browsers send it: scheme, host in lower case, and the port unless it is the scheme's."""
 MAX_PORT = 65_535
+
+
+class LogFormat(StrEnum):
+    """Format of a worker's log."""
+
+    AUTO = "auto"
+    """Lines for people on a terminal, else JSON."""
+    CONSOLE = "console"
+    JSON = "json"
 
 
 class WrongSetting(ValueError):
@@ -90,6 +100,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Days that the history topic keeps an order after that; may be a fraction."""
     speed_up: float
     """Factor by which simulated time is faster than real time; divides waits and travel times. 0: no delays."""
+    log_format: LogFormat = LogFormat.AUTO
+    """Format of the log: lines for people (``console``), one object a line (``json``), or lines on a terminal and else
+    objects (``auto``)."""
     failpoints: str = ""
     """Faults on purpose, for tests: ``name:action:every[,name:action:every...]``. The names and actions are those of
     ``exactly_once/task/failpoints.py``. They need ``DABBAWALA_ALLOW_FAILPOINTS=1``."""
@@ -126,6 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             catalogue=_file(variables, "DABBAWALA_CATALOGUE", CATALOGUE),
             retention_days=_number(variables, "DABBAWALA_RETENTION_DAYS", 30.0, 0.0, MAX_DAYS, float),
             history_days=_number(variables, "DABBAWALA_HISTORY_DAYS", 365.0, 0.0, MAX_DAYS, float),
+            log_format=_log_format(variables, "DABBAWALA_LOG_FORMAT", "auto"),
             failpoints=_failpoints(variables, "DABBAWALA_FAILPOINTS", ""),
             speed_up=_number(variables, "DABBAWALA_SPEED_UP", 1.0, 0.0, 1e6, float),
         )
@@ -240,6 +254,13 @@ def _networks(variables: Mapping[str, str], name: str, default: str) -> tuple[st
         return tuple(str(ip_network(part.strip())) for part in value.split(",")) if value.strip() else ()
     except ValueError:
         raise WrongSetting(f"{name}={value!r}: it must be networks such as 10.0.0.0/8, separated by commas") from None
+
+
+def _log_format(variables: Mapping[str, str], name: str, default: str) -> LogFormat:
+    value = variables.get(name, default)
+    if value not in [known.value for known in LogFormat]:
+        raise WrongSetting(f"{name}={value!r}: it must be {', '.join(LogFormat)}")
+    return LogFormat(value)
 
 
 def _failpoints(variables: Mapping[str, str], name: str, default: str) -> str:

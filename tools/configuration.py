@@ -44,6 +44,7 @@ KINDS = {
     "_origins": "`origin[,origin...]`",
     "_party_url": "URL",
     "_networks": "`network[,network...]`",
+    "_log_format": "`auto`, `console`, `json`",
     "_failpoints": "`name:action:every[,...]`",
     "get": "folder",
 }

@@ -29,6 +29,7 @@ from streams.access.party_proofs import NO_PROOFS, PartyProofs, without_credenti
 from streams.access.rules import PAYMENTS, POS, callback_subject
 from streams.calls.addresses import AllowedAddresses
 from streams.calls.resolver import ThreadedResolver
+from streams.logs import about_order
 from streams.tracing import traceparent
 from topics.headers import IDEMPOTENCY_KEY
 from topics.identity import owner_of
@@ -157,7 +158,8 @@ class HttpPerformer:
         except (httpx.HTTPError, aiohttp.ClientError) as error:  # the transport does not convert all of aiohttp's
             return Retry(f"{http.url}: {_text_of(error)}")
         except Exception as error:
-            log.exception("the call %s failed in this worker", call_id.decode(errors="replace"))
+            key = call_id.decode(errors="replace")
+            log.exception("the call %s failed in this worker", key, extra=about_order(owner_of(key)))
             return _not_sent(http.url, error)
 
     async def _attempt(self, key: str, http: HttpRequest, attempt: int) -> CallOutcome:

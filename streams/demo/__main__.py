@@ -116,6 +116,7 @@ class Demo:
             "DABBAWALA_PAYMENT_URL": self._urls["payment"],
             "DABBAWALA_REPLICATION_FACTOR": str(self._settings.replication_factor),
             "DABBAWALA_COMMIT_GAP_MS": str(self._settings.commit_gap_ms),
+            "DABBAWALA_LOG_FORMAT": "console",  # a person reads the files
         }
         self._screen.say("Starting the payment provider, the restaurants and a worker")
         for name, port in (("payment", payment), ("pos", pos)):

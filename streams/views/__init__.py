@@ -11,6 +11,7 @@ from streams.views import (
     drivers,
     feed,
     health,
+    metrics,
     operations,
     orders,
     payments,
@@ -55,6 +56,7 @@ ROUTES: Mapping[str, type[ApiView]] = {
     "/table/": tables.Tables,
     "/table/{name}/": tables.TableRows,
     "/table/{name}/{key}": tables.RowsOfOwner,
+    "/metrics": metrics.Metrics,
     "/livez": health.Live,
     "/readyz": health.Ready,
 }
