@@ -40,7 +40,7 @@ class Observer(Protocol):
         ...
 
     def call_ended(self, request: bytes, took_s: float, outcome: CallOutcome) -> None:
-        """Record one attempt of a call, whatever becomes of its answer."""
+        """Record one attempt of a call. Its answer may still be rolled back."""
         ...
 
 

@@ -98,7 +98,7 @@ Moved = Callable[[OpenOrder, OrderRow], None]
 
 
 class OpenOrders:
-    """The open orders of a task by stage, and their attention. ``placed`` and ``moved`` are told of each change.
+    """The open orders of a task by stage, and their attention. Each change calls ``placed`` or ``moved``.
 
     A transaction that moves an order twice counts as one move. Orders that have ended are not kept.
     """

@@ -29,7 +29,7 @@ from streams.metrics.instruments import Instruments, engine_families
 from streams.worker.tables import Tables
 
 MAX_REGIONS = 100
-"""Regions with series of their own."""
+"""Limit of the regions with their own series."""
 OTHER_REGIONS = "other"
 MAX_SAMPLES = 1000
 """Ends of a topic that are remembered for the age of its lag."""
