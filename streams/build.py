@@ -117,7 +117,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     tables = Tables(engine)
     engine.index(tables.dispatch.name, DispatchIndex)
     instruments = Instruments()
-    _observe(engine, tables, instruments)
+    observed = _observe(engine, tables, instruments)
     updates = _sink(engine, settings, families.ORDER_UPDATES)
     history = _sink(engine, settings, families.ORDER_HISTORY, {"retention.ms": str(round(settings.history_s * 1000))})
     audit_topic = _sink(engine, settings, families.AUDIT)
@@ -165,7 +165,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         forwarding=Forwarding(engine, doorkeeper, this_worker, outside.make_http_client),
         decisions=Decisions(app, engine, audit, settings.topic_prefix, outside.new_id, settings.decision_s),
         limits=Limits(),
-        metrics=Scraping(instruments, engine, tables, feed, settings.payment_url, outside.clock),
+        metrics=Scraping(instruments, engine, tables, feed, observed, settings.payment_url, outside.clock),
         now_ms=outside.now_ms,
         new_id=outside.new_id,
     )
@@ -185,13 +185,14 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     return services
 
 
-def _observe(engine: Engine, tables: Tables, instruments: Instruments) -> None:
+def _observe(engine: Engine, tables: Tables, instruments: Instruments) -> TaskMetrics:
     """Count rows at each commit, and record what tasks and calls report."""
     engine.observer = observed = TaskMetrics(instruments, engine.dead_letters)
     engine.index(tables.orders.name, lambda: OpenOrders(observed.order_placed, observed.order_moved))
     engine.index(tables.drivers.name, lambda: RowCount(driver_state))
     engine.index(tables.dead_letters.name, lambda: RowCount(any_row))
     engine.index(CALLS, lambda: RowCount(call_kind))
+    return observed
 
 
 def _reading_the_secret(tokens: Tokens) -> Callable[[], Awaitable[None]]:

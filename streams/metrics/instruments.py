@@ -8,21 +8,13 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from platform import python_version
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-)
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry, Gauge, GCCollector, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from processors.call_kinds import CallKind
 from processors.order import FINAL_STAGES
+from streams.metrics.tallies import Histogram, Tally
 
 MINUTES_S = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200)
 """Buckets for what takes a kitchen or a driver some time."""
@@ -37,7 +29,6 @@ class Instruments:
     """The metrics of one worker and their registry. Two workers of one process share none."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # times of creation would double the series
         self.registry = CollectorRegistry()
         gauge, counter, histogram = self._gauge, self._counter, self._histogram
 
@@ -148,16 +139,16 @@ class Instruments:
         self.requests = Histogram(
             "http_server_request_duration_seconds",
             "Time of HTTP requests; an event stream counts when it ends.",
+            SECONDS_S,
             ("http_request_method", "http_route", "http_response_status_code"),
-            buckets=SECONDS_S,
-            registry=self.registry,
         )
+        self.add(self.requests)
         self.build = gauge("build_info", "1 for the release of this worker.", "version", "python_version")
         self.build.labels(version("dabbawala"), python_version()).set(1)
         self._start_at_zero()
 
     def add(self, collector: Collector) -> None:
-        """Add counters that are kept elsewhere."""
+        """Add metrics that are kept elsewhere."""
         self.registry.register(collector)
 
     def add_process(self) -> None:
@@ -168,29 +159,33 @@ class Instruments:
     def _start_at_zero(self) -> None:
         """Make the series whose labels are known: a rate needs a value before the first event."""
         for stage in FINAL_STAGES:
-            self.ended.labels(stage.value)
-            self.order_duration.labels(stage.value)
+            self.ended.add(stage.value, count=0)
+            self.order_duration.start(stage.value)
         for kind in CallKind:
-            self.call_duration.labels(kind.value)
+            self.call_duration.start(kind.value)
             for outcome in (COMPLETED, UNSETTLED, RETRY):
-                self.attempts.labels(kind.value, outcome)
+                self.attempts.add(kind.value, outcome, count=0)
 
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(f"dabbawala_{name}", meaning, labels, registry=self.registry)
 
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(f"dabbawala_{name}", meaning, labels, registry=self.registry)
+    def _counter(self, name: str, meaning: str, *labels: str) -> Tally:
+        tally = Tally(f"dabbawala_{name}", meaning, labels)
+        self.add(tally)
+        return tally
 
     def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"dabbawala_{name}", meaning, labels, buckets=buckets, registry=self.registry)
+        histogram = Histogram(f"dabbawala_{name}", meaning, buckets, labels)
+        self.add(histogram)
+        return histogram
 
     def described(self) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
         """Yield name, type, meaning and labels of each metric of this module."""
         for metric in vars(self).values():
-            if isinstance(metric, MetricWrapperBase):
-                [family] = metric.describe()
-                suffix = "_total" if family.type == "counter" else ""
-                yield family.name + suffix, family.type, family.documentation, tuple(metric._labelnames)
+            if isinstance(metric, Gauge):
+                yield metric._name, "gauge", metric._documentation, tuple(metric._labelnames)
+            elif isinstance(metric, Tally | Histogram):
+                yield metric.name, metric.kind, metric.meaning, metric.labels
 
 
 ENGINE_COUNTERS = {

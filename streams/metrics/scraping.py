@@ -26,6 +26,7 @@ from processors.spatial_index import DispatchIndex
 from streams.feed.feed import Feed
 from streams.metrics.indexes import OpenOrders, RowCount
 from streams.metrics.instruments import Instruments, engine_families
+from streams.metrics.observed import TaskMetrics
 from streams.worker.tables import Tables
 
 MAX_REGIONS = 100
@@ -76,6 +77,7 @@ class Scraping:
         engine: Engine,
         tables: Tables,
         feed: Feed,
+        observed: TaskMetrics,
         payment_url: str,
         clock: Callable[[], float],
     ) -> None:
@@ -84,6 +86,7 @@ class Scraping:
         self._engine = engine
         self._tables = tables
         self._feed = feed
+        self._observed = observed
         self._payment_url = payment_url
         self._clock = clock
         self._ages: dict[tuple[str, int], LagAge] = {}
@@ -178,6 +181,7 @@ class Scraping:
             if party.state in (OPEN, HALF_OPEN)
         ]
         _set_all(metrics.breakers_open, {PAYMENT: sum(is_payment), RESTAURANT: len(is_payment) - sum(is_payment)})
+        metrics.clock_offset.set(self._observed.clock_ahead_ms / 1000)
         metrics.feed_listeners.set(self._feed.listener_count)
 
     def _rows(self, table: str) -> Counter[str]:

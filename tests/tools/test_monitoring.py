@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import pytest
 import yaml
 
+from streams.cli.registry import load
 from tests.support.promtool import run_promtool
 from tests.support.stack import ROOT
 from tools.alerts import ALERTS, PAGE, TICKET
@@ -183,6 +185,15 @@ def test_every_alert_has_its_section_of_the_runbook(alert: Any) -> None:
     assert anchor == alert.name.lower()
     assert [*re.findall(r"^\*\*(.+?)\.\*\*", section, re.MULTILINE)] == ["Customers", "Look", "Act", "Over"]
     assert alert.severity in (PAGE, TICKET)
+
+
+def test_the_runbook_shows_commands_that_exist() -> None:
+    shown = re.findall(r"`dabbawala ([a-z-]+)(?: ([a-z-]+))?", (ROOT / "docs/runbook.md").read_text())
+    assert len(shown) > 20
+    for name, subcommand in shown:
+        command = load(name)
+        known = command.commands if isinstance(command, click.Group) else {}
+        assert not subcommand or subcommand in known or not known, (name, subcommand)
 
 
 def test_the_runbook_has_no_section_for_other_alerts() -> None:

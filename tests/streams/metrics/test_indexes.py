@@ -5,7 +5,7 @@ import pytest
 
 from processors.events import OPERATOR, OrderPlaced
 from processors.order import FINAL_STAGES, AttentionItem, Order, Stage, decide
-from streams.metrics.indexes import OpenOrder, OpenOrders, OrderRow, RowCount, call_kind, driver_state
+from streams.metrics.indexes import OpenOrders, OrderRow, RowCount, call_kind, driver_state
 from tests.processors.cases import NOW, RESTAURANT, P, placed
 
 
@@ -14,7 +14,7 @@ class Orders:
 
     def __init__(self) -> None:
         self.placed = 0
-        self.moves: list[tuple[OpenOrder, OrderRow]] = []
+        self.moves: list[tuple[OrderRow, OrderRow]] = []
         self.index = OpenOrders(self._count, lambda *move: self.moves.append(move))
 
     def _count(self) -> None:
@@ -47,7 +47,7 @@ def test_an_order_counts_in_its_stage_until_it_ends(orders: Orders) -> None:
     assert orders.counts() == ({Stage.ASKED: 1}, {})
     orders.apply(order(Stage.DELIVERED, NOW + 1_000))
     assert orders.counts() == ({}, {})
-    moves = [(before.stage, row.stage, row.waits_since_ms - before.since_ms) for before, row in orders.moves]
+    moves = [(before.stage, row.stage, row.waits_since_ms - before.waits_since_ms) for before, row in orders.moves]
     assert moves == [(Stage.CREATED, Stage.ASKED, 700), (Stage.ASKED, Stage.DELIVERED, 300)]
 
 
