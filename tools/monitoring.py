@@ -22,7 +22,7 @@ Every worker shows its metrics at `/metrics`, in the text format of Prometheus. 
 `monitor` or `operator`:
 
 ```sh
-dabbawala keys new monitor prometheus > deploy/prometheus/key    # or .dabbawala/keys/monitor on this machine
+dabbawala keys new monitor > deploy/prometheus/key    # or .dabbawala/keys/monitor on this machine
 curl -H "Authorization: Bearer $(cat deploy/prometheus/key)" http://127.0.0.1:6066/metrics
 ```
 
