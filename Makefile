@@ -64,8 +64,9 @@ format: .venv/installed-dev ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-docs: .venv/installed-dev ## write the generated pages of docs/ (state machines, topics, HTTP API, CLI, settings)
+docs: .venv/installed-dev ## write the generated pages of docs/ (state machines, topics, HTTP API, CLI, settings, metrics) and deploy/
 	@$(BIN)/python -m tools.docs
+	@$(BIN)/python -m tools.monitoring
 
 verify: .venv/installed-dev ## build the image's files, then run the five targets below; stop at the first failure; N= ORDERS= MINUTES= SEED=
 	@$(BIN)/python -m verification --kills $(N) --orders $(or $(ORDERS),2000) --minutes $(MINUTES) --seed $(or $(SEED),1) $(ARGS)

@@ -99,7 +99,7 @@ class Engine(TaskManager):
     ``find``, ``scan`` and the other views of the state may be called anywhere in the worker's event loop. ``counters``
     counts what tasks commit, by name. ``watch`` waits for answers and for changed rows. ``performer`` performs the
     handlers' calls: set it before the worker starts. ``letter_signer`` signs dead letters, so that a reader of their
-    topic can tell those of the tasks from what others write there.
+    topic can tell those of the tasks from what others write there. ``observer`` measures the tasks (``task.observer``).
     """
 
     def __init__(

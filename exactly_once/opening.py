@@ -42,6 +42,11 @@ class TaskOpening:
     clock_skewed: dict[int, str]
     """Partitions that wait for a synchronised clock -> reason and advice; the opening adds and removes its own."""
 
+    @property
+    def _about(self) -> dict[str, int]:
+        """Attributes of a log record about this task."""
+        return {"partition": self.partition}
+
     async def run(self) -> Task:
         """Fence the previous owner, check the clock, restore, find the start positions, and return the task.
 
@@ -70,20 +75,28 @@ class TaskOpening:
                 manager.changelogs,
                 manager.sources,
                 clock.now_ms(),
-                lambda: manager.failpoint("restoring", client.disconnect),
+                self._batch_restored,
             )
             starts = {
                 topic: self._start_position(store, topic, ids[topic], restored.sources[topic])
                 for topic in manager.sources
             }
             await self._commit_start_positions(store, starts)
-            log.info("task %d: %d changelog records restored", self.partition, restored.records)
+            log.info("task %d: %d changelog records restored", self.partition, restored.records, extra=self._about)
+            manager.observer.restored(restored.records, manager.clock().monotonic() - owned_since)
             return Task(manager, self.partition, client, store, starts, clock, owned_since)
         except BaseException:
             if store is not None:
                 store.close()
             await client.close()
             raise
+        finally:
+            manager.restoring.pop(self.partition, None)
+
+    def _batch_restored(self, left: int) -> None:
+        """Note how many changelog records are left to read."""
+        self.manager.restoring[self.partition] = left
+        self.manager.failpoint("restoring", self.client.disconnect)
 
     async def _fence(self) -> None:
         """Fence the previous owner, and complete its transactions that ended without a marker in some partition: see
@@ -98,13 +111,17 @@ class TaskOpening:
             )
         except NoLeader as exc:  # nothing can be written there either; everything else can go on
             log.warning(
-                "task %d: whether its last transaction is complete everywhere is unknown: %s", self.partition, exc
+                "task %d: whether its last transaction is complete everywhere is unknown: %s",
+                self.partition,
+                exc,
+                extra=self._about,
             )
         if completed:
             log.warning(
                 "task %d: its last transaction had no marker in %s; the worker has written the marker",
                 self.partition,
                 format_partitions(completed),
+                extra=self._about,
             )
             manager.counters["markers_written"] += len(completed)
 
@@ -119,7 +136,7 @@ class TaskOpening:
                 if not skewed:
                     return clock
                 if self.partition not in self.clock_skewed:
-                    log.warning("task %d is held: %s", self.partition, skewed)
+                    log.warning("task %d is held: %s", self.partition, skewed, extra=self._about)
                 self.clock_skewed[self.partition] = skewed
                 await asyncio.sleep(settings.clock_again_s)
         finally:
@@ -159,6 +176,7 @@ class TaskOpening:
             start, change = bounds.start, "has lost or expired the next records: they were not applied"
         else:
             return Position(committed.offset, topic_id)
-        log.warning(SOURCE_CHANGED, topic, self.partition, change, committed.offset, bounds.start, bounds.end)
+        found = topic, self.partition, change, committed.offset, bounds.start, bounds.end
+        log.warning(SOURCE_CHANGED, *found, extra=self._about)
         self.manager.counters["sources_not_as_left"] += 1
         return Position(start, topic_id)

@@ -6,6 +6,7 @@ them. It opens the nearest cube first, and ends when the next one is farther awa
 """
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from math import inf
@@ -119,6 +120,8 @@ class DispatchIndex:
         """Region -> its waiting drivers, if there are any."""
         self._pending: dict[str, list[str]] = {}
         """Region -> keys of its pending deliveries, the oldest first, if there are any."""
+        self.waiting_drivers = Counter[str]()
+        """Region -> number of its waiting drivers, if there are any."""
 
     def load(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Add every committed row."""
@@ -160,6 +163,10 @@ class DispatchIndex:
                 return row
         return None
 
+    def pending_deliveries(self) -> dict[str, int]:
+        """Return region -> number of its pending deliveries, if there are any."""
+        return {region: len(keys) for region, keys in self._pending.items()}
+
     def rows(self) -> dict[str, Row]:
         """Return all drivers and deliveries by key, committed or not."""
         return dict(self._rows)
@@ -174,10 +181,13 @@ class DispatchIndex:
             self._rows[key] = row
         if isinstance(old, WaitingDriver):
             self._drivers[region].remove(key, point(old.position))
+            self.waiting_drivers[region] -= 1
             if self._drivers[region].is_empty:  # a made-up name of a region must not take memory for ever
                 del self._drivers[region]
+                del self.waiting_drivers[region]
         if isinstance(row, WaitingDriver):
             self._drivers.setdefault(region, Cube()).add(key, point(row.position))
+            self.waiting_drivers[region] += 1
         if isinstance(old, PendingDelivery):
             keys = self._pending[region]
             del keys[bisect_left(keys, key)]

@@ -20,6 +20,7 @@ import msgspec
 from faust.web.drivers.aiohttp import Web
 
 from exactly_once import Engine, EngineSettings, exactly_once
+from exactly_once.calls.rows import CALLS
 from exactly_once.task.failpoints import parse_failpoints
 from processors.decision import Call
 from processors.order_validation import MAX_ORDER_BYTES
@@ -37,6 +38,11 @@ from streams.feed.audit_log import AuditLog
 from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
 from streams.feed.update_log import UpdateLog
+from streams.logs import logging_config
+from streams.metrics.indexes import OpenOrders, RowCount, any_row, call_kind, driver_state
+from streams.metrics.instruments import Instruments
+from streams.metrics.observed import TaskMetrics, request_middleware
+from streams.metrics.scraping import Scraping
 from streams.services import Services
 from streams.settings import LOOPBACK, Settings, WrongSetting
 from streams.tracing.spans import OFF, Tracing
@@ -111,6 +117,8 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
     engine = _make_engine(app, settings, outside)
     tables = Tables(engine)
     engine.index(tables.dispatch.name, DispatchIndex)
+    instruments = Instruments()
+    observed = _observe(engine, tables, instruments)
     updates = _sink(engine, settings, families.ORDER_UPDATES)
     history = _sink(engine, settings, families.ORDER_HISTORY, {"retention.ms": str(round(settings.history_s * 1000))})
     audit_topic = _sink(engine, settings, families.AUDIT)
@@ -138,6 +146,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         PartyProofs(settings.party_secrets, outside.now_ms, outside.clock),
         tracing,
     )
+    feed = Feed(UpdateLog(updates, lambda: engine.client_settings), settings.partitions)
     services = Services(
         settings=settings,
         parameters=parameters,
@@ -150,7 +159,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         performer=performer,
         restaurants=restaurants,
         catalogue=_make_catalogue(app, settings, restaurants),
-        feed=Feed(UpdateLog(updates, lambda: engine.client_settings), settings.partitions),
+        feed=feed,
         history=OrderHistory(engine, history, outside.now_ms),
         tokens=tokens,
         doorkeeper=doorkeeper,
@@ -160,6 +169,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         decisions=Decisions(app, engine, audit, settings.topic_prefix, outside.new_id, settings.decision_s, tracing),
         limits=Limits(),
         tracing=tracing,
+        metrics=Scraping(instruments, engine, tables, feed, observed, settings.payment_url, outside.clock),
         now_ms=outside.now_ms,
         new_id=outside.new_id,
     )
@@ -170,12 +180,23 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         urls = [place.url] if settings.public_url is None else [place.url, settings.public_url]
         application = cast(Web, app.web).web_app
         BrowserRules(urls, place.port, settings.allowed_origins).install(application)
+        application.middlewares.insert(0, request_middleware(instruments))
         application.on_response_prepare.append(tell_quota)
     engine.before_consuming(_reading_the_secret(tokens))
     engine.before_consuming(lambda: services.catalogue.start(engine.client_settings))
     app.on_before_shutdown.connect(_closing(services, stop_tracing), weak=False)
     app.rebuild = partial(_rebuild, settings, surroundings)
     return services
+
+
+def _observe(engine: Engine, tables: Tables, instruments: Instruments) -> TaskMetrics:
+    """Count rows at each commit, and record what tasks and calls report."""
+    engine.observer = observed = TaskMetrics(instruments, engine.dead_letters)
+    engine.index(tables.orders.name, lambda: OpenOrders(observed.order_placed, observed.order_moved))
+    engine.index(tables.drivers.name, lambda: RowCount(driver_state))
+    engine.index(tables.dead_letters.name, lambda: RowCount(any_row))
+    engine.index(CALLS, lambda: RowCount(call_kind))
+    return observed
 
 
 def _reading_the_secret(tokens: Tokens) -> Callable[[], Awaitable[None]]:
@@ -249,6 +270,7 @@ def _app_settings(settings: Settings, place: Place | None) -> dict[str, Any]:
         instance_id=INSPECTOR if place is None else place.instance_id,
         broker=[f"kafka://{server}" for server in servers.split(",")],
         origin="streams",
+        logging_config=logging_config(settings.log_format),
         web_tables_enabled=False,  # Faust's view hashes a row's whole key, and cannot list rows
         web_router_enabled=False,
         web_graph_enabled=False,

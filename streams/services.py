@@ -14,6 +14,7 @@ from streams.catalogue.topic import Catalogue, RestaurantTopic
 from streams.feed.audit_log import AuditLog
 from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
+from streams.metrics.scraping import Scraping
 from streams.settings import Settings
 from streams.tracing.spans import Tracing
 from streams.web.deciding import Decisions
@@ -49,6 +50,7 @@ class Services:
     decisions: Decisions
     limits: Limits
     tracing: Tracing
+    metrics: Scraping
     now_ms: Callable[[], int]
     """Wall clock in milliseconds since the epoch, for views; handlers use the clock of their task."""
     new_id: Callable[[], str]

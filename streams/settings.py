@@ -6,6 +6,7 @@ A wrong value stops the start with one sentence that names the variable and the 
 import os
 import re
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,15 @@ SERVER = re.compile(r"(?:[\w.-]+|\[[\w:.%]+\])(?::(\d{1,5}))?", re.ASCII)
 ORIGIN = re.compile(r"https?://(?:[a-z0-9_.-]+|\[[a-f0-9:.]+\])(?::\d{1,5})?", re.ASCII)
 """An origin of web pages as browsers send it: scheme, host in lower case, and the port unless it is the scheme's."""
 MAX_PORT = 65_535
+
+
+class LogFormat(StrEnum):
+    """Format of a worker's log."""
+
+    AUTO = "auto"
+    """Lines for people on a terminal, else JSON."""
+    CONSOLE = "console"
+    JSON = "json"
 
 
 class WrongSetting(ValueError):
@@ -95,6 +105,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Factor by which simulated time is faster than real time; divides waits and travel times. 0: no delays."""
     traced_share: float = 0.0
     """Share of the orders whose traces are exported, see docs/traces.md. 0: tracing is off."""
+    log_format: LogFormat = LogFormat.AUTO
+    """Format of the log: lines for people (``console``), one object a line (``json``), or lines on a terminal and else
+    objects (``auto``)."""
     failpoints: str = ""
     """Faults on purpose, for tests: ``name:action:every[,name:action:every...]``. The names and actions are those of
     ``exactly_once/task/failpoints.py``. They need ``DABBAWALA_ALLOW_FAILPOINTS=1``."""
@@ -132,6 +145,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             retention_days=_number(variables, "DABBAWALA_RETENTION_DAYS", 30.0, 0.0, MAX_DAYS, float),
             history_days=_number(variables, "DABBAWALA_HISTORY_DAYS", 365.0, 0.0, MAX_DAYS, float),
             traced_share=_traced_share(variables, "OTEL_TRACES_SAMPLER_ARG"),
+            log_format=_log_format(variables, "DABBAWALA_LOG_FORMAT", "auto"),
             failpoints=_failpoints(variables, "DABBAWALA_FAILPOINTS", ""),
             speed_up=_number(variables, "DABBAWALA_SPEED_UP", 1.0, 0.0, 1e6, float),
         )
@@ -273,6 +287,13 @@ def _traced_share(variables: Mapping[str, str], name: str) -> float:
 def _otlp(variables: Mapping[str, str], what: str) -> str:
     """Return a variable of the OTLP exporter: the one for traces, else the one for all signals; empty without both."""
     return variables.get(f"OTEL_EXPORTER_OTLP_TRACES_{what}") or variables.get(f"OTEL_EXPORTER_OTLP_{what}") or ""
+
+
+def _log_format(variables: Mapping[str, str], name: str, default: str) -> LogFormat:
+    value = variables.get(name, default)
+    if value not in [known.value for known in LogFormat]:
+        raise WrongSetting(f"{name}={value!r}: it must be {', '.join(LogFormat)}")
+    return LogFormat(value)
 
 
 def _failpoints(variables: Mapping[str, str], name: str, default: str) -> str:

@@ -45,6 +45,7 @@ KINDS = {
     "_origins": "`origin[,origin...]`",
     "_party_url": "URL",
     "_networks": "`network[,network...]`",
+    "_log_format": "`auto`, `console`, `json`",
     "_failpoints": "`name:action:every[,...]`",
     "_traced_share": "0 to 1",
     "get": "folder",

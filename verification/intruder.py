@@ -27,6 +27,7 @@ OPEN: dict[str, frozenset[Role]] = {
     "/v1/restaurants": frozenset(Role),
     "/v1/restaurants/{restaurant}": frozenset(Role),
     "/v1/tasks": frozenset({Role.MONITOR}),
+    "/metrics": frozenset({Role.MONITOR}),
     "/v1/orders": frozenset({Role.PROVIDER}),
 }
 """Routes that answer parties that own nothing: lists have nothing in them then, and an order of nonsense is refused."""

@@ -36,6 +36,9 @@ from exactly_once.calls.interfaces import (
 from exactly_once.calls.rows import CALLS, MAX_ERROR_CHARS, Call, decode_call
 from exactly_once.settings import EngineSettings
 
+EndOfAttempt = Callable[[bytes, float, CallOutcome], None]
+"""Called with the request, the duration in seconds and the outcome of each attempt."""
+
 
 class MonotonicClock(Protocol):
     """A clock for back-offs and timeouts."""
@@ -49,11 +52,16 @@ class CallRunner:
     """Makes the calls of all tasks of one worker."""
 
     def __init__(
-        self, settings: EngineSettings, clock: MonotonicClock, performer: Callable[[], Performer | None]
+        self,
+        settings: EngineSettings,
+        clock: MonotonicClock,
+        performer: Callable[[], Performer | None],
+        on_end: EndOfAttempt,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._performer = performer
+        self._on_end = on_end
         # due by the runner's own clock, which may differ from the task's
         self._later: list[tuple[int, int, CallingTask, bytes, int]] = []
         self._destinations: dict[DestinationKey, Destination] = {}
@@ -235,7 +243,9 @@ class CallRunner:
             if not await task.verify_ownership_for_call(call_id, row) or not task.accepts_work:
                 return
             task.pass_failpoint("before_call")
-            answer = await self._attempt(performer, call_id, decode_call(row))
+            call, began = decode_call(row), self._clock.monotonic()
+            answer = await self._attempt(performer, call_id, call)
+            self._on_end(call.request, self._clock.monotonic() - began, answer)
             self._record_health(destination, attempt, answer)
             task.pass_failpoint("after_call")
             if task.alive:

@@ -43,7 +43,8 @@ class TaskOpenings:
             if opening.cancelled():
                 failed = True
             elif (exc := opening.exception()) is not None:
-                log.warning("opening task %d failed, again in a second: %r", partition, exc)
+                about = {"partition": partition}
+                log.warning("opening task %d failed, again in a second: %r", partition, exc, extra=about)
                 failed = True
             else:
                 opened[partition] = opening.result()

@@ -37,11 +37,12 @@ async def restore(
     changelogs: Mapping[str, str],
     sources: Sequence[str],
     now_ms: int,
-    on_batch: Callable[[], None],
+    on_batch: Callable[[int], None],
 ) -> Restored:
     """Read each changelog to its end, into the store. ``changelogs`` maps table to topic.
 
-    ``on_batch`` is called after each batch (for a failpoint). Raises ``KafkaError`` and ``StoreError``.
+    ``on_batch`` is called after each batch with the number of offsets that are left to read. Raises ``KafkaError`` and
+    ``StoreError``.
 
     Call this after the previous owner was fenced: the last stable offset is then final. The position of a
     read_committed consumer steps over aborted records and transaction markers, so it reaches that offset.
@@ -62,7 +63,7 @@ async def restore(
         while restorer.behind:
             for tp, records in (await consumer.getmany(*restorer.behind, timeout_ms=POLL_MS)).items():
                 if restorer.apply(tp, records):
-                    on_batch()
+                    on_batch(restorer.left)
             await restorer.drop_finished()
         store.write({}, {table: ends[tp] for tp, table in tables.items()}, {})
         return Restored(restorer.count, {tp.topic: LogBounds(starts[tp], ends[tp]) for tp in origins})
@@ -95,6 +96,13 @@ class ChangelogRestorer:
         """Changelogs that are not read to their end."""
         self.count = 0
         """Number of rows' records applied."""
+        self._next: dict[TopicPartition, int] = {}
+        """Offset of the next record to read of each changelog."""
+
+    @property
+    def left(self) -> int:
+        """Number of offsets that are left to read."""
+        return sum(self._ends[tp] - self._next[tp] for tp in self.behind)
 
     def start(self, tp: TopicPartition, now_ms: int) -> None:
         """Seek to the checkpoint if it is valid as far as bounds and times show, otherwise to the start."""
@@ -120,6 +128,7 @@ class ChangelogRestorer:
         if not records:
             return False
         table, last = self._tables[tp], records[-1]
+        self._next[tp] = last.offset + 1
         rows = {record.key: record.value for record in records if record.key is not None}
         self._store.write({table: rows}, {table: last.offset + 1}, {table: last.timestamp}, to_the_end=False)
         self.count += sum(record.key != CLOCK for record in records)
@@ -138,6 +147,7 @@ class ChangelogRestorer:
         self._read_from(tp, self._starts[tp])
 
     def _read_from(self, tp: TopicPartition, offset: int) -> None:
+        self._next[tp] = offset
         if offset < self._ends[tp]:
             self._consumer.seek(tp, offset)
             self._consumer.resume(tp)

@@ -46,6 +46,11 @@ _block_cache = Cache(BLOCK_CACHE_BYTES)
 """Shared by all partitions of the worker, so that memory does not grow with their number."""
 
 
+def block_cache_bytes() -> int:
+    """Return the bytes that the blocks of all stores take in memory."""
+    return int(_block_cache.get_usage())
+
+
 class Checkpoint(msgspec.Struct):
     """The changelog offset that a family's rows correspond to, the topic's id (a recreated topic has another one), and
     the time at which the changelog was last read to its end.
@@ -327,7 +332,10 @@ class PartitionStore:
 
     def _warn(self, why: str) -> None:
         log.warning(
-            "task %d: its local state does not match its changelogs and is restored from them (%s)", self.partition, why
+            "task %d: its local state does not match its changelogs and is restored from them (%s)",
+            self.partition,
+            why,
+            extra={"partition": self.partition},
         )
 
     def _failed(self, what: str, exc: Exception) -> StoreError:

@@ -2,7 +2,7 @@
 
     declared   tables, changelogs, indexes, outputs, dead letters, handlers
     shared     calls, waiters, commit pacing, counters, failpoints, settings
-    reported   ``break_task``: the task is broken
+    reported   ``break_task``: the task is broken; ``observer``: what it did
 
 ``TaskManager`` provides all of it. A task knows this protocol alone.
 """
@@ -18,6 +18,7 @@ from exactly_once.task.commit_pacing import CommitPacer
 from exactly_once.task.commit_waiters import CommitWaiters
 from exactly_once.task.failpoints import Failpoint
 from exactly_once.task.indexes import IndexFactory
+from exactly_once.task.observer import Observer
 
 TaskT = TypeVar("TaskT")
 LetterSigner = Callable[[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]], bytes]
@@ -52,6 +53,7 @@ class TaskContext(Protocol[TaskT]):
     pace: CommitPacer
     counters: Counter[str]
     failpoint: Failpoint
+    observer: Observer
 
     @property
     def tables(self) -> Sequence[str]:

@@ -24,6 +24,7 @@ from exactly_once.task.context import LetterSigner
 from exactly_once.task.failpoints import parse_failpoints
 from exactly_once.task.indexes import IndexFactory
 from exactly_once.task.interfaces import Clock, Record
+from exactly_once.task.observer import NoObserver, Observer
 from exactly_once.task.state import TaskState
 from exactly_once.task.task import Task, WallClock
 
@@ -72,12 +73,16 @@ class TaskManager:
         self.result_handler: ResultHandler = _no_handler("result of a call", "on_result")
         self.letter_signer: LetterSigner | None = None
         self.performer: Performer | None = None
+        self.observer: Observer = NoObserver()
+        """Listener of the tasks; set it before the worker starts."""
         self.tasks: dict[int, Task] = {}
         self.suspended: dict[int, Task] = {}
         """Suspended tasks: the next assignment decides whether they stay in this worker."""
         self.counters: Counter[str] = Counter()
         self.resets: Counter[int] = Counter()
         """Partition -> how often its task broke in this worker."""
+        self.restoring: dict[int, int] = {}
+        """Partition of a task that is being restored -> changelog records to read."""
         self.watch = CommitWaiters()
         self.pace = CommitPacer(settings.commit_gap_ms, settings.commit_gap_most_ms)
         self.leaving = settings.leave_on_stop
@@ -87,6 +92,7 @@ class TaskManager:
             settings,
             clock(),
             performer=lambda: self.performer,
+            on_end=lambda *attempt: self.observer.call_ended(*attempt),
         )
         self.request_reset: Callable[[float], None] = lambda delay_s: None
         """Called when a task broke, with the seconds after which to open it again."""
@@ -151,7 +157,7 @@ class TaskManager:
         was_suspended = task.state is TaskState.SUSPENDED
         task.mark_broken()
         if was_suspended:
-            log.warning("task %d broke while it was suspended: %r", task.partition, exc)
+            log.warning("task %d broke while it was suspended: %r", task.partition, exc, extra=_about(task))
             return
         self.counters["resets"] += 1
         self.resets[task.partition] += 1
@@ -159,7 +165,7 @@ class TaskManager:
         self._failures[task.partition] = 1 if steady else self._failures[task.partition] + 1
         backoff = self.settings.reopen_backoff_s
         delay_s = backoff[min(self._failures[task.partition], len(backoff)) - 1]
-        log.warning("task %d broken, opened again in %g s: %r", task.partition, delay_s, exc)
+        log.warning("task %d broken, opened again in %g s: %r", task.partition, delay_s, exc, extra=_about(task))
         self.request_reset(delay_s)
 
     async def suspend_all(self) -> None:
@@ -177,6 +183,11 @@ class TaskManager:
         self.suspended = {}
         await asyncio.gather(*(task.close(commit=commit) for task in tasks))
         self.watch.released()
+
+
+def _about(task: Task) -> dict[str, int]:
+    """Return the attributes of a log record about a task."""
+    return {"partition": task.partition}
 
 
 def _no_handler(what: str, decorator: str) -> Callable[..., NoReturn]:

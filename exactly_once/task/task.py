@@ -39,6 +39,7 @@ from exactly_once.task.interfaces import (
     TaskBroken,
     Transactions,
 )
+from exactly_once.task.observer import Commit
 from exactly_once.task.state import ACCEPTS_WORK, ALIVE, TRANSITIONS, TaskState
 from exactly_once.task.timers import DUE_BYTES, TimerHead, due_of, timer_key
 from exactly_once.task.transaction import UNSET, Header, PendingTransaction, Position, ProducerRecord
@@ -297,6 +298,8 @@ class Task:
                 pending.count("dead_letters_passed_over")
             else:
                 self.dead_letter(record, reason, exc)
+        if record.topic not in pending.first_ms:
+            pending.first_ms[record.topic] = record.timestamp
         pending.positions[record.topic] = self.next_offsets[record.topic] = record.offset + 1
 
     def finish_call(self, call_id: bytes, row: bytes, answer: CallOutcome) -> None:
@@ -329,6 +332,7 @@ class Task:
 
     def _fire(self, key: bytes, payload: bytes) -> None:
         timer_id = key[DUE_BYTES:]
+        self._context.observer.timer_fired(self.now_ms - due_of(key))
         self.put(TIMERS, key, None)
         self.pending.count("timers_fired")
         self._guard(
@@ -527,6 +531,7 @@ class Task:
         }
         async with asyncio.timeout(context.settings.commit_deadline_s):
             appended = await transactions.produce({**changes.outputs, **rows})
+            ahead_ms = self.now_ms - appended[next(iter(changelogs))].broker_ms if changelogs else None
             failpoint("produced", transactions.disconnect)
             if not self.alive:
                 raise TaskBroken(f"task {self.partition} broke while it committed")
@@ -544,6 +549,8 @@ class Task:
         self.committed_positions.update(changes.positions)
         failpoint("stored", transactions.disconnect)
         self._publish(changes)
+        took_s = self._clock.monotonic() - begun
+        context.observer.committed(Commit(self.partition, changes, took_s, self.now_ms, ahead_ms))
 
     def _publish(self, changes: PendingTransaction) -> None:
         """Publish changes that are committed and on disk to indexes, timers, calls and views."""

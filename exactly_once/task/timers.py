@@ -40,6 +40,13 @@ class TimerHead:
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._keys)
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def due(self, now_ms: int) -> int:
+        """Return how many of these timers are due."""
+        return bisect_left(self._keys, (now_ms + 1).to_bytes(DUE_BYTES, "big"))
+
     def committed(self, rows: Mapping[bytes, bytes | None]) -> None:
         """Apply timer rows that were written to RocksDB (None: deleted)."""
         for key, payload in rows.items():

@@ -73,6 +73,7 @@ class PendingTransaction:
         "bytes",
         "callbacks",
         "counts",
+        "first_ms",
         "outputs",
         "positions",
         "rows",
@@ -83,6 +84,8 @@ class PendingTransaction:
         self.outputs: defaultdict[tuple[str, int], list[ProducerRecord]] = defaultdict(list)
         self.positions: dict[str, int] = {}
         """Source topic -> offset of the next record to apply. What is undone stays applied: not in the log."""
+        self.first_ms: dict[str, int] = {}
+        """Source topic -> time of its first record in this transaction, in milliseconds since the epoch."""
         self.answers: list[tuple[str, object]] = []
         self.callbacks: list[Callable[[], None]] = []
         """Functions to call once the transaction is committed."""

@@ -122,6 +122,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "/table/{name}/": {"GET": OPERATORS},
     "/table/{name}/{key}": {"GET": OPERATORS},
     "/traces/{order}": {"GET": OPERATORS},
+    "/metrics": {"GET": _rule(monitor=_any)},
     "/livez": {"GET": PUBLIC},
     "/readyz": {"GET": PUBLIC},
 }

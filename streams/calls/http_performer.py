@@ -32,6 +32,7 @@ from streams.access.party_proofs import NO_PROOFS, PartyProofs, without_credenti
 from streams.access.rules import PAYMENTS, POS, callback_subject
 from streams.calls.addresses import AllowedAddresses
 from streams.calls.resolver import ThreadedResolver
+from streams.logs import about_order
 from streams.tracing import conventions as name
 from streams.tracing.ids import SPAN_DIGITS, attempt_span, root_of
 from streams.tracing.spans import OFF, Attribute, Span, SpanKind, Tracing
@@ -188,7 +189,8 @@ class HttpPerformer:
         except (httpx.HTTPError, aiohttp.ClientError) as error:  # the transport does not convert all of aiohttp's
             return Attempted(Retry(f"{http.url}: {_text_of(error)}"), error)
         except Exception as error:
-            log.exception("the call %s failed in this worker", call_id.decode(errors="replace"))
+            key = call_id.decode(errors="replace")
+            log.exception("the call %s failed in this worker", key, extra=about_order(owner_of(key)))
             return Attempted(_not_sent(http.url, error), error)
 
     async def _attempt(self, key: str, http: HttpRequest, attempt: int) -> Attempted:

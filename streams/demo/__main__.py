@@ -118,6 +118,7 @@ class Demo:
             "DABBAWALA_REPLICATION_FACTOR": str(self._settings.replication_factor),
             "DABBAWALA_COMMIT_GAP_MS": str(self._settings.commit_gap_ms),
             "OTEL_TRACES_SAMPLER": os.environ.get("OTEL_TRACES_SAMPLER", "always_on"),  # a demo has few orders
+            "DABBAWALA_LOG_FORMAT": "console",  # a person reads the files
         }
         self._screen.say("Starting the payment provider, the restaurants and a worker")
         for name, port in (("payment", payment), ("pos", pos)):

@@ -346,6 +346,11 @@ class Feed:
 
     # -- for listeners ------------------------------------------------------------------------------------------------
 
+    @property
+    def listener_count(self) -> int:
+        """Number of listeners."""
+        return len(self._listeners)
+
     def add(self, listener: Listener) -> None:
         """Add a listener, and follow the head from now on."""
         self._listeners.add(listener)

@@ -21,6 +21,7 @@ from exactly_once.kafka.skipping_consumer import SkippingConsumer
 from processors.history import Retired
 from processors.workflow import JournalLine, Workflow
 from streams.access.turns import NoTurn, Turns
+from streams.logs import about_order
 from streams.worker.sealing import Seal, Unsealable
 from topics.order_history import READER, OrderRetired
 from topics.records import Reader, Undecodable, epoch_ms
@@ -133,7 +134,12 @@ def _parts(order: str, retired: Retired, fetched: Mapping[TopicPartition, list[A
             part = _part(record.value, seal)
         except (Undecodable, Unsealable) as wrong:  # unsealable: of an earlier order with this id
             log.warning(
-                "%s/%d at offset %d is passed over: %r", record.topic, record.partition, record.offset, str(wrong)
+                "%s/%d at offset %d is passed over: %r",
+                record.topic,
+                record.partition,
+                record.offset,
+                str(wrong),
+                extra=about_order(order),
             )
             continue
         if part.at is not None and epoch_ms(part.at) == retired.retired_ms:

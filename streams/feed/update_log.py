@@ -103,7 +103,8 @@ def _update(record: Any) -> Update | None:
     try:
         decoded = READER.read(record.value)
     except Undecodable as wrong:
-        log.warning("%s/%d at offset %d is passed over: %r", record.topic, record.partition, record.offset, str(wrong))
+        place = record.topic, record.partition, record.offset
+        log.warning("%s/%d at offset %d is passed over: %r", *place, str(wrong), extra={"partition": record.partition})
         return None
     one_line = b"\n" not in record.value and b"\r" not in record.value
     return Update(record.partition, record.offset, record.value if one_line else write(decoded), decoded)

@@ -27,6 +27,11 @@ def trace_id(order: str) -> int:
     return int.from_bytes(blake2b(order.encode(), digest_size=TRACE_DIGITS // 2).digest(), "big")
 
 
+def trace_hex(order: str) -> str:
+    """Return the id of an order's trace as people and headers write it: 32 hexadecimal digits."""
+    return f"{trace_id(order):032x}"
+
+
 def span_id(cause: str) -> int:
     """Return the id of the span with this cause, a number of 64 bits."""
     cause_bytes = cause.encode(errors="surrogatepass")
@@ -53,7 +58,7 @@ def attempt_span(call: str, attempt: int, asked_by: int) -> int:
 
 def traceparent(order: str, span: int, *, sampled: bool) -> str:
     """Return the header that continues an order's trace below a span."""
-    return f"00-{trace_id(order):032x}-{span:016x}-{sampled:02x}"
+    return f"00-{trace_hex(order)}-{span:016x}-{sampled:02x}"
 
 
 def context_of(header: str) -> SpanContext | None:

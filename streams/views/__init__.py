@@ -11,6 +11,7 @@ from streams.views import (
     drivers,
     feed,
     health,
+    metrics,
     operations,
     orders,
     payments,
@@ -60,6 +61,7 @@ ROUTES: Mapping[str, type[ApiView]] = {
     "/table/{name}/": tables.TableRows,
     "/table/{name}/{key}": tables.RowsOfOwner,
     "/traces/{order}": traces.OrderTrace,
+    "/metrics": metrics.Metrics,
     "/livez": health.Live,
     "/readyz": health.Ready,
 }

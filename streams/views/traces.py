@@ -19,7 +19,7 @@ from processors.order import Order
 from processors.payment import Payment
 from processors.workflow import JournalLine
 from streams.services import Services
-from streams.tracing.ids import trace_id
+from streams.tracing.ids import trace_hex
 from streams.tracing.journal_tree import DrawnSpan, OpenCall, PendingTimer, drawn_trace, seconds
 from streams.views.api_view import ApiView
 from streams.views.calls import CALLS
@@ -59,7 +59,7 @@ class OrderTrace(ApiView):
             200,
             {
                 "order": order,
-                "trace_id": f"{trace_id(order):032x}",
+                "trace_id": trace_hex(order),
                 "sampled": self.services.tracing.is_sampled(order),
                 "spans": [_shown(span) for span in spans],
             },
@@ -118,7 +118,7 @@ def _page(order: str, spans: Sequence[DrawnSpan], now_ms: int) -> web.Response:
     text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>trace of {escape(order)} · Dabbawala</title>'
         f"<style>{_STYLE}</style><h1>trace of {escape(order)}</h1>"
-        f"<p>Trace id <code>{trace_id(order):032x}</code>. The axis is folded: a long wait takes little more room than "
+        f"<p>Trace id <code>{trace_hex(order)}</code>. The axis is folded: a long wait takes little more room than "
         f"a short one, and a dashed line has its length.</p>{left_out}"
         f"<table><thead><tr><th>at</th><th>span</th><th>{_svg(labels)}</th><th>took</th><th>what happened</th></tr>"
         f"</thead><tbody>{rows}</tbody></table></html>"

@@ -28,7 +28,7 @@ from processors.waiting import (
 )
 from processors.workflow import JournalLine, Workflow
 from streams.services import Services
-from streams.tracing.ids import trace_id
+from streams.tracing.ids import trace_hex
 from streams.views.api_view import ApiView
 from streams.views.calls import open_calls_of
 from streams.views.orders import journal_entry, known_order, retired_order, shown_order
@@ -131,7 +131,7 @@ def _rows(flow: Workflow) -> dict[str, object]:
     return {
         "stage": order.stage.value,
         "region": order.region,
-        "trace_id": f"{trace_id(order.id):032x}",
+        "trace_id": trace_hex(order.id),
         "payment": payment
         and {
             "status": payment.stage.value,

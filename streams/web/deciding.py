@@ -171,7 +171,12 @@ def to_problem(reply: DecisionReply, subject: str, status: int = HTTPStatus.CONF
     """Return the problem that gives the reason of a refusal."""
     if reply.failed:
         kind = reply.reason.partition(":")[0]  # the rest may quote the record
-        return incident("this could not be applied; it is a dead letter now", f"{kind!r}; the dead letter has the rest")
+        what, _, name = subject.partition(" ")
+        return incident(
+            "this could not be applied; it is a dead letter now",
+            f"{kind!r}; the dead letter has the rest",
+            name if what == "order" else "",
+        )
     if reply.outcome is Outcome.NOT_FOUND:
         return Problem(404, "unknown", f"there is no {subject} here")
     errors = [FieldError(pointer, detail) for pointer, detail in reply.problems]

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from exactly_once import PartitionNotOwned
+from streams.logs import about_order
 from topics.text import plain
 
 log = logging.getLogger(__name__)
@@ -93,14 +94,25 @@ async def problem_middleware(
         # indented, because the text of an exception may contain lines that look like those of a log
         stack = indent(traceback.format_exc(), "  | ")
         return incident(
-            "the worker failed to handle this request", f"{request.method} {request.path!r} failed\n{stack}"
+            "the worker failed to handle this request",
+            f"{request.method} {_path_of(request)!r} failed\n{stack}",
+            request.match_info.get("order", ""),
         ).response()
 
 
-def incident(what: str, reason: str) -> Problem:
-    """Log the reason of a failure under a new id, and return a 500 problem that names the id and not the reason."""
+def _path_of(request: web.Request) -> str:
+    """Return the path of a request as the log may have it: the capability of a callback is a secret."""
+    capability = request.match_info.get("capability")
+    return request.path.replace(capability, "...") if capability else request.path
+
+
+def incident(what: str, reason: str, order: str = "") -> Problem:
+    """Log the reason of a failure under a new id, and return a 500 problem that names the id and not the reason.
+
+    ``order`` is the order that it is about, if there is one.
+    """
     number = uuid4().hex[:12]
-    log.error("incident %s: %s", number, reason)
+    log.error("incident %s: %s", number, reason, extra=about_order(order) if order else None)
     return Problem(500, "internal", f"{what}; the worker's log has the reason under incident {number}")
 
 

@@ -48,7 +48,7 @@ class Changelog:
 
     async def restore(self, store: PartitionStore) -> Restored:
         async with asyncio.timeout(120):
-            return await restore(self.settings, store, {"t": self.topic}, [], NOW_MS, lambda: None)
+            return await restore(self.settings, store, {"t": self.topic}, [], NOW_MS, lambda _: None)
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ def test_continued_lines_are_one_instruction() -> None:
 
 def test_the_last_stage_has_only_what_it_copies(tmp_path: Path) -> None:
     image = Image(tmp_path)
-    image.build("FROM a\nWORKDIR /app\nCOPY LICENSE README.md ./\nFROM a\nCOPY --from=build /app/LICENSE /data/LICENSE\n")
+    image.build(
+        "FROM a\nWORKDIR /app\nCOPY LICENSE README.md ./\nFROM a\nCOPY --from=build /app/LICENSE /data/LICENSE\n"
+    )
     assert {path.name for path in (tmp_path / "root").rglob("*") if path.is_file()} == {"LICENSE"}
 
 

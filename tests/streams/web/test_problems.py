@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from processors.decision import Outcome
+from streams.logs import about_order
 from streams.views.api_view import ApiView
 from streams.web.deciding import to_problem
 from streams.web.problems import problem_middleware
@@ -37,6 +38,21 @@ async def test_a_failure_has_an_incident_in_answer_and_log(
     )
     assert "ValueError: secret of the database" in logged.getMessage()
     assert all(line.startswith("  | ") for line in lines[1:])
+
+
+async def test_the_log_of_a_failed_callback_has_no_capability(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def dispatch(_view: ApiView, _request: Any) -> web.Response:
+        raise ValueError
+
+    monkeypatch.setattr(ApiView, "dispatch", dispatch)
+    async with served(tmp_path) as client:
+        await client.post("/v1/callbacks/s3cr3t/payments/bank/a:1", json={})
+    [logged] = [record for record in caplog.records if record.name == problem_middleware.__module__]
+    assert "'/v1/callbacks/.../payments/bank/a:1'" in logged.getMessage()
+    assert "s3cr3t" not in caplog.text
+    assert about_order("a:1").items() <= vars(logged).items()
 
 
 def test_a_failed_event_has_an_incident(
