@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 def hunts(kills: int, orders: int, minutes: float, seed: int) -> Mapping[str, Sequence[str]]:
     """Return the command line of each hunt, by name, in the order they run: the cheapest first."""
     return {
+        "fuzz": ("verification.fuzz", "100", f"{seed}"),
         "kills": ("verification.kills.engine", f"{kills}", f"{seed}"),
         "flow-kills": ("verification.kills.flow", f"{kills}", "100", f"{seed}", "1"),
         "planted": ("verification.planted",),

@@ -35,9 +35,10 @@ BY_NAME: Mapping[str, Any] = {
     "worker": "http://127.0.0.1:6066",
     "address": "12 Mint Road",
     "quantity": 1,
+    "outcome": "APPLIED",
 }
 """Name of a field -> its value, if the schema does not say more."""
-MAX_DEPTH = 8
+MAX_DEPTH = 20
 """Nesting beyond which an example is null."""
 
 
@@ -50,7 +51,7 @@ def example_of(schema: Mapping[str, Any], components: Mapping[str, Any], name: s
     if "anyOf" in schema:
         return example_of(schema["anyOf"][0], components, name, depth + 1)
     if "enum" in schema:
-        return schema["enum"][0]
+        return BY_NAME[name] if BY_NAME.get(name) in schema["enum"] else schema["enum"][0]
     match schema.get("type"):
         case "object":
             return {

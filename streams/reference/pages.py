@@ -85,7 +85,7 @@ def _value(value: Any) -> str:
 
 def _request(path: str, method: str, operation: Mapping[str, Any], components: Mapping[str, Any]) -> Entry:
     name, verb = operation["operationId"], method.upper()
-    label = f'<b class="{method}">{verb}</b> {escape(path)}'
+    label = f'<b class="{method}">{verb}</b> <span>{escape(path)}</span>'
     schemas = components["schemas"]
     parts = [f"<p><strong>{_inline(operation['summary'])}.</strong></p>", _markdown(operation["description"])]
     if operation["parameters"]:
@@ -104,9 +104,9 @@ def _request(path: str, method: str, operation: Mapping[str, Any], components: M
 
 
 def _parameter(parameter: Mapping[str, Any], schemas: Schema) -> str:
-    required = " <i>required</i>" if parameter.get("required") else ""
-    kind = f"<em>{_kind(parameter['schema'], schemas)}</em> in the {parameter['in']}{required}"
-    return f"<li><code>{escape(parameter['name'])}</code> {kind} {_inline(parameter.get('description', ''))}"
+    mark = "" if parameter.get("required") else "?"
+    kind = f"<em>{_kind(parameter['schema'], schemas)} in the {parameter['in']}</em>"
+    return f"<li><code>{escape(parameter['name'])}{mark}</code> {kind} {_inline(parameter.get('description', ''))}"
 
 
 def _resolved(answer: Mapping[str, Any], components: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -156,7 +156,7 @@ def _message(channel: str, message: Mapping[str, Any], name: str, schemas: Schem
 
 
 def _tree(schema: Schema, schemas: Schema, depth: int = 0) -> str:
-    """Return a schema as a list of fields, each with the fields of its own type inside it."""
+    """Return a schema as a list of fields, each with the fields of its type inside it."""
     schema = _target(schema, schemas)
     options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
     if options:
@@ -212,7 +212,7 @@ def _kind(schema: Schema, schemas: Schema) -> str:
         return f"list of {_kind(schema.get('items', {}), schemas)}{_limits(schema)}"
     if isinstance(schema.get("additionalProperties"), dict):
         return f"object of {_kind(schema['additionalProperties'], schemas)}"
-    kind = {"date-time": "time"}.get(schema.get("format", ""), schema.get("type", "anything"))
+    kind = "time" if schema.get("format") == "date-time" else str(schema.get("type", "anything"))
     return f"{escape(kind)}{_pattern(schema.get('pattern'))}{_limits(schema)}"
 
 

@@ -8,12 +8,11 @@ from msgspec import Meta
 
 from exactly_once import Call, DestinationState, decode_call
 from processors.call_kinds import CallKind, call_key_forms, possible_call_keys
-from processors.decision import Outcome
 from processors.workflow import Workflow
 from streams.calls.http_performer import ROWS
 from streams.services import Services
 from streams.views.api_view import ApiView
-from streams.web.deciding import to_response
+from streams.web.deciding import Decided, to_response
 from streams.web.doorkeeper import sender_of
 from streams.web.listing import PAGE_QUERY, Listing
 from streams.web.operation import operation
@@ -59,7 +58,7 @@ class DecidedCall(msgspec.Struct, frozen=True):
     """The decision on a command for a call."""
 
     call: CallKey
-    outcome: Outcome
+    outcome: Decided
 
 
 class Party(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,11 +6,10 @@ import msgspec
 from aiohttp import web
 
 from processors.dead_letters import DeadLetter, dead_letter_key, replay_obstacle
-from processors.decision import Outcome
 from streams.agents.dead_letters import MAX_OFFSET_DIGITS
 from streams.services import Services
 from streams.views.api_view import ApiView
-from streams.web.deciding import to_response
+from streams.web.deciding import Decided, to_response
 from streams.web.listing import PAGE_QUERY, Listing
 from streams.web.masking import masked, masked_fields
 from streams.web.numbers import whole_number
@@ -75,7 +74,7 @@ class DecidedLetter(msgspec.Struct, frozen=True):
     """The decision on a command for a dead letter."""
 
     letter: str
-    outcome: Outcome
+    outcome: Decided
 
 
 class DeadLetters(ApiView):

@@ -13,7 +13,7 @@ from processors.decision import Outcome
 from processors.driver import Driver, Stage
 from streams.services import Services
 from streams.views.api_view import ApiView
-from streams.web.deciding import to_response
+from streams.web.deciding import Decided, to_response
 from streams.web.doorkeeper import sender_of
 from streams.web.listing import PAGE_QUERY, Listing
 from streams.web.masking import masked
@@ -73,7 +73,7 @@ class ShownDriver(msgspec.Struct, frozen=True, kw_only=True):
 class DecidedDriver(ShownDriver, frozen=True, kw_only=True):
     """The decision on an event of a driver, and the state of the driver."""
 
-    outcome: Outcome
+    outcome: Decided
 
 
 class DriverPage(msgspec.Struct, frozen=True):

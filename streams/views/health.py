@@ -15,13 +15,13 @@ from streams.web.requests import respond
 class Alive(msgspec.Struct, frozen=True):
     """A worker whose event loop runs."""
 
-    status: Literal["alive"] = "alive"
+    status: Literal["alive"]
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """A worker that is ready, and its open partitions."""
 
-    status: Literal["ready"] = "ready"
+    status: Literal["ready"]
     partitions: list[int]
     failpoints: str | UnsetType = UNSET
 
@@ -35,7 +35,7 @@ class Live(ApiView):
 
         - 200: `{"status": "alive"}`. If there is no answer, restart the worker.
         """
-        return respond(200, Alive())
+        return respond(200, Alive(status="alive"))
 
 
 class Ready(ApiView):
@@ -51,5 +51,5 @@ class Ready(ApiView):
         if not self.services.engine.ready():
             why = next(iter(self.services.engine.clock_skewed.values()), "not every task of this worker is restored")
             raise Problem(503, "not-ready", why, headers=SOON)
-        failpoints = self.services.settings.failpoints or UNSET
-        return respond(200, Readiness(partitions=self.services.engine.open_partitions(), failpoints=failpoints))
+        partitions, failpoints = self.services.engine.open_partitions(), self.services.settings.failpoints
+        return respond(200, Readiness(status="ready", partitions=partitions, failpoints=failpoints or UNSET))

@@ -22,7 +22,7 @@ from streams.feed.order_history import HistoryUnavailable, RetiredOrder
 from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.views.calls import OpenCall, open_call_of
-from streams.web.deciding import to_problem, to_response
+from streams.web.deciding import Decided, to_problem, to_response
 from streams.web.doorkeeper import is_forwarded, sender_of
 from streams.web.listing import PAGE_QUERY, Listing
 from streams.web.operation import operation
@@ -172,7 +172,7 @@ class DecidedOrder(msgspec.Struct, frozen=True):
     """The decision on an event of an order."""
 
     order: OrderId
-    outcome: Outcome
+    outcome: Decided
 
 
 DECIDED_ORDER: Mapping[int, Any] = MappingProxyType({200: DecidedOrder, 202: PendingOrder})
