@@ -1,6 +1,7 @@
 """Pages of the documents: HTML with its own style and script, which loads nothing else.
 
-Schemas are trees of `<details>`. The script filters the page; without it everything can still be read and searched.
+Schemas are trees of `<details>`. The script filters the page; without it everything can still be read and searched. The
+usual viewers are larger, and compile schemas to code, which a strict content security policy forbids.
 """
 
 from base64 import b64encode

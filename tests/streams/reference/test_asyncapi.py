@@ -39,7 +39,7 @@ def validator() -> Path:
             options = ["--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
             done = npm(["ci", "--prefix", str(installed), *options], return_completed_process=True, **CAPTURED)
             if done.returncode:
-                pytest.skip(f"npm could not fetch the AsyncAPI parser: {done.stderr[-300:]}")
+                pytest.skip(f"npm could not fetch the AsyncAPI parser: {str(done.stderr)[-300:]}")
             (installed / "complete").touch()
     finally:
         lock.release()
