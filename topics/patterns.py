@@ -49,7 +49,6 @@ LINE = rf"^[^{FORBIDDEN}]*\Z"
 NOTE = rf"^[^{FORBIDDEN_IN_NOTES}]*\Z"
 
 
-
 def in_ecmascript(pattern: str) -> str:
     r"""Return a pattern as JSON Schema wants it: in ECMA 262, where `$` is the end of the text and `\Z` a letter.
 
