@@ -182,10 +182,10 @@ def _request(path: str, view: type, method: str) -> Request:
     handler = vars(view)[method]
     text, *found = re.split(r"^- (\d{3}): ", documentation(handler), flags=re.MULTILINE)
     answers = {int(status): " ".join(meaning.split()) for status, meaning in zip(found[::2], found[1::2], strict=True)}
-    summary, rest = re.fullmatch(r"(.+?\.)(?:\s+(.*))?", text.strip(), re.DOTALL).groups("")  # type: ignore[union-attr]
+    summary, *rest = re.split(r"(?<=\.)\s+", text.strip(), maxsplit=1)
     declared, rule = operation_of(handler), RULES[path][method.upper()]
     is_personal = bool(getattr(view, "is_personal", False))
-    return Request(path, method, declared, rule, section_of(view), summary, rest, answers, is_personal)
+    return Request(path, method, declared, rule, section_of(view), summary, "".join(rest), answers, is_personal)
 
 
 def _sections(routes: Mapping[str, type]) -> dict[str, str]:
