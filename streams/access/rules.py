@@ -120,7 +120,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "/docs/events": {"GET": EVERYBODY},
     "/openapi.json": {"GET": EVERYBODY},
     "/asyncapi.json": {"GET": EVERYBODY},
-    "/schemas/{name}.json": {"GET": EVERYBODY},
+    "/schemas/{record}.json": {"GET": EVERYBODY},
     "/table/": {"GET": OPERATORS},
     "/table/{name}/": {"GET": OPERATORS},
     "/table/{name}/{key}": {"GET": OPERATORS},

@@ -64,11 +64,18 @@ VARIABLES: Mapping[str, Any] = {
     ],
     "partition": Annotated[int, Meta(ge=0, description="Partition of the dead letter.")],
     "offset": Annotated[int, Meta(ge=0, description="Offset of the dead letter.")],
-    "name": Annotated[str, Meta(description="Name of the table or record type.")],
+    "name": Annotated[str, Meta(description="Name of the table.")],
+    "record": Annotated[str, Meta(description="Topic and type of the record.")],
     "key": Annotated[str, Meta(description="Id of an order, driver, region or restaurant, or name of a topic.")],
 }
 """Variable of a path -> type."""
-EXAMPLES: Mapping[str, str] = {"provider": "payments", "name": "orders", "key": "my-shop:1001", "purpose": "charge"}
+EXAMPLES: Mapping[str, str] = {
+    "provider": "payments",
+    "name": "orders",
+    "record": "orders.Placed",
+    "key": "my-shop:1001",
+    "purpose": "charge",
+}
 """Variable of a path -> example, unless the schema gives one."""
 LOCATION = {"Location": {"description": "Address of the result.", "schema": {"type": "string"}}}
 RETRY = {"Retry-After": {"description": "Seconds until a repeat may succeed.", "schema": {"type": "integer"}}}

@@ -58,7 +58,7 @@ ROUTES: Mapping[str, type[ApiView]] = {
     "/docs/events": reference.EventsPage,
     "/openapi.json": reference.OpenApi,
     "/asyncapi.json": reference.AsyncApi,
-    "/schemas/{name}.json": reference.RecordSchema,
+    "/schemas/{record}.json": reference.RecordSchema,
     "/table/": tables.Tables,
     "/table/{name}/": tables.TableRows,
     "/table/{name}/{key}": tables.RowsOfOwner,

@@ -49,16 +49,16 @@ class RecordSchema(ApiView):
     """Schema of a record type."""
 
     @operation("getSchema", {200: dict[str, Any]}, media=(SCHEMA,))
-    async def get(self, request: web.Request, name: str) -> web.Response:
+    async def get(self, request: web.Request, record: str) -> web.Response:
         """Return the JSON Schema (2020-12) of a record type, such as `orders.Placed`: topic and type.
 
         - 200: the schema. It refers to no other document.
         - 404: there is no such record type; `detail` lists them.
         """
-        if name not in record_types():
+        if record not in record_types():
             names = ", ".join(record_types())
-            raise Problem(404, "unknown", f"there is no record type {name}; there are: {names}")
-        return web.Response(body=await asyncio.to_thread(record_schema, name), content_type=SCHEMA)
+            raise Problem(404, "unknown", f"there is no record type {record}; there are: {names}")
+        return web.Response(body=await asyncio.to_thread(record_schema, record), content_type=SCHEMA)
 
 
 class HttpPage(ApiView):

@@ -76,7 +76,8 @@ async def check_answer(answer: httpx.Response) -> None:
     """Check an answer: a hook of a client of httpx."""
     content_type = answer.headers.get("Content-Type", "").partition(";")[0]
     body = None if content_type == "text/event-stream" else await answer.aread()
-    document().check(answer.request.method, answer.request.url.path, answer.status_code, content_type, body)
+    path = answer.request.url.raw_path.decode().partition("?")[0]  # a slash in a variable stays %2F
+    document().check(answer.request.method, path, answer.status_code, content_type, body)
 
 
 def closed(schema: Any) -> Any:
