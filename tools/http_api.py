@@ -41,7 +41,10 @@ and an example of each request at `/docs/`, to every key.
 The routes below list what differs from this table or adds to it. Every request but those of the probes needs a key of a
 role that may send it: see [operations.md](operations.md#keys).
 
-Errors are `application/problem+json` (RFC 9457). `type` is `https://dabbawala.invalid/problems/` and one of:
+Two answers come before the API: 400 as text to a request that is not HTTP, and 503 without a body if a worker has too
+many connections.
+
+Other errors are `application/problem+json` (RFC 9457). `type` is `https://dabbawala.invalid/problems/` and one of:
 
 | type | meaning |
 |---|---|

@@ -46,7 +46,8 @@ PROBLEMS: Mapping[int, str] = {
 ACCEPTED = "the broker has the event; the decision takes over `DABBAWALA_DECISION_S`; see `Location` for the result"
 DESCRIPTION = (
     "Orders between food-ordering providers, restaurants, drivers and a payment provider, each step exactly once. Any "
-    "worker answers any request. Errors are `application/problem+json` (RFC 9457)."
+    "worker answers any request. Errors are `application/problem+json` (RFC 9457). Two answers come before the API: "
+    "400 as text to a request that is not HTTP, and 503 without a body if a worker has too many connections."
 )
 VARIABLES: Mapping[str, Any] = {
     "order": Annotated[OrderId, Meta(description="Id of the order.")],

@@ -13,6 +13,8 @@ from streams.views import ROUTES
 
 PROBE_OF_ROUTES = frozenset({404, 405})
 """Statuses for a path or method that does not exist, which no document lists."""
+BEFORE_THE_API = frozenset({(400, "text/plain"), (503, "")})
+"""Answers to a request that is not HTTP, and on a connection for which the worker has no place."""
 
 
 class Undocumented(AssertionError):
@@ -33,6 +35,8 @@ class Document:
 
     def check(self, method: str, path: str, status: int, content_type: str, body: bytes | None) -> None:
         """Raise `Undocumented` if the answer is not one of the document. The body of a stream is None."""
+        if (status, content_type) in BEFORE_THE_API:
+            return
         asked = f"{method} {path} -> {status} {content_type}"
         operation = self._operation("get" if method == "HEAD" else method.lower(), path)
         if operation is None:

@@ -130,6 +130,8 @@ LIVE = b'{"status": "alive"}'
     [
         ("GET", "/livez", 200, "application/json", LIVE, None),
         ("HEAD", "/livez", 200, "application/json", b"", None),
+        ("GET", "/v1/tasks", 400, "text/plain", b"Invalid header value", None),
+        ("GET", "/v1/tasks", 503, "", b"", None),
         ("GET", "/nowhere", 404, "application/problem+json", b"{}", None),
         ("DELETE", "/v1/orders", 405, "application/problem+json", b"{}", None),
         ("GET", "/nowhere", 200, "application/json", b"{}", "there is no such request"),
