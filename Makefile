@@ -32,7 +32,7 @@ INSTALL = python=$(or $(PYTHON),python3); \
 	fi; \
 	$$python requirements/install.py
 
-.PHONY: help demo worker kafka kafka-stop test lint format verify kills flow-kills chaos planted simulate bench docs lock lock-kafka clean
+.PHONY: help demo worker kafka kafka-stop test lint format verify fuzz kills flow-kills chaos planted simulate bench docs lock lock-kafka clean
 
 help: ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -68,8 +68,11 @@ docs: .venv/installed-dev ## write the generated pages of docs/ (state machines,
 	@$(BIN)/python -m tools.docs
 	@$(BIN)/python -m tools.monitoring
 
-verify: .venv/installed-dev ## build the image's files, then run the five targets below; stop at the first failure; N= ORDERS= MINUTES= SEED=
+verify: .venv/installed-dev ## build the image's files, then run the six targets below; stop at the first failure; N= ORDERS= MINUTES= SEED=
 	@$(BIN)/python -m verification --kills $(N) --orders $(or $(ORDERS),2000) --minutes $(MINUTES) --seed $(or $(SEED),1) $(ARGS)
+
+fuzz: .venv/installed-dev ## send N=100 random requests to each route of a worker; no answer may differ from its document; SEED=
+	@$(BIN)/python -m verification.fuzz $(N) $(SEED)
 
 kills: .venv/installed-dev ## kill the worker N=100 times at seeded moments and compare the results; SEED=
 	@$(BIN)/python -m verification.kills.engine $(N) $(SEED)

@@ -28,6 +28,7 @@ OWN_STACK = (
     "tests/flow/test_catalogue.py",
     "tests/flow/test_faults.py",
     "tests/flow/test_feed_workers.py",
+    "tests/flow/test_fuzz.py",
     "tests/flow/test_hung.py",
     "tests/flow/test_kills.py",
     "tests/flow/test_operations.py",

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools import cli_pages, configuration, http_api, monitoring, state_machines, topic_pages
+from tools import cli_pages, configuration, http_api, interfaces, monitoring, state_machines, topic_pages
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTICE = "<!-- Generated: change the source, then run `make docs`. -->\n\n"
@@ -16,13 +16,16 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/http-api.md": http_api.render,
     "docs/cli.md": cli_pages.render,
     "docs/monitoring.md": monitoring.render,
+    "docs/openapi.json": interfaces.openapi,
+    "docs/asyncapi.json": interfaces.asyncapi,
 }
 """Path of each generated page, and the function that renders it."""
 
 
 def page(path: str) -> str:
     """Return the text that a generated page has to have."""
-    return NOTICE + PAGES[path]()
+    notice = NOTICE if path.endswith(".md") else ""  # JSON has no comments
+    return notice + PAGES[path]()
 
 
 def is_current(path: str, root: Path = ROOT) -> bool:

@@ -10,12 +10,13 @@ from itertools import groupby
 from types import ModuleType
 from typing import NamedTuple
 
+from streams.reference.openapi import ACCEPTED, METHODS, PROBLEMS, TITLES, documentation
 from streams.views import ROUTES
+from streams.web.problems import KINDS
 
-METHODS = ("post", "get", "put", "delete")
-TITLES = {"feed": "Live feeds", "operations": "Regions, timers and tasks", "pos": "Points of sale"}
-"""Module -> title of its section, unless it is the module's name."""
-INTRODUCTION = """# HTTP API
+STATUSES = "\n".join(f"| {status} | {meaning} |" for status, meaning in PROBLEMS.items())
+TYPES = "\n".join(f"| `{kind}` | {meaning} |" for kind, meaning in KINDS.items())
+INTRODUCTION = f"""# HTTP API
 
 Any worker answers any request: it forwards a request to the worker that owns the key. Bodies are JSON, times are RFC
 3339 in UTC, durations end in `_s`, money is an integer in minor units with an ISO 4217 code. Unknown fields of a body
@@ -28,27 +29,26 @@ none, before the last page: a request looks at a limited number of rows.
 | status | meaning |
 |---|---|
 | 200, 201 | the event is applied; 200 also for a repeated event |
-| 202 | the broker has the event; the decision takes over `DABBAWALA_DECISION_S`; see `Location` for the result |
-| 400 | the body is not JSON |
-| 401 | the key is missing, unknown, revoked or past its time |
-| 403 | not for the role of the key; or a web page of another origin sent it: see `DABBAWALA_ALLOWED_ORIGINS` |
-| 404 | unknown id, or a thing of another party |
-| 408 | the body did not arrive within 10 s |
-| 409 | the state does not allow the event |
-| 413 | the body is too large |
-| 415 | the body is not `application/json` by its `Content-Type` |
-| 421 | the `Host` is none of the worker's: see `DABBAWALA_PUBLIC_URL` |
-| 422 | the body or a parameter is invalid; `errors` names each field |
-| 429 | more requests than the key's quota (`RateLimit-Policy`, `RateLimit`); repeat the request after `Retry-After` |
-| 500 | the event could not be applied; it is a dead letter. `detail` names the incident in the worker's log |
-| 503 | the partition is moving, Kafka does not answer, or the worker is busy; repeat the request after `Retry-After` |
+| 202 | {ACCEPTED} |
+{STATUSES}
 
 Operators see personal data masked. With `?reveal=true&reason=TEXT` a GET shows it, and the audit has the reading before
 there is an answer. Without a reason the answer is 422; if Kafka does not take the record, it is 503.
 
-Errors are `application/problem+json` (RFC 9457). The routes below list what differs from this table or adds to it.
-Every request but those of the probes needs a key of a role that may send it: see
-[operations.md](operations.md#keys).
+[openapi.json](openapi.json) is this page for programs. A worker serves it at `/openapi.json`, and a page with the types
+and an example of each request at `/docs/`, to every key.
+
+The routes below list what differs from this table or adds to it. Every request but those of the probes needs a key of a
+role that may send it: see [operations.md](operations.md#keys).
+
+Two answers come before the API: 400 as text to a request that is not HTTP, and 503 without a body if a worker has too
+many connections.
+
+Other errors are `application/problem+json` (RFC 9457). `type` is `https://dabbawala.invalid/problems/` and one of:
+
+| type | meaning |
+|---|---|
+{TYPES}
 """
 
 
@@ -74,13 +74,13 @@ def _requests() -> Iterator[Request]:
         for method in METHODS:
             handler = view.__dict__.get(method)
             if handler is not None:
-                yield Request(module, f"{method.upper()} {_shown(path)}", _docstring(handler))
+                yield Request(module, f"{method.upper()} {_shown(path)}", documentation(handler))
 
 
 def _section(module: ModuleType, requests: Iterator[Request]) -> str:
     name = module.__name__.rpartition(".")[2]
     title = TITLES.get(name, name.replace("_", " ").capitalize())
-    parts = [f"## {title}", _docstring(module)]
+    parts = [f"## {title}", documentation(module)]
     for request in requests:
         parts += [f"### `{request.name}`", request.meaning]
     return "\n\n".join(parts) + "\n"
@@ -89,9 +89,3 @@ def _section(module: ModuleType, requests: Iterator[Request]) -> str:
 def _shown(path: str) -> str:
     """Return a path with the choices of a variable in place of its name, such as `{retry|abandon}`."""
     return re.sub(r"\{(\w+):([^}]*)\}", lambda part: "{" + (part[1] if "." in part[2] else part[2]) + "}", path)
-
-
-def _docstring(documented: object) -> str:
-    text = inspect.getdoc(documented)
-    assert text, f"{documented} has no docstring"
-    return text.replace("``", "`")

@@ -21,7 +21,8 @@ the same number of partitions.
 
 A record is one JSON object with `type` (the name below), `id` (the event's id; optional if it follows from the
 fields), `at` (RFC 3339) and its fields. `?` marks an optional field. Readers ignore unknown fields. Later versions add
-optional fields only, and may add a status of orders.
+optional fields only, and may add a status of orders. [asyncapi.json](asyncapi.json) is this page for programs. A worker
+serves it at `/asyncapi.json`, a page at `/docs/events`, and JSON Schemas at `/schemas/orders.Placed.json`.
 """
 
 

@@ -48,6 +48,15 @@ PARTY_URL = rf"^https?://{_HOST}{_PORT}{_PATH}\Z"
 LINE = rf"^[^{FORBIDDEN}]*\Z"
 NOTE = rf"^[^{FORBIDDEN_IN_NOTES}]*\Z"
 
+
+def in_ecmascript(pattern: str) -> str:
+    r"""Return a pattern as JSON Schema wants it: in ECMA 262, where `$` is the end of the text and `\Z` a letter.
+
+    Surrogates are left out: no valid JSON has half of a pair, and engines refuse them.
+    """
+    return pattern.replace(r"\Z", "$").replace(_SURROGATES, "")
+
+
 _IDS = "letters, digits, dots, dashes, tildes or underscores, and begin with a letter or digit"
 _CHARACTERS = "control characters and characters that change the direction of text are not allowed"
 ADVICE: Mapping[str, str] = {

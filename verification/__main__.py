@@ -14,6 +14,7 @@ def hunts(kills: int, orders: int, minutes: float, seed: int) -> Mapping[str, Se
     """Return the command line of each hunt, by name, in the order they run: the cheapest first."""
     return {
         "image": ("verification.image",),
+        "fuzz": ("verification.fuzz", "100", f"{seed}"),
         "kills": ("verification.kills.engine", f"{kills}", f"{seed}"),
         "flow-kills": ("verification.kills.flow", f"{kills}", "100", f"{seed}", "1"),
         "planted": ("verification.planted",),

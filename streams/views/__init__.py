@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from streams.access.rules import RULES, Rule
+from streams.reference.documents import Documents
 from streams.services import Services
 from streams.views import (
     audit,
@@ -16,6 +17,7 @@ from streams.views import (
     orders,
     payments,
     pos,
+    reference,
     restaurants,
     tables,
     traces,
@@ -57,6 +59,11 @@ ROUTES: Mapping[str, type[ApiView]] = {
     "/v1/dead-letters/{partition}/{offset}": dead_letters.DeadLetterDetail,
     "/v1/dead-letters/{partition}/{offset}/{command:replay|discard}": dead_letters.LetterCommand,
     "/v1/audit": audit.AuditTrail,
+    "/docs/": reference.HttpPage,
+    "/docs/events": reference.EventsPage,
+    "/openapi.json": reference.OpenApi,
+    "/asyncapi.json": reference.AsyncApi,
+    "/schemas/{record}.json": reference.RecordSchema,
     "/table/": tables.Tables,
     "/table/{name}/": tables.TableRows,
     "/table/{name}/{key}": tables.RowsOfOwner,
@@ -71,10 +78,18 @@ ROUTES: Mapping[str, type[ApiView]] = {
 def register(services: Services) -> None:
     """Add every route to the app of these services. Each view becomes a subclass with the services and its rules.
 
+    All share the documents of the routes.
+
     Raises `LookupError` for a route or method without a rule.
     """
+    documents = Documents(ROUTES, services.settings.topic_prefix, services.settings.partitions)
     for path, view in ROUTES.items():
-        given = {"services": services, "rules": rules_of(path, view), "__doc__": view.__doc__}
+        given = {
+            "services": services,
+            "rules": rules_of(path, view),
+            "documents": documents,
+            "__doc__": view.__doc__,
+        }
         bound = type(view.__name__, (view,), given)
         services.app.page(path)(bound)
 

@@ -8,6 +8,7 @@ from aiohttp import web
 from faust.web import View
 
 from streams.access.rules import Rule
+from streams.reference.documents import Documents
 from streams.services import Services
 from streams.web.doorkeeper import is_forwarded, sender_of
 from streams.web.operators import reading_of
@@ -21,6 +22,8 @@ class ApiView(View):
     """The parts of the worker, set by `streams.views.register`."""
     rules: ClassVar[Mapping[str, Rule]]
     """The rule of each method, set by `streams.views.register`."""
+    documents: ClassVar[Documents]
+    """The documents of the routes, set by `streams.views.register`."""
     is_personal: ClassVar[bool] = False
     """True if GET shows personal data: masked, unless an operator reveals it, which is recorded."""
     scans: ClassVar[bool] = False

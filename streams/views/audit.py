@@ -1,17 +1,42 @@
 """Actions of operators, and their readings of personal data."""
 
+from typing import Annotated
+
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from streams.feed.audit_log import AuditUnavailable
 from streams.views.api_view import ApiView
-from streams.web.listing import limit_of
+from streams.web.listing import PAGE_QUERY, limit_of
+from streams.web.operation import operation
 from streams.web.problems import SOON, Problem
 from streams.web.requests import respond
+from topics.audit import OperatorActed
 from topics.records import Instant, epoch_ms
 
 DEFAULT_SINCE_MS = 7 * 24 * 3600 * 1000
 """Age of the oldest records without `?since=`."""
+
+
+class ShownAction(msgspec.Struct, frozen=True, kw_only=True):
+    """Action of an operator, or reading of personal data."""
+
+    id: str
+    at: Instant | None
+    by: str
+    role: str
+    action: str
+    thing: str
+    reason: str
+    address: str
+    outcome: str
+
+
+class ActionList(msgspec.Struct, frozen=True):
+    """Actions and readings, the newest first."""
+
+    actions: list[ShownAction]
 
 
 class AuditTrail(ApiView):
@@ -19,6 +44,16 @@ class AuditTrail(ApiView):
 
     scans = True
 
+    @operation(
+        "listActions",
+        {200: ActionList},
+        query={
+            "limit": PAGE_QUERY["limit"],
+            "since": Annotated[Instant, Meta(description="Time of the oldest record, by default a week ago.")],
+            "order": Annotated[str, Meta(description="Order, driver or other thing that the actions are about.")],
+            "by": Annotated[str, Meta(description="Name of the key of the operator.")],
+        },
+    )
     async def get(self, request: web.Request) -> web.Response:
         """List what operators did and which personal data they read, the newest first.
 
@@ -39,8 +74,11 @@ class AuditTrail(ApiView):
             )
         except AuditUnavailable as error:
             raise Problem(503, "audit-unread", str(error), headers=SOON) from None
-        names = ("id", "at", "by", "role", "action", "thing", "reason", "address", "outcome")
-        return respond(200, {"actions": [{name: getattr(acted, name) for name in names} for acted in found]})
+        return respond(200, ActionList([_shown(acted) for acted in found]))
+
+
+def _shown(acted: OperatorActed) -> ShownAction:
+    return ShownAction(**msgspec.structs.asdict(acted))
 
 
 def _since_ms(request: web.Request, now_ms: int) -> int:

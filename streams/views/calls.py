@@ -1,29 +1,86 @@
 """Open calls to outside parties, and the destinations that they go to."""
 
-from typing import Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from exactly_once import Call, DestinationState, decode_call
-from processors.call_kinds import call_key_forms, possible_call_keys
+from processors.call_kinds import CallKind, call_key_forms, possible_call_keys
 from processors.workflow import Workflow
 from streams.calls.http_performer import ROWS
 from streams.services import Services
 from streams.views.api_view import ApiView
-from streams.web.deciding import to_response
+from streams.web.deciding import Decided, to_response
 from streams.web.doorkeeper import sender_of
-from streams.web.listing import Listing
-from streams.web.operators import OPERATOR_NOTE, action_of
+from streams.web.listing import PAGE_QUERY, Listing
+from streams.web.operation import operation
+from streams.web.operators import OPERATOR_NOTE, OperatorNote, action_of
 from streams.web.problems import Problem
-from streams.web.requests import key_part, read_body, respond
+from streams.web.requests import IDEMPOTENT, key_part, read_body, respond
 from topics.families import ORDERS
-from topics.identity import owner_of
+from topics.identity import OrderId, owner_of
 from topics.orders import CallAbandonRequested, CallKey, CallRetryRequested
-from topics.records import instant
+from topics.records import Instant, instant
 
 CALLS = "calls"
 COMMANDS = {"retry": CallRetryRequested, "abandon": CallAbandonRequested}
+
+
+class OpenCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that has no answer yet."""
+
+    key: CallKey
+    order: OrderId
+    kind: CallKind
+    url: str
+    attempts: int
+    next_attempt: Instant
+    last_error: str | None
+    held_back: str | None
+
+
+class CallPage(msgspec.Struct, frozen=True):
+    """Page of the list of calls."""
+
+    calls: list[OpenCall]
+    next: str | None
+
+
+class PendingCall(msgspec.Struct, frozen=True):
+    """A call with a command that is not decided on yet."""
+
+    call: CallKey
+
+
+class DecidedCall(msgspec.Struct, frozen=True):
+    """The decision on a command for a call."""
+
+    call: CallKey
+    outcome: Decided
+
+
+class Party(msgspec.Struct, frozen=True, kw_only=True):
+    """A destination of calls, as one worker sees it."""
+
+    party: str
+    host: str
+    worker: str
+    state: str
+    running: int
+    waiting: int
+    window: int
+    failures: int
+    silent_s: float
+    tried_in_s: float
+    last_error: str
+
+
+class PartyList(msgspec.Struct, frozen=True):
+    """Destinations of calls."""
+
+    parties: list[Party]
 
 
 class Calls(ApiView):
@@ -31,6 +88,15 @@ class Calls(ApiView):
 
     scans = True
 
+    @operation(
+        "listCalls",
+        {200: CallPage},
+        query={
+            **PAGE_QUERY,
+            "order": Annotated[str, Meta(description="Order of the calls.")],
+            "destination": Annotated[str, Meta(description="Text that their URL contains.")],
+        },
+    )
     async def get(self, request: web.Request) -> web.Response:
         """List the calls that have no answer yet, by key, page by page.
 
@@ -51,6 +117,7 @@ class Calls(ApiView):
 class CallCommand(ApiView):
     """An operator's command for a call."""
 
+    @operation("commandCall", {200: DecidedCall, 202: PendingCall}, body=OperatorNote, headers=IDEMPOTENT)
     async def post(self, request: web.Request, order: str, purpose: str, command: str) -> web.Response:
         """Retry a call at once under the same idempotency key, also after it was abandoned; or abandon it.
 
@@ -79,6 +146,7 @@ class CallCommand(ApiView):
 class Parties(ApiView):
     """Destinations of calls."""
 
+    @operation("listParties", {200: PartyList})
     async def get(self, request: web.Request) -> web.Response:
         """List the destinations that have calls running or waiting, or that failed last, as each worker sees them.
 
@@ -105,20 +173,20 @@ def _parse_key(call: str) -> str:
         raise Problem(404, "unknown", f"{call!r} cannot be the key of a call: that is {forms}") from None
 
 
-def _shown(services: Services, key: str, call: Call) -> dict[str, Any]:
-    return {
-        "key": key,
-        "order": owner_of(key),
-        "kind": ROWS.decode(call.request).kind,
-        "url": services.performer.url(call.request),
-        "attempts": call.attempt - 1,
-        "next_attempt": instant(call.due_ms),
-        "last_error": call.last_error or None,
-        "held_back": _held_back(services.engine.calls.destination(call.request)),
-    }
+def _shown(services: Services, key: str, call: Call) -> OpenCall:
+    return OpenCall(
+        key=key,
+        order=owner_of(key),
+        kind=ROWS.decode(call.request).kind,
+        url=services.performer.url(call.request),
+        attempts=call.attempt - 1,
+        next_attempt=instant(call.due_ms),
+        last_error=call.last_error or None,
+        held_back=_held_back(services.engine.calls.destination(call.request)),
+    )
 
 
-def open_calls_of(services: Services, flow: Workflow) -> list[dict[str, Any]]:
+def open_calls_of(services: Services, flow: Workflow) -> list[OpenCall]:
     """Return the open calls of an order's payment and ticket, as the list shows them."""
     assert flow.order is not None
     order, refunds = flow.order.id, flow.payment.refunds if flow.payment else ()

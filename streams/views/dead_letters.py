@@ -2,23 +2,79 @@
 
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from processors.dead_letters import DeadLetter, dead_letter_key, replay_obstacle
 from streams.agents.dead_letters import MAX_OFFSET_DIGITS
 from streams.services import Services
 from streams.views.api_view import ApiView
-from streams.web.deciding import to_response
-from streams.web.listing import Listing
+from streams.web.deciding import Decided, to_response
+from streams.web.listing import PAGE_QUERY, Listing
 from streams.web.masking import masked, masked_fields
 from streams.web.numbers import whole_number
-from streams.web.operators import OPERATOR_NOTE, action_of, failed, sees_personal_data
+from streams.web.operation import operation
+from streams.web.operators import OPERATOR_NOTE, OperatorNote, action_of, failed, sees_personal_data
 from streams.web.problems import Problem
 from streams.web.requests import read_body, respond
 from topics.dead_letters import COMMAND, COMMAND_SIGNATURE, LETTER, Command
 from topics.families import DEAD_LETTERS, INPUTS
 from topics.headers import REQUEST_ID
-from topics.records import instant
+from topics.records import Instant, instant
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Bytes, as `text` if they are UTF-8 and otherwise as `base64`, or the number of bytes that are hidden."""
+
+    text: str | None = None
+    base64: bytes | None = None
+    hidden_bytes: int | None = None
+
+
+class LetterSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter."""
+
+    letter: str
+    at: Instant
+    origin: str
+    reason: str
+    not_replayable: str | None
+    key: Content | None
+
+
+class LetterPage(msgspec.Struct, frozen=True):
+    """Page of the list of dead letters."""
+
+    dead_letters: list[LetterSummary]
+    next: str | None
+
+
+class LetterHeader(msgspec.Struct, frozen=True):
+    """A header of a dead letter."""
+
+    name: str
+    value: Content | None
+
+
+class ShownLetter(LetterSummary, frozen=True, kw_only=True):
+    """A dead letter with its value and headers."""
+
+    value: Content | None
+    fields: dict[str, Any]
+    headers: list[LetterHeader]
+
+
+class PendingLetter(msgspec.Struct, frozen=True):
+    """A dead letter with a command that is not decided on yet."""
+
+    letter: str
+
+
+class DecidedLetter(msgspec.Struct, frozen=True):
+    """The decision on a command for a dead letter."""
+
+    letter: str
+    outcome: Decided
 
 
 class DeadLetters(ApiView):
@@ -27,6 +83,7 @@ class DeadLetters(ApiView):
     scans = True
     is_personal = True
 
+    @operation("listDeadLetters", {200: LetterPage}, query=PAGE_QUERY)
     async def get(self, request: web.Request) -> web.Response:
         """List the dead letters that are neither replayed, discarded nor expired, page by page.
 
@@ -45,6 +102,7 @@ class DeadLetterDetail(ApiView):
 
     is_personal = True
 
+    @operation("getDeadLetter", {200: ShownLetter})
     async def get(self, request: web.Request, partition: str, offset: str) -> web.Response:
         """Return a dead letter with its value and headers.
 
@@ -61,20 +119,19 @@ class DeadLetterDetail(ApiView):
             raise Problem(404, "unknown", f"the dead letter {place[0]}/{place[1]} is not here any more, or never was")
         exact = sees_personal_data(request)
         shown = letter if exact else masked(letter)
-        return respond(
-            200,
-            {
-                **_summary(self.services, dead_letter_key(*place), letter, exact=exact),
-                "value": _content(shown.value),
-                "fields": {} if exact else _fields(self.services, letter),
-                "headers": [{"name": name, "value": _content(value)} for name, value in shown.headers],
-            },
+        found = ShownLetter(
+            **msgspec.structs.asdict(_summary(self.services, dead_letter_key(*place), letter, exact=exact)),
+            value=_content(shown.value),
+            fields={} if exact else _fields(self.services, letter),
+            headers=[LetterHeader(name, _content(value)) for name, value in shown.headers],
         )
+        return respond(200, found)
 
 
 class LetterCommand(ApiView):
     """An operator's command for a dead letter."""
 
+    @operation("commandDeadLetter", {200: DecidedLetter, 202: PendingLetter}, body=OperatorNote)
     async def post(self, request: web.Request, partition: str, offset: str, command: str) -> web.Response:
         """Replay a dead letter, or discard it; exactly once, however often it is requested.
 
@@ -132,27 +189,29 @@ def _fields(services: Services, letter: DeadLetter) -> dict[str, Any]:
     return {} if family is None or family.reader is None else masked_fields(family.reader, letter.value)
 
 
-def _summary(services: Services, key: str, letter: DeadLetter, *, exact: bool) -> dict[str, Any]:
+def _summary(services: Services, key: str, letter: DeadLetter, *, exact: bool) -> LetterSummary:
     partition, _, offset = key.partition("/")
     shown = letter if exact else masked(letter)
-    return {
-        "letter": f"{partition}/{int(offset)}",
-        "at": instant(letter.at_ms),
-        "origin": letter.origin,
-        "reason": shown.reason,
-        "not_replayable": replay_obstacle(letter, services.input_topics) or None,
-        "key": _content(shown.key),
-    }
+    return LetterSummary(
+        letter=f"{partition}/{int(offset)}",
+        at=instant(letter.at_ms),
+        origin=letter.origin,
+        reason=shown.reason,
+        not_replayable=replay_obstacle(letter, services.input_topics) or None,
+        key=_content(shown.key),
+    )
 
 
-def _content(content: bytes | dict[str, int] | None) -> dict[str, Any] | None:
-    """Return bytes as text or base64; None, and the size of what is hidden, as they are."""
+def _content(content: bytes | dict[str, int] | None) -> Content | None:
+    """Return bytes as text or base64, and the size of what is hidden as it is."""
+    if content is None:
+        return None
     if not isinstance(content, bytes):
-        return content
+        return Content(hidden_bytes=content["hidden_bytes"])
     try:
-        return {"text": content.decode()}
+        return Content(text=content.decode())
     except UnicodeDecodeError:
-        return {"base64": content}
+        return Content(base64=content)
 
 
 def listing(services: Services, *, exact: bool) -> Listing[tuple[str, DeadLetter]]:

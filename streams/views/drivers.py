@@ -1,21 +1,26 @@
 """The driver's app: availability, the assigned delivery, pickup, delivery and location."""
 
 import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from processors.decision import Outcome
 from processors.driver import Driver, Stage
 from streams.services import Services
 from streams.views.api_view import ApiView
-from streams.web.deciding import to_response
+from streams.web.deciding import Decided, to_response
 from streams.web.doorkeeper import sender_of
-from streams.web.listing import Listing
+from streams.web.listing import PAGE_QUERY, Listing
 from streams.web.masking import masked
+from streams.web.operation import operation
 from streams.web.operators import action_of, sees_personal_data
 from streams.web.problems import Problem
-from streams.web.requests import key_part, parse_id, read_body, respond
+from streams.web.requests import IDEMPOTENT, key_part, parse_id, read_body, respond
 from topics.drivers import Delivered, DriverRecord, PickedUp, SetAvailable, SetUnavailable
 from topics.families import DRIVERS, LOCATIONS
 from topics.identity import OrderId, PartyId
@@ -47,6 +52,50 @@ class LocationReport(msgspec.Struct, frozen=True, kw_only=True):
     at: Instant | None = None
 
 
+class DriverRef(msgspec.Struct, frozen=True):
+    """A driver."""
+
+    driver: PartyId
+
+
+class ShownDriver(msgspec.Struct, frozen=True, kw_only=True):
+    """State of a driver."""
+
+    driver: PartyId
+    status: str
+    shift: int
+    region: PartyId
+    position: Position
+    delivery: OrderId | None
+    picked_up: bool
+
+
+class DecidedDriver(ShownDriver, frozen=True, kw_only=True):
+    """The decision on an event of a driver, and the state of the driver."""
+
+    outcome: Decided
+
+
+class DriverPage(msgspec.Struct, frozen=True):
+    """Page of the list of drivers."""
+
+    drivers: list[ShownDriver]
+    next: str | None
+
+
+class DriversDelivery(msgspec.Struct, frozen=True, kw_only=True):
+    """Present delivery of a driver."""
+
+    delivery: OrderId
+    attempt: int
+    restaurant: PartyId
+    pickup: Position
+    dropoff: Position
+    picked_up: bool
+
+
+DECIDED_DRIVER: Mapping[int, Any] = MappingProxyType({200: DecidedDriver, 202: DriverRef})
+"""Types of the answers to an event of a driver."""
 _availability: Reader[Availability] = Reader(Availability)
 _delivery_ref: Reader[DeliveryRef] = Reader(DeliveryRef)
 _location_report: Reader[LocationReport] = Reader(LocationReport)
@@ -58,6 +107,17 @@ class Drivers(ApiView):
     scans = True
     is_personal = True
 
+    @operation(
+        "listDrivers",
+        {200: DriverPage},
+        query={
+            **PAGE_QUERY,
+            "status": Annotated[
+                Literal["IDLE", "WAITING_FOR_WORK", "DELIVERING"], Meta(description="Status of the drivers.")
+            ],
+            "region": Annotated[str, Meta(description="Their region.")],
+        },
+    )
     async def get(self, request: web.Request) -> web.Response:
         """List the drivers by id, page by page.
 
@@ -78,6 +138,7 @@ class DriverState(ApiView):
 
     is_personal = True
 
+    @operation("getDriver", {200: ShownDriver})
     async def get(self, request: web.Request, driver: str) -> web.Response:
         """Return the state of a driver.
 
@@ -94,6 +155,7 @@ class DriverState(ApiView):
 class Available(ApiView):
     """A driver becomes available."""
 
+    @operation("makeAvailable", DECIDED_DRIVER, body=Availability, headers=IDEMPOTENT)
     async def post(self, request: web.Request, driver: str) -> web.Response:
         """Make a driver available in a region; this begins a shift. The first call creates the driver.
 
@@ -120,6 +182,7 @@ class Available(ApiView):
 class Unavailable(ApiView):
     """A driver becomes unavailable."""
 
+    @operation("makeUnavailable", DECIDED_DRIVER, headers=IDEMPOTENT)
     async def post(self, request: web.Request, driver: str) -> web.Response:
         """Make a driver unavailable; this ends the shift. The body may be empty.
 
@@ -139,6 +202,7 @@ class Unavailable(ApiView):
 class Pickup(ApiView):
     """A driver picks up the food."""
 
+    @operation("reportPickup", DECIDED_DRIVER, body=DeliveryRef)
     async def post(self, request: web.Request, driver: str) -> web.Response:
         """Report that the driver has picked up the food of a delivery. The body has `delivery`, the order's id.
 
@@ -154,6 +218,7 @@ class Pickup(ApiView):
 class Dropoff(ApiView):
     """A driver hands over the food."""
 
+    @operation("reportDelivered", DECIDED_DRIVER, body=DeliveryRef)
     async def post(self, request: web.Request, driver: str) -> web.Response:
         """Report that the customer has the food of a delivery. The body has `delivery`, the order's id.
 
@@ -169,6 +234,7 @@ class Dropoff(ApiView):
 class DriverLocation(ApiView):
     """Location of a driver."""
 
+    @operation("reportLocation", {202: DriverRef}, body=LocationReport)
     async def post(self, request: web.Request, driver: str) -> web.Response:
         """Record the location of a driver. The answer does not wait for a decision.
 
@@ -199,6 +265,11 @@ class AssignedDelivery(ApiView):
 
     is_personal = True
 
+    @operation(
+        "awaitDelivery",
+        {200: DriversDelivery, 204: None},
+        query={"wait": Annotated[float, Meta(ge=0, le=MAX_WAIT_S, description="Seconds to wait for an assignment.")]},
+    )
     async def get(self, request: web.Request, driver: str) -> web.Response:
         """Return the delivery of a driver, as a long poll.
 
@@ -235,8 +306,8 @@ async def _submit(services: Services, request: web.Request, driver: str, event: 
         return answer
     decision = await services.decisions.submit(DRIVERS, event, action_of(request, services.new_id, driver))
     is_decided = decision is not None and decision.outcome is not Outcome.NOT_FOUND and not decision.failed
-    state = _shown(_known(services, driver), exact=sees_personal_data(request)) if is_decided else {}
-    return to_response(decision, f"driver {driver}", f"/v1/drivers/{driver}", {"driver": driver, **state})
+    state = _shown(_known(services, driver), exact=sees_personal_data(request)) if is_decided else DriverRef(driver)
+    return to_response(decision, f"driver {driver}", f"/v1/drivers/{driver}", msgspec.structs.asdict(state))
 
 
 def _known(services: Services, driver: str) -> Driver:
@@ -246,16 +317,16 @@ def _known(services: Services, driver: str) -> Driver:
     return row
 
 
-def _shown(row: Driver, *, exact: bool) -> dict[str, object]:
-    return {
-        "driver": row.id,
-        "status": row.status,
-        "shift": row.shift,
-        "region": row.region,
-        "position": row.position if exact else masked(row).position,
-        "delivery": row.assignment.delivery if row.assignment else None,
-        "picked_up": row.picked_up,
-    }
+def _shown(row: Driver, *, exact: bool) -> ShownDriver:
+    return ShownDriver(
+        driver=row.id,
+        status=row.status,
+        shift=row.shift,
+        region=row.region,
+        position=row.position if exact else masked(row).position,
+        delivery=row.assignment.delivery if row.assignment else None,
+        picked_up=row.picked_up,
+    )
 
 
 def listing(services: Services, *, exact: bool) -> Listing[Driver]:

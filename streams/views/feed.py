@@ -20,10 +20,11 @@ import asyncio
 import re
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 from yarl import URL
 
 from exactly_once import PartitionNotOwned
@@ -35,6 +36,7 @@ from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.views.orders import attention_filter
 from streams.web.doorkeeper import SENDER, sender_of
+from streams.web.operation import operation
 from streams.web.problems import SOON, Problem
 from streams.web.requests import parse_id
 from streams.worker.outbox import published
@@ -56,11 +58,22 @@ RETRY_MS = 1000
 ROW_TIMEOUT_S = 2.0
 """Time limit for the order's row when a client resumes, which is possible without the row."""
 FILTERS: dict[str, Any] = {"status": OrderStatus, "restaurant": PartyId, "provider": ProviderId}
+LAST_ID = Annotated[str, Meta(description="Id of the last event that the client has.")]
+HEADER = {"Last-Event-ID": LAST_ID}
+"""Type of the header of a client that resumes."""
 
 
 class OrderEvents(ApiView):
     """The feed of one order."""
 
+    @operation(
+        "streamOrder",
+        {200: str, 204: None},
+        query={"last_event_id": LAST_ID},
+        headers=HEADER,
+        media=(EVENT_STREAM,),
+        event=OrderUpdated,
+    )
     async def get(self, request: web.Request, order: str) -> web.StreamResponse:
         """Stream the updates of one order until it ends: first its newest update, or those after `Last-Event-ID`.
 
@@ -101,6 +114,20 @@ class OrderEvents(ApiView):
 class Events(ApiView):
     """The feed of all orders."""
 
+    @operation(
+        "streamOrders",
+        {200: str},
+        query={
+            "status": Annotated[str, Meta(description="Statuses, separated by commas.")],
+            "restaurant": Annotated[str, Meta(description="Restaurants, separated by commas.")],
+            "provider": Annotated[str, Meta(description="Providers, separated by commas.")],
+            "attention": Annotated[bool, Meta(description="Whether the orders need a person.")],
+            "last_event_id": LAST_ID,
+        },
+        headers=HEADER,
+        media=(EVENT_STREAM,),
+        event=OrderUpdated,
+    )
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Stream the updates of all orders, from now on or after `Last-Event-ID`.
 

@@ -4,11 +4,13 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from streams.views.api_view import ApiView
+from streams.web.operation import operation
 
 
 class Metrics(ApiView):
     """Metrics."""
 
+    @operation("getMetrics", {200: str}, media=("text/plain",))
     async def get(self, request: web.Request) -> web.Response:
         """Show the metrics of this worker in the text format of Prometheus. docs/monitoring.md lists them.
 

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
 from aiokafka.errors import KafkaError
+from msgspec import UNSET, Meta, UnsetType
 
 from exactly_once import PartitionNotOwned, SourceProgress, Task
 from processors.dispatch import PendingDelivery, WaitingDriver
@@ -15,18 +16,103 @@ from streams.services import Services
 from streams.views.api_view import ApiView
 from streams.web.doorkeeper import is_forwarded, sender_of
 from streams.web.forwarding import FORWARD_TIMEOUT_S
-from streams.web.listing import Listing, limit_of
+from streams.web.listing import PAGE_QUERY, Listing, limit_of
 from streams.web.masking import masked
+from streams.web.operation import operation
 from streams.web.operators import sees_personal_data
 from streams.web.problems import SOON, Problem
 from streams.web.requests import parse_id, respond
 from streams.worker.tables import shown
-from topics.identity import PartyId
-from topics.records import instant
+from topics.identity import OrderId, PartyId
+from topics.places import Position
+from topics.records import Instant, instant
 
+T = TypeVar("T")
 TIMERS = "timers"
 HASH_TIMEOUT_S = 590.0
 """Time that another worker may take to read all its rows: a little less than `dabbawala tasks --hash` waits."""
+
+
+class ShownWaitingDriver(msgspec.Struct, frozen=True):
+    """A driver who waits for work."""
+
+    driver: PartyId
+    shift: int
+    position: Position
+
+
+class ShownPendingDelivery(msgspec.Struct, frozen=True):
+    """A delivery that waits for a driver."""
+
+    delivery: OrderId
+    restaurant: PartyId
+    attempt: int
+    since: Instant
+
+
+class RegionQueues(msgspec.Struct, frozen=True, kw_only=True):
+    """Dispatch queues of a region: the counts of all rows, and the first rows."""
+
+    region: PartyId
+    drivers_waiting: int
+    deliveries_pending: int
+    drivers: list[ShownWaitingDriver]
+    deliveries: list[ShownPendingDelivery]
+
+
+class ShownTimer(msgspec.Struct, frozen=True, kw_only=True):
+    """A pending timer."""
+
+    timer: str
+    due: Instant
+    payload: str
+    partition: int
+
+
+class TimerPage(msgspec.Struct, frozen=True):
+    """Page of the list of timers."""
+
+    timers: list[ShownTimer]
+    next: str | None
+
+
+class WorkerState(msgspec.Struct, frozen=True):
+    """State of a worker."""
+
+    worker: str
+    ready: bool
+    counters: dict[str, int]
+
+
+class TopicProgress(msgspec.Struct, frozen=True):
+    """Progress of a task in one topic, in offsets."""
+
+    next: int
+    end: int
+    lag: int
+
+
+class TaskState(msgspec.Struct, frozen=True, kw_only=True):
+    """State of a partition's task. Fields without a value for this state are absent."""
+
+    partition: int
+    state: str
+    worker: str | None
+    why: str | UnsetType = UNSET
+    lag: int | UnsetType | None = UNSET
+    commits: int | UnsetType = UNSET
+    resets: int | UnsetType = UNSET
+    calls: int | UnsetType = UNSET
+    backlog: int | UnsetType = UNSET
+    topics: dict[str, TopicProgress] | UnsetType = UNSET
+    hash: str | UnsetType | None = UNSET
+
+
+class TaskList(msgspec.Struct, frozen=True):
+    """Workers and tasks."""
+
+    workers: list[WorkerState]
+    tasks: list[TaskState]
 
 
 class Region(ApiView):
@@ -35,6 +121,7 @@ class Region(ApiView):
     scans = True
     is_personal = True
 
+    @operation("getRegion", {200: RegionQueues}, query={"limit": PAGE_QUERY["limit"]})
     async def get(self, request: web.Request, region: str) -> web.Response:
         """Count the waiting drivers and deliveries of a region, and list the first ones.
 
@@ -54,13 +141,13 @@ class Region(ApiView):
         deliveries_pending, deliveries = await _counted(self.services, region, "pending", _pending, limit)
         if not (drivers_waiting or deliveries_pending or _in_catalogue(self.services, region)):
             raise Problem(404, "unknown", f"the catalogue has no restaurant in {region}, and nobody waits there")
-        found = {
-            "region": region,
-            "drivers_waiting": drivers_waiting,
-            "deliveries_pending": deliveries_pending,
-            "drivers": drivers,
-            "deliveries": deliveries,
-        }
+        found = RegionQueues(
+            region=region,
+            drivers_waiting=drivers_waiting,
+            deliveries_pending=deliveries_pending,
+            drivers=drivers,
+            deliveries=deliveries,
+        )
         return respond(200, found)
 
 
@@ -69,6 +156,7 @@ class Timers(ApiView):
 
     scans = True
 
+    @operation("listTimers", {200: TimerPage}, query=PAGE_QUERY)
     async def get(self, request: web.Request) -> web.Response:
         """List the pending timers in the order in which they are due, page by page.
 
@@ -80,6 +168,11 @@ class Timers(ApiView):
 class AllTasks(ApiView):
     """The tasks of all workers."""
 
+    @operation(
+        "listTasks",
+        {200: TaskList},
+        query={"hash": Annotated[bool, Meta(description="Whether to compute the hash of each task's tables.")]},
+    )
     async def get(self, request: web.Request) -> web.Response:
         """List the partitions with their tasks, and the workers with their counters.
 
@@ -191,11 +284,11 @@ async def _ask(
 
 
 async def _counted(
-    services: Services, region: str, kind: str, show: Callable[[object], dict[str, object]], limit: int
-) -> tuple[int, list[dict[str, object]]]:
+    services: Services, region: str, kind: str, show: Callable[[object], T], limit: int
+) -> tuple[int, list[T]]:
     """Count the rows of a kind in a region, and return the first ones as shown. There may be very many rows."""
     count = 0
-    first: list[dict[str, object]] = []
+    first: list[T] = []
     async for _, row in services.tables.dispatch.pages(region, f"{region}/{kind}/"):
         count += 1
         if count <= limit:
@@ -207,24 +300,19 @@ def _in_catalogue(services: Services, region: str) -> bool:
     return any(restaurant.region == region for restaurant in services.catalogue.all())
 
 
-def _waiting(row: object) -> dict[str, object]:
+def _waiting(row: object) -> ShownWaitingDriver:
     assert isinstance(row, WaitingDriver)
-    return {"driver": row.driver, "shift": row.shift, "position": row.position}
+    return ShownWaitingDriver(row.driver, row.shift, row.position)
 
 
-def _pending(row: object) -> dict[str, object]:
+def _pending(row: object) -> ShownPendingDelivery:
     assert isinstance(row, PendingDelivery)
-    return {
-        "delivery": row.delivery,
-        "restaurant": row.restaurant,
-        "attempt": row.attempt,
-        "since": instant(row.since_ms),
-    }
+    return ShownPendingDelivery(row.delivery, row.restaurant, row.attempt, instant(row.since_ms))
 
 
-def _timer(partition: int, row: tuple[bytes, bytes]) -> dict[str, object]:
+def _timer(partition: int, row: tuple[bytes, bytes]) -> ShownTimer:
     timer, content = shown(TIMERS, *row)
-    return {"timer": timer, "due": content["due"], "payload": content["payload"], "partition": partition}
+    return ShownTimer(timer=timer, due=content["due"], payload=content["payload"], partition=partition)
 
 
 def timers(services: Services) -> Listing[tuple[bytes, bytes]]:

@@ -1,15 +1,18 @@
 """Placing and reading orders, their journal, and settlement of an attention by an operator."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
 from datetime import datetime
 from http import HTTPStatus
 from itertools import islice
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, Meta, UnsetType
 
+from processors import delivery, payment, ticket
 from processors.decision import Outcome
 from processors.history import Retired
 from processors.order import Order
@@ -21,19 +24,29 @@ from streams.tracing.conventions import HTTP_METHOD, HTTP_ROUTE, HTTP_STATUS
 from streams.tracing.ids import context_of, root_of, span_id
 from streams.tracing.spans import NS_PER_MS, Span, SpanKind
 from streams.views.api_view import ApiView
-from streams.views.calls import open_calls_of
-from streams.web.deciding import to_problem, to_response
+from streams.views.calls import OpenCall, open_calls_of
+from streams.web.deciding import Decided, to_problem, to_response
 from streams.web.doorkeeper import is_forwarded, sender_of
-from streams.web.listing import Listing
-from streams.web.operators import OPERATOR_NOTE, action_of
+from streams.web.listing import PAGE_QUERY, Listing
+from streams.web.operation import operation
+from streams.web.operators import OPERATOR_NOTE, OperatorNote, action_of
 from streams.web.problems import SOON, FieldError, Problem
-from streams.web.requests import idempotency_key, key_part, parse_body, parse_id, read_body, read_bytes, respond
+from streams.web.requests import (
+    IDEMPOTENT,
+    idempotency_key,
+    key_part,
+    parse_body,
+    parse_id,
+    read_body,
+    read_bytes,
+    respond,
+)
 from topics.families import ORDERS
 from topics.headers import TRACEPARENT
-from topics.identity import OrderId, external_id_of
+from topics.identity import ExternalId, OrderId, PartyId, ProviderId, external_id_of
 from topics.order_updates import OrderStatus
-from topics.orders import PLACED, AttentionSettled, ErasureRequested, KeyUsed, OrderCommand, Placed
-from topics.records import Reader, epoch_ms, instant
+from topics.orders import PLACED, Amount, AttentionSettled, Currency, ErasureRequested, KeyUsed, OrderCommand, Placed
+from topics.records import Instant, Reader, epoch_ms, instant
 from topics.shapes import unknown_fields
 from topics.text import plain
 
@@ -44,6 +57,132 @@ MAX_UNKNOWN = 20
 """Fields in a refusal of unknown fields."""
 MAX_POINTER = 200
 """Characters of a pointer to an unknown field."""
+EXAMPLE = {
+    "provider": "my-shop",
+    "external_id": "1001",
+    "restaurant": "ballard-slice",
+    "items": [{"id": "1", "pos_code": "BS-01", "name": "Pizza Margherita", "quantity": 2, "unit_price": 32000}],
+    "total": 64000,
+    "currency": "INR",
+    "customer": {"name": "Asha", "address": "12 Mint Road", "position": {"lat": 18.9387, "lon": 72.8353}},
+}
+"""An order."""
+
+
+class OrderRef(msgspec.Struct, frozen=True, kw_only=True):
+    """An order that is not decided on yet."""
+
+    id: OrderId
+
+
+class PlacedOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """An order that was placed."""
+
+    id: OrderId
+    provider: ProviderId
+    external_id: ExternalId | None
+    placed_at: Instant | None
+
+
+class Paid(msgspec.Struct, frozen=True):
+    """State of an order's payment."""
+
+    status: payment.Stage
+
+
+class Ticketed(msgspec.Struct, frozen=True):
+    """State of an order's ticket."""
+
+    status: ticket.Stage
+
+
+class Delivering(msgspec.Struct, frozen=True):
+    """State of an order's delivery. `attempt` counts the drivers that were asked for."""
+
+    status: delivery.Stage
+    attempt: int
+
+
+class OrderAttention(msgspec.Struct, frozen=True):
+    """The event that an order waits for, the start of the wait, and the call that is open."""
+
+    waits_for: str
+    since: Instant
+    call: OpenCall | None
+
+
+class OrderState(msgspec.Struct, frozen=True, kw_only=True):
+    """State of an order."""
+
+    id: OrderId
+    display_number: str
+    status: OrderStatus
+    version: int
+    restaurant: PartyId
+    reason: str
+    refunded: bool
+    driver: str | None
+    eta: Instant | None
+    eta_s: int | None
+    late: bool
+    attention: OrderAttention | None
+    placed_at: Instant
+    updated_at: Instant
+    total: Amount | None
+    currency: Currency | None
+    payment: Paid | None
+    ticket: Ticketed | None
+    delivery: Delivering | None
+    retired_at: Instant | UnsetType = UNSET
+
+
+class OrderPage(msgspec.Struct, frozen=True):
+    """Page of the list of orders."""
+
+    orders: list[OrderState]
+    next: str | None
+    count: int | UnsetType = UNSET
+    """Number of the orders that fit, on all pages; a page in the order of ids has none."""
+
+
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An event that a machine of an order applied or refused."""
+
+    seq: int
+    at: Instant
+    machine: str
+    event: str
+    event_id: str
+    before: str = ""
+    after: str = ""
+    outcome: Outcome = Outcome.APPLIED
+    reason: str = ""
+    emitted: tuple[str, ...] = ()
+
+
+class Journal(msgspec.Struct, frozen=True, kw_only=True):
+    """Journal of an order."""
+
+    order: OrderId
+    entries: list[JournalEntry]
+    retired_at: Instant | UnsetType = UNSET
+
+
+class PendingOrder(msgspec.Struct, frozen=True):
+    """An order with an event that is not decided on yet."""
+
+    order: OrderId
+
+
+class DecidedOrder(msgspec.Struct, frozen=True):
+    """The decision on an event of an order."""
+
+    order: OrderId
+    outcome: Decided
+
+
+DECIDED_ORDER: Mapping[int, Any] = MappingProxyType({200: DecidedOrder, 202: PendingOrder})
+"""Types of the answers to an event of an order."""
 
 
 class Orders(ApiView):
@@ -51,6 +190,14 @@ class Orders(ApiView):
 
     scans = True
 
+    @operation(
+        "placeOrder",
+        {201: PlacedOrder, 200: PlacedOrder, 202: OrderRef},
+        body=Placed,
+        optional=("type", "provider"),
+        headers=IDEMPOTENT,
+        example=EXAMPLE,
+    )
     async def post(self, request: web.Request) -> web.Response:
         """Place an order. The body has the fields of the record `Placed` on the topic `orders`; `type` may be omitted.
 
@@ -115,15 +262,15 @@ class Orders(ApiView):
         )
         location = f"/v1/orders/{placed.key}"
         if decision is None:
-            return respond(202, {"id": placed.key}, Location=location)
+            return respond(202, OrderRef(id=placed.key), Location=location)
         if decision.outcome is Outcome.REFUSED or decision.failed:
             raise to_problem(decision, f"order {placed.key}", HTTPStatus.UNPROCESSABLE_ENTITY)
-        body = {
-            "id": placed.key,
-            "provider": placed.provider,
-            "external_id": placed.external_id,
-            "placed_at": _placed_at(self.services, placed.key),
-        }
+        body = PlacedOrder(
+            id=placed.key,
+            provider=placed.provider,
+            external_id=placed.external_id,
+            placed_at=_placed_at(self.services, placed.key),
+        )
         status = 201 if decision.outcome is Outcome.APPLIED else 200
         if status == HTTPStatus.CREATED and self.services.tracing.is_sampled(placed.key):
             self._trace(placed)
@@ -149,6 +296,18 @@ class Orders(ApiView):
         tracing = self.services.tracing
         return {"traceresponse": tracing.traceparent(order, root_of(order))} if tracing.is_on else {}
 
+    @operation(
+        "listOrders",
+        {200: OrderPage},
+        query={
+            **PAGE_QUERY,
+            "status": Annotated[OrderStatus, Meta(description="Status of the orders.")],
+            "provider": Annotated[str, Meta(description="Their provider.")],
+            "restaurant": Annotated[str, Meta(description="Their restaurant.")],
+            "attention": Annotated[bool, Meta(description="Whether they need a person.")],
+            "sort": Annotated[Literal["id", "newest"], Meta(description="Order of the list, by default `id`.")],
+        },
+    )
     async def get(self, request: web.Request) -> web.Response:
         """List the orders in the tables, page by page: by id, or with `?sort=newest` from the newest to the oldest.
 
@@ -178,6 +337,7 @@ class Orders(ApiView):
 class OrderDetail(ApiView):
     """One order."""
 
+    @operation("getOrder", {200: OrderState})
     async def get(self, request: web.Request, order: str) -> web.Response:
         """Return the state of an order, also of one that was moved to the history topic.
 
@@ -198,12 +358,13 @@ class OrderDetail(ApiView):
             return respond(200, shown_order(self.services, flow, sender_of(request)))
         stored = await retired_order(self.services, request, order, flow.history)
         shown = shown_order(self.services, stored.workflow, sender_of(request))
-        return respond(200, {**shown, "retired_at": instant(flow.history.retired_ms)})
+        return respond(200, msgspec.structs.replace(shown, retired_at=instant(flow.history.retired_ms)))
 
 
 class OrderJournal(ApiView):
     """The journal of an order."""
 
+    @operation("getJournal", {200: Journal})
     async def get(self, request: web.Request, order: str) -> web.Response:
         """List the events that the order's machines applied or refused, the oldest first, without pages.
 
@@ -219,16 +380,17 @@ class OrderJournal(ApiView):
             return answer
         flow = known_order(self.services, order)
         if flow.history is None:
-            return respond(
-                200, _journal(order, [line async for _, line in self.services.tables.journal.pages(order, f"{order}/")])
-            )
+            lines = [line async for _, line in self.services.tables.journal.pages(order, f"{order}/")]
+            return respond(200, _journal(order, lines))
         stored = await retired_order(self.services, request, order, flow.history)
-        return respond(200, {**_journal(order, stored.journal), "retired_at": instant(flow.history.retired_ms)})
+        journal = _journal(order, stored.journal)
+        return respond(200, msgspec.structs.replace(journal, retired_at=instant(flow.history.retired_ms)))
 
 
 class OrderSettled(ApiView):
     """Settlement by an operator."""
 
+    @operation("settleOrder", DECIDED_ORDER, body=OperatorNote, headers=IDEMPOTENT)
     async def post(self, request: web.Request, order: str) -> web.Response:
         """Clear an attention that no later event clears, such as a provider that contradicts itself.
 
@@ -245,6 +407,7 @@ class OrderSettled(ApiView):
 class OrderErased(ApiView):
     """Erasure by an operator."""
 
+    @operation("eraseOrder", DECIDED_ORDER, body=OperatorNote, headers=IDEMPOTENT)
     async def post(self, request: web.Request, order: str) -> web.Response:
         """Erase the personal data of an ended order, because its customer asked for it.
 
@@ -339,15 +502,14 @@ def _identified(placed: Placed, key: str) -> Placed:
     return msgspec.structs.replace(placed, external_id=external_id_of(key.encode()))
 
 
-def _journal(order: str, lines: Iterable[JournalLine]) -> dict[str, object]:
-    return {"order": order, "entries": [journal_entry(line) for line in lines]}
+def _journal(order: str, lines: Iterable[JournalLine]) -> Journal:
+    return Journal(order=order, entries=[journal_entry(line) for line in lines])
 
 
-def journal_entry(line: JournalLine) -> dict[str, object]:
-    """Return a line of the journal as JSON."""
-    shown: dict[str, object] = msgspec.to_builtins(line)
-    del shown["at_ms"]
-    return {"seq": shown.pop("seq"), "at": instant(line.at_ms), **shown}
+def journal_entry(line: JournalLine) -> JournalEntry:
+    """Return a line of the journal as the API shows it."""
+    fields = msgspec.structs.asdict(line)
+    return JournalEntry(at=instant(fields.pop("at_ms")), **fields)
 
 
 def known_order(services: Services, order: str) -> Workflow:
@@ -376,29 +538,32 @@ async def retired_order(services: Services, request: web.Request, order: str, re
         raise Problem(503, "history-unread", f"{error}; try again", headers=SOON) from None
 
 
-def shown_order(services: Services, flow: Workflow, sender: Identity) -> dict[str, object]:
-    """Return an order as JSON for this sender."""
-    row, body, payment, ticket, delivery = flow.order, flow.placed, flow.payment, flow.ticket, flow.delivery
+def shown_order(services: Services, flow: Workflow, sender: Identity) -> OrderState:
+    """Return an order as this sender may see it."""
+    row, body = flow.order, flow.placed
     assert row is not None
-    return {
-        "id": row.id,
-        "display_number": body.display_number if body else "",
-        "status": row.status.value,
-        "version": row.version,
-        "restaurant": row.restaurant,
-        "reason": row.reason.value if row.reason else "",
-        "refunded": row.refunded,
-        "driver": _driver(services, row, sender),
-        **_eta(row, services.now_ms()),
-        "attention": _attention(services, flow, row),
-        "placed_at": instant(row.placed_ms),
-        "updated_at": instant(row.updated_ms),
-        "total": body.total if body else None,
-        "currency": body.currency if body else None,
-        "payment": {"status": payment.stage.value} if payment else None,
-        "ticket": {"status": ticket.stage.value} if ticket else None,
-        "delivery": {"status": delivery.stage.value, "attempt": delivery.attempt} if delivery else None,
-    }
+    eta, eta_s, late = _eta(row, services.now_ms())
+    return OrderState(
+        id=row.id,
+        display_number=body.display_number if body else "",
+        status=row.status,
+        version=row.version,
+        restaurant=row.restaurant,
+        reason=row.reason.value if row.reason else "",
+        refunded=row.refunded,
+        driver=_driver(services, row, sender),
+        eta=eta,
+        eta_s=eta_s,
+        late=late,
+        attention=_attention(services, flow, row),
+        placed_at=instant(row.placed_ms),
+        updated_at=instant(row.updated_ms),
+        total=body.total if body else None,
+        currency=body.currency if body else None,
+        payment=Paid(flow.payment.stage) if flow.payment else None,
+        ticket=Ticketed(flow.ticket.stage) if flow.ticket else None,
+        delivery=Delivering(flow.delivery.stage, flow.delivery.attempt) if flow.delivery else None,
+    )
 
 
 def _driver(services: Services, row: Order, sender: Identity) -> str | None:
@@ -408,21 +573,21 @@ def _driver(services: Services, row: Order, sender: Identity) -> str | None:
     return services.tokens.pseudonym(row.id, row.driver)
 
 
-def _eta(row: Order, now_ms: int) -> dict[str, object]:
-    """Return the estimated time of arrival, in seconds from now too; neither for an order that has ended."""
+def _eta(row: Order, now_ms: int) -> tuple[datetime | None, int | None, bool]:
+    """Return the estimated time of arrival, the seconds until then, and whether it is over."""
     if row.status.ended or row.eta_ms is None:
-        return {"eta": None, "eta_s": None, "late": False}
+        return None, None, False
     left_ms = row.eta_ms - now_ms
-    return {"eta": instant(row.eta_ms), "eta_s": round(left_ms / 1000) if left_ms >= 0 else None, "late": left_ms < 0}
+    return instant(row.eta_ms), round(left_ms / 1000) if left_ms >= 0 else None, left_ms < 0
 
 
-def _attention(services: Services, flow: Workflow, row: Order) -> dict[str, object] | None:
+def _attention(services: Services, flow: Workflow, row: Order) -> OrderAttention | None:
     """Return the oldest attention of an order, with the call that is open; None if the order needs no attention."""
     if not row.attention:
         return None
     first = row.attention[0]
     call = next(iter(open_calls_of(services, flow)), None)
-    return {"waits_for": first.waits_for, "since": instant(first.since_ms), "call": call}
+    return OrderAttention(first.waits_for, instant(first.since_ms), call)
 
 
 def listing(services: Services, sender: Identity) -> Listing[Order]:

@@ -4,7 +4,9 @@ from aiohttp import web
 
 from streams.services import Services
 from streams.views.api_view import ApiView
+from streams.views.orders import DECIDED_ORDER
 from streams.web.deciding import to_response
+from streams.web.operation import operation
 from streams.web.operators import action_of
 from streams.web.problems import FieldError, Problem
 from streams.web.requests import read_body
@@ -15,6 +17,7 @@ from topics.payments import READER, PaymentRecord
 class PaymentEvents(ApiView):
     """Events of charges and refunds."""
 
+    @operation("reportPayment", DECIDED_ORDER, body=PaymentRecord)
     async def post(self, request: web.Request, provider: str) -> web.Response:
         """Take a report of a payment: `Charged`, `Declined` or `Refunded`. It is a hint, not a fact.
 
@@ -34,6 +37,7 @@ class PaymentEvents(ApiView):
 class PaymentCallback(ApiView):
     """Callback address of the payments of one order."""
 
+    @operation("callbackPayment", DECIDED_ORDER, body=PaymentRecord)
     async def post(self, request: web.Request, capability: str, provider: str, order: str) -> web.Response:
         """Apply a payment event to the order of this address, which is the `callback_url` of a charge or refund.
 

@@ -5,7 +5,9 @@ from aiohttp import web
 
 from streams.services import Services
 from streams.views.api_view import ApiView
+from streams.views.orders import DECIDED_ORDER
 from streams.web.deciding import to_response
+from streams.web.operation import operation
 from streams.web.operators import action_of
 from streams.web.requests import parse_id, read_body
 from topics.families import POS
@@ -29,6 +31,7 @@ _reader: Reader[TicketEvent] = Reader(TicketEvent)
 class TicketEvents(ApiView):
     """Events of a ticket."""
 
+    @operation("reportTicket", DECIDED_ORDER, body=TicketEvent)
     async def post(self, request: web.Request, restaurant: str, order: str, event: str) -> web.Response:
         """Apply an event of the point of sale to the ticket of an order.
 
@@ -45,6 +48,7 @@ class TicketEvents(ApiView):
 class TicketCallback(ApiView):
     """Callback address of one ticket."""
 
+    @operation("callbackTicket", DECIDED_ORDER, body=TicketEvent)
     async def post(
         self, request: web.Request, capability: str, restaurant: str, order: str, event: str
     ) -> web.Response:

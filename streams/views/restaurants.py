@@ -1,22 +1,57 @@
 """The catalogue of restaurants. Every worker holds all of it."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from processors.hours import is_open
 from streams.services import Services
 from streams.views.api_view import ApiView
+from streams.web.operation import operation
 from streams.web.problems import Problem
 from streams.web.requests import parse_id, respond
 from topics.identity import PartyId
-from topics.restaurants import MenuItem, Restaurant
+from topics.orders import Currency
+from topics.places import Position
+from topics.restaurants import Hours, MenuItem, Restaurant
+
+
+class RestaurantSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A restaurant. `open` is about now."""
+
+    id: PartyId
+    name: str
+    region: PartyId
+    open: bool
+
+
+class ShownRestaurant(RestaurantSummary, frozen=True, kw_only=True):
+    """A restaurant with its menu."""
+
+    position: Position
+    preparation_s: int
+    time_zone: str
+    hours: Hours | None
+    currency: Currency | None
+    menu: list[MenuItem]
+
+
+class RestaurantList(msgspec.Struct, frozen=True):
+    """Restaurants by id."""
+
+    restaurants: list[RestaurantSummary]
 
 
 class Restaurants(ApiView):
     """All restaurants."""
 
+    @operation(
+        "listRestaurants",
+        {200: RestaurantList},
+        query={"region": Annotated[str, Meta(description="Region of the restaurants.")]},
+    )
     async def get(self, request: web.Request) -> web.Response:
         """List the restaurants by id, without pages; `?region=` selects one region.
 
@@ -24,12 +59,13 @@ class Restaurants(ApiView):
         """
         region = request.query.get("region")
         found = (restaurant for restaurant in self.services.catalogue.all() if region in (None, restaurant.region))
-        return respond(200, {"restaurants": [_summary(self.services, restaurant) for restaurant in found]})
+        return respond(200, RestaurantList([_summary(self.services, restaurant) for restaurant in found]))
 
 
 class RestaurantDetail(ApiView):
     """One restaurant."""
 
+    @operation("getRestaurant", {200: ShownRestaurant})
     async def get(self, request: web.Request, restaurant: str) -> web.Response:
         """Return a restaurant with its position, preparation time, hours, currency and menu.
 
@@ -44,18 +80,18 @@ class RestaurantDetail(ApiView):
         return respond(200, _detail(self.services, found))
 
 
-def _summary(services: Services, restaurant: Restaurant) -> dict[str, Any]:
-    return {
-        "id": restaurant.restaurant,
-        "name": restaurant.name,
-        "region": restaurant.region,
-        "open": is_open(restaurant, services.now_ms()),
-    }
+def _summary(services: Services, restaurant: Restaurant) -> RestaurantSummary:
+    return RestaurantSummary(
+        id=restaurant.restaurant,
+        name=restaurant.name,
+        region=restaurant.region,
+        open=is_open(restaurant, services.now_ms()),
+    )
 
 
 def _detail(services: Services, restaurant: Restaurant) -> dict[str, Any]:
     return {
-        **_summary(services, restaurant),
+        **msgspec.structs.asdict(_summary(services, restaurant)),
         "position": restaurant.position,
         "preparation_s": restaurant.preparation_s,
         "time_zone": restaurant.time_zone,

@@ -10,10 +10,11 @@ from functools import partial
 from hashlib import sha256
 from html import escape
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from streams.services import Services
 from streams.views.api_view import ApiView
@@ -21,6 +22,7 @@ from streams.web.doorkeeper import is_forwarded
 from streams.web.listing import PartialPage, collect_pages, limit_of
 from streams.web.masking import masked, masked_call
 from streams.web.numbers import whole_number
+from streams.web.operation import JSON, operation
 from streams.web.operators import sees_personal_data
 from streams.web.problems import Problem
 from streams.web.requests import respond
@@ -36,25 +38,57 @@ MAX_ROWS = 10_000
 MAX_BYTES = 32 << 20
 """Bytes of rows in the answer of one worker."""
 
+ROWS_QUERY = {"limit": Annotated[int, Meta(ge=1, le=MAX_ROWS, description="Rows of each worker, by default 100.")]}
+PREFIX = Annotated[str, Meta(description="Begin of the keys.")]
+EXACT = Annotated[bool, Meta(description="Whether only the row with this key is meant.")]
+MEDIA = (JSON, "text/html")
+
 Found = tuple[int, bytes, bytes]
 """Partition, key and value of a row."""
+
+
+class TableHelp(msgspec.Struct, frozen=True):
+    """A table and the description of its rows."""
+
+    name: str
+    help: str
+
+
+class TableList(msgspec.Struct, frozen=True):
+    """Tables."""
+
+    tables: list[TableHelp]
+
+
+class ShownRow(msgspec.Struct, frozen=True):
+    """A row of a table."""
+
+    partition: int
+    key: str
+    row: Any
+
+
+class RowList(msgspec.Struct, frozen=True):
+    """Rows of a table."""
+
+    table: str
+    rows: list[ShownRow]
 
 
 class Tables(ApiView):
     """All tables."""
 
+    @operation("listTables", {200: TableList}, media=MEDIA)
     async def get(self, request: web.Request) -> web.Response:
         """List the tables.
 
         - 200: `{"tables": [...]}`, each with `name` and `help`.
         """
-        found = [{"name": table.name, "help": table.help} for table in self.services.app.tables.values()]
+        found = [TableHelp(table.name, table.help) for table in self.services.app.tables.values()]
         if _wants_page(request):
-            rows = (
-                [f'<a href="/table/{escape(t["name"])}/">{escape(t["name"])}</a>', escape(t["help"])] for t in found
-            )
+            rows = ([f'<a href="/table/{escape(t.name)}/">{escape(t.name)}</a>', escape(t.help)] for t in found)
             return _page("tables", ["name", "content"], rows)
-        return respond(200, {"tables": found})
+        return respond(200, TableList(found))
 
 
 class TableRows(ApiView):
@@ -63,6 +97,7 @@ class TableRows(ApiView):
     scans = True
     is_personal = True
 
+    @operation("listRows", {200: RowList}, query={**ROWS_QUERY, "prefix": PREFIX}, media=MEDIA)
     async def get(self, request: web.Request, name: str) -> web.Response:
         """List rows of a table from all workers.
 
@@ -93,6 +128,7 @@ class RowsOfOwner(ApiView):
     scans = True
     is_personal = True
 
+    @operation("listRowsOfOwner", {200: RowList}, query={**ROWS_QUERY, "exact": EXACT}, media=MEDIA)
     async def get(self, request: web.Request, name: str, key: str) -> web.Response:
         """List the rows of one order, driver, region or restaurant; of `positions`, those of one topic.
 

@@ -24,9 +24,10 @@ from streams.tracing.journal_tree import DrawnSpan, OpenCall, PendingTimer, draw
 from streams.views.api_view import ApiView
 from streams.views.calls import CALLS
 from streams.views.orders import known_order, retired_order
+from streams.web.operation import JSON, operation
 from streams.web.requests import parse_id, respond
 from topics.identity import OrderId
-from topics.records import instant
+from topics.records import Instant, instant
 
 MAX_SPANS = 1_000
 """Spans on one page. The JSON has all of them."""
@@ -36,9 +37,34 @@ FOLDED_MS = 5_000
 """A wait without any span that is longer is labelled on the page."""
 
 
+class TraceSpan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A span of a trace."""
+
+    id: str
+    parent: str = ""
+    depth: int = 0
+    name: str
+    start: Instant
+    end: Instant | None
+    notes: tuple[str, ...] = ()
+    error: str = ""
+    attempts: int | None = None
+    next: Instant | None = None
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """The trace of an order."""
+
+    order: OrderId
+    trace_id: str
+    sampled: bool
+    spans: list[TraceSpan]
+
+
 class OrderTrace(ApiView):
     """The trace of an order."""
 
+    @operation("getTrace", {200: Trace}, media=(JSON, "text/html"))
     async def get(self, request: web.Request, order: str) -> web.Response:
         """Return the spans of an order: a root, and every other one after the span that caused it.
 
@@ -55,15 +81,8 @@ class OrderTrace(ApiView):
         spans = await _drawn(self.services, request, order)
         if "text/html" in request.headers.get("Accept", ""):
             return _page(order, spans, self.services.now_ms())
-        return respond(
-            200,
-            {
-                "order": order,
-                "trace_id": trace_hex(order),
-                "sampled": self.services.tracing.is_sampled(order),
-                "spans": [_shown(span) for span in spans],
-            },
-        )
+        is_sampled = self.services.tracing.is_sampled(order)
+        return respond(200, Trace(order, trace_hex(order), is_sampled, [_shown(span) for span in spans]))
 
 
 async def _drawn(services: Services, request: web.Request, order: str) -> list[DrawnSpan]:
@@ -93,13 +112,19 @@ def _timer(row: Order) -> PendingTimer | None:
     return PendingTimer(row.timer.name, row.waits_since_ms, row.timer.due_ms)
 
 
-def _shown(span: DrawnSpan) -> Mapping[str, object]:
-    shown: dict[str, object] = msgspec.to_builtins(span)
-    del shown["start_ms"]
-    shown.pop("end_ms", None)
-    due_ms = shown.pop("next_ms", None)
-    times = {"start": instant(span.start_ms), "end": None if span.end_ms is None else instant(span.end_ms)}
-    return {**shown, **times, **({} if due_ms is None else {"next": instant(span.next_ms or 0)})}
+def _shown(span: DrawnSpan) -> TraceSpan:
+    return TraceSpan(
+        id=span.id,
+        parent=span.parent,
+        depth=span.depth,
+        name=span.name,
+        start=instant(span.start_ms),
+        end=None if span.end_ms is None else instant(span.end_ms),
+        notes=span.notes,
+        error=span.error,
+        attempts=span.attempts,
+        next=None if span.next_ms is None else instant(span.next_ms),
+    )
 
 
 # -- the page --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Literal
 
 import faust
 from aiohttp import web
@@ -29,6 +30,8 @@ from topics.headers import OPERATOR_ACTED, REQUEST_ID, TRACEPARENT
 from topics.identity import is_order_id
 from topics.records import Record, write
 
+Decided = Literal["APPLIED", "ABSORBED"]
+"""Outcome in an answer. The other outcomes become problems."""
 IN_TIME = 0.1
 """Part of the time that a sender waits for a decision: a task that takes longer gets fewer requests."""
 MAX_ACKNOWLEDGE_S = 10.0

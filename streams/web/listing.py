@@ -7,16 +7,18 @@ good, because the next page starts after them.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from heapq import nsmallest
 from http import HTTPStatus
 from itertools import islice
 from operator import itemgetter
-from typing import Any, Generic, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from exactly_once import Engine, PartitionNotOwned
 from streams.web.doorkeeper import is_forwarded
@@ -33,10 +35,17 @@ MAX_ROWS_LOOKED_AT = 20_000
 """Rows that a worker decodes for one page in the order of keys: 0.2 s of its time. A filter may fit few of them."""
 MAX_CURSOR_LENGTH = 1000
 WRONG_CURSOR = "cursor: it must be `next` of the previous page"
+PAGE_QUERY: Mapping[str, Any] = MappingProxyType(
+    {
+        "limit": Annotated[int, Meta(ge=1, le=MAX_LIMIT, description=f"Rows on a page, by default {DEFAULT_LIMIT}.")],
+        "cursor": Annotated[str, Meta(max_length=MAX_CURSOR_LENGTH, description="`next` of the previous page.")],
+    }
+)
+"""Types of the parameters of a list."""
 LATEST_MS = 10**14 - 1
 """Larger than every time in a row, so that a time subtracted from it sorts the newest row first."""
 
-Row = tuple[str, dict[str, Any]]
+Row = tuple[str, Any]
 """(cursor, row as shown)."""
 
 T = TypeVar("T")
@@ -75,7 +84,7 @@ class Listing(Generic[T]):
         table: str,
         member: str,
         read: Callable[[bytes, bytes], T],
-        show: Callable[[int, T], dict[str, Any]],
+        show: Callable[[int, T], Any],
         *,
         cursor_of: Callable[[bytes], str] = bytes.decode,
         key_of: Callable[[str], bytes] = str.encode,

@@ -4,9 +4,12 @@ Views mask personal data. An operator sees it with `?reveal=true&reason=TEXT`, a
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from streams.access.keys import Role
 from streams.web.doorkeeper import sender_of
@@ -19,6 +22,14 @@ from topics.text import MAX_TEXT_LENGTH, Text, plain
 NO_REASON = "say why you need personal data, with ?reason=TEXT (--reason TEXT): the reading is recorded with it"
 THINGS = ("order", "driver", "region", "restaurant", "provider")
 """Variables of paths that name one thing."""
+
+REVEAL_QUERY: Mapping[str, Any] = MappingProxyType(
+    {
+        "reveal": Annotated[bool, Meta(description="Show personal data to an operator, who gives a `reason`.")],
+        "reason": Annotated[Text, Meta(description="Reason of the reading, for the audit.")],
+    }
+)
+"""Types of the parameters of a view that shows personal data."""
 
 
 class OperatorNote(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,36 @@ log = logging.getLogger(__name__)
 TYPES = "https://dabbawala.invalid/problems/"
 """Prefix of problem types. They are names and not addresses, hence `.invalid` (RFC 2606)."""
 
+KINDS: Mapping[str, str] = {
+    "audit-unread": "the audit topic cannot be read",
+    "broker-silent": "Kafka does not acknowledge the record in time",
+    "busy": "the worker does as much of this as it can",
+    "cross-site": "a web page of another origin sent the request",
+    "erased": "the personal data of the order was erased",
+    "history-unread": "the history topic cannot be read",
+    "internal": "the worker failed; its log has the reason",
+    "invalid": "the body, a parameter or a header is wrong; `errors` names each field",
+    "method-not-allowed": "the route does not take this method",
+    "misdirected": "the `Host` is none of the worker's",
+    "no-key": "the key is missing, unknown, revoked or past its time",
+    "no-such-route": "no route has this path",
+    "not-acceptable": "`Accept` excludes the answer",
+    "not-json": "the body is not `application/json` by its `Content-Type`",
+    "not-ready": "a partition is being opened, or the worker starts or stops",
+    "not-your-role": "the request is not for the role of the key",
+    "not-yours": "the order is of another provider than the key",
+    "overloaded": "the task gets more requests than it can decide",
+    "owner-unreachable": "the worker that owns the partition does not answer",
+    "refused": "the state does not allow the event",
+    "too-large": "the body is too large",
+    "too-many-requests": "the key has used its quota, or its share of the places",
+    "too-slow": "the body did not arrive in time",
+    "under-way": "a request with this `Idempotency-Key` is under way",
+    "unknown": "there is no such thing, or it is of another party",
+    "unreadable": "the body is not what its headers say",
+}
+"""Kind of a problem, the end of its type -> meaning."""
+
 SOON = {"Retry-After": "1"}
 """Header of an answer to a request that may succeed in a second."""
 
@@ -28,6 +58,19 @@ class FieldError(msgspec.Struct, frozen=True):
 
     pointer: str
     detail: str
+
+
+class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of an answer to a request that failed (RFC 9457)."""
+
+    type: str
+    """Name of the kind of problem, stable and unique: `TYPES` and a key of `KINDS`."""
+    title: str
+    """Phrase of the status."""
+    status: int
+    detail: str
+    """Reason for people, and the next step."""
+    errors: tuple[FieldError, ...] = ()
 
 
 class Problem(Exception):
@@ -52,14 +95,13 @@ class Problem(Exception):
 
     def response(self) -> web.Response:
         """Return the problem+json answer."""
-        body = {
-            "type": TYPES + self.kind,
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-        }
-        if self.errors:
-            body["errors"] = self.errors
+        body = ProblemDocument(
+            type=TYPES + self.kind,
+            title=HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.detail,
+            errors=tuple(self.errors),
+        )
         return web.Response(
             status=self.status,
             body=msgspec.json.encode(body),

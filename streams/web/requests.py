@@ -2,13 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from streams.web.problems import FieldError, Problem
 from topics import patterns
@@ -19,6 +21,14 @@ MAX_BODY_S = 10.0
 """Time that a client may take to send a body."""
 MAX_KEY_PART_LENGTH = 64
 """Characters of an `Idempotency-Key` that becomes part of an event's id unchanged; a longer key is hashed."""
+IDEMPOTENT: Mapping[str, Any] = MappingProxyType(
+    {
+        IDEMPOTENCY_KEY: Annotated[
+            str, Meta(pattern=patterns.IDEMPOTENCY_KEY, description="Requests with one key have one effect.")
+        ]
+    }
+)
+"""Type of the header of a request with an effect."""
 
 T = TypeVar("T")
 

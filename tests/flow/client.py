@@ -16,6 +16,7 @@ from simulators.ledger import PaymentEntry, TicketEntry
 from simulators.streets import moved
 from streams.access.keys import Role
 from tests.flow.reading import PARTITIONS, WITHIN_S
+from tests.support.documented import check_answer
 from tests.support.keys import HEADERS, KEYS, REVEALED
 from tests.support.plain_http import NO_CERTIFICATES
 from tests.support.stack import Stack
@@ -69,14 +70,18 @@ def place(position: Position) -> Body:
 
 
 class Client:
-    """One outside party; its connections last as long as the `async with` block."""
+    """One outside party. Each answer is checked against the API's document. Connections last as long as the block."""
 
     def __init__(self, stack: Stack, number: int = 1) -> None:
         """Connect to the worker of this number."""
         self.stack = stack
         self.number = number
         self.http = httpx.AsyncClient(
-            base_url=stack.url_of(number), headers=HEADERS, timeout=120, verify=NO_CERTIFICATES
+            base_url=stack.url_of(number),
+            headers=HEADERS,
+            timeout=120,
+            verify=NO_CERTIFICATES,
+            event_hooks={"response": [check_answer]},
         )
         self._producer = AIOKafkaProducer(bootstrap_servers=stack.kafka, acks="all", enable_idempotence=True)
 

@@ -171,12 +171,10 @@ async def write_letter(client: Client, key: str, value: bytes, headers: dict[str
 
 async def test_a_letter_that_no_task_wrote_can_only_be_discarded(client: Client, unique: str) -> None:
     headers = {"origin.topic": f"{client.stack.name}.payments", "dead-letter.reason": "forged"}
-    here = partition_of(unique)
-    await client.produce(DEAD_LETTERS, b"{}", key=unique, partition=here, headers=headers)
-    await write_letter(
-        client, f"{unique}-moved", b"{}", headers, partition=(partition_of(f"{unique}-moved") + 1) % PARTITIONS
-    )
-    for key in (unique, f"{unique}-moved"):
+    here, moved = f"{unique}-here", f"{unique}-moved"
+    await client.produce(DEAD_LETTERS, b"{}", key=here, partition=partition_of(here), headers=headers)
+    await write_letter(client, moved, b"{}", headers, partition=(partition_of(moved) + 1) % PARTITIONS)
+    for key in (here, moved):
         letter = await letter_of(client, key)
         assert "no valid signature" in letter["not_replayable"]
         answer = await client.post(f"/v1/dead-letters/{letter['letter']}/replay")

@@ -89,6 +89,7 @@ async def a_marked_order(
         "region": kitchen.region,
         "partition": partition,
         "offset": offset,
+        "record": "orders.Placed",
     }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from streams.logs import about_order, formatter, logging_config
 from streams.settings import LogFormat
-from streams.tracing import traceparent
+from streams.tracing.ids import trace_hex
 
 HOSTILE = "a\x1b[2J\u202eb\nc"
 
@@ -41,7 +41,7 @@ def test_json_has_level_message_order_trace_and_partition() -> None:
         "level": "warning",
         "logger": "streams.x",
         "order": "p:1",
-        "trace_id": traceparent("p:1", "x").split("-")[1],
+        "trace_id": trace_hex("p:1"),
         "partition": 3,
     }
 

@@ -40,6 +40,7 @@ OTHERS = {
     "offset": "0",
     "name": "orders",
     "key": "k",
+    "record": "orders.Placed",
     "region": "r",
     "capability": "c",
 }
@@ -70,6 +71,7 @@ EXPECTED: dict[str, dict[Role, str]] = {
     "/v1/restaurants/{restaurant}": ALL,
     "/v1/tasks": {Role.MONITOR: "any", Role.OPERATOR: "any"},
     "/metrics": {Role.MONITOR: "any", Role.OPERATOR: "any"},
+    **dict.fromkeys(("/docs/", "/docs/events", "/openapi.json", "/asyncapi.json", "/schemas/{record}.json"), ALL),
 }
 """Route -> who may use it; every other route is the operators', but for callbacks and the public ones."""
 

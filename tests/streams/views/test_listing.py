@@ -192,7 +192,7 @@ async def test_a_region_shows_the_first_waiting_and_counts_all(
 
     monkeypatch.setattr(services.tables, "dispatch", SimpleNamespace(pages=pages))
     count, first = await operations._counted(services, "fort", "driver", operations._waiting, 3)
-    assert (count, [row["driver"] for row in first]) == (1000, ["0000", "0001", "0002"])
+    assert (count, [row.driver for row in first]) == (1000, ["0000", "0001", "0002"])
     assert most_alive <= 2
 
 

@@ -216,14 +216,14 @@ def an_order(stage: Stage, eta_ms: int | None, driver: str | None = None) -> Ord
 @pytest.mark.parametrize(
     ("eta_ms", "stage", "expected"),
     [
-        (12_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(12, UTC), "eta_s": 2, "late": False}),
-        (10_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(10, UTC), "eta_s": 0, "late": False}),
-        (7_000, Stage.IN_DELIVERY, {"eta": datetime.fromtimestamp(7, UTC), "eta_s": None, "late": True}),
-        (7_000, Stage.DELIVERED, {"eta": None, "eta_s": None, "late": False}),
-        (None, Stage.IN_DELIVERY, {"eta": None, "eta_s": None, "late": False}),
+        (12_000, Stage.IN_DELIVERY, (datetime.fromtimestamp(12, UTC), 2, False)),
+        (10_000, Stage.IN_DELIVERY, (datetime.fromtimestamp(10, UTC), 0, False)),
+        (7_000, Stage.IN_DELIVERY, (datetime.fromtimestamp(7, UTC), None, True)),
+        (7_000, Stage.DELIVERED, (None, None, False)),
+        (None, Stage.IN_DELIVERY, (None, None, False)),
     ],
 )
-def test_order_past_its_eta_is_late(eta_ms: int | None, stage: Stage, expected: dict[str, object]) -> None:
+def test_order_past_its_eta_is_late(eta_ms: int | None, stage: Stage, expected: tuple[object, ...]) -> None:
     assert orders._eta(an_order(stage, eta_ms), 10_000) == expected
 
 
