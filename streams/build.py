@@ -39,6 +39,7 @@ from streams.feed.order_history import OrderHistory
 from streams.feed.update_log import UpdateLog
 from streams.services import Services
 from streams.settings import LOOPBACK, Settings, WrongSetting
+from streams.sql.reader_process import ReaderProcess
 from streams.web.browser_rules import BrowserRules
 from streams.web.deciding import Decisions
 from streams.web.doorkeeper import Doorkeeper, Keys, tell_quota
@@ -156,6 +157,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         forwarding=Forwarding(engine, doorkeeper, this_worker, outside.make_http_client),
         decisions=Decisions(app, engine, audit, settings.topic_prefix, outside.new_id, settings.decision_s),
         limits=Limits(),
+        reader=ReaderProcess(lambda: Path(app.conf.datadir)),
         now_ms=outside.now_ms,
         new_id=outside.new_id,
     )
@@ -259,6 +261,7 @@ def _closing(services: Services) -> Callable[..., Awaitable[None]]:
     async def close(*_: Any, **__: Any) -> None:
         """Close the parts that hold connections."""
         await services.feed.stop()
+        await services.reader.stop()
         await services.catalogue.stop()
         await services.performer.close()
         await services.forwarding.close()

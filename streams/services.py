@@ -15,6 +15,7 @@ from streams.feed.audit_log import AuditLog
 from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
 from streams.settings import Settings
+from streams.sql.reader_process import ReaderProcess
 from streams.web.deciding import Decisions
 from streams.web.doorkeeper import Doorkeeper
 from streams.web.forwarding import Forwarding
@@ -47,6 +48,7 @@ class Services:
     forwarding: Forwarding
     decisions: Decisions
     limits: Limits
+    reader: ReaderProcess
     now_ms: Callable[[], int]
     """Wall clock in milliseconds since the epoch, for views; handlers use the clock of their task."""
     new_id: Callable[[], str]

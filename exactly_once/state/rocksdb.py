@@ -139,7 +139,7 @@ class PartitionStore:
     def _open(self) -> None:
         self._closing = False
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        options = _options()
+        options = store_options()
         # RocksDB has to be given every family on disk, also those of former tables
         known = Rdict.list_cf(str(self.path), options) if (self.path / "CURRENT").exists() else []
         families = dict.fromkeys({*known, *self.tables} - {"default"}, options)
@@ -269,7 +269,7 @@ class PartitionStore:
         self._checkpoints.pop(table, None)
         self._cached[table] = TwoGenerationCache(CACHED_ROWS)
         self._opened.drop_column_family(table)
-        self._families[table] = self._opened.create_column_family(table, _options())
+        self._families[table] = self._opened.create_column_family(table, store_options())
         self._handles[table] = self._opened.get_column_family_handle(table)
 
     def purge(self, prefix: bytes) -> None:
@@ -359,7 +359,8 @@ def set_stale_aside(directory: Path, in_use: Collection[int], now_s: float) -> l
     return sorted(directory.glob(f"*{STALE}"))
 
 
-def _options() -> Options:
+def store_options() -> Options:
+    """Return the options of every store; a reader in another process needs the same."""
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.create_missing_column_families(True)

@@ -119,6 +119,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "/table/": {"GET": OPERATORS},
     "/table/{name}/": {"GET": OPERATORS},
     "/table/{name}/{key}": {"GET": OPERATORS},
+    "/v1/rows/{name}": {"GET": OPERATORS},
     "/livez": {"GET": PUBLIC},
     "/readyz": {"GET": PUBLIC},
 }

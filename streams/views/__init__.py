@@ -16,6 +16,7 @@ from streams.views import (
     payments,
     pos,
     restaurants,
+    rows,
     tables,
 )
 from streams.views.api_view import ApiView
@@ -55,6 +56,7 @@ ROUTES: Mapping[str, type[ApiView]] = {
     "/table/": tables.Tables,
     "/table/{name}/": tables.TableRows,
     "/table/{name}/{key}": tables.RowsOfOwner,
+    "/v1/rows/{name}": rows.RowFields,
     "/livez": health.Live,
     "/readyz": health.Ready,
 }
