@@ -264,13 +264,11 @@ class PartitionStore:
     def reset_table(self, table: str, why: str) -> None:
         """Discard a table's rows, which are not those of its changelog, and log the reason."""
         self._warn(f"{table}: {why}")
-        self._families.pop(table, None)
-        self._handles.pop(table, None)
-        self._checkpoints.pop(table, None)
-        self._cached[table] = TwoGenerationCache(CACHED_ROWS)
+        self._families, self._handles, self._cached = {}, {}, {}
         self._opened.drop_column_family(table)
-        self._families[table] = self._opened.create_column_family(table, store_options())
-        self._handles[table] = self._opened.get_column_family_handle(table)
+        # RocksDB crashes if it opens a secondary whose manifest has a dropped family: a new opening writes a new one
+        self._close()
+        self._reopen()
 
     def purge(self, prefix: bytes) -> None:
         """Rewrite the files that may still have deleted rows with this prefix. Any thread may call it.
@@ -320,6 +318,9 @@ class PartitionStore:
         """Delete the store and open an empty one: the changelogs have every row."""
         self.close()
         shutil.rmtree(self.path, ignore_errors=True)
+        self._reopen()
+
+    def _reopen(self) -> None:
         try:
             self._open()
         except Exception as exc:

@@ -60,9 +60,10 @@ class SecondaryStore:
         """
         if table not in self._families:
             raise StoreError(f"there is no table {table} in {self._path}")
-        key: bytes | None = None
+        key: object = None
         try:
             for key, value in self._families[table].items(read_opt=_read_options()):
+                assert isinstance(key, bytes)  # rocksdict has other types of keys, outside raw mode
                 if key != CHECKPOINT_KEY:
                     yield key, value
         except Exception as error:
@@ -106,5 +107,5 @@ class SecondaryStore:
 
 def _read_options() -> ReadOptions:
     options = ReadOptions()
-    options.fill_cache(False)
+    options.fill_cache(False)  # type: ignore[call-arg]  # the stub lacks the argument
     return options

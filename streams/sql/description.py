@@ -4,6 +4,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -21,7 +22,8 @@ class Described(NamedTuple):
 
 def summaries() -> list[tuple[str, str]]:
     """Return name and meaning of each table and view."""
-    return [(each.name, each.meaning) for each in (*TABLES.values(), *VIEWS.values())]
+    tables = [(table.name, table.meaning) for table in TABLES.values()]
+    return tables + [(view.name, view.meaning) for view in VIEWS.values()]
 
 
 def columns_of(name: str, types: list[tuple[str, str]]) -> list[Described]:
@@ -45,16 +47,16 @@ def _meaning(column: TableColumn) -> str:
     if column.documented_by is None:
         return column.meaning
     kind, field = column.documented_by
-    return next((text for each in kind.__mro__ for name, text in _docstrings(each) if name == field), "")
+    bases = [each for each in inspect.getmro(kind) if issubclass(each, Struct) and each is not Struct]
+    return next((text for each in bases for name, text in _docstrings(each) if name == field), "")
 
 
-def _docstrings(kind: type) -> Iterator[tuple[str, str]]:
-    """Yield each field of a type with the first paragraph of the docstring after it."""
-    if not issubclass(kind, Struct) or kind is Struct:
-        return
+def _docstrings(kind: type[Struct]) -> Iterator[tuple[str, str]]:
+    """Yield each field of a type that has a docstring, with it."""
     [declared] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(declared, ast.ClassDef)
-    for node, after in zip(declared.body, [*declared.body[1:], ast.Pass()], strict=True):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            yield node.target.id, " ".join(str(after.value.value).split()) if is_text else ""
+    for node, after in pairwise(declared.body):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            yield node.target.id, " ".join(str(after.value.value).split())

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -90,8 +90,10 @@ class DuckSession:
         self._timeout_s = timeout_s
         self._planner = Planner()
         self._connection = open_catalogue(directory)
+        self._loaded: list[str] = []
+        """Tables with rows in the schema `loaded`."""
         self._replaced: list[str] = []
-        """Tables in whose place there is a view now."""
+        """Tables in whose place there is a view of these."""
         self._interrupted = ""
         """Why the statement under way has to end; empty if it has not."""
         self._used_s = 0.0
@@ -153,10 +155,14 @@ class DuckSession:
     def restore(self) -> None:
         """Drop the rows that were read."""
         self._connection.abort()
+        with suppress(duckdb.TransactionException):  # there may be no transaction
+            self._connection.rollback()
         for name in self._replaced:
-            self._connection.execute(f"DROP VIEW IF EXISTS main.{name}; DROP TABLE IF EXISTS {LOADED}.{name}")
-            self._connection.execute(create_table(TABLES[name]).replace("TABLE", "TABLE IF NOT EXISTS", 1))
-        self._replaced = []
+            self._connection.execute(f"DROP VIEW main.{name}")
+            self._connection.execute(create_table(TABLES[name]))
+        for name in self._loaded:
+            self._connection.execute(f"DROP TABLE IF EXISTS {LOADED}.{name}")
+        self._replaced, self._loaded = [], []
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -199,7 +205,7 @@ class DuckSession:
         """Read rows into a table of the schema `loaded`, and put a view of it in the place of the empty one."""
         columns = [table.columns[name] for name in scan.columns]
         declared = ", ".join(f'"{column.name}" {column.type}' for column in columns) or '"_nothing" BOOLEAN'
-        self._replaced.append(table.name)
+        self._loaded.append(table.name)
         self._connection.execute(f"CREATE OR REPLACE TABLE {LOADED}.{table.name} ({declared})")
         loader = _Loader(self._connection, table, scan.columns)
         if table.path:
@@ -207,8 +213,11 @@ class DuckSession:
         else:
             for key in scan.keys if scan.keys is not None else (None,):
                 self._read(loader, key, scan.limit)
+        self._connection.begin()
         self._connection.execute(f"DROP TABLE main.{table.name}")
         self._connection.execute(_view_of(table, scan.columns))
+        self._connection.commit()
+        self._replaced.append(table.name)
 
     def _read(self, loader: "_Loader", key: str | None, limit: int | None) -> None:
         """Read every partition once. Raises `SqlError` if one is open on no worker for long."""

@@ -16,8 +16,8 @@ from msgspec import Raw, Struct
 
 from streams.sql.tables import KEY, TABLES, Field, Table
 
-CHUNK_ROWS = 2000
-MAX_CHUNK_BYTES = 1 << 20
+CHUNK_ROWS = 8000
+MAX_CHUNK_BYTES = 4 << 20
 """Bytes of rows after which a chunk ends. One row may be as large as a record in Kafka."""
 ROWS_PREFIX = b'{"rows":'
 """Beginning of a line with rows: the query engine does not decode it itself."""

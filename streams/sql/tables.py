@@ -35,10 +35,11 @@ KEY, PARTITION, WORKER, AS_OF = "key", "_partition", "_worker", "_as_of_ms"
 """Fields that every row has: its key, and three that are the same for all rows of a partition."""
 DURATIONS = frozenset({"preparation_ms", "travel_ms"})
 """Fields in milliseconds that are no times."""
-RENAMED = {"order": "order_id", "at": "recorded_at", "at_ms": "recorded_ms"}
+RENAMED = {"order": "order_id", "at": "recorded_at", "at_ms": "recorded_ms", "window": "call_limit"}
 """Fields whose name is a word of SQL -> the name of their column."""
 TIME = "TIMESTAMP WITH TIME ZONE"
 
+RowType = type[Struct]
 Mask = Callable[[Any], Any]
 Reshape = Callable[[bytes, bytes, bool], tuple[str, bytes]]
 """Function from the key and value of a row, and whether to mask, to its key as text and the JSON of its fields."""
@@ -67,7 +68,7 @@ class TableColumn(Struct, frozen=True, kw_only=True):
     expression: str
     """The expression in SQL that makes it."""
     meaning: str = ""
-    documented_by: tuple[type[Struct], str] | None = None
+    documented_by: tuple[RowType, str] | None = None
     """Type and field whose docstring has the meaning."""
 
 
@@ -124,8 +125,8 @@ def duckdb_type(kind: inspect.Type) -> str:
         case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
             return f"{duckdb_type(item)}[]"
         case inspect.StructType(array_like=False, tag=None, fields=fields):
-            inner = ", ".join(f"{field.encode_name} {duckdb_type(field.type)}" for field in fields)
-            return f"STRUCT({inner})"
+            members = ", ".join(f"{field.encode_name} {duckdb_type(field.type)}" for field in fields)
+            return f"STRUCT({members})"
         case _:
             return "JSON"
 

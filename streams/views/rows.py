@@ -42,9 +42,9 @@ class RowFields(ApiView):
     async def get(self, request: web.Request, name: str) -> web.StreamResponse:
         """Stream fields of the rows of a table from all workers.
 
-        `?fields=` are the fields, separated by commas; all by default. If it is empty, the rows are only counted. `?key=` selects the rows of
-        one owner, whose key is this one or begins with it and a slash. `?partitions=` selects partitions, separated by
-        commas. `?limit=` is the number of rows of each partition that are enough.
+        `?fields=` are the fields, separated by commas; all by default. If it is empty, the rows are only counted.
+        `?key=` selects the rows of one owner, whose key is this one or begins with it and a slash. `?partitions=`
+        selects partitions, separated by commas. `?limit=` is the number of rows of each partition that are enough.
 
         - 200: the lines.
         - 404: there is no such table.

@@ -131,7 +131,7 @@ class Forwarding:
     ) -> httpx.Request:
         forwarded = {name: value for name, value in request.headers.items() if name.lower() in _REQUEST_HEADERS}
         content = await read_bytes(request)
-        headers = forwarded | more | {FORWARDED: self._doorkeeper.token_for(request, content)}
+        headers = {**forwarded, **more, FORWARDED: self._doorkeeper.token_for(request, content)}
         return self._open_client().build_request(
             request.method,
             owner.rstrip("/") + request.path_qs,
