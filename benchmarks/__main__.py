@@ -28,6 +28,7 @@ from benchmarks import (
     overload,
     rebalance,
     restart,
+    sql,
     where,
 )
 from benchmarks.compare import COMPARED, compare
@@ -47,6 +48,7 @@ BENCHES: dict[str, Callable[[Lab], None]] = {
     "doors": doors.run,
     "overload": overload.run,
     "hung": hung.run,
+    "sql": sql.run,
     "where": where.run,
 }
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools import cli_pages, configuration, http_api, state_machines, topic_pages
+from tools import cli_pages, configuration, http_api, sql_tables, state_machines, topic_pages
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTICE = "<!-- Generated: change the source, then run `make docs`. -->\n\n"
@@ -15,6 +15,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/topics.md": topic_pages.render,
     "docs/http-api.md": http_api.render,
     "docs/cli.md": cli_pages.render,
+    "docs/sql-tables.md": sql_tables.render,
 }
 """Path of each generated page, and the function that renders it."""
 
