@@ -6,7 +6,9 @@ command, over HTTP; the start of the process does not count.
 
 import asyncio
 import os
+import sys
 import time
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
@@ -62,7 +64,7 @@ async def _measure(lab: Lab) -> None:
                 for turn in range(lab.rounds):
                     lab.say(f"{BENCH}, round {turn + 1} of {lab.rounds}")
                     await asyncio.to_thread(_statements, lab, session, worker)
-                    await _orders_meanwhile(lab, session, outside, rate * BASE, str(turn))
+                    await _orders_meanwhile(lab, outside, rate * BASE, str(turn))
 
 
 async def _fill(stack: Stack, session: DuckSession, outside: "Paced") -> float:
@@ -99,11 +101,11 @@ def _statements(lab: Lab, session: DuckSession, worker: psutil.Process) -> None:
     lab.add(Sample(BENCH, "reader process", "MiB", reader.memory_info().rss / 2**20))
 
 
-async def _orders_meanwhile(lab: Lab, session: DuckSession, outside: "Paced", rate: float, turn: str) -> None:
-    """Measure the time of orders at a steady rate, without and with statements meanwhile."""
+async def _orders_meanwhile(lab: Lab, outside: "Paced", rate: float, turn: str) -> None:
+    """Measure the time of orders at a steady rate, first without and then with statements meanwhile."""
     p99 = []
     for subject, name in ((QUIET, "quiet"), (BUSY, "busy")):
-        async with _repeated(session, GROUP_BY) if subject is BUSY else _nothing():
+        async with _repeated(GROUP_BY) if subject is BUSY else _nothing():
             outside.took.clear()
             await outside.run_at(made(f"{name}-{turn}", MEASURED), rate)
         p99.append(quantile(outside.took, 0.99))
@@ -113,20 +115,20 @@ async def _orders_meanwhile(lab: Lab, session: DuckSession, outside: "Paced", ra
 
 
 @asynccontextmanager
-async def _repeated(session: DuckSession, statement: str) -> AsyncIterator[None]:
-    """Run a statement again and again within the block."""
-    stopping = asyncio.Event()
-
-    async def repeat() -> None:
-        while not stopping.is_set():
-            await asyncio.to_thread(_rows, session, statement)
-
-    running = asyncio.create_task(repeat())
+async def _repeated(statement: str) -> AsyncIterator[None]:
+    """Have a command run a statement again and again within the block."""
+    command = [sys.executable, "-m", "streams.cli", "sql", "--jsonl", "--watch", "0.5", statement]
+    running = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=DEVNULL)
+    assert running.stdout is not None
+    await running.stdout.readline()
+    reading = asyncio.create_task(running.stdout.read())
     try:
         yield
+        if running.returncode is not None:
+            raise SystemExit(f"The command has ended with {running.returncode}.")
     finally:
-        stopping.set()
-        await running
+        running.kill()
+        await asyncio.gather(reading, running.wait())
 
 
 @asynccontextmanager

@@ -62,6 +62,11 @@ def echo(line: str, *, err: bool = False) -> None:
     click.echo(plain(line), err=err)
 
 
+def print_text(text: str) -> None:
+    """Print a text of lines that may hold any characters. Those that could drive the terminal are escaped."""
+    click.echo(plain_lines(text), nl=False)
+
+
 def print_json(data: Any) -> None:
     """Print JSON, indented by two blanks. Characters that could drive a terminal are escaped as in JSON."""
     click.echo(plain_lines(json.dumps(data, indent=2, ensure_ascii=False)))

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from decimal import Decimal
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,17 +16,15 @@ from rich.text import Text
 
 from streams.cli.errors import CommandError, NotFound
 from streams.cli.listing import reveal_option, reveal_reason_option
-from streams.cli.output import counted, echo, print_json, print_table, text
+from streams.cli.output import counted, echo, print_json, print_table, print_text, text
 from streams.cli.sql_rows import HttpRows
 from streams.sql.description import columns_of, summaries
 from streams.sql.engine import TIMEOUT_S, DuckSession, as_of, open_session
 from streams.sql.interfaces import Row, SqlError
-from topics.text import plain_lines
 
 BATCH_ROWS = 1000
 MAX_TABLE_ROWS = 10_000
 """Rows of a table for people, whose columns are as wide as their widest cell. The other formats have no limit."""
-CLEAR = "\x1b[H\x1b[2J"
 WORD = "describe"
 
 
@@ -58,7 +57,7 @@ def sql(
         try:
             if words and words[0].lower() == WORD and len(words) <= 2:
                 describe(session, words[1].rstrip(";") if len(words) == 2 else None, form)
-            elif words:
+            elif statement:
                 _run(session, " ".join(statement), form, watch)
             elif sys.stdin.isatty():
                 from streams.cli.sql_prompt import prompt
@@ -78,19 +77,22 @@ def _run(session: DuckSession, statement: str, form: str | None, watch: float | 
     run_once(session, statement, form)
     while watch is not None:
         time.sleep(watch)
-        run_once(session, statement, form, before=CLEAR if sys.stdout.isatty() and form is None else "")
+        run_once(session, statement, form, clears=form is None)
 
 
-def run_once(session: DuckSession, statement: str, form: str | None, *, before: str = "") -> None:
-    """Run a statement, print its rows, and on stderr how many there are. Raises `SqlError`."""
+def run_once(session: DuckSession, statement: str, form: str | None, *, clears: bool = False) -> None:
+    """Run a statement, print its rows, and on stderr how many there are; on a cleared terminal if ``clears``.
+
+    Raises `SqlError`.
+    """
     began = time.monotonic()
     result = session.run(session.prepare(statement))
     try:
         heads = [column.name for column in result.columns]
         batches = result.batches(BATCH_ROWS)
         first = next(batches, [])
-        if before:
-            click.echo(before, nl=False)
+        if clears:
+            click.clear()  # does nothing if the output is no terminal
         count = FORMATS[form](heads, _chained(first, batches))
     finally:
         result.close()
@@ -129,16 +131,16 @@ def _print_json(heads: Sequence[str], rows: Iterator[Row]) -> int:
 def _print_lines(heads: Sequence[str], rows: Iterator[Row]) -> int:
     count = 0
     for row in rows:
-        click.echo(plain_lines(json.dumps(_object(heads, row), ensure_ascii=False)))
+        print_text(json.dumps(_object(heads, row), ensure_ascii=False) + "\n")
         count += 1
     return count
 
 
 def _print_csv(heads: Sequence[str], rows: Iterator[Row]) -> int:
     count = 0
-    click.echo(_csv_line(heads), nl=False)
+    print_text(_csv_line(heads))
     for row in rows:
-        click.echo(_csv_line([_cell(value) for value in row]), nl=False)
+        print_text(_csv_line([_cell(value) for value in row]))
         count += 1
     return count
 
@@ -154,8 +156,8 @@ FORMATS: dict[str | None, Callable[[Sequence[str], Iterator[Row]], int]] = {
 
 def _csv_line(values: Sequence[object]) -> str:
     written = io.StringIO()
-    csv.writer(written).writerow(["" if value is None else value for value in values])
-    return plain_lines(written.getvalue().replace("\r\n", "\n"))
+    csv.writer(written, lineterminator="\n").writerow(["" if value is None else value for value in values])
+    return written.getvalue()
 
 
 def _object(heads: Sequence[str], row: Row) -> dict[str, Any]:
@@ -163,13 +165,15 @@ def _object(heads: Sequence[str], row: Row) -> dict[str, Any]:
 
 
 def _json_value(value: object) -> Any:
-    """Return a value of DuckDB as JSON has it; a time in RFC 3339, another type as its text."""
+    """Return a value of DuckDB as JSON has it: times in RFC 3339, other types as their text."""
     if isinstance(value, dict):
         return {str(name): _json_value(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_json_value(each) for each in value]
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 

@@ -67,8 +67,7 @@ def words() -> list[str]:
     columns = {column for table in TABLES.values() for column in table.columns}
     with duckdb.connect(":memory:") as connection:
         found = connection.execute("SELECT DISTINCT keyword_name FROM duckdb_keywords()").fetchall()
-    keywords = {word for (word,) in found}
-    return [*sorted({*TABLES, *VIEWS}), *sorted(columns), *sorted(keywords - columns - {*TABLES, *VIEWS})]
+    return list(dict.fromkeys([*sorted({*TABLES, *VIEWS}), *sorted(columns), *sorted(word for (word,) in found)]))
 
 
 def history_file() -> Path:

@@ -11,7 +11,7 @@ LOADED = "loaded"
 
 
 class Limits:
-    """What DuckDB may use in the process of its user."""
+    """Limits of DuckDB in the process of its user."""
 
     THREADS = 2
     MEMORY = "256MB"
@@ -20,7 +20,7 @@ class Limits:
 
 
 def open_catalogue(directory: str = "", *, without_optimizers: Iterable[str] = ()) -> duckdb.DuckDBPyConnection:
-    """Return a connection to a database of its own, in which every table exists and is empty.
+    """Return a connection to a new database, in which every table exists and is empty.
 
     ``directory`` is that of temporary files; empty for none.
     """

@@ -83,7 +83,7 @@ def open_session(source: RowSource, *, directory: str = "", timeout_s: float = T
 
 
 class DuckSession:
-    """A `Session` with a DuckDB of its own."""
+    """A `Session` with a separate DuckDB."""
 
     def __init__(self, source: RowSource, directory: str, timeout_s: float) -> None:
         self._source = source
@@ -95,7 +95,7 @@ class DuckSession:
         self._replaced: list[str] = []
         """Tables in whose place there is a view of these."""
         self._interrupted = ""
-        """Why the statement under way has to end; empty if it has not."""
+        """Reason why the statement under way has to end; empty without one."""
         self._used_s = 0.0
         self.as_of_ms: int | None = None
         """The rows of the last run are as of this time, or newer; None if it read none."""
@@ -115,6 +115,7 @@ class DuckSession:
 
     def run(self, prepared: Prepared, parameters: Sequence[object] = ()) -> "DuckResult":
         """Run a statement on the rows as they are now. Raises `SqlError`."""
+        self.restore()
         self._interrupted, self._used_s, self.as_of_ms = "", 0.0, None
         if len(parameters) != prepared.parameters:
             raise SqlError(f"the statement has {prepared.parameters} parameters, not {len(parameters)}", "08P01")
@@ -167,7 +168,7 @@ class DuckSession:
     # -- running ------------------------------------------------------------------------------------------------------
 
     def _only_statement(self, sql: str, *, explained: bool = False) -> Any:
-        statements = self._connection.extract_statements(sql)
+        statements = self._planner.parse(sql)
         if len(statements) != 1:
             raise SqlError(f"send one statement at a time, not {len(statements)}", "42601")
         [statement] = statements

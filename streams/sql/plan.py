@@ -76,6 +76,10 @@ class Planner:
             for name, found in columns.items()
         }
 
+    def parse(self, sql: str) -> list[Any]:
+        """Return the statements of a text. Raises DuckDB's errors."""
+        return list(self._columns.extract_statements(sql))
+
     def columns(self, sql: str, parameters: int) -> list[tuple[str, str]]:
         """Return name and type of the columns of a result. Raises DuckDB's errors."""
         unbound = [None] * parameters

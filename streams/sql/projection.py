@@ -64,7 +64,7 @@ _encode = msgspec.json.Encoder().encode
 def lines_of(
     opened: Opened, table: Table, fields: Sequence[str], rows: Iterable[Row], *, is_masked: bool, limit: int | None
 ) -> Iterator[bytes]:
-    """Yield the lines of one partition. ``limit`` is the number of rows after which the caller needs no more."""
+    """Yield the lines of one partition. ``limit`` is the number of rows that are enough."""
     yield line(opened)
     count, chunk = 0, chunk_writer(table.name, tuple(fields), is_masked)
     for part in _parts(islice(rows, limit)):

@@ -106,7 +106,8 @@ class ReaderProcess:
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env={**os.environ, "MALLOC_ARENA_MAX": "2"},  # its threads would keep memory of their own
+            start_new_session=True,  # a Ctrl-C is for the worker, with which the reader ends
+            env={**os.environ, "MALLOC_ARENA_MAX": "2"},  # each thread would keep its freed memory
         )
         theirs.close()
         self._control = ours

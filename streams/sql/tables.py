@@ -82,7 +82,7 @@ class Table(Struct, frozen=True, kw_only=True):
     owners: frozenset[str] = frozenset()
     """Columns with the key of a row, or with its part before the first slash, which the worker looks rows up by."""
     reshape: Reshape | None = None
-    """How the fields follow from a row; None if its value is their JSON."""
+    """Function that makes the fields of a row; None if its value is their JSON."""
     path: str = ""
     """Path of the HTTP API that lists the rows; empty for rows of the tasks."""
 

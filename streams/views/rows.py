@@ -6,6 +6,7 @@ comes a line with `count`. A line in between has `rows`: each field, with its va
 that ends without the `count` of an expected partition is not complete; a last line with `failed` has the reason.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 
@@ -30,6 +31,8 @@ MAX_ROWS = 20_000
 """Rows of one owner in an answer: more than the journal of an order has lines."""
 MAX_BYTES = 64 << 20
 """Bytes of these rows."""
+SLOW_CLIENT_S = 30.0
+"""Time that a client may take to take some bytes: it holds a turn to read a table."""
 
 
 class RowFields(ApiView):
@@ -204,7 +207,12 @@ async def _stream(request: web.Request, parts: Sequence[AsyncGenerator[bytes, No
         for part in parts:
             async with aclosing(part):
                 async for chunk in part:
-                    await response.write(chunk)
+                    async with asyncio.timeout(SLOW_CLIENT_S):
+                        await response.write(chunk)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        return response
     except (Problem, ReaderFailed, LookupError) as error:
         await response.write(b"\n" + line(Failed(str(error))))
     await response.write_eof()
