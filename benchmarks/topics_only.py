@@ -9,7 +9,7 @@ the CPU to the worker, which is measured.
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -58,7 +58,7 @@ class Outside:
         """Seconds from placing an order to seeing it delivered."""
         self.rejected = 0
 
-    async def __aenter__(self) -> "Outside":
+    async def __aenter__(self) -> Self:
         self._producer = TransactionalClient(AIOKafkaClient(bootstrap_servers=self._kafka), f"{self._prefix}-outside")
         await self._producer.start([self._topic(family.name) for family in (ORDERS, POS, DRIVERS)])
         self._consumer = AIOKafkaConsumer(

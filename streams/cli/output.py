@@ -73,7 +73,7 @@ def print_json(data: Any) -> None:
 
 
 def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
-    """Print a table under a title, without its empty columns. The first column is the id, to be copied.
+    """Print a table under a title, if it has one, without its empty columns. The first column is the id, to be copied.
 
     In a terminal that is too narrow, text columns and then the last columns move below their rows. Output to a pipe is
     never broken or cut.
@@ -86,7 +86,8 @@ def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Text]]
         texts = [number for number, column in enumerate(columns) if number and _widest(column) > SENTENCE_WIDTH]
         below.insert(0, columns.pop(texts[-1] if texts else -1))
     widths = _widths(columns, room)
-    console.print(Text(plain(title), "italic"), soft_wrap=True)
+    if title:
+        console.print(Text(plain(title), "italic"), soft_wrap=True)
     if not below:  # one grid takes half the time
         console.print(_grid(list(zip(*columns, strict=True)), widths), crop=False)
         return
