@@ -97,8 +97,8 @@ def _statements(lab: Lab, session: DuckSession, worker: psutil.Process) -> None:
         took.append(1000 * (time.perf_counter() - began))
     lab.add(Sample(BENCH, "one order by its id", "ms, p50", quantile(took, 0.5)))
     lab.add(Sample(BENCH, "one order by its id", "ms, p99", quantile(took, 0.99)))
-    [reader] = [child for child in worker.children() if "streams.sql.reader" in child.cmdline()]
-    lab.add(Sample(BENCH, "reader process", "MiB", reader.memory_info().rss / 2**20))
+    for reader in [child for child in worker.children() if "streams.sql.reader" in child.cmdline()]:
+        lab.add(Sample(BENCH, "reader process", "MiB", reader.memory_info().rss / 2**20))
 
 
 async def _orders_meanwhile(lab: Lab, outside: "Paced", rate: float, turn: str) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import psutil
 from msgspec import Struct
 
 from exactly_once.state.secondary import SecondaryStore
@@ -73,12 +74,13 @@ class Stores:
 
 
 class Reader:
-    """Answers requests, each in a thread, until it is idle or its worker has ended."""
+    """Answers requests, each in a thread, until it is idle, has grown too large, or its worker has ended."""
 
-    def __init__(self, control: socket.socket, scratch: Path, idle_s: float) -> None:
+    def __init__(self, control: socket.socket, scratch: Path, idle_s: float, max_bytes: int) -> None:
         self._control = control
         self._stores = Stores(scratch)
         self._idle_s = idle_s
+        self._max_bytes = max_bytes
         self._running = 0
         self._lock = threading.Lock()
 
@@ -113,6 +115,13 @@ class Reader:
                 pass  # the client has gone, or takes nothing: the answer is not complete without its last line
             finally:
                 self._count(-1)
+                self._end_if_large()
+
+    def _end_if_large(self) -> None:
+        """End once nothing is read: secondaries that follow a worker for long keep memory. The worker starts another
+        reader."""
+        if self._running == 0 and psutil.Process().memory_info().rss > self._max_bytes:
+            self._control.shutdown(socket.SHUT_RDWR)
 
     def _lines(self, connection: socket.socket) -> Iterator[bytes]:
         with connection.makefile("rb") as requests:
@@ -131,14 +140,17 @@ class Reader:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the reader. Arguments: file descriptor of its end of the socket pair, scratch directory, idle time in s."""
-    control, scratch, idle_s = socket.socket(fileno=int(arguments[0])), Path(arguments[1]), float(arguments[2])
+    """Run the reader.
+
+    Arguments: file descriptor of its end of the socket pair, scratch directory, idle time in s, memory in bytes.
+    """
+    control, scratch = socket.socket(fileno=int(arguments[0])), Path(arguments[1])
     os.nice(NICENESS)
     shutil.rmtree(scratch, ignore_errors=True)  # an earlier reader of this worker may have been killed
     own = scratch / str(os.getpid())
     own.mkdir(parents=True)
     try:
-        Reader(control, own, idle_s).run()
+        Reader(control, own, float(arguments[2]), int(arguments[3])).run()
     finally:
         shutil.rmtree(own, ignore_errors=True)
 

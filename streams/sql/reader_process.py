@@ -15,6 +15,8 @@ from streams.sql.reader import ReadTable
 
 IDLE_S = 60.0
 """Time without a request after which the reader ends."""
+MAX_BYTES = 300 << 20
+"""Memory of the reader above which it ends as soon as it reads nothing."""
 SILENCE_S = 30.0
 """Time that the reader may take to its next bytes, also while it starts."""
 CHUNK_BYTES = 256 << 10
@@ -30,10 +32,10 @@ class ReaderFailed(Exception):
 class ReaderProcess:
     """The reader process of this worker, if it runs."""
 
-    def __init__(self, directory: Callable[[], Path], idle_s: float = IDLE_S) -> None:
+    def __init__(self, directory: Callable[[], Path], idle_s: float = IDLE_S, max_bytes: int = MAX_BYTES) -> None:
         """``directory`` returns the worker's data directory; the reader's scratch directory is inside."""
         self._directory = directory
-        self._idle_s = idle_s
+        self._limits = str(idle_s), str(max_bytes)
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
@@ -100,7 +102,7 @@ class ReaderProcess:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         scratch = self._directory() / "reader"
-        command = [sys.executable, "-m", "streams.sql.reader", str(theirs.fileno()), str(scratch), str(self._idle_s)]
+        command = [sys.executable, "-m", "streams.sql.reader", str(theirs.fileno()), str(scratch), *self._limits]
         self._process = await asyncio.create_subprocess_exec(
             *command,
             pass_fds=(theirs.fileno(),),
@@ -119,8 +121,10 @@ class ReaderProcess:
 
 
 async def _next_bytes(answer: asyncio.StreamReader) -> bytes:
-    """Return the next bytes; none at the end. Raises `ReaderFailed`."""
+    """Return the next bytes; none at the end, also if the reader was killed. Raises `ReaderFailed`."""
     try:
         return await asyncio.wait_for(answer.read(CHUNK_BYTES), SILENCE_S)
-    except (TimeoutError, OSError) as error:
-        raise ReaderFailed(f"the process that reads tables does not answer ({type(error).__name__})") from None
+    except ConnectionError:
+        return b""
+    except TimeoutError:
+        raise ReaderFailed("the process that reads tables does not answer") from None

@@ -97,6 +97,16 @@ async def test_an_idle_reader_ends_and_is_started_again(store: PartitionStore, t
     store.close()
 
 
+async def test_a_large_reader_ends_and_is_started_again(store: PartitionStore, tmp_path: Path) -> None:
+    reader = ReaderProcess(lambda: tmp_path, NEVER_S, max_bytes=1)
+    for _ in range(2):
+        assert await keys(reader, counting(tmp_path / "0")) == ["a", "b"]
+        assert reader.pid is not None
+        await until_ended(reader.pid)
+    await reader.stop()
+    store.close()
+
+
 async def test_a_killed_reader_is_started_again(store: PartitionStore, reader: ReaderProcess, tmp_path: Path) -> None:
     assert await keys(reader, counting(tmp_path / "0")) == ["a", "b"]
     assert reader.pid is not None
