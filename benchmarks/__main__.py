@@ -28,6 +28,7 @@ from benchmarks import (
     overload,
     rebalance,
     restart,
+    sql,
     traced,
     where,
 )
@@ -49,6 +50,7 @@ BENCHES: dict[str, Callable[[Lab], None]] = {
     "traced": traced.run,
     "overload": overload.run,
     "hung": hung.run,
+    "sql": sql.run,
     "where": where.run,
 }
 

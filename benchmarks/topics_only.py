@@ -9,7 +9,7 @@ the CPU to the worker, which is measured.
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -58,7 +58,7 @@ class Outside:
         """Seconds from placing an order to seeing it delivered."""
         self.rejected = 0
 
-    async def __aenter__(self) -> "Outside":
+    async def __aenter__(self) -> Self:
         self._producer = TransactionalClient(AIOKafkaClient(bootstrap_servers=self._kafka), f"{self._prefix}-outside")
         await self._producer.start([self._topic(family.name) for family in (ORDERS, POS, DRIVERS)])
         self._consumer = AIOKafkaConsumer(
@@ -104,14 +104,18 @@ class Outside:
             while placed < count and placed - ended < under_way:
                 self._place(next(coming))
                 placed += 1
-            await self._send()
-            for tp, records in (await self._consumer.getmany(timeout_ms=100)).items():
-                is_update = tp.topic == self._topic(ORDER_UPDATES.name)
-                answer = self._answer_update if is_update else self._answer_assignment
-                for record in records:
-                    answer(record.value)
+            await self.answer(100)
         await self._send()
         return time.perf_counter() - began
+
+    async def answer(self, within_ms: int) -> None:
+        """Send what is queued, and queue the answers to the records that come within this time."""
+        await self._send()
+        for tp, records in (await self._consumer.getmany(timeout_ms=within_ms)).items():
+            is_update = tp.topic == self._topic(ORDER_UPDATES.name)
+            answer = self._answer_update if is_update else self._answer_assignment
+            for record in records:
+                answer(record.value)
 
     def _place(self, order: Placed) -> None:
         self._placed[order.key] = order

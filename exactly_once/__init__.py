@@ -20,13 +20,14 @@ from exactly_once.task.task import Task
 from exactly_once.task.transaction import UNSET
 
 if TYPE_CHECKING:
-    from exactly_once.engine import Engine, PartitionNotOwned, SourceProgress
+    from exactly_once.engine import Engine, PartitionNotOwned, SourceProgress, StoreOpening
     from exactly_once.faust.app_settings import exactly_once
 else:
     NEED_FAUST = {
         "Engine": "exactly_once.engine",
         "PartitionNotOwned": "exactly_once.engine",
         "SourceProgress": "exactly_once.engine",
+        "StoreOpening": "exactly_once.engine",
         "exactly_once": "exactly_once.faust.app_settings",
     }
     """Public name -> its module."""
@@ -59,6 +60,7 @@ __all__ = [
     "RejectRecord",
     "Retry",
     "SourceProgress",
+    "StoreOpening",
     "Task",
     "TopicMismatch",
     "TopicSpec",

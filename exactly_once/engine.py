@@ -4,7 +4,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -63,6 +63,14 @@ class SourceProgress(NamedTuple):
     """Offset after the last committed record, or after the transaction marker behind it."""
     lag: int
     """Number of offsets still to be read or applied; markers that were read do not count."""
+
+
+class StoreOpening(NamedTuple):
+    """The store of an open task on disk, for a reader in another process."""
+
+    path: Path
+    number: int
+    """Number of the opening in this worker. A reader opens the store again for each: opening may replace tables."""
 
 
 class PartitionNotOwned(LookupError):
@@ -124,6 +132,8 @@ class Engine(TaskManager):
         self._outcomes: defaultdict[int, Outcomes] = defaultdict(dict)
         """Partition -> outcomes of its last transactions, shared by its successive clients."""
         self._configs: dict[str, Mapping[str, str]] = {}
+        self._openings: Counter[int] = Counter()
+        """Partition -> how often its task was opened in this worker."""
         self.table(
             POSITIONS,
             help="Position in each source topic: topic -> offset of the next record, id of the topic.",
@@ -314,6 +324,14 @@ class Engine(TaskManager):
             raise PartitionNotOwned(f"partition {partition} is not open in this worker")
         return task
 
+    def store_of(self, partition: int) -> StoreOpening:
+        """Return the place of a partition's committed rows on disk.
+
+        ``PartitionNotOwned`` if the partition is not open in this worker.
+        """
+        self._open(partition)
+        return StoreOpening(self._stores / str(partition), self._openings[partition])
+
     def open_partitions(self) -> list[int]:
         """Return the partitions whose tasks are open in this worker, sorted."""
         return sorted(partition for partition, task in self.tasks.items() if task.alive)
@@ -381,6 +399,7 @@ class Engine(TaskManager):
 
     async def open(self, partition: int) -> Task:
         """Open the task of a partition that the group has assigned to this worker: see ``TaskOpening``."""
+        self._openings[partition] += 1
         client = self._transactional_client(partition)
         path = self._stores / str(partition)
         return await TaskOpening(self, partition, client, self.client_settings, path, self.clock_skewed).run()

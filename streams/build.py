@@ -45,6 +45,7 @@ from streams.metrics.observed import TaskMetrics, request_middleware
 from streams.metrics.scraping import Scraping
 from streams.services import Services
 from streams.settings import LOOPBACK, Settings, WrongSetting
+from streams.sql.reader_process import ReaderProcess
 from streams.tracing.spans import OFF, Tracing
 from streams.web.browser_rules import BrowserRules
 from streams.web.deciding import Decisions
@@ -170,6 +171,7 @@ def build(settings: Settings, place: Place | None = None, surroundings: Surround
         limits=Limits(),
         tracing=tracing,
         metrics=Scraping(instruments, engine, tables, feed, observed, settings.payment_url, outside.clock),
+        reader=ReaderProcess(lambda: Path(app.conf.datadir)),
         now_ms=outside.now_ms,
         new_id=outside.new_id,
     )
@@ -304,6 +306,7 @@ def _closing(services: Services, stop_tracing: Callable[[], Awaitable[None]]) ->
     async def close(*_: Any, **__: Any) -> None:
         """Close the parts that hold connections."""
         await services.feed.stop()
+        await services.reader.stop()
         await services.catalogue.stop()
         await services.performer.close()
         await services.forwarding.close()

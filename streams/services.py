@@ -16,6 +16,7 @@ from streams.feed.feed import Feed
 from streams.feed.order_history import OrderHistory
 from streams.metrics.scraping import Scraping
 from streams.settings import Settings
+from streams.sql.reader_process import ReaderProcess
 from streams.tracing.spans import Tracing
 from streams.web.deciding import Decisions
 from streams.web.doorkeeper import Doorkeeper
@@ -51,6 +52,7 @@ class Services:
     limits: Limits
     tracing: Tracing
     metrics: Scraping
+    reader: ReaderProcess
     now_ms: Callable[[], int]
     """Wall clock in milliseconds since the epoch, for views; handlers use the clock of their task."""
     new_id: Callable[[], str]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools import cli_pages, configuration, http_api, interfaces, monitoring, state_machines, topic_pages
+from tools import cli_pages, configuration, http_api, interfaces, monitoring, sql_tables, state_machines, topic_pages
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTICE = "<!-- Generated: change the source, then run `make docs`. -->\n\n"
@@ -18,6 +18,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/monitoring.md": monitoring.render,
     "docs/openapi.json": interfaces.openapi,
     "docs/asyncapi.json": interfaces.asyncapi,
+    "docs/sql-tables.md": sql_tables.render,
 }
 """Path of each generated page, and the function that renders it."""
 

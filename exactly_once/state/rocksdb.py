@@ -144,7 +144,7 @@ class PartitionStore:
     def _open(self) -> None:
         self._closing = False
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        options = _options()
+        options = store_options()
         # RocksDB has to be given every family on disk, also those of former tables
         known = Rdict.list_cf(str(self.path), options) if (self.path / "CURRENT").exists() else []
         families = dict.fromkeys({*known, *self.tables} - {"default"}, options)
@@ -269,13 +269,11 @@ class PartitionStore:
     def reset_table(self, table: str, why: str) -> None:
         """Discard a table's rows, which are not those of its changelog, and log the reason."""
         self._warn(f"{table}: {why}")
-        self._families.pop(table, None)
-        self._handles.pop(table, None)
-        self._checkpoints.pop(table, None)
-        self._cached[table] = TwoGenerationCache(CACHED_ROWS)
+        self._families, self._handles, self._cached = {}, {}, {}
         self._opened.drop_column_family(table)
-        self._families[table] = self._opened.create_column_family(table, _options())
-        self._handles[table] = self._opened.get_column_family_handle(table)
+        # RocksDB crashes if it opens a secondary whose manifest has a dropped family: a new opening writes a new one
+        self._close()
+        self._reopen()
 
     def purge(self, prefix: bytes) -> None:
         """Rewrite the files that may still have deleted rows with this prefix. Any thread may call it.
@@ -325,6 +323,9 @@ class PartitionStore:
         """Delete the store and open an empty one: the changelogs have every row."""
         self.close()
         shutil.rmtree(self.path, ignore_errors=True)
+        self._reopen()
+
+    def _reopen(self) -> None:
         try:
             self._open()
         except Exception as exc:
@@ -367,7 +368,8 @@ def set_stale_aside(directory: Path, in_use: Collection[int], now_s: float) -> l
     return sorted(directory.glob(f"*{STALE}"))
 
 
-def _options() -> Options:
+def store_options() -> Options:
+    """Return the options of every store; a reader in another process needs the same."""
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.create_missing_column_families(True)

@@ -126,6 +126,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "/table/": {"GET": OPERATORS},
     "/table/{name}/": {"GET": OPERATORS},
     "/table/{name}/{key}": {"GET": OPERATORS},
+    "/v1/rows/{name}": {"GET": OPERATORS},
     "/traces/{order}": {"GET": OPERATORS},
     "/metrics": {"GET": _rule(monitor=_any)},
     "/livez": {"GET": PUBLIC},

@@ -65,13 +65,18 @@ def echo(line: str, *, err: bool = False) -> None:
     click.echo(plain(line), err=err)
 
 
+def print_text(text: str) -> None:
+    """Print a text of lines that may hold any characters. Those that could drive the terminal are escaped."""
+    click.echo(plain_lines(text), nl=False)
+
+
 def print_json(data: Any) -> None:
     """Print JSON, indented by two blanks. Characters that could drive a terminal are escaped as in JSON."""
     click.echo(plain_lines(json.dumps(data, indent=2, ensure_ascii=False)))
 
 
 def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
-    """Print a table under a title, without its empty columns. The first column is the id, to be copied.
+    """Print a table under a title, if it has one, without its empty columns. The first column is the id, to be copied.
 
     In a terminal that is too narrow, text columns and then the last columns move below their rows. Output to a pipe is
     never broken or cut.
@@ -89,10 +94,10 @@ def table_of(title: str, heads: Sequence[str], rows: Iterable[Sequence[Text]], r
         texts = [number for number, column in enumerate(columns) if number and _widest(column) > SENTENCE_WIDTH]
         below.insert(0, columns.pop(texts[-1] if texts else -1))
     widths = _widths(columns, room)
-    head = Text(plain(title), "italic", no_wrap=True, overflow="ignore")
+    head = [Text(plain(title), "italic", no_wrap=True, overflow="ignore")] if title else []
     if not below:  # one grid takes half the time
-        return Group(head, _grid(list(zip(*columns, strict=True)), widths))
-    parts: list[RenderableType] = [head]
+        return Group(*head, _grid(list(zip(*columns, strict=True)), widths))
+    parts: list[RenderableType] = [*head]
     for number, row in enumerate(zip(*columns, strict=True)):
         parts.append(_grid([row], widths))
         for column in below:

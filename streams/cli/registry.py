@@ -22,6 +22,7 @@ COMMANDS = {
     "audit": "streams.cli.audit:audit",
     "reconcile": "streams.cli.reconcile:reconcile",
     "keys": "streams.cli.keys:keys",
+    "sql": "streams.cli.sql:sql",
     "topics": "streams.cli.topics:topics",
     "leave": "streams.cli.leave:leave",
 }

@@ -26,6 +26,8 @@ class ApiView(View):
     """The documents of the routes, set by `streams.views.register`."""
     is_personal: ClassVar[bool] = False
     """True if GET shows personal data: masked, unless an operator reveals it, which is recorded."""
+    streams: ClassVar[bool] = False
+    """True if GET sends its answer itself: a reading of personal data is recorded before."""
     scans: ClassVar[bool] = False
     """True if GET reads a table or a part of it that may be large. Such requests take turns."""
 
@@ -37,6 +39,9 @@ class ApiView(View):
         rule = self.rules["GET" if request.method == "HEAD" else request.method]
         await self.services.doorkeeper.admit(request, rule, request.match_info)
         reading = self._reading(request)
+        if reading is not None and self.streams:
+            await self.services.decisions.write_audit(reading)
+            reading = None
         if not self.scans or request.method == "POST" or is_forwarded(request):
             answer = await method(request, **request.match_info)
         else:

@@ -16,6 +16,7 @@ from processors.delivery import Delivery
 from processors.events import OPERATOR
 from processors.history import timer_name
 from processors.order import Order
+from processors.payment import Payment
 from processors.waiting import (
     OpenCall,
     Upcoming,
@@ -239,8 +240,8 @@ class OrderWorkflow(ApiView):
         if flow.history is not None:
             stored = await retired_order(services, request, order, flow.history)
             forgotten_ms = flow.history.retired_ms + round(services.parameters.history_s * 1000)
-            coming = (Upcoming(forgotten_ms, "its history is deleted"),)
-            state = _state(services, request, stored.workflow, [], coming, [(timer_name(order), forgotten_ms)])
+            planned = [Upcoming(forgotten_ms, "its history is deleted")]
+            state = _state(services, request, stored.workflow, [], planned, [(timer_name(order), forgotten_ms)])
             shown = _with_journal(state, stored.journal)
             return respond(200, msgspec.structs.replace(shown, retired_at=instant(flow.history.retired_ms)))
         assert flow.order is not None

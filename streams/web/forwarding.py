@@ -5,7 +5,7 @@ request is never forwarded again, so two workers that disagree about the owner c
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -99,27 +99,47 @@ class Forwarding:
 
         Raises a 503 problem if the worker does not answer.
         """
-        forwarded = {name: value for name, value in request.headers.items() if name.lower() in _REQUEST_HEADERS}
-        content = await read_bytes(request)
-        headers = forwarded | more | {FORWARDED: self._doorkeeper.token_for(request, content)}
+        forwarded = await self._forwarded(request, owner, within_s, more)
         try:
-            answer = await self._open_client().request(
-                request.method,
-                owner.rstrip("/") + request.path_qs,
-                content=content,
-                # as bytes, because httpx takes text to be ASCII; a header that is not text has no meaning to a view
-                headers={name.encode(): value.encode() for name, value in headers.items() if is_text(value)},
-                timeout=httpx.Timeout(FORWARD_TIMEOUT_S, read=within_s),
-            )
+            answer = await self._open_client().send(forwarded)
         except (httpx.HTTPError, aiohttp.ClientError) as error:
-            raise Problem(
-                503,
-                "owner-unreachable",
-                f"its owner {owner} does not answer ({type(error).__name__}); try again",
-                headers=SOON,
-            ) from None
+            raise _unreachable(owner, error) from None
         kept = {name: value for name, value in answer.headers.items() if name.lower() in _RESPONSE_HEADERS}
         return web.Response(status=answer.status_code, body=answer.content, headers=kept)
+
+    async def stream(self, request: web.Request, owner: str) -> AsyncGenerator[bytes, None]:
+        """Send the same request to another worker, and yield the bytes of its answer as they come.
+
+        Raises a 503 problem if the worker does not answer, or its answer breaks off.
+        """
+        answer: httpx.Response | None = None
+        try:
+            forwarded = await self._forwarded(request, owner, FORWARD_TIMEOUT_S, {})
+            answer = await self._open_client().send(forwarded, stream=True)
+            if answer.status_code != HTTPStatus.OK:
+                raise Problem(503, "owner-unreachable", f"{owner} cannot answer now; try again", headers=SOON)
+            async for chunk in answer.aiter_bytes():
+                yield chunk
+        except (httpx.HTTPError, aiohttp.ClientError) as error:
+            raise _unreachable(owner, error) from None
+        finally:
+            if answer is not None:
+                await answer.aclose()
+
+    async def _forwarded(
+        self, request: web.Request, owner: str, within_s: float, more: Mapping[str, str]
+    ) -> httpx.Request:
+        forwarded = {name: value for name, value in request.headers.items() if name.lower() in _REQUEST_HEADERS}
+        content = await read_bytes(request)
+        headers = {**forwarded, **more, FORWARDED: self._doorkeeper.token_for(request, content)}
+        return self._open_client().build_request(
+            request.method,
+            owner.rstrip("/") + request.path_qs,
+            content=content,
+            # as bytes, because httpx takes text to be ASCII; a header that is not text has no meaning to a view
+            headers={name.encode(): value.encode() for name, value in headers.items() if is_text(value)},
+            timeout=httpx.Timeout(FORWARD_TIMEOUT_S, read=within_s),
+        )
 
     async def close(self) -> None:
         """Close the connections to other workers."""
@@ -131,3 +151,8 @@ class Forwarding:
         if self._client is None:
             self._client = self._make_client()
         return self._client
+
+
+def _unreachable(owner: str, error: Exception) -> Problem:
+    detail = f"its owner {owner} does not answer ({type(error).__name__}); try again"
+    return Problem(503, "owner-unreachable", detail, headers=SOON)

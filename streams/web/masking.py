@@ -185,7 +185,7 @@ def masked(value: Any) -> Any:
         return tuple(masked(each) for each in value)
     if not isinstance(value, Struct) or isinstance(value, Position):
         return value
-    shown = {field: _masked_field(type(value), field, getattr(value, field)) for field in value.__struct_fields__}
+    shown = {field: masked_field(type(value), field, getattr(value, field)) for field in value.__struct_fields__}
     return msgspec.structs.replace(value, **shown)
 
 
@@ -209,13 +209,29 @@ def masked_fields(reader: Reader[Any], value: bytes | None) -> dict[str, Any]:
             content = msgspec.json.decode(found[field.encode_name], type=field.type)
         except (KeyError, ValueError, RecursionError):
             continue
-        shown[field.encode_name] = _masked_field(kind, field.name, content)
+        shown[field.encode_name] = masked_field(kind, field.name, content)
     return {"type": tag, **shown} if kind else {}
 
 
-def _masked_field(kind: type[Struct] | None, field: str, value: Any) -> Any:
+def masked_field(kind: type[Struct] | None, field: str, value: Any) -> Any:
+    """Return the value of a field of this type with masks over what is personal in it."""
     mask = PERSONAL.get(kind, {}).get(field, masked) if kind else masked
     return None if value is None else mask(value)
+
+
+def is_personal(kind: type[Struct], field: str) -> bool:
+    """Return whether a field is personal, or has parts that are."""
+    if field in PERSONAL.get(kind, {}):
+        return True
+    [annotation] = [each.type for each in msgspec.structs.fields(kind) if each.name == field]
+    return any(is_personal(part, each) for part in _structs(annotation) for each in part.__struct_fields__)
+
+
+def _structs(annotation: Any) -> set[type[Struct]]:
+    """Return the types of records within the type of a field."""
+    if isinstance(annotation, type) and issubclass(annotation, Struct):
+        return {annotation}
+    return {found for part in get_args(annotation) for found in _structs(part)}
 
 
 def _types(union: Any) -> tuple[type[Struct], ...]:

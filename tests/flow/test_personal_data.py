@@ -17,7 +17,7 @@ from topics.restaurants import Restaurant
 MARK = "Zquark"
 ENDLESS = {"/v1/events", "/v1/orders/{order}/events"}
 """Feeds, which have records of `order-updates` alone; `tests/streams/web/test_masking.py` decides on their fields."""
-SHOWS_WORDS = {"/table/{name}/", "/table/{name}/{key}", "/v1/dead-letters/{partition}/{offset}"}
+SHOWS_WORDS = {"/table/{name}/", "/v1/rows/{name}", "/table/{name}/{key}", "/v1/dead-letters/{partition}/{offset}"}
 SHOWS_PLACES = SHOWS_WORDS | {
     "/v1/drivers",
     "/v1/drivers/{driver}",
