@@ -243,7 +243,8 @@ EMPTY: Mapping[str, str] = MappingProxyType(
         "pg_policy": "oid BIGINT, polname VARCHAR, polrelid BIGINT, polcmd VARCHAR, polpermissive BOOLEAN, "
         "polroles BIGINT[], polqual VARCHAR, polwithcheck VARCHAR",
         "pg_proc": "oid BIGINT, proname VARCHAR, pronamespace BIGINT, proowner BIGINT, prolang BIGINT, "
-        "prokind VARCHAR, proretset BOOLEAN, prorettype BIGINT, pronargs SMALLINT, proargtypes BIGINT[], proallargtypes BIGINT[], "
+        "prokind VARCHAR, proretset BOOLEAN, prorettype BIGINT, pronargs SMALLINT, proargtypes BIGINT[], "
+        "proallargtypes BIGINT[], "
         "proargmodes VARCHAR[], proargnames VARCHAR[], prosrc VARCHAR, provolatile VARCHAR, proparallel VARCHAR, "
         "prosecdef BOOLEAN, proacl VARCHAR[], provariadic BIGINT",
         "pg_publication": "oid BIGINT, pubname VARCHAR, puballtables BOOLEAN",
@@ -392,6 +393,7 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
         (rf",\s*(string_to_array\({_NESTED}\))\s+(?:as\s+)?(\w+)(?=\s*\))", r", (SELECT \1 AS \2) \2"),
         (rf"\b(any|all)\s*\(\s*({_LITERAL}\d+{_LITERAL})\s*\)", r"\1(string_to_array(trim(\2, '{}'), ','))"),
         (rf"({_CONSTANT})\s*::\s*(?:pg_catalog\s*\.\s*)?(regclass|regtype|regproc)\b", rf"{SCHEMA}.\2(\1)"),
+        (r"(?<![\w.])(\w+(?:\.\w+)?)\s*::\s*(?:pg_catalog\s*\.\s*)?regtype\b(?!\[)", rf"{SCHEMA}.format_type(\1, -1)"),
         (r"::\s*(?:pg_catalog\s*\.\s*)?(?:reg(?:class|type|proc|procedure|role|namespace|oper)|name)\b", "::VARCHAR"),
         (r"\binformation_schema\s*\.\s*(tables|columns|schemata)\b", rf"{SCHEMA}.information_schema_\1"),
         (rf"(?<![\w.])(?:{DATABASE}\s*\.\s*)?public\s*\.\s*(?=[\w{_NAME}])", "main."),

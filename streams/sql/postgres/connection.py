@@ -32,6 +32,8 @@ MAX_STATEMENT_BYTES = 16 << 20
 """Length of the prepared statements of a connection, in sum."""
 MAX_PORTALS = 64
 MAX_SETTINGS = 200
+INTERRUPT_S = 0.5
+"""Pause before a statement is interrupted again, if it goes on."""
 OUTPUT_BYTES = 64 << 10
 """Length of answers that are held until the client asks for them."""
 NEGOTIATIONS = 2
@@ -540,8 +542,9 @@ class Connection:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            self.interrupt()
-            await asyncio.wait([future])
+            while not future.done():  # The engine may lose an interrupt that comes before the statement starts.
+                self.interrupt()
+                await asyncio.wait([future], timeout=INTERRUPT_S)
             future.exception()
             raise
         finally:

@@ -317,9 +317,13 @@ def _from_boolean(text: str) -> bool:
 
 
 def _from_bytea(text: str) -> bytes:
-    if not text.startswith("\\x"):
-        raise ValueError(text)
-    return bytes.fromhex(text[2:])
+    if text.startswith("\\x"):
+        return bytes.fromhex(text[2:])
+    return _ESCAPED.sub(lambda found: b"\\" if found[1] == b"\\" else bytes([int(found[1], 8)]), text.encode())
+
+
+_ESCAPED = re.compile(rb"\\(\\|[0-3][0-7]{2})")
+"""A byte in the older text form of bytea."""
 
 
 def _from_array(text: str) -> list[str | None]:
@@ -344,7 +348,7 @@ def _from_array(text: str) -> list[str | None]:
 
 
 _ELEMENT = re.compile(
-    r'\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^{}",\\\s]+))\s*(?:(?P<comma>,)|$)',
+    r'[ \t-\r]*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^{}",\\ \t-\r]+))[ \t-\r]*(?:(?P<comma>,)|\Z)',
     re.DOTALL,
 )
 
