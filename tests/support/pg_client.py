@@ -1,4 +1,4 @@
-"""A client of PostgreSQL's protocol that sends whatever bytes a test wants, and authenticates itself if asked."""
+"""A client of PostgreSQL's protocol that sends any bytes a test wants, and authenticates itself if asked."""
 
 import asyncio
 import base64

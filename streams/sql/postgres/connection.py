@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
-from streams.sql.interfaces import Column, Session, SqlError
+from streams.sql.interfaces import Session, SqlError
 from streams.sql.postgres import messages, portals, statements
 from streams.sql.postgres.authentication import MECHANISM, USER, AuthenticationFailed, Exchange, Verifier
 from streams.sql.postgres.catalogue import ALL_SETTINGS, SETTINGS, array_parameters, rewrite
@@ -286,7 +286,7 @@ class Connection:
 
     async def _run_simply(self, sql: str) -> None:
         statement = await self._prepared(sql, ())
-        if statement.parameters:
+        if statement.prepared.parameters:
             raise SqlError("The statement has parameters: send it with the extended protocol.", "42P02")
         portal = Portal(statement)
         try:
@@ -327,10 +327,8 @@ class Connection:
     async def _bind(self, payload: bytes) -> None:
         message = messages.read_bind(payload)
         statement = self._statement(message.statement)
-        if len(message.values) != statement.parameters:
-            raise SqlError(
-                f"The statement has {statement.parameters} parameters, the message {len(message.values)}.", "08P01"
-            )
+        if len(message.values) != (count := statement.prepared.parameters):
+            raise SqlError(f"The statement has {count} parameters, the message {len(message.values)}.", "08P01")
         if message.portal and message.portal in self._portals:
             raise SqlError(f"The portal {message.portal!r} exists already: close it first.", "42P03")
         await self._drop_portal(message.portal)
@@ -404,14 +402,11 @@ class Connection:
             command = None  # The engine has other things to show.
         self._check_transaction(command)
         if command is not None:
-            shown = (Column(command.name, "VARCHAR"),) if isinstance(command, statements.Show) else ()
-            return Statement(sql, command, columns=shown, oids=oids)
+            return Statement(sql, command, oids=oids)
         engine_sql = rewrite(sql)
         await self._suspend_others(None)
         prepared = await self._in_thread(self._open_session().prepare, engine_sql)
-        return Statement(
-            sql, None, engine_sql, prepared.columns, prepared.parameters, oids, array_parameters(engine_sql)
-        )
+        return Statement(sql, None, prepared, oids, array_parameters(engine_sql))
 
     def _check_transaction(self, command: statements.Command | None) -> None:
         if self._status == "E" and not isinstance(command, statements.End | statements.RollBackTo):

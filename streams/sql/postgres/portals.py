@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from streams.sql.interfaces import Column, Result, Row, Session, SqlError
+from streams.sql.interfaces import Column, Prepared, Result, Row, Session, SqlError
 from streams.sql.postgres import messages
-from streams.sql.postgres.statements import Command
+from streams.sql.postgres.statements import Command, Show
 from streams.sql.postgres.types import TEXT, Encoder, PgType, type_of
 
 BATCH_ROWS = 500
@@ -24,11 +24,8 @@ class Statement(Struct):
     """Text of the client, without a semicolon; empty for an empty statement."""
     command: Command | None = None
     """Statement that the server answers by itself."""
-    engine_sql: str = ""
-    """Text for the engine."""
-    columns: tuple[Column, ...] = ()
-    """Columns of the result, found without running the statement."""
-    parameters: int = 0
+    prepared: Prepared = Prepared("", ())
+    """The statement for the engine, if it is no command."""
     oids: tuple[int, ...] = ()
     """Types of the parameters as the client gave them; 0 if it left one open."""
 
@@ -36,12 +33,19 @@ class Statement(Struct):
     """Numbers of the parameters that stand for arrays."""
 
     @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns of the result, found without running the statement."""
+        if isinstance(self.command, Show):
+            return (Column(self.command.name, "VARCHAR"),)
+        return self.prepared.columns
+
+    @property
     def parameter_oids(self) -> list[int]:
         """Types of all parameters; a parameter whose type the client left open is text."""
         given = dict(enumerate(self.oids, 1))
         return [
             given.get(number) or (TEXT.array if number in self.arrays else TEXT.oid)
-            for number in range(1, self.parameters + 1)
+            for number in range(1, self.prepared.parameters + 1)
         ]
 
 
@@ -93,9 +97,7 @@ class Portal(Struct):
 
 def started(session: Session, portal: Portal) -> Rows:
     """Run the statement of a portal. Raises `SqlError`."""
-    statement = portal.statement
-    prepared = session.prepare(statement.engine_sql)
-    return Rows(session.run(prepared, portal.parameters), portal.formats)
+    return Rows(session.run(portal.statement.prepared, portal.parameters), portal.formats)
 
 
 def pg_types(columns: Sequence[Column]) -> list[PgType]:

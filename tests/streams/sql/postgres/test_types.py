@@ -67,7 +67,6 @@ def test_client_reads_the_value_that_was_sent(name: str, format_: Format, data: 
         "TIMESTAMP",
         "DATE",
         "UUID",
-        "BLOB",
         "TIMESTAMP WITH TIME ZONE",
         "VARCHAR[]",
         "BIGINT[]",
@@ -80,6 +79,11 @@ def test_server_reads_the_parameter_that_was_sent(name: str, format_: PyFormat, 
     encoded = dumper.dump(value)
     oid = dumper.oid or type_of(name).oid
     assert parameter(None if encoded is None else bytes(encoded), oid, dumper.format, 1) == value
+
+
+@pytest.mark.parametrize("data", [b"\\x00FF5c27", rb"\000\377\\'"])
+def test_bytes_arrive_in_both_forms_of_text(data: bytes) -> None:
+    assert parameter(data, types.BYTEA.oid, 0, 1) == b"\0\xff\\'"
 
 
 @given(st.binary(max_size=60), st.sampled_from([*ALL, 0, 18, 19, 26, 3802, 4711]), st.integers(0, 1))
