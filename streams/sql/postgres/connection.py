@@ -43,8 +43,8 @@ NEGOTIATIONS = 2
 class Limits(Struct, frozen=True):
     """Limits of a server."""
 
-    connections: int = 20
-    """Clients at a time; each has a thread."""
+    connections: int = 10
+    """Clients at a time; each has a thread, and a database with its own limit of memory."""
     unauthenticated: int = 50
     """Connections at a time that are not authenticated yet."""
     authentication_s: float = 10.0
