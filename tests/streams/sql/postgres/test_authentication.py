@@ -1,11 +1,15 @@
 """SCRAM-SHA-256 and the file of the password."""
 
+import base64
+import hmac
+from hashlib import pbkdf2_hmac
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from streams.sql.postgres.authentication import (
+    ITERATIONS,
     AuthenticationFailed,
     Exchange,
     Verifier,
@@ -61,6 +65,22 @@ def test_proof_of_another_exchange_is_refused() -> None:
     exchange.challenge("n,,n=,r=nonce")
     with pytest.raises(AuthenticationFailed):
         exchange.verify("c=biws,r=nonce,p=AAAA")
+
+
+@pytest.mark.parametrize("changed", ["", "r=another"])
+def test_proof_counts_for_its_nonce_only(changed: str) -> None:
+    verifier = Verifier.of(PASSWORD)
+    exchange = Exchange(verifier)
+    challenge = exchange.challenge("n,,n=,r=nonce")
+    bare = f"c=biws,{changed or challenge.split(',')[0]}"
+    key = hmac.digest(pbkdf2_hmac("sha256", PASSWORD.encode(), verifier.salt, ITERATIONS), b"Client Key", "sha256")
+    signature = hmac.digest(verifier.stored_key, f"n=,r=nonce,{challenge},{bare}".encode(), "sha256")
+    proof = base64.b64encode(bytes(a ^ b for a, b in zip(key, signature, strict=True))).decode()
+    if not changed:
+        assert exchange.verify(f"{bare},p={proof}").startswith("v=")
+        return
+    with pytest.raises(AuthenticationFailed):
+        exchange.verify(f"{bare},p={proof}")
 
 
 @pytest.mark.parametrize("first", ["", "p=tls-unique,,n=,r=x", "n,,r=x", "n,,n=,r=", "n,,m=1,n=,r=x"])

@@ -143,9 +143,10 @@ async def test_another_statement_ends_a_suspended_portal(running: Running) -> No
     assert (await client.ask(execute(2, "p"), SYNC))[0].fields["C"] == "34000"
 
 
-async def test_server_skips_to_sync_after_an_error(running: Running) -> None:
+@pytest.mark.parametrize("wrong", [parse("select nope"), bind(statement="none"), execute(portal="none")])
+async def test_server_skips_to_sync_after_an_error(running: Running, wrong: bytes) -> None:
     client = await running.client()
-    messages = await client.ask(parse("select nope"), bind(), execute(), query("select 1"), SYNC)
+    messages = await client.ask(wrong, parse("select 1"), bind(), execute(), query("select 1"), SYNC)
     assert kinds(messages) == "EZ"
     assert kinds(await client.ask(query("select 1"))) == "TDCZ"
 
