@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from streams.sql.postgres.authentication import USER
 from streams.sql.postgres.statements import tokens
-from streams.sql.postgres.types import ALL, DUCKDB, SCALARS, TEXT
+from streams.sql.postgres.types import ALL, DUCKDB, FLOAT8, INT4, INT8, NUMERIC, SCALARS, TEXT
 
 SCHEMA = "postgres"
 """Schema of everything here."""
@@ -415,13 +415,24 @@ def rewrite(sql: str) -> str:
     return _MARK.sub(lambda found: marked[int(found["number"])], text)
 
 
-def array_parameters(sql: str) -> frozenset[int]:
-    """Return the numbers of the parameters that stand for arrays, as in `= ANY($1)`."""
+def parameter_types(sql: str) -> dict[int, int]:
+    """Return parameter -> OID of its type where the text shows it: `ANY($1)`, `LIMIT $2`, `$3::bigint`."""
     text = "".join(token.text for token in tokens(sql) if token.kind == "code")
-    return frozenset(int(found[1]) for found in _ARRAY_PARAMETER.finditer(text))
+    arrays = {int(found[1]): TEXT.array for found in _ARRAY_PARAMETER.finditer(text)}
+    limits = {int(found[1]): INT8.oid for found in _LIMIT_PARAMETER.finditer(text)}
+    casts = {int(found[1]): _CASTS.get(found[2].lower(), TEXT.oid) for found in _CAST_PARAMETER.finditer(text)}
+    return casts | limits | arrays
 
 
 _ARRAY_PARAMETER = re.compile(r"\b(?:any|all)\s*\(\s*\$(\d{1,5})\s*\)", re.IGNORECASE)
+_LIMIT_PARAMETER = re.compile(r"\b(?:limit|offset)\s*\$(\d{1,5})\b", re.IGNORECASE)
+_CAST_PARAMETER = re.compile(r"\$(\d{1,5})\s*::\s*(\w+)\b(?!\s*\[)")
+_CASTS: Mapping[str, int] = MappingProxyType(
+    {kind.name: kind.oid for kind in SCALARS}
+    | {name.lower(): kind.oid for name, kind in DUCKDB.items() if " " not in name}
+    | {"int": INT4.oid, "decimal": NUMERIC.oid, "double": FLOAT8.oid}
+)
+"""Name of a type in a cast -> its OID."""
 _MARK = re.compile(rf"(?P<sign>[{_LITERAL}{_NAME}])(?P<number>\d+)(?P=sign)")
 
 

@@ -17,10 +17,9 @@ from msgspec import Struct
 from streams.sql.interfaces import Session, SqlError
 from streams.sql.postgres import messages, portals, statements
 from streams.sql.postgres.authentication import MECHANISM, USER, AuthenticationFailed, Exchange, Verifier
-from streams.sql.postgres.catalogue import ALL_SETTINGS, SETTINGS, array_parameters, rewrite
+from streams.sql.postgres.catalogue import ALL_SETTINGS, SETTINGS, parameter_types, rewrite
 from streams.sql.postgres.messages import Fields, ProtocolViolation, StartupCode
 from streams.sql.postgres.portals import Portal, Rows, Statement
-from streams.sql.postgres.types import parameter
 
 log = logging.getLogger(__name__)
 
@@ -334,9 +333,7 @@ class Connection:
         await self._drop_portal(message.portal)
         if len(self._portals) >= MAX_PORTALS:
             raise SqlError(f"The connection has {MAX_PORTALS} open portals, its limit: close one.", "54000")
-        formats = portals.formats_of(len(message.values), message.formats)
-        given = zip(message.values, statement.parameter_oids, formats, strict=True)
-        values = tuple(parameter(value, oid, one, at) for at, (value, oid, one) in enumerate(given, 1))
+        values = statement.values(message.values, message.formats)
         portals.formats_of(len(statement.columns), message.result_formats)
         self._portals[message.portal] = Portal(statement, values, message.result_formats)
         self._send(messages.BIND_COMPLETE)
@@ -351,6 +348,7 @@ class Connection:
         portal = self._portal(name)
         columns = portal.statement.columns
         if columns and portal.statement.command is None and not portal.is_done:
+            self._check_transaction(None)
             # The types of some columns are known only with the values of the parameters.
             columns = (await self._start_rows(portal)).columns
         self._send(portals.description(columns, portal.formats))
@@ -406,7 +404,7 @@ class Connection:
         engine_sql = rewrite(sql)
         await self._suspend_others(None)
         prepared = await self._in_thread(self._open_session().prepare, engine_sql)
-        return Statement(sql, None, prepared, oids, array_parameters(engine_sql))
+        return Statement(sql, None, prepared, oids, parameter_types(engine_sql))
 
     def _check_transaction(self, command: statements.Command | None) -> None:
         if self._status == "E" and not isinstance(command, statements.End | statements.RollBackTo):

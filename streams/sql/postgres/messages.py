@@ -17,7 +17,7 @@ PROTOCOL = 3 << 16
 """Version 3.0, the newest that the server speaks."""
 MAX_STARTUP_BYTES = 10_000
 """Length of a message before the client is authenticated; PostgreSQL has the same limit."""
-MAX_MESSAGE_BYTES = 4 << 20
+MAX_MESSAGE_BYTES = 1 << 20
 """Length of a message: far above a statement that a person writes, with room for long lists of parameters."""
 MAX_FIELDS = 0x7FFF
 

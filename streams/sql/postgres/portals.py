@@ -11,7 +11,7 @@ from msgspec import Struct
 from streams.sql.interfaces import Column, Prepared, Result, Row, Session, SqlError
 from streams.sql.postgres import messages
 from streams.sql.postgres.statements import Command, Show
-from streams.sql.postgres.types import TEXT, Encoder, PgType, type_of
+from streams.sql.postgres.types import BINARY, TEXT, Encoder, PgType, parameter, type_of
 
 BATCH_ROWS = 500
 """Rows that are encoded at a time: some 100 KiB of orders, so that a cancel waits for milliseconds."""
@@ -29,8 +29,8 @@ class Statement(Struct):
     oids: tuple[int, ...] = ()
     """Types of the parameters as the client gave them; 0 if it left one open."""
 
-    arrays: frozenset[int] = frozenset()
-    """Numbers of the parameters that stand for arrays."""
+    found_oids: dict[int, int] = {}
+    """Parameter -> its type where the text shows it."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -41,12 +41,23 @@ class Statement(Struct):
 
     @property
     def parameter_oids(self) -> list[int]:
-        """Types of all parameters; a parameter whose type the client left open is text."""
-        given = dict(enumerate(self.oids, 1))
-        return [
-            given.get(number) or (TEXT.array if number in self.arrays else TEXT.oid)
-            for number in range(1, self.prepared.parameters + 1)
-        ]
+        """Types of all parameters; text if neither the client nor the statement gives one."""
+        numbers = range(1, self.prepared.parameters + 1)
+        return [self._given(number) or self.found_oids.get(number, TEXT.oid) for number in numbers]
+
+    def values(self, values: Sequence[bytes | None], formats: Sequence[int]) -> tuple[object, ...]:
+        """Return the parameters of one run. Raises `SqlError`."""
+        each = formats_of(len(values), formats)
+        numbered = enumerate(zip(values, self.parameter_oids, each, strict=True), 1)
+        return tuple(parameter(value, self._read_as(at, oid, one), one, at) for at, (value, oid, one) in numbered)
+
+    def _given(self, number: int) -> int:
+        return self.oids[number - 1] if number <= len(self.oids) else 0
+
+    def _read_as(self, number: int, oid: int, format_: int) -> int:
+        """Return the type to decode; a text that the statement casts stays a text: the engine knows more forms."""
+        is_open = format_ != BINARY and not self._given(number) and oid != TEXT.array
+        return TEXT.oid if is_open else oid
 
 
 class Chunk(Struct):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.sql.postgres.catalogue import array_parameters, rewrite
+from streams.sql.postgres.catalogue import parameter_types, rewrite
 from tests.support.pg_server import Running
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -77,12 +77,14 @@ def test_rules_change_only_the_catalogue(sql: str, expected: str | None) -> None
 
 
 @pytest.mark.parametrize(
-    ("sql", "numbers"),
+    ("sql", "types"),
     [
-        ("select 1 where a = any($1)", {1}),
-        ("select 1 where a <> ALL ( $2 ) and b = $1", {2}),
-        ("select 'any($1)' -- any($2)", set()),
+        ("select 1 where a = any($1)", {1: 1009}),
+        ("select 1 where a <> ALL ( $2 ) and b = $1 limit $3", {2: 1009, 3: 20}),
+        ("select $1::int + $2 :: BIGINT, $3::timestamptz, $4::decimal(9,2)", {1: 23, 2: 20, 3: 1184, 4: 1700}),
+        ("select $1::point, $2::int[]", {1: 25}),
+        ("select 'any($1)' -- limit $2", {}),
     ],
 )
-def test_array_parameters_are_found(sql: str, numbers: set[int]) -> None:
-    assert array_parameters(sql) == numbers
+def test_types_of_parameters_are_found(sql: str, types: dict[int, int]) -> None:
+    assert parameter_types(sql) == types

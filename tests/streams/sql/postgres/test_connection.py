@@ -117,6 +117,24 @@ async def test_results_are_binary_where_asked(running: Running) -> None:
     assert messages[3].payload == struct.pack("!hiqi", 2, 8, 0, 1) + b"0"
 
 
+async def test_one_format_counts_for_all_columns(running: Running) -> None:
+    client = await running.client()
+    messages = await client.ask(parse("select 1::smallint, 2::smallint"), bind(results=(1,)), execute(), SYNC)
+    assert messages[2].payload == struct.pack("!hihih", 2, 2, 1, 2, 2)
+
+
+async def test_driver_may_send_the_type_that_it_was_told(running: Running) -> None:
+    client = await running.client()
+    wanted = parse("select $1::bigint + 1 from range(3) limit $2", "s")
+    (_, told, *_) = await client.ask(wanted, describe("S", "s"), SYNC)
+    assert told.payload == struct.pack("!hII", 2, 20, 20)
+    values = (struct.pack("!q", 41), struct.pack("!q", 1))
+    messages = await client.ask(bind(values, statement="s", formats=(1,)), execute(), SYNC)
+    assert (kinds(messages), messages[1].payload[6:]) == ("2DCZ", b"42")
+    messages = await client.ask(bind((b"41", b"1"), statement="s"), execute(), SYNC)
+    assert (kinds(messages), messages[1].payload[6:]) == ("2DCZ", b"42")
+
+
 async def test_execute_stops_at_its_limit_and_goes_on(running: Running) -> None:
     client = await running.client()
     messages = await client.ask(
@@ -143,7 +161,9 @@ async def test_another_statement_ends_a_suspended_portal(running: Running) -> No
     assert (await client.ask(execute(2, "p"), SYNC))[0].fields["C"] == "34000"
 
 
-@pytest.mark.parametrize("wrong", [parse("select nope"), bind(statement="none"), execute(portal="none")])
+@pytest.mark.parametrize(
+    "wrong", [parse("select nope"), bind(statement="none"), execute(portal="none")], ids=["parse", "bind", "execute"]
+)
 async def test_server_skips_to_sync_after_an_error(running: Running, wrong: bytes) -> None:
     client = await running.client()
     messages = await client.ask(wrong, parse("select 1"), bind(), execute(), query("select 1"), SYNC)

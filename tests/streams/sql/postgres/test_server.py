@@ -271,7 +271,7 @@ async def test_silent_client_is_disconnected(sessions: Sessions) -> None:
 
 
 async def test_unauthenticated_connections_have_a_limit(sessions: Sessions) -> None:
-    async with serving(sessions, Limits(unauthenticated=3)) as running:
+    async with serving(sessions, Limits(unauthenticated=3, authentication_s=600)) as running:
         waiting = [await PgClient.open(running.port) for _ in range(3)]
         await until(lambda: running.server.connections == 3)
         refused = await PgClient.open(running.port)
