@@ -24,7 +24,7 @@ RUN useradd --create-home --uid 10001 dabbawala \
 COPY --from=build /venv /venv
 COPY --from=build /app /app
 WORKDIR /app
-USER dabbawala
+USER 10001:10001
 ENV PATH=/venv/bin:$PATH DABBAWALA_DIR=/data PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 VOLUME /data
 CMD ["faust", "-A", "streams.app", "worker", "-l", "info"]

@@ -22,13 +22,12 @@ Every worker shows its metrics at `/metrics`, in the text format of Prometheus. 
 `monitor` or `operator`:
 
 ```sh
-dabbawala keys new monitor > deploy/prometheus/key    # or .dabbawala/keys/monitor on this machine
-curl -H "Authorization: Bearer $(cat deploy/prometheus/key)" http://127.0.0.1:6066/metrics
+curl -H "Authorization: Bearer $(cat .dabbawala/keys/monitor)" http://127.0.0.1:6066/metrics
 ```
 
 | file | contents |
 |---|---|
-| `deploy/prometheus/prometheus.yml` | scrapes the workers: list yours by [names they serve](operations.md#addresses) |
+| `deploy/prometheus/prometheus.yml` | scrapes the workers of `docker-compose.yaml`; for others, name them and a file with a key (`dabbawala keys new monitor`) |
 | `deploy/prometheus/alerts.yml` | alerts; [runbook.md](runbook.md#alerts) has what to do about each |
 | `deploy/grafana/dashboards/` | dashboards: overview, orders, tasks, calls and parties, drivers |
 | `deploy/grafana/provisioning/` | the data source and the dashboards, for a Grafana that starts with them |

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,9 +16,11 @@ import click
 from rich.text import Text
 
 from streams.cli.errors import CommandError, NotFound
+from streams.cli.kafka import read_settings
 from streams.cli.listing import reveal_option, reveal_reason_option
 from streams.cli.output import counted, echo, print_json, print_table, print_text, text
 from streams.cli.sql_rows import HttpRows
+from streams.sql import postgres
 from streams.sql.description import columns_of, summaries
 from streams.sql.engine import TIMEOUT_S, DuckSession, as_of, open_session
 from streams.sql.interfaces import Row, SqlError
@@ -35,10 +38,19 @@ WORD = "describe"
 @click.option("--csv", "form", flag_value="csv", help="Print CSV, with a line of heads.")
 @click.option("--watch", type=click.FloatRange(0.5), metavar="S", help="Run the statement again every S seconds.")
 @click.option("--timeout", type=click.FloatRange(1), default=TIMEOUT_S, show_default=True, help="Seconds it may take.")
+@click.option("--serve", metavar="HOST:PORT", help="Serve clients of PostgreSQL, such as psql, until Ctrl-C.")
+@click.option("--password-file", type=click.Path(path_type=Path), metavar="FILE", help="Password of --serve.")
 @reveal_option
 @reveal_reason_option
 def sql(
-    statement: tuple[str, ...], form: str | None, watch: float | None, timeout: float, reveal: bool, reason: str | None
+    statement: tuple[str, ...],
+    form: str | None,
+    watch: float | None,
+    timeout: float,
+    serve: str | None,
+    password_file: Path | None,
+    reveal: bool,
+    reason: str | None,
 ) -> None:
     """Query the committed rows of all workers in SQL (DuckDB's); without STATEMENT, at a prompt.
 
@@ -48,12 +60,24 @@ def sql(
     dabbawala sql "select status, count(*), avg(age_s) from orders group by 1"
     dabbawala sql "select * from waiting where needs_person order by age_s desc"
     dabbawala sql --csv "from journal where order_id = 'my-shop:17'"
+    dabbawala sql --serve 127.0.0.1:5433
     """
     if reveal and not (reason or "").strip():
         raise CommandError("Personal data needs a reason, which is recorded: add --reason TEXT.")
     words = " ".join(statement).split()
+    if serve is not None and (words or form or watch):
+        raise CommandError(
+            "--serve takes no statement: its clients send theirs. Leave out the statement and its options."
+        )
     with TemporaryDirectory(prefix="dabbawala-sql-") as directory:
-        session = open_session(HttpRows(reveal, reason), directory=directory, timeout_s=timeout)
+
+        def opened(setup: Sequence[str] = ()) -> DuckSession:
+            return open_session(HttpRows(reveal, reason), directory=directory, timeout_s=timeout, setup=setup)
+
+        if serve is not None:
+            _serve(serve, opened, password_file)
+            return
+        session = opened()
         try:
             if words and words[0].lower() == WORD and len(words) <= 2:
                 describe(session, words[1].rstrip(";") if len(words) == 2 else None, form)
@@ -69,6 +93,15 @@ def sql(
             raise CommandError(f"{error}") from None
         finally:
             session.close()
+
+
+def _serve(address: str, open_session: Callable[[Sequence[str]], DuckSession], password_file: Path | None) -> None:
+    """Serve clients until Ctrl-C. Each has a session with a separate DuckDB."""
+    directory = read_settings().directory
+    try:
+        postgres.serve(address, open_session, directory=directory, echo=echo, password_file=password_file)
+    except (postgres.WrongAddress, postgres.WrongPasswordFile) as error:
+        raise CommandError(str(error)) from None
 
 
 def _run(session: DuckSession, statement: str, form: str | None, watch: float | None) -> None:

@@ -1,6 +1,6 @@
 """DuckDB with the tables and views of SQL, locked: it reads and writes no file, and takes no setting."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import duckdb
 
@@ -19,10 +19,12 @@ class Limits:
     """Results that do not fit into the memory are written to a temporary directory."""
 
 
-def open_catalogue(directory: str = "", *, without_optimizers: Iterable[str] = ()) -> duckdb.DuckDBPyConnection:
+def open_catalogue(
+    directory: str = "", setup: Sequence[str] = (), *, without_optimizers: Iterable[str] = ()
+) -> duckdb.DuckDBPyConnection:
     """Return a connection to a new database, in which every table exists and is empty.
 
-    ``directory`` is that of temporary files; empty for none.
+    ``directory`` is that of temporary files; empty for none. ``setup`` are statements to run before it is locked.
     """
     connection = duckdb.connect(":memory:", config={"threads": Limits.THREADS, "memory_limit": Limits.MEMORY})
     connection.execute(f"CREATE SCHEMA {LOADED}")
@@ -30,6 +32,8 @@ def open_catalogue(directory: str = "", *, without_optimizers: Iterable[str] = (
         connection.execute(create_table(table))
     for view in VIEWS.values():
         connection.execute(f"CREATE VIEW {view.name} AS {view.sql}")
+    for statement in setup:
+        connection.execute(statement)
     settings = {
         "TimeZone": "UTC",
         "disabled_optimizers": ",".join(without_optimizers),

@@ -77,19 +77,24 @@ class _Line(msgspec.Struct):
 _decode_line = msgspec.json.Decoder(_Line).decode
 
 
-def open_session(source: RowSource, *, directory: str = "", timeout_s: float = TIMEOUT_S) -> "DuckSession":
-    """Return a session over these workers. ``directory`` is for temporary files; empty for none."""
-    return DuckSession(source, directory, timeout_s)
+def open_session(
+    source: RowSource, *, directory: str = "", timeout_s: float = TIMEOUT_S, setup: Sequence[str] = ()
+) -> "DuckSession":
+    """Return a session over these workers.
+
+    ``directory`` is for temporary files; empty for none. ``setup`` are statements to run before the database is locked.
+    """
+    return DuckSession(source, directory, timeout_s, setup)
 
 
 class DuckSession:
     """A `Session` with a separate DuckDB."""
 
-    def __init__(self, source: RowSource, directory: str, timeout_s: float) -> None:
+    def __init__(self, source: RowSource, directory: str, timeout_s: float, setup: Sequence[str]) -> None:
         self._source = source
         self._timeout_s = timeout_s
-        self._planner = Planner()
-        self._connection = open_catalogue(directory)
+        self._planner = Planner(setup)
+        self._connection = open_catalogue(directory, setup)
         self._loaded: list[str] = []
         """Tables with rows in the schema `loaded`."""
         self._replaced: list[str] = []

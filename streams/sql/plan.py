@@ -45,11 +45,12 @@ class Scan(msgspec.Struct, frozen=True):
 class Planner:
     """Two databases that plan statements and never have rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, setup: Sequence[str] = ()) -> None:
+        """``setup`` are statements to run in both before they are locked."""
         known = optimizers()
-        self._columns = open_catalogue(without_optimizers=sorted(known - {"unused_columns"}))
+        self._columns = open_catalogue(setup=setup, without_optimizers=sorted(known - {"unused_columns"}))
         kept_out = {"statistics_propagation", "empty_result_pullup", "late_materialization", "top_n"}
-        self._filters = open_catalogue(without_optimizers=sorted(known & kept_out))
+        self._filters = open_catalogue(setup=setup, without_optimizers=sorted(known & kept_out))
 
     def scans(self, sql: str, parameters: Sequence[object]) -> dict[str, Scan]:
         """Return table -> the rows that the statement needs. Raises `SqlError` for a statement that writes.

@@ -24,8 +24,8 @@ from topics.headers import IDEMPOTENCY_KEY
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-PROBES = frozenset({"/livez", "/readyz"})
-"""Paths for any host: orchestrators and load balancers probe a worker at its IP address."""
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+"""Paths for any host: orchestrators, load balancers and Prometheus reach a worker at its IP address."""
 OWN_PAGES = frozenset({"same-origin", "none"})
 """Values of `Sec-Fetch-Site` for pages of the worker itself, and for an address that a person typed."""
 HOST = re.compile(r"(?P<name>[\w.-]+|\[[\da-fA-F:.]+\])(?::(?P<port>\d{1,5}))?", re.ASCII)
