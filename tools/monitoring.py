@@ -27,7 +27,7 @@ curl -H "Authorization: Bearer $(cat .dabbawala/keys/monitor)" http://127.0.0.1:
 
 | file | contents |
 |---|---|
-| `deploy/prometheus/prometheus.yml` | scrapes the workers of `docker-compose.yaml`; for others, name them and a file with a key (`dabbawala keys new monitor`) |
+| `deploy/prometheus/prometheus.yml` | scrapes the workers of `docker-compose.yaml`, with a key of the role `monitor` |
 | `deploy/prometheus/alerts.yml` | alerts; [runbook.md](runbook.md#alerts) has what to do about each |
 | `deploy/grafana/dashboards/` | dashboards: overview, orders, tasks, calls and parties, drivers |
 | `deploy/grafana/provisioning/` | the data source and the dashboards, for a Grafana that starts with them |
