@@ -140,8 +140,7 @@ async def test_hosts(worker: httpx.AsyncClient, host: str, status: int) -> None:
 
 @pytest.mark.parametrize("path", sorted(PROBES))
 async def test_a_probe_may_use_any_host(worker: httpx.AsyncClient, path: str) -> None:
-    answer = await worker.get(path, headers={"Host": "10.0.0.1:6066"})
-    assert answer.status_code == (401 if path == "/metrics" else 200)
+    assert (await worker.get(path, headers={"Host": "10.0.0.1:6066"})).status_code == 200
 
 
 @pytest.mark.parametrize(
