@@ -151,6 +151,7 @@ def _filled(route: str, victim: Victim, capability: str = "") -> str:
         "offset": "0",
         "name": "bodies",
         "key": victim.order,
+        "record": "orders.Placed",
         "region": "mumbai-fort",
     }
     return re.sub(r"\{(\w+)[^}]*\}", lambda variable: str(values[variable[1]]), route)

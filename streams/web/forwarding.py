@@ -143,9 +143,9 @@ class Forwarding:
 
     async def close(self) -> None:
         """Close the connections to other workers."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        client, self._client = self._client, None  # first: a request that comes meanwhile must not get a closed client
+        if client is not None:
+            await client.aclose()
 
     def _open_client(self) -> httpx.AsyncClient:
         if self._client is None:

@@ -51,7 +51,7 @@ class Document:
         content = answer.get("content", {})
         if content_type not in (content or {""}) and method != "HEAD":
             raise Undocumented(f"{asked}: the document has {list(content)}")
-        if body and content_type.endswith("json") and "schema" in content[content_type]:
+        if body and content_type.endswith(("/json", "+json")) and "schema" in content[content_type]:
             self._check_body(asked, content[content_type]["schema"], body)
 
     def _operation(self, method: str, path: str) -> Mapping[str, Any] | None:

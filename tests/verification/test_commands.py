@@ -15,7 +15,7 @@ def test_every_hunt_is_a_program_of_its_own() -> None:
     assert commands["simulate"][-1] == "0.5"
 
 
-@pytest.mark.parametrize(("fails", "status", "ran"), [("", 0, 6), ("flow-kills", 1, 3)])
+@pytest.mark.parametrize(("fails", "status", "ran"), [("", 0, 7), ("flow-kills", 1, 4)])
 def test_verify_stops_at_the_first_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fails: str, status: int, ran: int
 ) -> None:

@@ -114,6 +114,16 @@ class Front:
         return Client(self, self._network, worker)
 
 
+class Forwarded(NamedTuple):
+    """A request from one worker to another."""
+
+    method: str
+    url: str
+    content: bytes
+    headers: Mapping[bytes, bytes]
+    timeout: httpx.Timeout
+
+
 class Client:
     """The part of ``httpx.AsyncClient`` that ``streams.web.forwarding`` uses."""
 
@@ -122,16 +132,15 @@ class Client:
         self._network = network
         self._worker = worker
 
-    async def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: bytes,
-        headers: Mapping[bytes, bytes],
-        timeout: httpx.Timeout,  # noqa: ASYNC109
-    ) -> httpx.Response:
+    def build_request(
+        self, method: str, url: str, *, content: bytes, headers: Mapping[bytes, bytes], timeout: httpx.Timeout
+    ) -> "Forwarded":
+        """Return a request to another worker."""
+        return Forwarded(method, url, content, headers, timeout)
+
+    async def send(self, request: "Forwarded") -> httpx.Response:
         """Send a request to another worker. Raises ``httpx.HTTPError`` if there is no answer."""
+        method, url, content, headers, timeout = request
         name, _, path = url.partition("/")
         other = self._front.workers.get(name)
         if other is None or self._worker.actor in self._network.cut or other.actor in self._network.cut:

@@ -86,13 +86,12 @@ def serve(
     if password_file is None:
         generate_once(file)
     server = Server(open_session, Verifier.of(read_password(file)), limits)
-    asyncio.run(_serve_until_signal(server, place, lambda bound: echo(_invitation(bound, file))))
+    asyncio.run(_serve_until_signal(server, place, lambda bound: _invite(bound, file, echo)))
 
 
-def _invitation(address: Address, file: Path) -> str:
-    return f"PostgreSQL clients can connect to {address.host}:{address.port}, for example:\n  " + psql_command(
-        address, file
-    )
+def _invite(address: Address, file: Path, echo: Callable[[str], None]) -> None:
+    echo(f"PostgreSQL clients can connect to {address.host}:{address.port}, for example:")
+    echo(f"  {psql_command(address, file)}")
 
 
 async def _serve_until_signal(server: "Server", address: Address, announce: Callable[[Address], None]) -> None:
