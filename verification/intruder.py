@@ -23,7 +23,10 @@ from tests.support.stack import TAKES_ANYTHING
 
 SILENT = frozenset({"/livez", "/readyz", "/v1/events"})
 """Paths that the intruder leaves out: the probes are public, and the feed of all orders never ends."""
+DOCUMENTS = ("/docs/", "/docs/events", "/openapi.json", "/asyncapi.json", "/schemas/{record}.json")
+"""Routes with the documents of the interfaces, for every key."""
 OPEN: dict[str, frozenset[Role]] = {
+    **dict.fromkeys(DOCUMENTS, frozenset(Role)),
     "/v1/restaurants": frozenset(Role),
     "/v1/restaurants/{restaurant}": frozenset(Role),
     "/v1/tasks": frozenset({Role.MONITOR}),
