@@ -24,7 +24,7 @@ from exactly_once.task.context import LetterSigner
 from exactly_once.task.failpoints import parse_failpoints
 from exactly_once.task.indexes import IndexFactory
 from exactly_once.task.interfaces import Clock, Record
-from exactly_once.task.observer import NoObserver, Observer
+from exactly_once.task.observer import GuardedObserver, NoObserver, Observer
 from exactly_once.task.state import TaskState
 from exactly_once.task.task import Task, WallClock
 
@@ -73,7 +73,7 @@ class TaskManager:
         self.result_handler: ResultHandler = _no_handler("result of a call", "on_result")
         self.letter_signer: LetterSigner | None = None
         self.performer: Performer | None = None
-        self.observer: Observer = NoObserver()
+        self._observer: Observer = NoObserver()
         """Listener of the tasks; set it before the worker starts."""
         self.tasks: dict[int, Task] = {}
         self.suspended: dict[int, Task] = {}
@@ -97,6 +97,15 @@ class TaskManager:
         self.request_reset: Callable[[float], None] = lambda delay_s: None
         """Called when a task broke, with the seconds after which to open it again."""
         self._failures: defaultdict[int, int] = defaultdict(int)
+
+    @property
+    def observer(self) -> Observer:
+        """The listener of the tasks. An error of it is logged and counted, and breaks nothing."""
+        return self._observer
+
+    @observer.setter
+    def observer(self, observer: Observer) -> None:
+        self._observer = GuardedObserver(observer, self.counters)
 
     @property
     def tables(self) -> Sequence[str]:

@@ -39,7 +39,7 @@ from exactly_once.task.interfaces import (
     TaskBroken,
     Transactions,
 )
-from exactly_once.task.observer import Commit
+from exactly_once.task.observer import Commit, tell
 from exactly_once.task.state import ACCEPTS_WORK, ALIVE, TRANSITIONS, TaskState
 from exactly_once.task.timers import DUE_BYTES, TimerHead, due_of, timer_key
 from exactly_once.task.transaction import UNSET, Header, PendingTransaction, Position, ProducerRecord
@@ -566,7 +566,7 @@ class Task:
         self._context.watch.committed(changes.answers, changes.rows)
         self._wake(lambda number: number < self._number)
         for callback in changes.callbacks:
-            callback()
+            tell(self._context.counters, callback)
 
     def _calls_committed(self, rows: Mapping[bytes, bytes | None]) -> None:
         for call_id, row in rows.items():

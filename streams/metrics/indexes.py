@@ -13,6 +13,9 @@ from processors.driver import STATUS as DRIVER_STATUS
 from processors.driver import Stage as DriverStage
 from processors.order import FINAL_STAGES, Stage
 
+UNKNOWN = "unknown"
+"""Group of the rows that cannot be read."""
+
 
 class RowCount:
     """Number of rows by group. ``group_of`` returns the group of a row from its key and value."""
@@ -33,12 +36,19 @@ class RowCount:
         if before is not None:
             self.counts[before] -= 1
         if value is not None:
-            self._groups[key] = group = self._group_of(key, value)
+            self._groups[key] = group = self._group(key, value)
             self.counts[group] += 1
+
+    def _group(self, key: bytes, value: bytes) -> str:
+        """Return the group of a row. One that another release wrote may be unreadable: it must not stop the task."""
+        try:
+            return self._group_of(key, value)
+        except (ValueError, LookupError):
+            return UNKNOWN
 
 
 def call_kind(key: bytes, _: bytes) -> str:
-    """Return the kind of a call from its idempotency key."""
+    """Return the kind of a call from its idempotency key. Raises `LookupError` and `ValueError` for another key."""
     return key.split(b"/", 2)[1].decode()
 
 
@@ -89,6 +99,15 @@ class OrderRow(msgspec.Struct, gc=False):
 
 _decode_order = msgspec.json.Decoder(OrderRow).decode
 
+
+def _readable(value: bytes) -> OrderRow | None:
+    """Return an order's row; None if another release wrote it, and this one cannot read it."""
+    try:
+        return _decode_order(value)
+    except msgspec.MsgspecError:
+        return None
+
+
 Placed = Callable[[], None]
 Moved = Callable[[OrderRow, OrderRow], None]
 """Called with the row of an order that leaves its stage, as it was and as it is."""
@@ -111,16 +130,17 @@ class OpenOrders:
     def load(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Count every open order."""
         for key, value in rows:
-            self._keep(key, _decode_order(value))
+            if (row := _readable(value)) is not None:
+                self._keep(key, row)
 
     def apply(self, key: bytes, value: bytes | None) -> None:
         """Count a committed order; None deletes it."""
         before = self._open.get(key)
-        if value is None:
+        row = None if value is None else _readable(value)
+        if row is None:
             if before is not None:
                 self._forget(key, before)
             return
-        row = _decode_order(value)
         if before is None:
             if row.stage not in FINAL_STAGES:
                 self._placed()

@@ -28,7 +28,9 @@ TIMEOUT_S = 120.0
 PATIENCE_S = 15.0
 """Time for which a partition may be open on no worker, because it moves."""
 RETRY_S = 0.3
+BROKE_OFF = "a worker's answer broke off"
 NOT_READ = "column was not read"
+_ANALYZED = re.compile(r"\s*EXPLAIN\s*(?:\([^)]*)?\bANALYZE\b", re.IGNORECASE)
 _EXPLAIN = re.compile(r"\s*EXPLAIN(?:\s+ANALYZE)?(?:\s*\([^)]*\))?\s", re.IGNORECASE)
 _STATES: Sequence[tuple[type[Exception], str]] = (
     (duckdb.ParserException, "42601"),
@@ -107,15 +109,24 @@ class DuckSession:
 
     def prepare(self, sql: str) -> Prepared:
         """Check one statement that reads. Raises `SqlError` for any other."""
-        with _errors():
-            statement = self._only_statement(sql)
-            count = len(statement.named_parameters)
-            if statement.type == duckdb.StatementType.EXPLAIN:
-                self._only_statement(_EXPLAIN.sub("", statement.query, count=1), explained=True)
-                columns = self._planner.explain(statement.query)
-            else:
-                self._planner.scans(statement.query, [None] * count)
-                columns = self._planner.columns(statement.query, count)
+        used_s, self._interrupted, self._used_s = self._used_s, "", 0.0
+        try:
+            with self.limited():
+                return self._prepare(sql)
+        finally:
+            self._used_s = used_s
+
+    def _prepare(self, sql: str) -> Prepared:
+        statement = self._only_statement(sql)
+        count = len(statement.named_parameters)
+        if statement.type == duckdb.StatementType.EXPLAIN:
+            if _ANALYZED.match(statement.query):
+                raise SqlError("EXPLAIN ANALYZE runs the statement: use EXPLAIN, or run it", "0A000")
+            self._only_statement(_EXPLAIN.sub("", statement.query, count=1), explained=True)
+            columns = self._planner.explain(statement.query)
+        else:
+            self._planner.scans(statement.query, [None] * count)
+            columns = self._planner.columns(statement.query, count)
         return Prepared(statement.query, tuple(Column(name, kind) for name, kind in columns), count)
 
     def run(self, prepared: Prepared, parameters: Sequence[object] = ()) -> "DuckResult":
@@ -255,9 +266,7 @@ class DuckSession:
             except Unavailable as error:
                 why = str(error)
             except msgspec.MsgspecError:
-                raise SqlError(
-                    "a worker's answer cannot be read: use the command of the worker's version", "58000"
-                ) from None
+                why = "a worker's answer broke off, or is of another version than this command"
             loader.give_up()
             if missing is None or missing:
                 if time.monotonic() > deadline:
@@ -272,6 +281,7 @@ class DuckSession:
 
     def _stop(self, why: str) -> None:
         self._interrupted = why
+        self._planner.interrupt()
         self._connection.interrupt()
 
 
@@ -306,7 +316,14 @@ class _Loader:
         if self._skip:
             return
         rows = f"SELECT {self._unnested} FROM (SELECT from_json($4, '{self._shape}').rows AS r)"
-        self._insert(rows, line.decode())
+        try:
+            self._insert(rows, line.decode())
+        except UnicodeDecodeError:
+            raise Unavailable(BROKE_OFF) from None
+        except duckdb.InvalidInputException as error:
+            if "Malformed JSON" not in str(error):
+                raise
+            raise Unavailable(BROKE_OFF) from None
 
     def end(self, count: int) -> int | None:
         """Commit the rows of the partition; return it, or None if they are skipped. Raises `Unavailable`."""

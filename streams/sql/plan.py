@@ -91,6 +91,11 @@ class Planner:
         self._filters.execute(sql).fetchall()
         return [("explain_key", "VARCHAR"), ("explain_value", "VARCHAR")]
 
+    def interrupt(self) -> None:
+        """End the planning under way, as far as DuckDB lets it end. Any thread may call it."""
+        self._columns.interrupt()
+        self._filters.interrupt()
+
     def close(self) -> None:
         """Close both databases."""
         self._columns.close()
@@ -129,7 +134,9 @@ def _keys(table: str, scans: Sequence[Sequence[str]]) -> tuple[str, ...] | None:
         if keys is None:
             return None
         found |= dict.fromkeys(keys)
-    return tuple(found) if scans and len(found) <= MAX_KEYS else None
+    # the rows of an owner are those whose keys begin with it: `a:1` has those of `a:1/charge`
+    owners = tuple(key for key in found if not any(key.startswith(f"{other}/") for other in found))
+    return owners if scans and len(owners) <= MAX_KEYS else None
 
 
 def _owners(table: str, filtered: str) -> list[str] | None:

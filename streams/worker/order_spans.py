@@ -5,10 +5,12 @@ line, so a step that is applied again after a crash makes the same span. An even
 neither has a change of the ETA, of which an order has hundreds.
 """
 
+import logging
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from exactly_once import Record, Task
+from exactly_once.task.interfaces import StoreError, TaskBroken
 from processors.causes import causes_of
 from processors.decision import Outcome
 from processors.order import Order
@@ -19,6 +21,8 @@ from streams.tracing.journal_tree import ETA_EVENTS, final_status, first_of_step
 from streams.tracing.spans import NS_PER_MS, Attribute, Span, SpanKind, Tracing
 from streams.worker.tables import Rows
 from topics.headers import TRACEPARENT
+
+log = logging.getLogger(__name__)
 
 MAX_LINES_READ = 200
 """Lines of a journal that are read to find the cause of a step; beyond them, the root is its parent."""
@@ -80,7 +84,29 @@ class OrderSpans:
 
     def applied(self, task: Task, order: str, record: Record, step: Step) -> None:
         """Send the span of a step that a record led to. The first one of an order is the root of its trace."""
-        if not self.tracing.is_sampled(order) or not (lines := traced_lines(step)):
+        self._try(order, lambda: self._applied(task, order, record, step))
+
+    def answered(self, task: Task, order: str, attempt: str, step: Step) -> None:
+        """Send the span of a step that the answer to a call led to. ``attempt`` is the span of the last attempt."""
+        self._try(order, lambda: self._answered(task, order, attempt, step))
+
+    def fired(self, task: Task, order: str, before: Order | None, step: Step) -> None:
+        """Send the span of a step that a timer led to, with a link to the step that set the timer."""
+        self._try(order, lambda: self._fired(task, order, before, step))
+
+    def _try(self, order: str, send: Callable[[], None]) -> None:
+        """Send a span, or log why there is none: a trace must not undo the step that it tells about."""
+        if not self.tracing.is_sampled(order):
+            return
+        try:
+            send()
+        except (StoreError, TaskBroken):
+            raise
+        except Exception:
+            log.exception("the span of a step of %s could not be made", order)
+
+    def _applied(self, task: Task, order: str, record: Record, step: Step) -> None:
+        if not (lines := traced_lines(step)):
             return
         if lines[0].seq == 1:
             sender = sender_context(record)
@@ -91,14 +117,12 @@ class OrderSpans:
         parent = parent_in(order, record) if is_internal else self._cause(task, order, lines)
         self._send(task, order, step, f"process {lines[0].event}", parent, SpanKind.CONSUMER, messaging(record))
 
-    def answered(self, task: Task, order: str, attempt: str, step: Step) -> None:
-        """Send the span of a step that the answer to a call led to. ``attempt`` is the span of the last attempt."""
-        if self.tracing.is_sampled(order) and (lines := traced_lines(step)):
+    def _answered(self, task: Task, order: str, attempt: str, step: Step) -> None:
+        if lines := traced_lines(step):
             parent = int(attempt, 16) if attempt else self._cause(task, order, lines)
             self._send(task, order, step, f"answer {lines[0].event}", parent)
 
-    def fired(self, task: Task, order: str, before: Order | None, step: Step) -> None:
-        """Send the span of a step that a timer led to, with a link to the step that set the timer."""
+    def _fired(self, task: Task, order: str, before: Order | None, step: Step) -> None:
         if before is None or not (lines := traced_lines(step)):
             return
         since_ms = before.waits_since_ms

@@ -103,3 +103,31 @@ async def test_each_attempt_of_a_call_is_reported(stage: Stage, seen: Seen) -> N
     await until(lambda: len(seen.calls) == 2)
     assert [type(outcome) for _, _, outcome in seen.calls] == [Retry, Completed]
     assert seen.calls[0][0] == b"{}"
+
+
+class Broken(NoObserver):
+    """Observer that fails."""
+
+    def committed(self, commit: Commit) -> None:
+        raise ValueError("a row of another release")
+
+    def timer_fired(self, late_ms: int) -> None:
+        raise ValueError("a timer of another release")
+
+
+async def test_errors_of_listeners_break_no_task(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    stage.manager.observer = Broken()
+    called: list[int] = []
+
+    def handler(task: Task, record: FakeRecord) -> None:
+        task.put("counts", b"k", b"%d" % record.offset)
+        task.after_commit(lambda: called.append(1 // record.offset))
+        task.after_commit(lambda: called.append(7))
+
+    for offset in range(2):
+        await stage.apply(FakeRecord(offset), handler=handler)
+        await stage.task.committed()
+    assert stage.task.alive
+    assert called == [7, 1, 7]
+    assert stage.manager.counters["observer_failures"] == 3
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1, "further ones are only counted"

@@ -107,3 +107,15 @@ def test_rows_count_in_one_group() -> None:
 @pytest.mark.parametrize(("key", "kind"), [(b"a:1/charge", "charge"), (b"a:1/refund/ch-1", "refund")])
 def test_the_kind_of_a_call_is_in_its_key(key: bytes, kind: str) -> None:
     assert call_kind(key, b"") == kind
+
+
+def test_rows_of_another_release_stop_no_task(orders: Orders) -> None:
+    unknown = msgspec.json.encode({**msgspec.to_builtins(order(Stage.ASKED)), "stage": "PACKED"})
+    orders.index.load([(b"a:0", unknown)])
+    orders.apply(order(Stage.ASKED))
+    orders.index.apply(b"a:1", unknown)
+    assert orders.counts() == ({}, {}), "an order that cannot be read is not counted"
+    for group_of in (call_kind, driver_state):
+        rows = RowCount(group_of)
+        rows.load([(b"no-slash", b'{"stage":"FLYING"}')])
+        assert rows.counts == {"unknown": 1}

@@ -7,7 +7,7 @@ import msgspec
 
 from streams.sql.engine import DuckSession, Unavailable
 from streams.sql.interfaces import Row
-from streams.sql.projection import Expected, Failed, Opened, line, lines_of
+from streams.sql.projection import ROWS_PREFIX, Expected, Failed, Opened, line, lines_of
 from streams.sql.tables import TABLES
 from topics.identity import owner_of
 
@@ -54,6 +54,8 @@ class MemoryRows:
             sent = list(lines_of(opened, TABLES[table], fields, rows, is_masked=self._is_masked, limit=limit))
             if partition == wanted[-1] and fault:
                 yield from sent[:-1]
+                if fault == "torn":
+                    yield ROWS_PREFIX + b'{"id":["sh'
                 if fault == "failed":
                     yield line(Failed("the disk is full"))
                 return

@@ -113,6 +113,11 @@ def test_a_key_is_looked_up_at_its_owner(
     assert found
 
 
+def test_keys_of_one_owner_give_each_row_once(session: DuckSession) -> None:
+    sql = "select key from calls where key in ('shop:3', 'shop:3/prepare')"
+    assert rows_of(session, sql) == [("shop:3/prepare",)]
+
+
 def test_a_parameter_is_looked_up_too(session: DuckSession, rows: MemoryRows) -> None:
     prepared = session.prepare("select stage from orders where id = $1")
     assert (prepared.parameters, [column.name for column in prepared.columns]) == (1, ["stage"])
@@ -191,7 +196,7 @@ def test_a_column_the_plan_missed_is_read_after_all(
     assert len(rows.asked) == 2
 
 
-@pytest.mark.parametrize("fault", ["busy", "cut", "failed"])
+@pytest.mark.parametrize("fault", ["busy", "cut", "torn", "failed"])
 def test_an_answer_that_breaks_off_is_asked_for_again(
     session: DuckSession, rows: MemoryRows, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +206,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(
     assert len(rows.asked) == 3
 
 
-@pytest.mark.parametrize("fault", ["busy", "cut", "failed"])
+@pytest.mark.parametrize("fault", ["busy", "cut", "torn", "failed"])
 def test_a_partial_answer_is_an_error(
     session: DuckSession, rows: MemoryRows, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +241,8 @@ def test_a_partial_answer_is_an_error(
         "vacuum",
         "prepare a as select 1",
         "explain copy orders to '/tmp/never'",
+        "explain analyze select 1",
+        "explain (format json, analyze) select 1",
         "explain analyze insert into orders(id) values ('x')",
         "with a as (insert into orders(id) values ('x') returning *) select * from a",
         "with a as (delete from orders returning *) select * from a",
