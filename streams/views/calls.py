@@ -188,12 +188,17 @@ def _shown(services: Services, key: str, call: Call) -> OpenCall:
 
 def open_calls_of(services: Services, flow: Workflow) -> list[OpenCall]:
     """Return the open calls of an order's payment and ticket, as the list shows them."""
+    return [_shown(services, key, call) for key, call in call_rows_of(services, flow)]
+
+
+def call_rows_of(services: Services, flow: Workflow) -> list[tuple[str, Call]]:
+    """Return the open calls of an order's payment and ticket, by their keys."""
     assert flow.order is not None
     order, refunds = flow.order.id, flow.payment.refunds if flow.payment else ()
     keys = possible_call_keys(order, (refund.charge_id for refund in refunds))
     partition = services.engine.partition_of(order.encode())
     rows = ((key, services.engine.read(CALLS, partition, key.encode())) for key in keys)
-    return [_shown(services, key, decode_call(row)) for key, row in rows if row is not None]
+    return [(key, decode_call(row)) for key, row in rows if row is not None]
 
 
 def _held_back(party: DestinationState | None) -> str | None:

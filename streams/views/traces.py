@@ -13,16 +13,13 @@ from itertools import pairwise
 import msgspec
 from aiohttp import web
 
-from exactly_once import decode_call
-from processors.call_kinds import possible_call_keys
 from processors.order import Order
-from processors.payment import Payment
 from processors.workflow import JournalLine
 from streams.services import Services
 from streams.tracing.ids import trace_hex
 from streams.tracing.journal_tree import DrawnSpan, OpenCall, PendingTimer, drawn_trace, seconds
 from streams.views.api_view import ApiView
-from streams.views.calls import CALLS
+from streams.views.calls import call_rows_of
 from streams.views.orders import known_order, retired_order
 from streams.web.operation import JSON, operation
 from streams.web.requests import parse_id, respond
@@ -92,18 +89,9 @@ async def _drawn(services: Services, request: web.Request, order: str) -> list[D
         return drawn_trace(order, stored.journal, flow.history.placed_ms)
     assert flow.order is not None
     lines: list[JournalLine] = [line async for _, line in services.tables.journal.pages(order, f"{order}/")]
-    calls = _open_calls(services, order, flow.payment)
+    open_calls = call_rows_of(services, flow)
+    calls = [OpenCall(key, call.attempt - 1, call.due_ms, call.last_error) for key, call in open_calls]
     return drawn_trace(order, lines, flow.order.placed_ms, calls, _timer(flow.order))
-
-
-def _open_calls(services: Services, order: str, payment: Payment | None) -> Iterable[OpenCall]:
-    refunds = payment.refunds if payment else ()
-    partition = services.engine.partition_of(order.encode())
-    for key in possible_call_keys(order, (refund.charge_id for refund in refunds)):
-        row = services.engine.read(CALLS, partition, key.encode())
-        if row is not None:
-            call = decode_call(row)
-            yield OpenCall(key, call.attempt - 1, call.due_ms, call.last_error)
 
 
 def _timer(row: Order) -> PendingTimer | None:
