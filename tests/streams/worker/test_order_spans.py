@@ -7,10 +7,12 @@ import msgspec
 import pytest
 
 from exactly_once import Record
+from exactly_once.task.interfaces import StoreError
 from processors.call_kinds import CallKind
 from streams.calls.http_performer import ROWS, Answer, row_of
 from streams.tracing.ids import context_of, root_of, trace_id
 from streams.tracing.spans import Span, Tracing
+from streams.worker import order_spans
 from streams.worker.order_workflow import OrderWorkflow
 from tests.exactly_once.fakes import FakeRecord
 from tests.processors.cases import ORDER, RESTAURANT, placed
@@ -128,6 +130,24 @@ def test_a_refused_event_is_an_error(world: World) -> None:
     refused = world.spans[-1]
     assert (refused.name, refused.error) == ("process PreparationFinished", "refused")
     assert refused.attributes["dabbawala.outcome"] == "REFUSED"
+
+
+def test_a_span_that_fails_undoes_no_step(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.apply(placed(), "dabbawala.orders")
+    monkeypatch.setattr(order_spans, "transitions", lambda _: [][0])
+    world.answer(f"{ORDER}/charge", 200, CHARGED)
+    assert f"{ORDER}/prepare" in world.task.requested, "the step is applied"
+    assert len(world.spans) == 1
+
+
+def test_a_disk_that_fails_breaks_the_task_all_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise StoreError("the disk is gone")
+
+    world.apply(placed(), "dabbawala.orders")
+    monkeypatch.setattr(order_spans, "transitions", fail)
+    with pytest.raises(StoreError):
+        world.answer(f"{ORDER}/charge", 200, CHARGED)
 
 
 def test_an_order_that_is_not_sampled_stores_nothing(tmp_path: Path) -> None:
